@@ -1,0 +1,429 @@
+"""One frozen settings tree, read once from the environment; the only module that reads it.
+
+Promises: every fault is found at once and named (`SettingsError.faults`); a secret may come from ``…_FILE``; an unknown
+``RCP_`` variable is refused with the nearest known name; ``prod`` refuses what only a trial may do.
+It opens no socket and creates no file: whether a peer answers is ``rcp-gateway check``'s business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from gateway.errors import InvalidContent
+
+__all__ = [
+    "VARIABLES",
+    "Address",
+    "Dicom",
+    "Fhir",
+    "Limits",
+    "Mail",
+    "MailServer",
+    "Organisation",
+    "Psc",
+    "Settings",
+    "SettingsError",
+    "Tls",
+    "load",
+]
+
+
+class SettingsError(InvalidContent):
+    """The configuration cannot be used; ``faults`` holds one French sentence a fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("configuration", "Configuration refusée : " + " ; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a wire listens; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificate, key and trusted authorities of one wire; all `None` means plain."""
+
+    certificate: Path | None = None
+    key: Path | None = field(default=None, repr=False)
+    authorities: Path | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether a certificate is configured."""
+        return self.certificate is not None
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """One mail server.
+
+    ``security`` is ``starttls`` or ``tls``; plain text exists only for loopback in ``dev`` (``plain``).
+    """
+
+    host: str
+    port: int
+    security: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Mail:
+    """The MSSanté application mailbox of this gateway."""
+
+    address: str | None = None
+    smtp: MailServer | None = None
+    imap: MailServer | None = None
+    tls: Tls = Tls()
+    oauth_token_url: str | None = None
+    oauth_client_id: str | None = None
+    oauth_client_secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Psc:
+    """Pro Santé Connect; signing in is closed when ``discovery_url`` is absent."""
+
+    discovery_url: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    tls: Tls = Tls()
+
+
+@dataclass(frozen=True)
+class Dicom:
+    """The DICOM port."""
+
+    bind: Address = Address("127.0.0.1", 11112)
+    ae_title: str = "RCPGATEWAY"
+    tls: Tls = Tls()
+
+
+@dataclass(frozen=True)
+class Fhir:
+    """FHIR authentication: ``required``, or ``off`` for trials."""
+
+    auth: str = "required"
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """Who the gateway is in documents, UIDs and mails."""
+
+    finess: str | None = None
+    oid_root: str | None = None
+    mssante_nil: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Every explicit limit of the process; exceeding one names it."""
+
+    http_body_bytes: int = 16 << 20
+    dicomweb_body_bytes: int = 2 << 30
+    bundle_entries: int = 500
+    json_depth: int = 64
+    dicom_associations: int = 50
+    mail_bytes: int = 20 << 20
+    attachment_bytes: int = 10 << 20
+    requests_per_minute: int = 6000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration of one process.
+
+    Attributes
+    ----------
+    clock
+        Where the domain's clock starts (DECISIONS 12); `None` means real time. Never used for tokens, TLS, cookies,
+        ``recorded``, ``lastUpdated`` or jobs.
+    secret_key
+        Given secret, or `None`: made at first start in the data directory.
+    """
+
+    profile: str = "dev"
+    data_dir: Path = Path("data")
+    database_url: str | None = field(default=None, repr=False)
+    blob_url: str | None = None
+    http_bind: Address = Address("127.0.0.1", 8080)
+    public_url: str = "http://127.0.0.1:8080"
+    mllp_bind: Address = Address("127.0.0.1", 2575)
+    mllp_tls: Tls = Tls()
+    secret_key: str | None = field(default=None, repr=False)
+    organisation: Organisation = Organisation()
+    trusted_proxies: tuple[str, ...] = ()
+    fhir: Fhir = Fhir()
+    dicom: Dicom = Dicom()
+    mail: Mail = Mail()
+    psc: Psc = Psc()
+    annuaire_url: str | None = None
+    annuaire_key: str | None = field(default=None, repr=False)
+    clock: datetime | None = None
+    log_level: str = "info"
+    log_format: str | None = None
+    limits: Limits = Limits()
+
+    @property
+    def prod(self) -> bool:
+        """Whether the strict profile is on."""
+        return self.profile == "prod"
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("attendu hôte:port")
+    return Address(host.strip("[]"), int(port))
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError("attendu " + " ou ".join(allowed))
+        return text
+
+    return check
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if urlsplit(text).scheme not in schemes:
+            raise ValueError("attendu " + " ou ".join(f"{scheme}://…" for scheme in schemes))
+        return text.rstrip("/")
+
+    return check
+
+
+_MAIL_SCHEMES: dict[str, tuple[str, int]] = {
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("tls", 465),
+    "smtp": ("plain", 25),
+    "imap+starttls": ("starttls", 143),
+    "imaps": ("tls", 993),
+    "imap": ("plain", 143),
+}
+
+
+def _mail_server(text: str) -> MailServer:
+    parts = urlsplit(text)
+    if parts.scheme not in _MAIL_SCHEMES or not parts.hostname:
+        raise ValueError("attendu smtp+starttls://, smtps://, imaps:// ou imap+starttls://")
+    security, port = _MAIL_SCHEMES[parts.scheme]
+    return MailServer(
+        parts.hostname,
+        parts.port or port,
+        security,
+        unquote(parts.username) if parts.username else None,
+        unquote(parts.password) if parts.password else None,
+    )
+
+
+def _instant(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    if value.tzinfo is None:
+        raise ValueError("attendu un instant ISO avec son décalage")
+    return value.astimezone(UTC)
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("fichier introuvable")
+    return path
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.replace(",", " ").split() if name)
+
+
+def _ae_title(text: str) -> str:
+    if not 1 <= len(text.strip()) <= 16 or not text.isascii() or "\\" in text:
+        raise ValueError("attendu 1 à 16 caractères ASCII sans barre oblique inverse")
+    return text.strip()
+
+
+def _text(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True)
+class _Variable:
+    path: str
+    read: Callable[[str], Any]
+    secret: bool = False
+
+
+def _tls(prefix: str, path: str) -> dict[str, _Variable]:
+    return {
+        f"{prefix}_TLS_CERT": _Variable(f"{path}.certificate", _file),
+        f"{prefix}_TLS_KEY": _Variable(f"{path}.key", _file),
+        f"{prefix}_TLS_CA": _Variable(f"{path}.authorities", _file),
+    }
+
+
+#: Every variable, where it goes in the tree and how it is read.
+VARIABLES: dict[str, _Variable] = {
+    "RCP_PROFILE": _Variable("profile", _choice("dev", "prod")),
+    "RCP_DATA_DIR": _Variable("data_dir", Path),
+    "RCP_DATABASE_URL": _Variable("database_url", _url("postgresql", "postgres", "postgresql+psycopg"), secret=True),
+    "RCP_BLOB_URL": _Variable("blob_url", _url("file", "s3", "gs", "az")),
+    "RCP_HTTP_BIND": _Variable("http_bind", _address),
+    "RCP_PUBLIC_URL": _Variable("public_url", _url("http", "https")),
+    "RCP_DICOM_BIND": _Variable("dicom.bind", _address),
+    "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),
+    **_tls("RCP_DICOM", "dicom.tls"),
+    "RCP_MLLP_BIND": _Variable("mllp_bind", _address),
+    **_tls("RCP_MLLP", "mllp_tls"),
+    "RCP_SECRET_KEY": _Variable("secret_key", _text, secret=True),
+    "RCP_ORGANISATION_FINESS": _Variable("organisation.finess", _text),
+    "RCP_OID_ROOT": _Variable("organisation.oid_root", _text),
+    "RCP_MSSANTE_NIL": _Variable("organisation.mssante_nil", _text),
+    "RCP_TRUSTED_PROXY": _Variable("trusted_proxies", _names),
+    "RCP_FHIR_AUTH": _Variable("fhir.auth", _choice("required", "off")),
+    "RCP_MSSANTE_SMTP_URL": _Variable("mail.smtp", _mail_server, secret=True),
+    "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
+    "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
+    **_tls("RCP_MSSANTE", "mail.tls"),
+    "RCP_MSSANTE_OAUTH_TOKEN_URL": _Variable("mail.oauth_token_url", _url("https")),
+    "RCP_MSSANTE_OAUTH_CLIENT_ID": _Variable("mail.oauth_client_id", _text),
+    "RCP_MSSANTE_OAUTH_CLIENT_SECRET": _Variable("mail.oauth_client_secret", _text, secret=True),
+    "RCP_PSC_DISCOVERY_URL": _Variable("psc.discovery_url", _url("http", "https")),
+    "RCP_PSC_CLIENT_ID": _Variable("psc.client_id", _text),
+    "RCP_PSC_CLIENT_SECRET": _Variable("psc.client_secret", _text, secret=True),
+    **_tls("RCP_PSC", "psc.tls"),
+    "RCP_ANNUAIRE_URL": _Variable("annuaire_url", _url("http", "https")),
+    "RCP_ANNUAIRE_KEY": _Variable("annuaire_key", _text, secret=True),
+    "RCP_CLOCK": _Variable("clock", _instant),
+    "RCP_LOG_LEVEL": _Variable("log_level", _choice("debug", "info", "warning", "error")),
+    "RCP_LOG_FORMAT": _Variable("log_format", _choice("console", "json")),
+}
+
+_BRANCHES: dict[str, type[Any]] = {
+    "dicom": Dicom,
+    "dicom.tls": Tls,
+    "mllp_tls": Tls,
+    "organisation": Organisation,
+    "fhir": Fhir,
+    "mail": Mail,
+    "mail.tls": Tls,
+    "psc": Psc,
+    "psc.tls": Tls,
+}
+
+
+def _given(environment: Mapping[str, str], faults: list[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, text in environment.items():
+        if not name.startswith("RCP_") or not text:
+            continue
+        base = name.removesuffix("_FILE")
+        if name in VARIABLES:
+            values[name] = text
+        elif base in VARIABLES and VARIABLES[base].secret:
+            try:
+                values[base] = Path(text).read_text(encoding="utf-8").strip()
+            except OSError:
+                faults.append(f"{name} : fichier illisible")
+        else:
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.0)
+            faults.append(f"{name} : variable inconnue (la plus proche : {near[0]})")
+    return values
+
+
+def _default_data_dir() -> Path:
+    return Path("/var/lib/rcp-gateway") if os.geteuid() == 0 else Path("data")
+
+
+def _prod_faults(settings: Settings) -> list[str]:
+    loopback_mail = [
+        server for server in (settings.mail.smtp, settings.mail.imap) if server and server.security == "plain"
+    ]
+    refused = [
+        (urlsplit(settings.public_url).scheme != "https", "RCP_PUBLIC_URL : https exigé en prod"),
+        (settings.fhir.auth == "off", "RCP_FHIR_AUTH : « off » est refusé en prod"),
+        (settings.clock is not None, "RCP_CLOCK : horloge décalée refusée en prod"),
+        (bool(loopback_mail), "RCP_MSSANTE_… : messagerie sans TLS refusée en prod"),
+        (
+            urlsplit(settings.psc.discovery_url or "https:").scheme != "https",
+            "RCP_PSC_DISCOVERY_URL : https exigé en prod",
+        ),
+        (
+            settings.secret_key is not None and len(settings.secret_key) < 32,
+            "RCP_SECRET_KEY : au moins 32 caractères en prod",
+        ),
+    ]
+    return [sentence for wrong, sentence in refused if wrong]
+
+
+def _coherence_faults(settings: Settings) -> list[str]:
+    plain_abroad = [
+        server.host
+        for server in (settings.mail.smtp, settings.mail.imap)
+        if server and server.security == "plain" and server.host not in {"127.0.0.1", "::1", "localhost"}
+    ]
+    faults = [f"RCP_MSSANTE_… : messagerie sans TLS refusée hors de cette machine ({host})" for host in plain_abroad]
+    for name, tls in (("DICOM", settings.dicom.tls), ("MLLP", settings.mllp_tls), ("MSSANTE", settings.mail.tls)):
+        if (tls.certificate is None) != (tls.key is None):
+            faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
+    if settings.mail.smtp and not settings.mail.address:
+        faults.append("RCP_MSSANTE_ADDRESS : exigée avec RCP_MSSANTE_SMTP_URL")
+    if settings.psc.discovery_url and not settings.psc.client_id:
+        faults.append("RCP_PSC_CLIENT_ID : exigé avec RCP_PSC_DISCOVERY_URL")
+    return faults
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    environment
+        Variables; the process's own when absent.
+
+    Raises
+    ------
+    SettingsError
+        With every fault, not only the first.
+    """
+    faults: list[str] = []
+    given = _given(os.environ if environment is None else environment, faults)
+    leaves: dict[str, dict[str, Any]] = {}
+    for name, text in given.items():
+        variable = VARIABLES[name]
+        try:
+            value = variable.read(text)
+        except ValueError as error:
+            faults.append(f"{name} : {error}")
+            continue
+        branch, _, leaf = variable.path.rpartition(".")
+        leaves.setdefault(branch, {})[leaf] = value
+    for branch in sorted(_BRANCHES, key=lambda name: -name.count(".")):
+        parent, _, leaf = branch.rpartition(".")
+        leaves.setdefault(parent, {})[leaf] = _BRANCHES[branch](**leaves.get(branch, {}))
+    top = leaves.get("", {})
+    top.setdefault("data_dir", _default_data_dir())
+    top["data_dir"] = top["data_dir"].absolute()
+    settings = Settings(**top)
+    faults += _coherence_faults(settings)
+    if settings.prod:
+        faults += _prod_faults(settings)
+    if faults:
+        raise SettingsError(faults)
+    return settings
