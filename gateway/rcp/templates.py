@@ -1,0 +1,399 @@
+"""The texts of the mails: loaded once, checked whole, rendered with cleaned values.
+
+Promises: a template that names an unknown variable, or closes a block it did not open, is refused when it is loaded; a
+rendered text has no empty hole (a value that is missing where it would be printed is a fault of ours, never a mail with
+a gap); a value cannot bring a line break, a control character or a template mark into a text; a mail that names a
+patient is never rendered for an address outside MSSanté. Does not choose who gets what (`gateway.rcp.notification`) and
+builds no MIME (`gateway.mssante.envelope`).
+
+The files are ``mappings/messages/<code>.txt``: header lines (``Objet``, ``Contient : patient`` or ``rien``, optional
+``Variante neutre``), an empty line, the text. ``{{name}}`` prints a value, ``[[si name]] … [[/si]]`` keeps its content
+when the value is true or not empty; blocks nest.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from functools import cache
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from gateway.errors import Fault
+from gateway.terminology import mappings_dir
+
+__all__ = [
+    "VARIABLES",
+    "Rendered",
+    "Template",
+    "born",
+    "clean",
+    "hour",
+    "load",
+    "long_date",
+    "long_day",
+    "parse",
+    "patient_surname",
+    "short_date",
+    "template",
+    "variant_for",
+    "zone_note",
+]
+
+Values = Mapping[str, str | bool]
+
+VARIABLES = frozenset(
+    {
+        "mt.titre",
+        "mt.nom",
+        "mt.prenom",
+        "patient.nom",
+        "patient.prenom",
+        "patient.ne",
+        "patient.date_naissance",
+        "rcp.titre",
+        "rcp.lieu",
+        "rcp.contact",
+        "rcp.signature",
+        "seance.jour_long",
+        "seance.heure",
+        "seance.heure_fin",
+        "seance.date",
+        "seance.note_fuseau",
+        "demandeur.titre",
+        "demandeur.nom",
+        "dest.titre",
+        "dest.nom",
+        "validateur.titre",
+        "validateur.nom",
+        "validation.date",
+        "validation.heure",
+        "version_precedente",
+        "quorum_non",
+        "remplace",
+        "interet",
+        "probleme",
+        "reponse_mail",
+        "webconf",
+        "webconf.complement",
+        "lien_fiche",
+        "lien_cr",
+        "lien_plateforme",
+        "lien_test",
+        "lien_webconf",
+        "lien_pas_mon_patient",
+        "lien_memo_mt",
+        "objet.document",
+        "motif",
+        "reference",
+    }
+)
+"""Every name a text may use (features.md 4.1)."""
+
+MAY_BE_EMPTY = frozenset({"seance.note_fuseau"})
+"""Printed without a block around it, and yet legitimately nothing."""
+
+_MARK = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}|\[\[\s*(si\s+[^\[\]]*?|/si)\s*\]\]")
+_HEADER = re.compile(r"^(Objet|Contient|Variante neutre) : (.+)$")
+_STRAY = re.compile(r"\{\{|\}\}|\[\[|\]\]")
+_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\ufeff")
+
+
+@dataclass(frozen=True)
+class _Print:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    name: str
+    content: tuple[_Node, ...]
+
+
+_Node = str | _Print | _Block
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A subject and a plain text, both NFC; lines end with LF."""
+
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """One text, already checked.
+
+    Parameters
+    ----------
+    code
+        Its number in the specification, for instance ``M1``.
+    names_patient
+        Whether the text holds data of a patient, and so stays inside MSSanté.
+    neutral
+        Code of the text to send instead outside MSSanté, if there is one.
+    """
+
+    code: str
+    subject: tuple[_Node, ...]
+    body: tuple[_Node, ...]
+    names_patient: bool
+    neutral: str | None
+
+    def render(self, values: Values) -> Rendered:
+        """Fill the text.
+
+        Raises
+        ------
+        Fault
+            ``message-value-missing`` when a value that the text prints is absent or empty,
+            ``message-value-unknown`` when `values` holds a name that no text may use.
+        """
+        if unknown := sorted(set(values) - VARIABLES):
+            raise Fault("message-value-unknown", f"Le modèle {self.code} ne connaît pas la variable {unknown[0]}.")
+        cleaned = {name: value if isinstance(value, bool) else clean(value) for name, value in values.items()}
+        body = _expand(self.code, self.body, cleaned)
+        body = re.sub(r"\n{3,}", "\n\n", body).strip("\n") + "\n"
+        subject = _expand(self.code, self.subject, cleaned)
+        return Rendered(unicodedata.normalize("NFC", subject), unicodedata.normalize("NFC", body))
+
+
+def clean(value: str) -> str:
+    """Remove what a value must not bring into a mail: control characters, line breaks, direction marks.
+
+    A run of line breaks becomes one space, so that two words never grow together.
+    """
+    flat = _BREAKS.sub(" ", value)
+    kept = (c for c in flat if c not in _BIDI and unicodedata.category(c) not in {"Cc", "Cs"})
+    return unicodedata.normalize("NFC", "".join(kept)).strip()
+
+
+def _expand(code: str, nodes: tuple[_Node, ...], values: Values) -> str:
+    return "".join(_pieces(code, nodes, values))
+
+
+def _pieces(code: str, nodes: tuple[_Node, ...], values: Values) -> Iterator[str]:
+    for node in nodes:
+        match node:
+            case str():
+                yield node
+            case _Block(name, content):
+                if values.get(name):
+                    yield from _pieces(code, content, values)
+            case _Print(name):
+                value = values.get(name, "")
+                if not isinstance(value, str) or (not value and name not in MAY_BE_EMPTY):
+                    raise Fault("message-value-missing", f"Le modèle {code} attend une valeur pour {name}.")
+                # A note such as " (heure de Paris …)" carries its own leading space, which cleaning took away.
+                yield f" {value}" if value and name in MAY_BE_EMPTY else value
+
+
+def parse(code: str, source: str) -> Template:
+    """Read one template file.
+
+    Raises
+    ------
+    Fault
+        ``message-template`` with the reason: unknown variable, unbalanced block, missing header, or a subject that
+        would show a patient's data.
+    """
+    head, separator, body = source.partition("\n\n")
+    headers: dict[str, str] = {}
+    for line in head.splitlines():
+        found = _HEADER.match(line)
+        if found is None or found[1] in headers:
+            raise Fault("message-template", f"Modèle {code} : ligne d’en-tête incorrecte.")
+        headers[found[1]] = found[2].strip()
+    if not separator or "Objet" not in headers or headers.get("Contient") not in {"patient", "rien"}:
+        raise Fault("message-template", f"Modèle {code} : en-tête incomplet.")
+    subject, text = _nodes(code, headers["Objet"]), _nodes(code, body)
+    names_patient = headers["Contient"] == "patient"
+    if any(name.startswith(("patient.", "probleme")) for name in _names(subject)):
+        raise Fault("message-template", f"Modèle {code} : l’objet ne porte aucune donnée du patient.")
+    if not names_patient and any(name.startswith(("patient.", "probleme")) for name in _names(text)):
+        raise Fault("message-template", f"Modèle {code} : un texte sans patient ne peut pas en nommer un.")
+    return Template(code, subject, text, names_patient, headers.get("Variante neutre"))
+
+
+def _names(nodes: tuple[_Node, ...]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, _Print):
+            yield node.name
+        elif isinstance(node, _Block):
+            yield node.name
+            yield from _names(node.content)
+
+
+def _nodes(code: str, source: str) -> tuple[_Node, ...]:
+    stack: list[tuple[str, list[_Node]]] = [("", [])]
+    position = 0
+    for mark in _MARK.finditer(source):
+        _literal(code, stack[-1][1], source[position : mark.start()])
+        position = mark.end()
+        if mark[1] is not None:
+            stack[-1][1].append(_Print(_known(code, mark[1])))
+        elif mark[2] == "/si":
+            name, content = stack.pop()
+            if not stack:
+                raise Fault("message-template", f"Modèle {code} : [[/si]] sans bloc ouvert.")
+            stack[-1][1].append(_Block(name, tuple(content)))
+        else:
+            stack.append((_known(code, mark[2].removeprefix("si").strip()), []))
+    if len(stack) != 1:
+        raise Fault("message-template", f"Modèle {code} : le bloc {stack[-1][0]} n’est pas fermé.")
+    _literal(code, stack[0][1], source[position:])
+    return tuple(stack[0][1])
+
+
+def _known(code: str, name: str) -> str:
+    if name not in VARIABLES:
+        raise Fault("message-template", f"Modèle {code} : variable inconnue « {name} ».")
+    return name
+
+
+def _literal(code: str, nodes: list[_Node], text: str) -> None:
+    if _STRAY.search(text):
+        raise Fault("message-template", f"Modèle {code} : marque de variable ou de bloc mal formée.")
+    if text:
+        nodes.append(text)
+
+
+@cache
+def load(directory: Path | None = None) -> Mapping[str, Template]:
+    """Read every text of a folder (the project's own by default), once.
+
+    Raises
+    ------
+    Fault
+        ``message-template`` for the first text that is wrong, or whose neutral variant is absent or names a
+        patient.
+    """
+    folder = directory or mappings_dir() / "messages"
+    texts = {path.stem: parse(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.txt"))}
+    for code, text in texts.items():
+        if text.neutral and (text.neutral not in texts or texts[text.neutral].names_patient):
+            raise Fault("message-template", f"Modèle {code} : variante neutre {text.neutral} absente ou nominative.")
+    return texts
+
+
+def template(code: str) -> Template:
+    """Return the project's text of that code."""
+    found = load().get(code)
+    if found is None:
+        raise Fault("message-template", f"Aucun modèle de message {code}.")
+    return found
+
+
+def variant_for(code: str, *, inside_mssante: bool) -> Template | None:
+    """Return the text that may go to an address, or None when nothing may.
+
+    A text that names a patient goes only inside MSSanté; elsewhere its neutral variant goes, or nothing.
+    """
+    chosen = template(code)
+    if inside_mssante or not chosen.names_patient:
+        return chosen
+    return template(chosen.neutral) if chosen.neutral else None
+
+
+# --- French wording of the values -----------------------------------------------------------------------------------
+
+_DAYS = ("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche")
+_MONTHS = (
+    "janvier",
+    "février",
+    "mars",
+    "avril",
+    "mai",
+    "juin",
+    "juillet",
+    "août",
+    "septembre",
+    "octobre",
+    "novembre",
+    "décembre",
+)
+_BORN = {"male": "né", "female": "née"}
+
+_ZONES: Mapping[str, tuple[str, str]] = {
+    # IANA zone: "heure de …", "12h30 à …"
+    "Europe/Paris": ("heure de Paris", "en métropole"),
+    "America/Martinique": ("heure de La Martinique", "à La Martinique"),
+    "America/Guadeloupe": ("heure de La Guadeloupe", "à La Guadeloupe"),
+    "America/Cayenne": ("heure de Cayenne", "en Guyane"),
+    "America/Miquelon": ("heure de Saint-Pierre", "à Saint-Pierre-et-Miquelon"),
+    "America/St_Barthelemy": ("heure de Saint-Barthélemy", "à Saint-Barthélemy"),
+    "America/Marigot": ("heure de Saint-Martin", "à Saint-Martin"),
+    "Indian/Reunion": ("heure de La Réunion", "à La Réunion"),
+    "Indian/Mayotte": ("heure de Mayotte", "à Mayotte"),
+    "Pacific/Noumea": ("heure de Nouméa", "en Nouvelle-Calédonie"),
+    "Pacific/Tahiti": ("heure de Tahiti", "à Tahiti"),
+    "Pacific/Marquesas": ("heure des Marquises", "aux Marquises"),
+    "Pacific/Gambier": ("heure des Gambier", "aux Gambier"),
+    "Pacific/Wallis": ("heure de Wallis", "à Wallis-et-Futuna"),
+}
+
+
+def born(gender: str | None) -> str:
+    """Return « né », « née », or « né(e) » when the sex is not known (administrative gender, FHIR spelling)."""
+    return _BORN.get(gender or "", "né(e)")
+
+
+def patient_surname(birth_name: str, used_name: str | None = None, gender: str | None = None) -> str:
+    """Return the surname to print: the used name, with the birth name beside it when they differ; upper case."""
+    birth, used = birth_name.strip().upper(), (used_name or "").strip().upper()
+    if not used or used == birth:
+        return birth
+    return f"{used} ({born(gender)} {birth})" if birth else used
+
+
+def short_date(day: date) -> str:
+    """Return « 11/05/2023 »."""
+    return f"{day.day:02d}/{day.month:02d}/{day.year:04d}"
+
+
+def long_date(day: date) -> str:
+    """Return « 11 mai 2023 », « 1er mai 2023 »."""
+    return f"{'1er' if day.day == 1 else day.day} {_MONTHS[day.month - 1]} {day.year:04d}"
+
+
+def long_day(day: date) -> str:
+    """Return « jeudi 11 mai 2023 »."""
+    return f"{_DAYS[day.weekday()]} {long_date(day)}"
+
+
+def hour(at: time | datetime, *, spaced: bool = False) -> str:
+    """Return « 18h30 », or « 18 h 30 » (no-break spaces) when `spaced` (setting ``format_heure``)."""
+    joint = "\u00a0h\u00a0" if spaced else "h"
+    return f"{at.hour:02d}{joint}{at.minute:02d}"
+
+
+def zone_note(start: datetime, zone: str, reader_zone: str | None) -> str:
+    """Return what follows the hour when the reader lives in another zone, else nothing.
+
+    Parameters
+    ----------
+    start
+        Aware instant of the session.
+    zone
+        IANA zone of the RCP, whose wall time the mail prints.
+    reader_zone
+        IANA zone of the recipient's territory, if known.
+
+    Notes
+    -----
+    « (heure de Paris ; 12h30 à La Martinique) »; the day is added when it is another day there.
+    """
+    if not reader_zone or reader_zone == zone:
+        return ""
+    here, there = start.astimezone(ZoneInfo(zone)), start.astimezone(ZoneInfo(reader_zone))
+    if here.utcoffset() == there.utcoffset():
+        return ""
+    here_label = _ZONES.get(zone, (f"heure de {zone}", ""))[0]
+    there_label = _ZONES.get(reader_zone, ("", f"({reader_zone})"))[1]
+    day = "" if here.date() == there.date() else f"{long_day(there.date())} à "
+    return f"({here_label} ; {day}{hour(there)} {there_label})"
