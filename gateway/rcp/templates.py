@@ -40,6 +40,7 @@ __all__ = [
     "short_date",
     "template",
     "variant_for",
+    "zone_label",
     "zone_note",
 ]
 
@@ -372,6 +373,11 @@ def hour(at: time | datetime, *, spaced: bool = False) -> str:
     return f"{at.hour:02d}{joint}{at.minute:02d}"
 
 
+def zone_label(zone: str) -> str:
+    """Return « heure de Paris » for an IANA zone."""
+    return _ZONES.get(zone, (f"heure de {zone}", ""))[0]
+
+
 def zone_note(start: datetime, zone: str, reader_zone: str | None) -> str:
     """Return what follows the hour when the reader lives in another zone, else nothing.
 
@@ -393,7 +399,7 @@ def zone_note(start: datetime, zone: str, reader_zone: str | None) -> str:
     here, there = start.astimezone(ZoneInfo(zone)), start.astimezone(ZoneInfo(reader_zone))
     if here.utcoffset() == there.utcoffset():
         return ""
-    here_label = _ZONES.get(zone, (f"heure de {zone}", ""))[0]
+    here_label = zone_label(zone)
     there_label = _ZONES.get(reader_zone, ("", f"({reader_zone})"))[1]
     day = "" if here.date() == there.date() else f"{long_day(there.date())} à "
     return f"({here_label} ; {day}{hour(there)} {there_label})"

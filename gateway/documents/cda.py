@@ -1,0 +1,331 @@
+"""Shapes of a French CDA R2 document that every kind of document uses: elements, codes, people, entries, narrative.
+
+Promises: elements in the order that the schema wants; a null flavour wherever a fact is missing and the standard wants
+an element; entry ids that are a function of the document's id and of their rank, so that the same facts always give the
+same bytes. Not promised: that a document made of these shapes is a FRCP; see `gateway.documents.frcp`.
+
+Sources: `[CI-SIS structuration minimale]` for the header, `[CI-SIS modèles de contenus]` for the entries.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from itertools import count
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+from zoneinfo import ZoneInfo
+
+from lxml import etree
+from msgspec import Struct
+
+from gateway.documents.wording import Part, clean
+from gateway.rcp.report_content import Address, CodedValue, Identifier, Organisation, Person
+
+__all__ = [
+    "NAMESPACE",
+    "SYSTEM_NAMES",
+    "Code",
+    "Entries",
+    "address",
+    "assigned_entity",
+    "cd",
+    "code_element",
+    "el",
+    "identifier",
+    "instant",
+    "interval",
+    "name",
+    "narrative",
+    "null",
+    "organisation",
+    "partial",
+    "reference",
+    "telecom",
+    "to_bytes",
+    "yes_no",
+]
+
+NAMESPACE = "urn:hl7-org:v3"
+_XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_PREFIXES: Any = {None: NAMESPACE, "xsi": _XSI}
+IDNPS_ROOT = "1.2.250.1.71.4.2.1"
+IDNST_ROOT = "1.2.250.1.71.4.2.2"
+TA = "1.2.250.1.213.1.1.4.322"
+LOINC = "2.16.840.1.113883.6.1"
+SNOMED = "2.16.840.1.113883.6.96"
+TNM = "2.16.840.1.113883.15.6"
+CIM10 = "2.16.840.1.113883.6.3"
+CIMO3 = "2.16.840.1.113883.6.43.1"
+
+SYSTEM_NAMES = {
+    TA: "TA_ASIP",
+    LOINC: "LOINC",
+    SNOMED: "SNOMED CT",
+    TNM: "TNM_UICC",
+    CIM10: "CIM-10",
+    CIMO3: "CIM-O3",
+    "2.16.840.1.113883.3.26.1.1": "NCIT",
+    "1.2.250.1.213.3.3.13": "TRE_R213-ModePriseEnCharge",
+    "2.16.840.1.113883.5.25": "Confidentiality",
+    "2.16.840.1.113883.5.7": "ActPriority",
+}
+HOSPITAL = CodedValue("ETABLISSEMENT", "1.2.250.1.213.1.1.4.9", "Etablissement de santé")
+
+Child = etree._Element | None  # noqa: SLF001 - lxml exports its element type under no public name
+
+
+class Code(Struct, frozen=True):
+    """A code fixed by the document's model, with its label in the national examples."""
+
+    code: str
+    system: str
+    label: str
+
+
+def el(
+    tag: str, *children: Child, text: str | None = None, xsi: str | None = None, **attributes: str | None
+) -> etree._Element:
+    """Make one element of the CDA namespace; ``None`` children and attributes are left out.
+
+    ``xsi`` is the ``xsi:type``; a trailing underscore in an attribute name is dropped.
+    """
+    element = etree.Element(f"{{{NAMESPACE}}}{tag}", nsmap=_PREFIXES)
+    if xsi is not None:
+        element.set(f"{{{_XSI}}}type", xsi)
+    for key, value in attributes.items():
+        if value is not None:
+            element.set(key.rstrip("_"), value)
+    element.text = text
+    element.extend(child for child in children if child is not None)
+    return element
+
+
+def null(tag: str, flavor: str = "UNK", *, xsi: str | None = None) -> etree._Element:
+    """Make an element that says why it says nothing."""
+    return el(tag, xsi=xsi, nullFlavor=flavor)
+
+
+def identifier(value: Identifier, tag: str = "id") -> etree._Element:
+    """Make an instance identifier."""
+    return el(tag, root=value.root, extension=value.extension)
+
+
+def code_element(
+    value: CodedValue | Code, tag: str = "code", *children: Child, xsi: str | None = None
+) -> etree._Element:
+    """Make a coded element with its label and the usual name of its system."""
+    return el(
+        tag,
+        *children,
+        xsi=xsi,
+        code=value.code,
+        codeSystem=value.system,
+        codeSystemName=SYSTEM_NAMES.get(value.system),
+        displayName=clean(value.label),
+    )
+
+
+def instant(value: datetime, zone: ZoneInfo) -> str:
+    """Write an instant as ``YYYYMMDDhhmmss+0100`` in the zone. [CI-SIS structuration minimale, TS]."""
+    return f"{value.astimezone(zone):%Y%m%d%H%M%S%z}"
+
+
+def partial(value: str) -> str:
+    """Write an ISO date, possibly partial, as 4, 6 or 8 digits."""
+    return value.replace("-", "")
+
+
+def interval(low: str | None, high: str | None = None, *, flavor: str = "UNK") -> etree._Element:
+    """Make an ``effectiveTime`` of two bounds; an unknown lower bound says so, an unknown upper one is absent."""
+    return el(
+        "effectiveTime",
+        el("low", value=low) if low else null("low", flavor),
+        el("high", value=high) if high else None,
+    )
+
+
+def telecom(phone: str | None) -> etree._Element:
+    """Make the telephone; only digits and a leading plus are kept."""
+    number = re.sub(r"[^\d+]", "", phone or "")
+    return el("telecom", value=f"tel:{number}", use="WP") if number else null("telecom", "NAV")
+
+
+def address(value: Address | None) -> etree._Element:
+    """Make the address as up to seven lines; the last holds postal code and city."""
+    if value is None:
+        return null("addr", "NAV")
+    last = " ".join(p for p in (value.postal_code, value.city) if p)
+    lines = [clean(line) for line in (*value.lines[:6], last) if clean(line)]
+    return el("addr", *(el("streetAddressLine", text=line) for line in lines)) if lines else null("addr", "NAV")
+
+
+def name(person: Person) -> etree._Element:
+    """Make a professional's name: one family name, at most one given name, prefix and suffix of the national lists."""
+    return el(
+        "name",
+        el("prefix", text=person.civility) if person.civility else None,
+        el("given", text=clean(person.given)) if person.given else None,
+        el("family", text=clean(person.family)),
+        el("suffix", text=person.title) if person.title else None,
+    )
+
+
+def organisation(value: Organisation, tag: str) -> etree._Element:
+    """Make a structure with its number, name, telephone, address and practice setting."""
+    return el(
+        tag,
+        el("id", root=IDNST_ROOT, extension=value.idnst) if value.idnst else None,
+        el("name", text=clean(value.name)),
+        telecom(value.phone),
+        address(value.address),
+        code_element(value.setting or HOSPITAL, "standardIndustryClassCode"),
+    )
+
+
+def assigned_entity(
+    person: Person,
+    *,
+    tag: str = "assignedEntity",
+    organisation_tag: str = "representedOrganization",
+    person_tag: str = "assignedPerson",
+    otherwise: Organisation | None = None,
+    classCode: str | None = None,  # noqa: N803 - the attribute's own name
+) -> etree._Element:
+    """Make a professional in a role; someone unknown to the RPPS has neither id nor code.
+
+    ``otherwise`` is the structure to name when the person's own is not known and the model wants one.
+    """
+    structure = person.organisation or otherwise
+    return el(
+        tag,
+        el("id", root=IDNPS_ROOT, extension=person.idnps) if person.idnps else None,
+        code_element(person.profession) if person.profession and person.idnps else None,
+        address(structure.address if structure else None),
+        telecom(structure.phone if structure else None),
+        el(person_tag, name(person)),
+        organisation(structure, organisation_tag) if structure else None,
+        classCode=classCode,
+    )
+
+
+def reference(anchor: str, tag: str = "text") -> etree._Element:
+    """Make the pointer from an entry to the row of the narrative that says the same."""
+    return el(tag, el("reference", value=f"#{anchor}"))
+
+
+def lines(tag: str, text: str, **attributes: str | None) -> etree._Element:
+    """Make a narrative element; line feeds of the text become breaks."""
+    first, *rest = text.split("\n")
+    element = el(tag, text=first, **attributes)
+    for line in rest:
+        breaking = el("br")
+        breaking.tail = line
+        element.append(breaking)
+    return element
+
+
+def narrative(part: Part) -> etree._Element:
+    """Make the ``text`` of a section: a table of labels and anchored texts."""
+    return el(
+        "text",
+        el(
+            "table",
+            el("tbody", *(
+                el("tr", el("td", text=row.label), el("td", lines("content", row.text, ID=row.anchor)))
+                for row in part.rows
+            )),
+            border="0",
+        ),
+    )  # fmt: skip
+
+
+def yes_no(value: bool | None) -> etree._Element:  # noqa: FBT001 - the answer to a question is a value
+    """Make a boolean ``value``."""
+    return null("value", xsi="BL") if value is None else el("value", xsi="BL", value=str(value).lower())
+
+
+def cd(value: CodedValue | None, *, anchor: str | None = None, flavor: str = "UNK") -> etree._Element:
+    """Make a coded ``value``; without a code, a null flavour that points at the words when there are some."""
+    original = reference(anchor, "originalText") if anchor else None
+    if value is None:
+        return el("value", original, xsi="CD", nullFlavor="OTH" if anchor else flavor)
+    return code_element(value, "value", original, xsi="CD")
+
+
+class Entries:
+    """Makes the coded entries of one document and numbers them.
+
+    Parameters
+    ----------
+    document
+        The document's id: entry ids are UUIDs of version 5 made from it and a rank.
+    """
+
+    def __init__(self, document: Identifier) -> None:
+        self._space = uuid5(NAMESPACE_OID, f"{document.root}^{document.extension or ''}")
+        self._ranks = count(1)
+
+    def id(self) -> etree._Element:
+        """Make the next entry id."""
+        return el("id", root=str(uuid5(self._space, str(next(self._ranks)))).upper())
+
+    def observation(
+        self,
+        code: Code,
+        anchor: str,
+        value: Child,
+        *relations: Child,
+        when: Child = None,
+        templates: tuple[str, ...] = (),
+        after: tuple[Child, ...] = (),
+    ) -> etree._Element:
+        """Make a FR-Simple-Observation. [CI-SIS 1.2.250.1.213.1.1.3.48].
+
+        ``after`` holds what the schema wants between value and entryRelationship.
+        """
+        return el(
+            "observation",
+            *(el("templateId", root=t) for t in (_OBSERVATION, "1.2.250.1.213.1.1.3.48", *templates)),
+            self.id(),
+            code_element(code),
+            reference(anchor),
+            el("statusCode", code="completed"),
+            null("effectiveTime", "NAV") if when is None else when,
+            value,
+            *after,
+            *relations,
+            classCode="OBS",
+            moodCode="EVN",
+        )
+
+    def comment(self, anchor: str) -> etree._Element:
+        """Make a FR-Commentaire-ER. [CI-SIS 1.2.250.1.213.1.1.3.32]."""
+        return el(
+            "act",
+            *(el("templateId", root=t) for t in _COMMENT),
+            self.id(),
+            code_element(Code("48767-8", LOINC, "Commentaire")),
+            reference(anchor),
+            el("statusCode", code="completed"),
+            classCode="ACT",
+            moodCode="EVN",
+        )
+
+
+_OBSERVATION = "1.3.6.1.4.1.19376.1.5.3.1.4.13"
+_COMMENT = ("2.16.840.1.113883.10.20.1.40", "1.3.6.1.4.1.19376.1.5.3.1.4.2", "1.2.250.1.213.1.1.3.32")
+
+
+def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> list[etree._Element]:  # noqa: N803 - the attribute's own name
+    """Wrap each entry in an ``entryRelationship`` of that type."""
+    flag = None if inverted is None else str(inverted).lower()
+    return [
+        el("entryRelationship", entry, typeCode=typeCode, inversionInd=flag) for entry in entries if entry is not None
+    ]
+
+
+def to_bytes(root: etree._Element) -> bytes:
+    """Write the document: UTF-8, with its declaration, no superfluous namespace."""
+    etree.cleanup_namespaces(root, keep_ns_prefixes=["xsi"])
+    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")

@@ -1,0 +1,402 @@
+"""The words of a report: what a person reads, said once for every form.
+
+The CDA's narrative and the PDF are set from the same `Part` values, so that they cannot say different things: a form
+chooses where a row stands, never its words. `report_parts` gives them from the frozen facts.
+
+Promises: French typography (« », no-break spaces, 1er); every date and hour in the zone of the RCP, which is named;
+text of users appears as it was written, but for `clean`; a row that nobody filled in says « Non renseigné » and is
+marked so. Not promised: any markup; a row is plain text whose line breaks count.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from gateway.rcp import templates
+from gateway.terminology import code_list
+
+if TYPE_CHECKING:
+    from gateway.rcp.report_content import (
+        CodedValue,
+        Contribution,
+        PartialDate,
+        Person,
+        Replaced,
+        ReportContent,
+        Tnm,
+        Treatment,
+        TumourContent,
+    )
+
+__all__ = [
+    "NOT_QUORATE",
+    "PREPARATORY",
+    "UNKNOWN",
+    "Part",
+    "Row",
+    "banner",
+    "clean",
+    "contribution_heading",
+    "instant_words",
+    "long_date",
+    "partial_words",
+    "person_words",
+    "report_parts",
+    "short_date",
+]
+
+UNKNOWN = "Non renseigné"
+PREPARATORY = "Document préparatoire, susceptible d’évoluer jusqu’à la validation."
+NOT_QUORATE = "Le quorum n’était pas atteint : cet avis ne vaut pas proposition de RCP au sens réglementaire."
+
+_TITLES = {"DR": "Dr", "PG": "Pr", "PC": "Pr"}
+_CIVILITIES = {"M": "M.", "MME": "Mme"}
+_CHANNELS = {
+    "portail": "déposée sur la fiche",
+    "mssante": "reçue par messagerie sécurisée",
+    "fhir": "reçue du logiciel métier",
+}
+_QUORUM = {"atteint": "ORG-126", "non-atteint": "ORG-133", "inconnu": "GEN-010"}
+_CASE = {"enregistre": "ORG-128", "discute": "ORG-134"}
+_WHO = (
+    "capable d’une activité identique à celle précédant la maladie, sans restriction",
+    "activité physique diminuée, mais ambulatoire et capable de mener un travail",
+    "ambulatoire et capable de prendre soin de soi, incapable de travailler",
+    "capable de soins personnels limités, alité ou au fauteuil plus de la moitié du temps",
+    "incapable de prendre soin de soi, alité ou au fauteuil en permanence",
+)
+_STATUS = {"en-cours": "En cours", "approuve": "Approuvé"}
+
+
+class Row(Struct, frozen=True):
+    """One line: a label and a text, and the anchor to which coded entries point; not `known` when nobody said it."""
+
+    anchor: str
+    label: str
+    text: str
+    known: bool = True
+
+
+class Part(Struct, frozen=True):
+    """A titled group of rows; ``key`` names the section of the national document that holds it."""
+
+    key: str
+    title: str
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def known(self) -> tuple[Row, ...]:
+        """The rows that somebody filled in."""
+        return tuple(row for row in self.rows if row.known)
+
+    def anchor(self, name: str) -> str | None:
+        """Anchor of the row of that name, or ``None`` when there is no such row."""
+        return next((row.anchor for row in self.rows if row.anchor == name), None)
+
+
+def clean(text: str) -> str:
+    """Keep what both forms can carry: NFC, line feeds only, no control or invisible direction characters.
+
+    XML 1.0 has no control characters, and direction overrides could make a sentence read as another.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    kept = (c for c in unicodedata.normalize("NFC", lines) if c == "\n" or unicodedata.category(c) not in _UNPRINTED)
+    return "".join(" " if c == "\t" else c for c in kept).strip()
+
+
+_UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn"}
+
+
+def long_date(instant: datetime, zone: ZoneInfo) -> str:
+    """« jeudi 26 novembre 2026 » in the zone."""
+    return templates.long_day(instant.astimezone(zone).date())
+
+
+def short_date(instant: datetime, zone: ZoneInfo) -> str:
+    """« 26/11/2026 » in the zone."""
+    return templates.short_date(instant.astimezone(zone).date())
+
+
+def hour(instant: datetime, zone: ZoneInfo) -> str:
+    """« 15 h 30 » in the zone, with no-break spaces."""
+    return templates.hour(instant.astimezone(zone), spaced=True)
+
+
+def instant_words(instant: datetime, zone: ZoneInfo) -> str:
+    """« le 26/11/2026 à 18 h 15 (heure de Paris) »."""
+    return f"le {short_date(instant, zone)} à {hour(instant, zone)} ({templates.zone_label(zone.key)})"
+
+
+def partial_words(value: PartialDate) -> str:
+    """« 29/01/2019 », « 01/2019 » or « 2019 »."""
+    return "/".join(reversed(value.split("-")))
+
+
+def person_words(person: Person) -> str:
+    """« Dr Paul DURANT »: title or civility, given name, family name in capitals."""
+    title = _TITLES.get(person.title or "") or _CIVILITIES.get(person.civility or "")
+    return " ".join(clean(p) for p in (title, person.given, person.family.upper()) if p)
+
+
+def speciality_words(person: Person) -> str | None:
+    """Say the speciality: the words frozen, else the label of the code without its profession and category."""
+    if person.speciality:
+        return clean(person.speciality)
+    if person.profession is None:
+        return None
+    label = person.profession.label
+    return label.removeprefix("Médecin - ").removesuffix(" (SM)") or None
+
+
+def contribution_heading(contribution: Contribution, content: ReportContent) -> str:
+    """Who wrote, in which speciality, when in the zone of the RCP, and by which way."""
+    author = contribution.author
+    who = ", ".join(p for p in (person_words(author), speciality_words(author)) if p)
+    when = instant_words(contribution.at, content.tzinfo())
+    return f"Contribution du médecin traitant : {who}, {when}, {_CHANNELS[contribution.channel]}"
+
+
+def banner(content: ReportContent) -> str | None:
+    """Say what a reader must know before all else; ``None`` for a first, quorate, validated version."""
+    said = []
+    if content.status == "en-cours":
+        said.append(PREPARATORY)
+    if content.replaces is not None:
+        said.append(_replacement(content, content.replaces))
+    if content.quorum == "non-atteint":
+        said.append(NOT_QUORATE)
+    return " ".join(said) or None
+
+
+def _replacement(content: ReportContent, old: Replaced) -> str:
+    verb = "Complète et remplace" if old.kind == "addendum" else "Annule et remplace"
+    zone = content.tzinfo()
+    said = f"{verb} la version {old.version} validée le {short_date(old.validated_at, zone)}"
+    said += f" à {hour(old.validated_at, zone)}."
+    return f"{said} Motif : {_sentence(old.reason)}" if old.reason else said
+
+
+def _sentence(text: str) -> str:
+    said = clean(text).replace("\n", " ")
+    return said if said.endswith((".", "!", "?", "…")) else f"{said}."
+
+
+def report_parts(content: ReportContent) -> dict[str, Part]:
+    """Everything that the report says beside its header, by section key, in the order of the national document."""
+    parts = (
+        Part("raison", "Type et motif de la réunion", _reason(content)),
+        Part("decouverte", "Mode de découverte", (_yes_no("depistage", "Issu du dépistage", content.screening),)),
+        Part("tumeur", "Tumeur", _tumours(content.tumours)),
+        Part("antecedents", "Antécédents", _texts(("antecedents", "Antécédents", content.medical_history))),
+        Part("comorbidites", "Comorbidités", _texts(("comorbidites", "Comorbidités", content.comorbidities))),
+        Part("etat", "État général", _who(content)),
+        Part("examens", "Résultats d’examens", _texts(("examens", "Éléments paracliniques", content.examinations))),
+        Part("phase", "Phase de la maladie", _phase(content)),
+        Part("histoire", "Synthèse du cas et question posée", _history(content)),
+        Part("dossier", "Dossier et quorum", _file(content)),
+        Part("proposition", "Proposition de la RCP", _plan(content)),
+        Part("cadre", "Cadre de la proposition", _frame(content)),
+        Part("remarque", "Remarques sur le patient", _texts(("remarque", "Remarque", content.patient_remark))),
+        Part("statut", "Statut du document", _document(content)),
+    )
+    return {part.key: part for part in parts}
+
+
+def _row(anchor: str, label: str, text: str | None) -> Row:
+    said = clean(text) if text else ""
+    return Row(anchor, label, said or UNKNOWN, bool(said))
+
+
+def _coded(anchor: str, label: str, value: CodedValue | None) -> Row:
+    return _row(anchor, label, _label(value))
+
+
+def _label(value: CodedValue | None) -> str | None:
+    return value.label if value else None
+
+
+def _yes_no(anchor: str, label: str, value: bool | None) -> Row:  # noqa: FBT001 - the answer to a question is a value
+    return _row(anchor, label, None if value is None else ("Oui" if value else "Non"))
+
+
+def _texts(*rows: tuple[str, str, str | None]) -> tuple[Row, ...]:
+    """Rows of sections that exist only when they say something."""
+    return tuple(_row(anchor, label, text) for anchor, label, text in rows if text and clean(text))
+
+
+def _reason(content: ReportContent) -> tuple[Row, ...]:
+    motives = content.motives
+    return (
+        _coded("nature", "Nature de la discussion", content.board_kind),
+        *((_coded("appareil", "Appareil", content.system),) if content.system else ()),
+        *(_coded(f"organe-{i}", "Organe", organ) for i, organ in enumerate(content.organs, 1)),
+        *((_coded("soins", "Traitement ou soins", content.care),) if content.care else ()),
+        _yes_no("rcp-recours", "RCP de recours", content.recourse_board),
+        _yes_no("rcp-pediatrique", "RCP pédiatrique", content.paediatric_board),
+        _row("motif", "Motif de la RCP", _motives(content)),
+        _yes_no("motif-avis", "Avis diagnostique", motives.diagnostic_opinion),
+        _yes_no("motif-traitement", "Proposition de traitement", motives.treatment_proposal),
+        _yes_no("motif-recours", "Recours", motives.recourse),
+        _yes_no("motif-pediatrie", "Pédiatrie", motives.paediatrics),
+        _row(
+            "statut-cas",
+            "Statut du cas présenté",
+            code_list("FRCP-StatutCasPresente").label(_CASE[content.case_status]),
+        ),
+        *_texts(("motif-commentaire", "Commentaire", motives.comment)),
+    )
+
+
+def _motives(content: ReportContent) -> str | None:
+    said = (
+        ("avis diagnostique", content.motives.diagnostic_opinion),
+        ("proposition de traitement", content.motives.treatment_proposal),
+        ("recours", content.motives.recourse),
+        ("pédiatrie", content.motives.paediatrics),
+    )
+    found = ", ".join(words for words, asked in said if asked)
+    return found[:1].upper() + found[1:] or None
+
+
+def _tumours(tumours: tuple[TumourContent, ...]) -> tuple[Row, ...]:
+    if not tumours:
+        return (_row("tumeur-1", "Tumeur", None), _row("tnm-1", "TNM clinique", None))
+    rows: list[Row] = []
+    for i, tumour in enumerate(tumours, 1):
+        number = f" {i}" if len(tumours) > 1 else ""
+        rows += [
+            _row(f"tumeur-{i}", f"Tumeur{number}", tumour.label or _label(tumour.topography)),
+            _row(f"diagnostic-{i}", "Date du diagnostic", tumour.diagnosed_on and partial_words(tumour.diagnosed_on)),
+            _row(f"topographie-{i}", "Topographie (CIM-10)", _code_words(tumour.topography)),
+            _row(f"morphologie-{i}", "Morphologie (CIM-O-3)", _code_words(tumour.morphology)),
+            *((_coded(f"lateralite-{i}", "Latéralité", tumour.laterality),) if tumour.laterality else ()),
+            _row(f"tnm-{i}", "TNM clinique", tnm_words(tumour.tnm)),
+            *_texts(
+                (f"stade-{i}", "Autre stade", tumour.other_stage),
+                (f"tumeur-commentaire-{i}", "Commentaire", tumour.comment),
+            ),
+        ]
+    return tuple(rows)
+
+
+def _code_words(value: CodedValue | None) -> str | None:
+    return f"{value.code} – {value.label}" if value else None
+
+
+def tnm_words(tnm: Tnm | None) -> str | None:
+    """« T2 N1 M0, stade IIB (TNM, 8e édition) »; a letter that was not pronounced is left out."""
+    if tnm is None:
+        return None
+    letters = " ".join(v for v in (tnm.t, tnm.n, tnm.m) if v)
+    said = ", ".join(p for p in (letters, f"stade {tnm.stage}" if tnm.stage else "") if p)
+    return f"{said} (TNM, {tnm.edition}e édition)" if said and tnm.edition else said or None
+
+
+def _who(content: ReportContent) -> tuple[Row, ...]:
+    if content.who_status is None:
+        return ()
+    on = f" ({partial_words(content.who_status_on)})" if content.who_status_on else ""
+    return (_row("oms", "Indice OMS", f"{content.who_status}{on} : {_WHO[content.who_status]}"),)
+
+
+def _phase(content: ReportContent) -> tuple[Row, ...]:
+    phase = _label(content.phase)
+    if phase and content.phase_on:
+        phase = f"{phase} ({partial_words(content.phase_on)})"
+    return (_row("phase", "Phase", phase), _yes_no("progression", "Progression", content.progression))
+
+
+def _history(content: ReportContent) -> tuple[Row, ...]:
+    rows = [
+        *_texts(("synthese", "Synthèse du cas", content.summary)),
+        _row("question", "Question posée", content.question),
+    ]
+    for i, contribution in enumerate(content.contributions, 1):
+        rows.append(_row(f"contribution-{i}", contribution_heading(contribution, content), contribution.text))
+        if contribution.wishes_to_attend:
+            rows.append(
+                _row(
+                    f"contribution-presence-{i}",
+                    "Participation du médecin traitant",
+                    "Le médecin traitant a souhaité assister à la discussion.",
+                )
+            )
+    return tuple(rows)
+
+
+def _file(content: ReportContent) -> tuple[Row, ...]:
+    quorum = code_list("FRCP-StatutQuorum").label(_QUORUM[content.quorum])
+    return (
+        _yes_no("dossier-complet", "Dossier complet", content.complete),
+        _row("quorum", "Quorum", quorum),
+        *_texts(
+            ("quorum-regle", "Règle de quorum", content.quorum_rule),
+            ("dossier-commentaire", "Commentaire", content.file_comment),
+        ),
+    )
+
+
+def _plan(content: ReportContent) -> tuple[Row, ...]:
+    rows: list[Row] = []
+    for proposal in sorted(content.proposals, key=lambda p: p.rank):
+        name = "1re intention" if proposal.rank == 1 else f"Alternative (intention {proposal.rank})"
+        rows += _texts((f"proposition-{proposal.rank}", name, proposal.text))
+        for i, treatment in enumerate(proposal.treatments, 1):
+            label = f"{name}, traitement {i}" if len(proposal.treatments) > 1 else f"{name}, traitement"
+            rows.append(_row(f"traitement-{proposal.rank}-{i}", label, _treatment_words(treatment)))
+    rows += _texts(("recours", "Passage en RCP de recours", content.recourse_asked))
+    for i, asked in enumerate(content.examinations_asked, 1):
+        limits = _period_words(asked.earliest, asked.latest)
+        rows.append(_row(f"examen-{i}", "Examen ou expertise complémentaire", _with(asked.text, limits)))
+    rows += _texts(
+        ("surveillance", "Surveillance", content.surveillance),
+        ("proposition-commentaire", "Commentaire", content.proposal_comment),
+    )
+    return tuple(rows) or (_row("proposition", "Proposition", None),)
+
+
+def _treatment_words(treatment: Treatment) -> str:
+    kind = treatment.kind.label[:1].upper() + treatment.kind.label[1:]
+    said = f"{kind} – {clean(treatment.text)}" if treatment.text else kind
+    return _with(said, _period_words(treatment.start, treatment.end))
+
+
+def _period_words(start: PartialDate | None, end: PartialDate | None) -> str | None:
+    if start and end:
+        return f"du {partial_words(start)} au {partial_words(end)}"
+    if start:
+        return f"à partir du {partial_words(start)}"
+    return f"avant le {partial_words(end)}" if end else None
+
+
+def _with(text: str, aside: str | None) -> str:
+    return f"{text} ({aside})" if aside else text
+
+
+def _frame(content: ReportContent) -> tuple[Row, ...]:
+    guideline = content.guideline
+    name = _with(guideline.name, guideline.dated and partial_words(guideline.dated)) if guideline else None
+    return (
+        _row("referentiel", "Référentiel suivi", name),
+        _yes_no("essai", "Inclusion dans un essai clinique proposée", content.trial),
+        *_texts(("cadre-commentaire", "Commentaire", content.frame_comment)),
+    )
+
+
+def _document(content: ReportContent) -> tuple[Row, ...]:
+    zone = content.tzinfo()
+    by = f", {instant_words(content.written_at, zone)}, par {person_words(content.validator)}"
+    rows = [
+        _row("statut-document", "Statut du document", _STATUS[content.status] + by),
+        _row("version", "Version", str(content.version)),
+    ]
+    said = banner(content)
+    return (
+        *rows,
+        *_texts(("avertissement", "À savoir", said), ("document-commentaire", "Commentaire", content.document_comment)),
+    )
