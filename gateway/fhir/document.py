@@ -1,0 +1,173 @@
+"""FHIR JSON: bytes to trees and back, nothing lost.
+
+A tree is what JSON says: `dict`, `list`, `str`, `bool`, `int`, `None` and `decimal.Decimal` for every number with a
+point or an exponent, because ``1.10`` and ``1.1`` are two different FHIR decimals [FHIR R4 datatypes#decimal].
+
+Promises: what `parse` returns is written back by `encode` with the same names, values, order and decimals; content over
+a limit, repeated names, control characters and malformed UTF-8 are refused with the limit or the fault named; nothing
+raised here is anything but `gateway.errors.InvalidContent`.
+Not promised: that the tree is a valid resource (`gateway.fhir.validate`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from gateway.errors import InvalidContent
+
+__all__ = [
+    "Limits",
+    "Tree",
+    "encode",
+    "instant",
+    "parse",
+    "references",
+    "same_content",
+    "strip_server_meta",
+    "with_meta",
+]
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request body may hold."""
+
+    body_bytes: int = 16 << 20
+    depth: int = 64
+    entries: int = 500
+
+
+_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+# A JSON string and whether a colon follows: strings are consumed whole, so a colon inside one is never counted.
+_NAME = re.compile(rb'"(?:[^"\\]|\\.)*+"(\s*+:)?', re.DOTALL)
+# FHIR strings hold no control character but tab, line feed and carriage return [FHIR R4 datatypes#string].
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+def parse(body: bytes, limits: Limits | None = None) -> Tree:
+    """Read one resource.
+
+    Parameters
+    ----------
+    body
+        UTF-8 JSON.
+    limits
+        Bounds; the defaults when absent.
+
+    Raises
+    ------
+    InvalidContent
+        ``corps-trop-grand``, ``json-illisible``, ``json-trop-profond``, ``json-nom-repete``, ``json-caractere`` or
+        ``ressource-sans-type``.
+    """
+    limits = limits or Limits()
+    if len(body) > limits.body_bytes:
+        text = f"Corps trop grand : {len(body)} octets, limite {limits.body_bytes} octets."
+        raise InvalidContent("corps-trop-grand", text)
+    try:
+        tree = _DECODER.decode(body)
+    except RecursionError:
+        raise _too_deep(limits) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, ArithmeticError):
+        # The decoder's own message may quote the content; a position would not help a person more than this.
+        raise InvalidContent("json-illisible", "Ressource illisible : ce n’est pas du JSON en UTF-8.") from None
+    names = _check(tree, limits)
+    if sum(1 for match in _NAME.finditer(body) if match.group(1)) != names:
+        raise InvalidContent("json-nom-repete", "Ressource illisible : un nom figure deux fois dans un même objet.")
+    if not isinstance(tree, dict) or not isinstance(tree.get("resourceType"), str):
+        text = "Ressource illisible : « resourceType » est absent."
+        raise InvalidContent("ressource-sans-type", text, expression="Resource.resourceType")
+    return tree
+
+
+def _check(tree: Any, limits: Limits) -> int:
+    """Walk without recursion; return how many names the objects hold."""
+    names = 0
+    level = [tree]
+    for _ in range(limits.depth):
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                names += len(node)
+                below.extend(node.values())
+            elif isinstance(node, list):
+                below.extend(node)
+            elif isinstance(node, str) and _CONTROL.search(node):
+                raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
+        if not below:
+            return names
+        level = below
+    raise _too_deep(limits)
+
+
+def _too_deep(limits: Limits) -> InvalidContent:
+    return InvalidContent("json-trop-profond", f"Ressource illisible : plus de {limits.depth} niveaux imbriqués.")
+
+
+def encode(tree: Any) -> bytes:
+    """Write a tree as compact UTF-8 JSON, decimals as they were."""
+    return _ENCODER.encode(tree)
+
+
+def instant(moment: datetime) -> str:
+    """Write an aware datetime as a FHIR instant in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def with_meta(tree: Tree, *, identity: str, version: int, updated: datetime) -> Tree:
+    """Return the resource with our id, versionId and lastUpdated and everything else as it was.
+
+    Of ``meta`` only these two are ours; a client's values for them are ignored [FHIR R4 http#create].
+    """
+    meta = {"versionId": str(version), "lastUpdated": instant(updated)}
+    kept = tree.get("meta")
+    if isinstance(kept, dict):
+        meta.update({name: value for name, value in kept.items() if name not in meta})
+    head: Tree = {"resourceType": tree["resourceType"], "id": identity, "meta": meta}
+    head.update({name: value for name, value in tree.items() if name not in head})
+    return head
+
+
+def strip_server_meta(tree: Tree) -> Tree:
+    """Return the resource without what only the server says: id, versionId, lastUpdated."""
+    bare = {name: value for name, value in tree.items() if name not in {"id", "meta"}}
+    meta = tree.get("meta")
+    if isinstance(meta, dict):
+        kept = {name: value for name, value in meta.items() if name not in {"versionId", "lastUpdated"}}
+        if kept:
+            bare["meta"] = kept
+    return bare
+
+
+def same_content(one: Tree, other: Tree) -> bool:
+    """Whether two resources say the same, server's own elements and order of names apart.
+
+    Decimals compare as written: ``1.10`` is not ``1.1``.
+    """
+    return _canonical(strip_server_meta(one)) == _canonical(strip_server_meta(other))
+
+
+def _canonical(tree: Tree) -> bytes:
+    return msgspec.json.encode(tree, order="sorted")
+
+
+def references(node: Any, path: str = "") -> Iterator[tuple[str, Tree]]:
+    """Yield every Reference below a node that has a literal ``reference``, with its FHIRPath."""
+    if isinstance(node, dict):
+        if isinstance(node.get("reference"), str):
+            yield path, node
+        for name, value in node.items():
+            yield from references(value, f"{path}.{name}" if path else name)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from references(value, f"{path}[{index}]")

@@ -1,0 +1,155 @@
+"""How the gateway says what became of a request: HTTP status and OperationOutcome.
+
+One total table from the categories of `gateway.errors` to HTTP and ``issue.code`` [FHIR R4 http#rejecting-updates],
+refined by a second table for the stable codes that FHIR has a status of its own for. DECISIONS 10: 400 for what is
+unreadable or structurally invalid, 422 for profiles, invariants and business rules.
+
+Promises: every exception has an answer; the text is French, names no patient and quotes no content; the stable code
+travels in ``details.coding`` so that clients need not read the text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.errors import Conflict, Fault, GatewayError, InvalidContent, Unavailable
+from gateway.fhir.document import encode
+
+__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "answer", "body", "status_of", "warning"]
+
+ERROR_SYSTEM = "https://rcp.example.org/fhir/CodeSystem/rcp-erreur"
+
+#: category → (HTTP status, issue.code [FHIR R4 valueset-issue-type])
+CATEGORIES: dict[str, tuple[int, str]] = {
+    "invalid-content": (400, "invalid"),
+    "unknown-identity": (401, "login"),
+    "not-found": (404, "not-found"),
+    "forbidden": (403, "forbidden"),
+    "conflict": (409, "conflict"),
+    "unsupported": (405, "not-supported"),
+    "unavailable": (503, "transient"),
+    "fault": (500, "exception"),
+}
+
+#: stable code → (HTTP status, issue.code), where the protocol says more than the category does
+CODES: dict[str, tuple[int, str]] = {
+    "corps-trop-grand": (413, "too-long"),
+    "trop-d-entrees": (413, "too-costly"),
+    "json-illisible": (400, "structure"),
+    "json-trop-profond": (400, "structure"),
+    "json-nom-repete": (400, "structure"),
+    "json-caractere": (400, "structure"),
+    "ressource-sans-type": (400, "structure"),
+    "element-inconnu": (400, "structure"),
+    "element-obligatoire": (400, "required"),
+    "valeur-invalide": (400, "value"),
+    "code-hors-liste": (400, "code-invalid"),
+    "cible-de-reference": (400, "value"),
+    "jeton-expire": (401, "expired"),
+    "professionnel-inconnu": (422, "not-found"),
+    "patient-inconnu": (422, "not-found"),
+    "rcp-inconnue": (422, "not-found"),
+    "ressource-supprimee": (410, "deleted"),
+    "format-refuse": (406, "not-supported"),
+    "type-de-contenu": (415, "not-supported"),
+    "parametre-inconnu": (400, "not-supported"),
+    "version-exigee": (428, "required"),
+    "plusieurs-correspondances": (412, "multiple-matches"),
+    "identifiant-deja-utilise": (409, "duplicate"),
+    "debit": (429, "throttled"),
+}
+
+
+class Issue(Struct, frozen=True, kw_only=True):
+    """One ``OperationOutcome.issue``.
+
+    ``rule`` tells a broken profile, invariant or business rule (422) from an unusable structure (400).
+    """
+
+    code: str
+    text: str
+    expression: str | None = None
+    severity: str = "error"
+    rule: bool = False
+
+
+class InvalidResource(InvalidContent):
+    """A resource with one or several faults, each kept with its place.
+
+    Parameters
+    ----------
+    issues
+        At least one; the first gives the category its code and text.
+    """
+
+    def __init__(self, issues: Sequence[Issue]) -> None:
+        first = next((issue for issue in issues if not issue.rule), issues[0])
+        super().__init__(first.code, first.text, expression=first.expression, rule=first.rule)
+        self.issues = tuple(issues)
+
+
+def status_of(error: GatewayError) -> int:
+    """HTTP status of an error."""
+    return _pair(error)[0]
+
+
+def _pair(error: GatewayError) -> tuple[int, str]:
+    if error.code in CODES:
+        return CODES[error.code]
+    if isinstance(error, InvalidContent) and error.rule:
+        return 422, "business-rule"
+    if isinstance(error, Conflict) and error.precondition:
+        return 412, "conflict"
+    return CATEGORIES[error.category]
+
+
+def answer(error: BaseException) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and OperationOutcome for whatever went wrong.
+
+    An exception that is not a `GatewayError` is ours: it is answered 500 without its words.
+    """
+    known = error if isinstance(error, GatewayError) else Fault("erreur-interne", "Erreur interne de la passerelle.")
+    status, issue_code = _pair(known)
+    headers: dict[str, str] = {}
+    if isinstance(known, Unavailable) or status == 429:
+        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after_s or 1)))
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="fhir"'
+    issues = (
+        [_issue(issue) for issue in known.issues]
+        if isinstance(known, InvalidResource)
+        else [_entry("error", issue_code, known.code, known.text, known.expression)]
+    )
+    return status, headers, body(issues)
+
+
+def _issue(issue: Issue) -> dict[str, Any]:
+    default = "business-rule" if issue.rule else "invalid"
+    return _entry(issue.severity, CODES.get(issue.code, (0, default))[1], issue.code, issue.text, issue.expression)
+
+
+def warning(
+    code: str, text: str, expression: str | None = None, *, issue_code: str = "not-supported"
+) -> dict[str, Any]:
+    """One warning issue, for answers that succeed with a remark."""
+    return _entry("warning", issue_code, code, text, expression)
+
+
+def _entry(severity: str, issue_code: str, code: str, text: str, expression: str | None) -> dict[str, Any]:
+    issue: dict[str, Any] = {
+        "severity": severity,
+        "code": issue_code,
+        "details": {"coding": [{"system": ERROR_SYSTEM, "code": code}], "text": text},
+    }
+    if expression:
+        issue["expression"] = [expression]
+    return issue
+
+
+def body(issues: Iterable[dict[str, Any]]) -> bytes:
+    """Encode an OperationOutcome."""
+    return encode({"resourceType": "OperationOutcome", "language": "fr", "issue": list(issues)})
