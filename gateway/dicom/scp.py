@@ -1,0 +1,313 @@
+"""The DICOM port: who may associate, what is negotiated, and how it stops.
+
+Promises
+--------
+* A caller is recognised by AE title and address before anything is negotiated; one that is not gets a rejection.
+* Every storage SOP class is accepted, private and future ones included, in the transfer syntax it is sent in; Explicit
+  VR Little Endian is chosen whenever it is offered, because senders convert to what is chosen.
+* `stop` lets stores under way end within `Limits.drain_s`, then aborts; it returns with the port closed.
+
+Offers C-ECHO and C-STORE. C-FIND, C-MOVE, C-GET and storage commitment are not offered yet: their contexts are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import pynetdicom
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import by the library
+from pynetdicom.transport import ThreadedAssociationServer
+
+from gateway.dicom import outcome
+from gateway.dicom.command import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, StoreRequest, is_uid
+from gateway.dicom.intake import Sink
+from gateway.dicom.wire import Diverter, Limits, assert_library, divert
+from gateway.errors import GatewayError, UnknownIdentity
+from gateway.settings import Address, Tls
+
+__all__ = ["Peers", "Scp", "Storage", "tls_context"]
+
+LOG = logging.getLogger(__name__)
+
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
+
+_STORAGE: Final = frozenset(str(cx.abstract_syntax) for cx in pynetdicom.AllStoragePresentationContexts)
+
+# Kept as received: every transfer syntax of the standard, except those whose data set does not hold its own pixels.
+_NOT_SELF_CONTAINED: Final = frozenset(
+    {
+        "1.2.840.10008.1.2.4.94",  # JPIP Referenced
+        "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
+        "1.2.840.10008.1.2.4.204",  # JPIP HTJ2K Referenced
+        "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
+        "1.2.840.10008.1.2.7.1",  # SMPTE ST 2110, real-time video
+        "1.2.840.10008.1.2.7.2",
+        "1.2.840.10008.1.2.7.3",
+    }
+)
+_TRANSFER_SYNTAXES: Final = frozenset(map(str, pynetdicom.ALL_TRANSFER_SYNTAXES)) - _NOT_SELF_CONTAINED
+
+# A-ASSOCIATE-RJ: result, source, reason [PS3.8 9.3.4].
+_UNKNOWN_CALLER: Final = (0x01, 0x01, 0x03)
+_LATER: Final = (0x02, 0x03, 0x01)
+
+
+class Peers(Protocol[P_co]):
+    """Who may call; the registry of partners stands behind it."""
+
+    def recognise(self, calling_ae_title: str, address: str) -> P_co:
+        """Return whoever calls under this AE title from this address, or raise `UnknownIdentity`."""
+        ...
+
+
+class Storage(Protocol[P_contra]):
+    """Where received objects go."""
+
+    def open(self, request: StoreRequest, peer: P_contra) -> Sink:
+        """Begin to keep one object of a known peer."""
+        ...
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext | None:
+    """TLS 1.2 or later `[BCP 195]`; a client certificate is required once authorities are configured."""
+    if tls.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    if tls.authorities is not None:
+        context.load_verify_locations(tls.authorities)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def is_storage(abstract_syntax: UID) -> bool:
+    """Whether a SOP class is one to keep: of the storage service, private, or unknown to the library."""
+    return (
+        str(abstract_syntax) in _STORAGE or abstract_syntax.is_private or abstract_syntax.name == str(abstract_syntax)
+    )
+
+
+def offered_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+    """Answer a caller's proposals with the contexts to negotiate from.
+
+    Made for one association out of what it proposes: no list of every storage class is copied for each caller, and an
+    unknown class needs no global switch. The acceptor's order of transfer syntaxes decides: Explicit VR Little Endian
+    first, then the caller's own order, Implicit last.
+    """
+    transfer_syntaxes: dict[str, list[str]] = {}
+    for context in proposed:
+        uid = context.abstract_syntax
+        if uid is not None and is_uid(uid) and is_storage(uid):
+            known = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in _TRANSFER_SYNTAXES]
+            transfer_syntaxes.setdefault(str(uid), []).extend(known)
+    rank = {str(ExplicitVRLittleEndian): 0, str(ImplicitVRLittleEndian): 2}
+    contexts = [build_context(Verification)]
+    for abstract_syntax, syntaxes in transfer_syntaxes.items():
+        if syntaxes:
+            ordered = sorted(dict.fromkeys(syntaxes), key=lambda syntax: rank.get(syntax, 1))
+            contexts.append(build_context(abstract_syntax, ordered))
+    return contexts
+
+
+class _Server(ThreadedAssociationServer):
+    """pynetdicom's server with a bounded queue, bounded connections, and TLS handshakes outside the accept loop."""
+
+    request_queue_size = 128
+    daemon_threads = True
+    limits = Limits()
+    _handshakes = 0
+    _lock = threading.Lock()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        # Stock shakes hands here, without a limit of time: one silent client would block the port.
+        return self.socket.accept()  # type: ignore[union-attr] # typed optional, set by the constructor
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
+        # Negotiation rejects callers over `max_associations` by name; connections that never negotiate are cut here.
+        within = len(self.active_associations) + self._handshakes < 2 * self.limits.max_associations + 8
+        if not within:
+            LOG.warning("dicom connection refused: max_associations %d", self.limits.max_associations)
+        return within
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(self.limits.handshake_s)
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.ssl_context is not None:
+            with self._lock:
+                self._handshakes += 1
+            try:
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+            except OSError as error:
+                LOG.warning("dicom TLS handshake failed: %s", type(error).__name__)
+                request.close()
+                return
+            finally:
+                with self._lock:
+                    self._handshakes -= 1
+        request.settimeout(self.limits.idle_s)
+        super().finish_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Stock collects garbage here every 60 turns; our associations leave no cycles worth it."""
+
+
+class Scp(Generic[P]):
+    """The listening port.
+
+    Parameters
+    ----------
+    bind
+        Port 0 lets the system choose; `port` says which.
+    ae_title
+        Ours.
+    peers, storage
+        Who may call, and where objects go.
+    limits
+        See `gateway.dicom.wire.Limits`.
+    tls
+        Plain when no certificate is given.
+    require_called_ae_title
+        Reject callers that name another AE title than ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        bind: Address,
+        ae_title: str,
+        peers: Peers[P],
+        storage: Storage[P],
+        limits: Limits | None = None,
+        tls: Tls | None = None,
+        require_called_ae_title: bool = False,
+    ) -> None:
+        self._bind = bind
+        self._limits = limits or Limits()
+        self._peers = peers
+        self._storage = storage
+        self._tls = tls_context(tls or Tls())
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._diverters: dict[Association, Diverter] = {}
+        self._lock = threading.Lock()
+        self._ae = ae = AE(ae_title=ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.maximum_pdu_size = self._limits.max_pdu_bytes
+        ae.maximum_associations = self._limits.max_associations
+        ae.network_timeout = self._limits.idle_s
+        ae.acse_timeout = self._limits.acse_s
+        ae.dimse_timeout = self._limits.idle_s
+        ae.require_called_aet = require_called_ae_title
+        ae.supported_contexts = [build_context(Verification)]
+
+    @property
+    def port(self) -> int:
+        """The port in use; 0 before `start`."""
+        return int(self._server.server_address[1]) if self._server is not None else 0
+
+    def start(self) -> None:
+        """Bind and serve in a thread of its own; raises OSError when the port is taken."""
+        assert_library()
+        # Stock log records print PDUs, data sets and values; ours name none.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+        pynetdicom._config.LOG_HANDLER_LEVEL = "none"  # noqa: SLF001 - documented configuration module
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._on_open),
+            (evt.EVT_REQUESTED, self._on_requested),
+            *(
+                (event, self._on_end)
+                for event in (evt.EVT_RELEASED, evt.EVT_ABORTED, evt.EVT_REJECTED, evt.EVT_CONN_CLOSE)
+            ),
+        ]
+        server: Any = self._ae.make_server(
+            (self._bind.host, self._bind.port),
+            ssl_context=self._tls,
+            server_class=_Server,
+            evt_handlers=handlers,
+        )
+        server.limits = self._limits
+        self._ae._servers.append(server)  # noqa: SLF001 - make_server does not, and server.shutdown removes it
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom-accept", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port, let stores under way end, abort what is left."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._stopping = True
+        server.shutdown()
+        for act, patience_s in ((Diverter.drain, self._limits.drain_s), (Diverter.abort, 3.0)):
+            for diverter in self._live():
+                act(diverter)
+            until = time.monotonic() + patience_s
+            while server.active_associations and time.monotonic() < until:
+                time.sleep(0.02)
+        for association in server.active_associations:
+            association.kill()
+
+    def _live(self) -> list[Diverter]:
+        with self._lock:
+            return list(self._diverters.values())
+
+    # ---- pynetdicom's notifications; it swallows what they raise, so they refuse by themselves
+
+    def _on_open(self, event: Any) -> None:
+        def nobody(_: StoreRequest) -> Sink:
+            raise UnknownIdentity("unknown-ae-title", "Titre d’AE inconnu de la passerelle.")
+
+        diverter = divert(event.assoc, nobody, self._limits)
+        with self._lock:
+            # A connection that never negotiated ends without a notification.
+            for gone in [one for one in self._diverters if one.ident is not None and not one.is_alive()]:
+                del self._diverters[gone]
+            self._diverters[event.assoc] = diverter
+
+    def _on_requested(self, event: Any) -> None:
+        association, proposal = event.assoc, event.assoc.requestor.primitive
+        try:
+            peer = self._peers.recognise(str(proposal.calling_ae_title).strip(), association.requestor.address)
+        except UnknownIdentity:
+            LOG.warning("dicom association rejected: unknown AE title or address")
+            self._reject(association, _UNKNOWN_CALLER)
+        except GatewayError as error:
+            LOG.warning("dicom association rejected: %s", error.code)
+            self._reject(association, _LATER)
+        except Exception as error:  # noqa: BLE001 - the library would accept the association after a raise
+            LOG.error("dicom association rejected: %s", outcome.where(error))  # noqa: TRY400 - no traceback in the log
+            self._reject(association, _LATER)
+        else:
+            if self._stopping:
+                self._reject(association, _LATER)
+                return
+            association.acceptor.supported_contexts = offered_contexts(proposal.presentation_context_definition_list)
+            with self._lock:
+                diverter = self._diverters[association]
+            diverter.open_sink = lambda request: self._storage.open(request, peer)
+
+    def _reject(self, association: Any, reason: tuple[int, int, int]) -> None:
+        association.acse.send_reject(*reason)
+        # Waits until the rejection has left; otherwise the socket is closed over it.
+        association.kill()
+
+    def _on_end(self, event: Any) -> None:
+        with self._lock:
+            diverter = self._diverters.pop(event.assoc, None)
+        if diverter is not None:
+            LOG.info("dicom association ended: %s, %d objects kept", event.event.name, diverter.stored)
