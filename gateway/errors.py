@@ -59,6 +59,8 @@ class GatewayError(Exception):
         self.text = text
         self.expression = expression
         self.retry_after_s = retry_after_s
+        #: What the audit trail must say of this refusal, written after the step was undone (`gateway.rcp.step`).
+        self.trail: object | None = None
 
 
 class InvalidContent(GatewayError):

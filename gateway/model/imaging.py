@@ -1,0 +1,129 @@
+"""Studies, series, instances, and where their bytes are.
+
+``DICOM`` attributes keep the standard's keyword in lower snake case. Duplicate SOP Instance UID: same bytes accepted,
+other bytes refused and quarantined. A study is never attached on a conflict of traits.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from gateway.model.store import Base, Keyed, utcnow
+
+__all__ = ["Instance", "QuarantinedObject", "Series", "Study", "StudyDossier"]
+
+
+class Study(Keyed, Base):
+    """One study as one partner sent it.
+
+    Attributes
+    ----------
+    state
+        ``attendu`` (no patient here yet), ``rattache`` (its patient record is known), ``quarantaine`` (a conflict:
+        never shown in a dossier), ``propose`` (traits alone).
+    traits
+        PatientName, PatientBirthDate, PatientSex as the objects say.
+    """
+
+    __tablename__ = "study"
+    __table_args__ = (
+        UniqueConstraint("partner_id", "study_instance_uid"),
+        Index("ix_study_patient", "patient_id", "patient_id_system"),
+        CheckConstraint("state IN ('attendu', 'rattache', 'quarantaine', 'propose')", name="state"),
+    )
+
+    partner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("partner.id"))
+    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str] = mapped_column(default="attendu")
+    reason: Mapped[str | None]
+    record_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("patient_record.id"), index=True)
+    patient_id: Mapped[str | None]
+    patient_id_system: Mapped[str | None]
+    traits: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    accession_number: Mapped[str | None] = mapped_column(index=True)
+    accession_system: Mapped[str | None]
+    study_description: Mapped[str | None]
+    referring_physician: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    modalities: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
+    instances_count: Mapped[int] = mapped_column(default=0)
+    received_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_instance_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
+    represented_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+
+    series: Mapped[list[Series]] = relationship(back_populates="study")
+
+
+class StudyDossier(Base):
+    """A study attached to a dossier; why (``ipp``, ``ins``, ``accession``, ``personne``)."""
+
+    __tablename__ = "study_dossier"
+
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    dossier_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dossier.id"), primary_key=True, index=True)
+    basis: Mapped[str]
+    author: Mapped[str]
+    at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class Series(Keyed, Base):
+    """One series of a study."""
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
+
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(index=True)
+    modality: Mapped[str | None]
+    series_number: Mapped[int | None]
+    series_description: Mapped[str | None]
+    body_part_examined: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    instances_count: Mapped[int] = mapped_column(default=0)
+
+    study: Mapped[Study] = relationship(back_populates="series")
+    instances: Mapped[list[Instance]] = relationship(back_populates="series")
+
+
+class Instance(Keyed, Base):
+    """One object; ``dicom_json`` is made at ingest and concatenated at query, without any base URL."""
+
+    __tablename__ = "instance"
+    __table_args__ = (UniqueConstraint("partner_id", "sop_instance_uid"),)
+
+    partner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("partner.id"))
+    series_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(index=True)
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    instance_number: Mapped[int | None]
+    number_of_frames: Mapped[int | None]
+    rows: Mapped[int | None]
+    columns: Mapped[int | None]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    dicom_json: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+    series: Mapped[Series] = relationship(back_populates="instances")
+
+
+class QuarantinedObject(Keyed, Base):
+    """An object that was refused but kept: other bytes for a known UID, or unreadable."""
+
+    __tablename__ = "quarantined_object"
+    __table_args__ = (UniqueConstraint("partner_id", "sop_instance_uid", "sha256"),)
+
+    partner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("partner.id"))
+    sop_instance_uid: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str]
+    received_at: Mapped[datetime] = mapped_column(default=utcnow)

@@ -1,0 +1,313 @@
+"""Who comes in, and what he may see: one predicate that every wire puts into its query.
+
+Whoever comes in is a `Caller`, whatever the wire; wires authenticate, this module decides. A right that cannot be
+computed is denied; what one may not see does not exist for him (404 on every wire, audited: DECISIONS 11).
+
+The predicates are SQLAlchemy Core expressions over the model's tables, so that the synchronous session and the
+asynchronous read path compile the same text. They never load a row.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, false, or_, select, true
+from sqlalchemy.orm import Session
+
+from gateway.errors import Forbidden, NotFound
+from gateway.model.audit import AuditFacts
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.imaging import Study, StudyDossier
+from gateway.model.meeting import Rcp, RcpMember, RcpSession
+from gateway.model.person import PatientRecord, WorkItem
+
+__all__ = [
+    "SYSTEM",
+    "Caller",
+    "CallerKind",
+    "Role",
+    "coordinates",
+    "dossiers",
+    "facts",
+    "hidden",
+    "rcps",
+    "records",
+    "representations",
+    "require_role",
+    "roles_in",
+    "sessions",
+    "studies",
+    "treats",
+    "work_items",
+]
+
+
+class CallerKind(StrEnum):
+    """The kinds of callers."""
+
+    PROFESSIONAL = "professionnel"
+    CLIENT = "client"
+    PACS = "pacs"
+    PEER = "pair"
+    SYSTEM = "systeme"
+
+
+class Role(StrEnum):
+    """Parts in an RCP, by growing power."""
+
+    MEMBER = "membre"
+    SECRETARY = "secretaire"
+    COORDINATOR = "coordonnateur"
+    ADMINISTRATOR = "administrateur"
+
+
+#: Who prepares sessions and reads their register; who drafts and validates reports.
+ORGANISERS = frozenset({Role.SECRETARY, Role.COORDINATOR, Role.ADMINISTRATOR})
+VALIDATORS = frozenset({Role.COORDINATOR, Role.ADMINISTRATOR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Whoever comes in.
+
+    Parameters
+    ----------
+    partner_id
+        The organisation, for a client, a PACS or a peer.
+    practitioner_id
+        The professional, when a person signed in.
+    identifier
+        What the trail calls him: IdNatPS, client_id, AE title, base URL.
+    scopes
+        SMART v2 scopes of this access token.
+    acr
+        Authentication level as the provider said it.
+    wire, address, request_id, session
+        Where the call comes from, for the trail.
+    """
+
+    kind: CallerKind
+    partner_id: uuid.UUID | None = None
+    practitioner_id: uuid.UUID | None = None
+    identifier: str | None = None
+    name: str | None = None
+    situation: str | None = None
+    scopes: frozenset[str] = frozenset()
+    acr: str | None = None
+    wire: str = "interne"
+    address: str | None = None
+    request_id: str | None = None
+    session: str | None = None
+    purpose: str = "TREAT"
+
+    def on(self, wire: str, *, address: str | None = None, request_id: str | None = None) -> Caller:
+        """The same caller on a wire."""
+        return replace(self, wire=wire, address=address, request_id=request_id)
+
+
+#: The gateway itself: planner, sweeps, represent.
+SYSTEM = Caller(kind=CallerKind.SYSTEM, identifier="rcp-gateway", purpose="HSYSADMIN")
+
+
+def facts(caller: Caller, event: str, **more: object) -> AuditFacts:
+    """What the trail says of this caller, with the event's own facts over it."""
+    base = AuditFacts(
+        event=event,
+        actor_kind=caller.kind.value,
+        actor_id=caller.identifier,
+        actor_name=caller.name,
+        actor_situation=caller.situation,
+        acr=caller.acr,
+        wire=caller.wire,
+        address=caller.address,
+        session=caller.session,
+        request_id=caller.request_id,
+        purpose=caller.purpose,
+    )
+    return msgspec.structs.replace(base, **more)
+
+
+def _membership(caller: Caller, roles: frozenset[Role] | None = None) -> Select[uuid.UUID]:
+    """Ids of the RCPs in which the professional has a live part (any, or one of ``roles``)."""
+    statement = select(RcpMember.rcp_id).where(
+        RcpMember.practitioner_id == caller.practitioner_id, RcpMember.until.is_(None)
+    )
+    return statement.where(RcpMember.role.in_(sorted(roles))) if roles else statement
+
+
+def dossiers(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `Dossier`: the dossiers that exist for this caller.
+
+    A professional sees those that he requests, those of which he is a correspondent (until he says that it is not his
+    patient) and those of the RCPs in which he has a part; a client or PACS those of its own organisation; a peer those
+    that it sent.
+    """
+    match caller.kind:
+        case CallerKind.SYSTEM:
+            return true()
+        case CallerKind.PROFESSIONAL if caller.practitioner_id is not None:
+            return or_(
+                Dossier.requester_id == caller.practitioner_id,
+                exists().where(
+                    Correspondent.dossier_id == Dossier.id,
+                    Correspondent.practitioner_id == caller.practitioner_id,
+                    Correspondent.declined_at.is_(None),
+                ),
+                exists().where(RcpSession.id == Dossier.session_id, RcpSession.rcp_id.in_(_membership(caller))),
+            )
+        case CallerKind.CLIENT | CallerKind.PACS | CallerKind.PEER if caller.partner_id is not None:
+            return Dossier.partner_id == caller.partner_id
+        case _:
+            return false()
+
+
+def _visible_dossiers(caller: Caller) -> Select[uuid.UUID]:
+    return select(Dossier.id).where(dossiers(caller))
+
+
+def records(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `PatientRecord`: the caller's own organisation's, and those of the dossiers that he may see."""
+    if caller.kind is CallerKind.SYSTEM:
+        return true()
+    own = (
+        PatientRecord.partner_id == caller.partner_id
+        if caller.partner_id is not None and caller.kind is not CallerKind.PROFESSIONAL
+        else false()
+    )
+    return or_(own, PatientRecord.id.in_(select(Dossier.record_id).where(dossiers(caller))))
+
+
+def studies(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `Study`: one's own organisation's, or attached to a dossier that one may see.
+
+    A study in quarantine exists for nobody but the organisation that sent it: never in a dossier.
+    """
+    if caller.kind is CallerKind.SYSTEM:
+        return true()
+    attached = and_(
+        Study.state == "rattache",
+        exists().where(StudyDossier.study_id == Study.id, StudyDossier.dossier_id.in_(_visible_dossiers(caller))),
+    )
+    if caller.partner_id is not None and caller.kind is not CallerKind.PROFESSIONAL:
+        return or_(Study.partner_id == caller.partner_id, attached)
+    return attached
+
+
+def rcps(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `Rcp`: meetings carry no patient datum; any known caller may see them."""
+    del caller
+    return true()
+
+
+def sessions(caller: Caller, *, organised: bool = False) -> ColumnElement[bool]:
+    """Predicate over `RcpSession`; ``organised`` keeps those that the caller prepares."""
+    if not organised or caller.kind is CallerKind.SYSTEM:
+        return true()
+    if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
+        return false()
+    return RcpSession.rcp_id.in_(_membership(caller, ORGANISERS))
+
+
+def work_items(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `WorkItem`: organisers see those of their networks' dossiers and studies."""
+    if caller.kind is CallerKind.SYSTEM:
+        return true()
+    if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
+        return false()
+    networks = select(Rcp.network_id).where(Rcp.id.in_(_membership(caller, ORGANISERS)))
+    return or_(
+        WorkItem.network_id.in_(networks),
+        WorkItem.dossier_id.in_(
+            select(Dossier.id)
+            .join(RcpSession, RcpSession.id == Dossier.session_id)
+            .where(RcpSession.rcp_id.in_(_membership(caller, ORGANISERS)))
+        ),
+    )
+
+
+def representations(caller: Caller, table: Table) -> ColumnElement[bool]:
+    """Predicate over one representation table (`gateway.model.representation`)."""
+    if caller.kind is CallerKind.SYSTEM:
+        return true()
+    visible: list[ColumnElement[bool]] = [
+        table.c.public,
+        table.c.dossier_id.in_(_visible_dossiers(caller)),
+        and_(
+            table.c.dossier_id.is_(None),
+            table.c.record_id.in_(select(PatientRecord.id).where(records(caller))),
+        ),
+    ]
+    if caller.kind is CallerKind.PROFESSIONAL:
+        if caller.practitioner_id is None:
+            return false()
+    elif caller.partner_id is not None:
+        visible.append(table.c.partner_id == caller.partner_id)
+    else:
+        return false()
+    return or_(*visible)
+
+
+def hidden(caller: Caller, object_type: str, object_id: object, *, text: str = "Ressource inconnue.") -> NotFound:
+    """The refusal of what one may not see: the same words whether it exists or not; the trail knows who asked."""
+    error = NotFound("inconnu", text)
+    error.trail = facts(
+        caller, "refus", outcome="4", reason="inconnu", object_type=object_type, object_id=str(object_id)
+    )
+    return error
+
+
+def roles_in(session: Session, caller: Caller, rcp_id: uuid.UUID) -> frozenset[Role]:
+    """Live parts of a professional in one RCP; empty for anybody else."""
+    if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
+        return frozenset()
+    rows = session.scalars(
+        select(RcpMember.role).where(
+            RcpMember.rcp_id == rcp_id,
+            RcpMember.practitioner_id == caller.practitioner_id,
+            RcpMember.until.is_(None),
+        )
+    )
+    return frozenset(Role(row) for row in rows)
+
+
+def coordinates(session: Session, caller: Caller, rcp_id: uuid.UUID) -> bool:
+    """Whether the caller drafts and validates reports of this RCP."""
+    return bool(roles_in(session, caller, rcp_id) & VALIDATORS)
+
+
+def treats(caller: Caller, dossier: Dossier) -> Correspondent | None:
+    """The caller's own line as treating physician of this dossier, if he is."""
+    for correspondent in dossier.correspondents:
+        if (
+            correspondent.role == "medecin-traitant"
+            and correspondent.practitioner_id is not None
+            and correspondent.practitioner_id == caller.practitioner_id
+            and correspondent.declined_at is None
+        ):
+            return correspondent
+    return None
+
+
+def require_role(session: Session, caller: Caller, rcp_id: uuid.UUID, allowed: frozenset[Role]) -> None:
+    """Refuse a verb to who has none of ``allowed`` in this RCP.
+
+    Raises
+    ------
+    NotFound
+        No part in the RCP at all: it does not exist for him.
+    Forbidden
+        A part that does not suffice.
+    """
+    if caller.kind is CallerKind.SYSTEM:
+        return
+    found = roles_in(session, caller, rcp_id)
+    if found & allowed:
+        return
+    if not found:
+        raise hidden(caller, "Rcp", rcp_id)
+    error = Forbidden("role", "Votre rôle dans cette RCP ne permet pas cette action.")
+    error.trail = facts(caller, "refus", outcome="4", reason="role", object_type="Rcp", object_id=str(rcp_id))
+    raise error

@@ -1,0 +1,193 @@
+"""One step: a transaction in which verbs run, with all that must be kept or undone together.
+
+A verb receives an open `Step`, locks its roots in key order and never commits. The wire opens the step through `Steps`,
+may run several verbs in it, and it is committed once: canonical rows, representations, audit lines and outgoing
+messages are kept together or not at all. One retry loop serves serialisation failures, deadlocks and insert races.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from gateway.errors import Conflict, GatewayError, NotFound, Unavailable
+from gateway.exchange.outbox import Outbox, Outgoing
+from gateway.model.audit import AuditFacts, AuditTrail
+from gateway.model.message import Message
+from gateway.model.store import Base, Store
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+from gateway.rcp.ports import Clock, Represent
+
+__all__ = ["DomainClock", "Step", "Steps"]
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Base)
+
+log = structlog.get_logger(__name__)
+
+#: Serialisation failure, deadlock, unique violation of an insert race, lock not available.
+_RETRIED = frozenset({"40001", "40P01", "23505", "55P03"})
+_ATTEMPTS = 6
+
+
+class DomainClock:
+    """Starts at an instant and runs on; real time when none is given (DECISIONS 12)."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        self._offset = start - datetime.now(UTC) if start is not None else None
+
+    def now(self) -> datetime:
+        """Aware instant, UTC."""
+        real = datetime.now(UTC)
+        return real if self._offset is None else real + self._offset
+
+
+@dataclass
+class Step:
+    """An open step.
+
+    Attributes
+    ----------
+    session
+        The database session; verbs read and write through it and never commit it.
+    caller
+        For whom the step is done.
+    now
+        Domain time, one instant for the whole step.
+    """
+
+    session: Session
+    caller: Caller
+    now: datetime
+    trail: AuditTrail
+    outbox: Outbox
+    roots: dict[tuple[str, uuid.UUID], Any] = field(default_factory=dict)
+
+    def lock(self, kind: type[R], *ids: uuid.UUID) -> list[R]:
+        """Lock roots of one kind, in key order, and return them in the order asked.
+
+        Raises
+        ------
+        NotFound
+            One of them does not exist.
+        """
+        rows = self.session.scalars(
+            select(kind)
+            .where(kind.id.in_(sorted(set(ids))))  # type: ignore[attr-defined]  # every root is Keyed
+            .order_by(kind.id)  # type: ignore[attr-defined]  # every root is Keyed
+            .with_for_update(of=kind)
+            .execution_options(populate_existing=True)
+        ).unique()
+        found = {row.id: row for row in rows}  # type: ignore[attr-defined]  # every root is Keyed
+        for wanted in ids:
+            if wanted not in found:
+                raise NotFound("inconnu", "Ressource inconnue.")
+        return [found[wanted] for wanted in ids]
+
+    def touch(self, *roots: Any) -> None:
+        """Say which aggregate roots this step changed; their representations follow before the commit."""
+        for root in roots:
+            self.roots[(type(root).__name__, root.id)] = root
+
+    def audit(self, event: str, **more: Any) -> None:
+        """Write an audit line of this step's caller; kept exactly if the step is."""
+        self.trail.write(self.session, access.facts(self.caller, event, happened=self.now, **more))
+
+    def post(self, outgoing: Outgoing) -> Message:
+        """Put one message into the outbox; the same key twice is the same message."""
+        return self.outbox.post(self.session, outgoing, self.now)
+
+
+class Steps:
+    """Opens steps.
+
+    Parameters
+    ----------
+    represent
+        Runs once before each commit over the touched roots (`gateway.rcp.ports.Represent`).
+    """
+
+    def __init__(self, store: Store, clock: Clock, trail: AuditTrail, outbox: Outbox, represent: Represent) -> None:
+        self.store = store
+        self.clock = clock
+        self.trail = trail
+        self.outbox = outbox
+        self.represent = represent
+
+    def run(self, caller: Caller, verb: Callable[[Step], T]) -> T:
+        """Run a verb in one step and commit it.
+
+        The verb may be run again from the start after a clash with another writer: it must have no effect outside its
+        step. A refusal is undone and then told to the trail in a transaction of its own.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer, or others kept winning.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._once(caller, verb)
+            except GatewayError as error:
+                if isinstance(error.trail, AuditFacts):
+                    self.record(error.trail)
+                raise
+            except PoolTimeout as error:
+                raise Unavailable("database-busy", "Le service est saturé.", retry_after_s=2) from error
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in _RETRIED:
+                    if isinstance(error, OperationalError):
+                        raise Unavailable("database", "La base de données ne répond pas.", retry_after_s=5) from error
+                    raise
+                if attempt == _ATTEMPTS:
+                    if state == "23505":
+                        raise Conflict("duplicate", "Un élément portant la même clé existe déjà.") from error
+                    raise Unavailable("contention", "Trop d’écritures simultanées.", retry_after_s=1) from error
+                log.debug("step-retried", sqlstate=state, attempt=attempt)
+                time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+    def _once(self, caller: Caller, verb: Callable[[Step], T]) -> T:
+        with self.store.session() as session:
+            step = Step(session, caller, self.clock.now(), self.trail, self.outbox)
+            answer = verb(step)
+            session.flush()
+            if step.roots:
+                self.represent(step, tuple(step.roots.values()))
+            session.commit()
+            return answer
+
+    def record(self, *lines: AuditFacts) -> None:
+        """Write audit lines in a transaction of their own: refusals, sign-ins, system events."""
+        with self.store.session() as session:
+            for line in lines:
+                self.trail.write(session, line)
+            session.commit()
+
+    def read(self, caller: Caller, question: Callable[[Session], tuple[T, Iterable[AuditFacts]]]) -> T:
+        """Answer a question whose audit lines are durable before the answer leaves.
+
+        ``question`` returns the answer and the lines that tell of it; caller facts are laid under each line by
+        `gateway.rcp.access.facts`, which the question uses.
+        """
+
+        def verb(step: Step) -> T:
+            answer, lines = question(step.session)
+            for line in lines:
+                step.trail.write(step.session, line)
+            return answer
+
+        return self.run(caller, verb)
