@@ -1,0 +1,294 @@
+"""What an incoming mail is, and what a receipt says of which of our messages.
+
+Promises: any bytes get an answer (`read` raises nothing); a receipt counts only at the top of a mail, never inside a
+forwarded one; old and new spellings of the integration errors are understood; whatever is not understood is named
+`Kind.HUMAN` with the reason, for the work list. Believes no identity found in a subject. Stores nothing, ties nothing
+to a patient.
+
+Sources: [RFC 3464], [RFC 3461], [RFC 6522], [RFC 8098], [RFC 3834], mssante.md 5.4, 5.5, 5.8.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import policy
+from email.header import decode_header, make_header
+from email.message import Message
+from email.parser import BytesParser
+
+__all__ = ["Incoming", "Kind", "Receipt", "read"]
+
+MAX_PARTS = 200
+MAX_DEPTH = 20
+MAX_HEADER_BYTES = 256 * 1024
+
+_INTEGRATION_ERROR = re.compile(r"\b(90[0-6])\b")
+_ERROR_SUBJECT = re.compile(r"^\s*\[(?:KO Intégration système|Erreur d.intégration)\s*!?\s*\]", re.IGNORECASE)
+_MESSAGE_ID = re.compile(r"<([^<>\s@]+@[^<>\s@]+)>")
+_STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
+_SMTP_CODE = re.compile(r"^\s*smtp\s*;\s*(\d{3})\b", re.IGNORECASE)
+_BOUNCE_SENDERS = ("mailer-daemon@", "postmaster@")
+
+
+class Kind(enum.Enum):
+    """What an incoming mail is, in the order in which it is looked for (mssante.md 5.8)."""
+
+    DELIVERY_REPORT = "dsn"
+    READ_RECEIPT = "mdn"
+    BOUNCE = "bounce"
+    INTEGRATION_ERROR = "integration-error"
+    DOCUMENT = "document"
+    AUTOMATIC = "automatic"
+    REPLY = "reply"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one report says of one recipient of one message.
+
+    Attributes
+    ----------
+    state
+        ``delivered``, ``delayed``, ``failed``, ``relayed``, ``expanded`` (DSN); ``displayed``, ``processed``,
+        ``dispatched``, ``deleted``, ``error`` (MDN).
+    message_id
+        Message-ID of ours, without angle brackets, if the report names it.
+    envelope_id
+        ENVID of ours, if the report names it.
+    recipient
+        Address the report speaks of, lower case.
+    status
+        Enhanced status code (DSN).
+    code
+        Three-digit SMTP code (DSN) or integration error 900 to 906 (MDN).
+    """
+
+    state: str
+    message_id: str | None = None
+    envelope_id: str | None = None
+    recipient: str | None = None
+    status: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One incoming mail, classified.
+
+    Attributes
+    ----------
+    answers
+        Message-IDs that it answers (In-Reply-To first, then References from the latest).
+    automatic
+        Whether a machine sent it [RFC 3834]; it never gets an answer.
+    reason
+        Why it goes to a person, when it does.
+    """
+
+    kind: Kind
+    message_id: str | None = None
+    sender: str | None = None
+    receipts: tuple[Receipt, ...] = ()
+    answers: tuple[str, ...] = ()
+    automatic: bool = False
+    reason: str | None = None
+
+
+def read(content: bytes) -> Incoming:
+    """Classify one mail."""
+    head = content.partition(b"\r\n\r\n")[0] if b"\r\n\r\n" in content else content.partition(b"\n\n")[0]
+    if len(head) > MAX_HEADER_BYTES:
+        return Incoming(Kind.HUMAN, reason="header-too-large")
+    try:
+        message = BytesParser(policy=policy.compat32).parsebytes(content)
+        excess = _excess(message)
+        if excess is not None:
+            return Incoming(Kind.HUMAN, reason=excess)
+        return _classify(message)
+    except (RecursionError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
+        # The parser of the standard library lets some malformed mails through as such exceptions.
+        return Incoming(Kind.HUMAN, reason="unreadable")
+
+
+def _excess(message: Message) -> str | None:
+    waiting, parts = [(message, 1)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        parts += 1
+        if depth > MAX_DEPTH:
+            return "too-deep"
+        if parts > MAX_PARTS:
+            return "too-many-parts"
+        waiting.extend((inner, depth + 1) for inner in _inner(part))
+    return None
+
+
+def _inner(part: Message) -> list[Message]:
+    payload = part.get_payload() if part.is_multipart() else []
+    return [inner for inner in payload if isinstance(inner, Message)] if isinstance(payload, list) else []
+
+
+def _classify(message: Message) -> Incoming:
+    known = {
+        "message_id": next(iter(_message_ids(message, "Message-ID")), None),
+        "sender": _address(_text(message, "From")),
+    }
+    answers = tuple(dict.fromkeys([*_message_ids(message, "In-Reply-To"), *_message_ids(message, "References")[::-1]]))
+    automatic = (_text(message, "Auto-Submitted") or "no").strip().lower() != "no" or _from_machine(
+        message, known["sender"]
+    )
+    report = (message.get_param("report-type") or "") if message.get_content_type() == "multipart/report" else ""
+    report = str(report).lower()
+    if report == "delivery-status":
+        receipts = tuple(_delivery(message))
+        reason = None if receipts else "report-unreadable"
+        kind = Kind.DELIVERY_REPORT if receipts else Kind.HUMAN
+    elif report == "disposition-notification" or _part(message, "message/disposition-notification") is not None:
+        receipts = tuple(_disposition(message, answers))
+        reason = None if receipts else "report-unreadable"
+        kind = Kind.READ_RECEIPT if receipts else Kind.HUMAN
+    else:
+        receipts = ()
+        kind, reason = _plain_kind(message, known["sender"], answers, automatic=automatic)
+    return Incoming(kind, known["message_id"], known["sender"], receipts, answers, automatic, reason)
+
+
+def _plain_kind(
+    message: Message, sender: str | None, answers: tuple[str, ...], *, automatic: bool
+) -> tuple[Kind, str | None]:
+    if _from_machine(message, sender) and (sender or "").startswith(_BOUNCE_SENDERS):
+        return Kind.BOUNCE, "bounce-without-report"
+    if _ERROR_SUBJECT.match(_text(message, "Subject") or ""):
+        return Kind.INTEGRATION_ERROR, "integration-error"
+    if any((_filename(part) or "").lower().startswith(("ihe_xdm", "ihe-xdm")) for part in message.walk()):
+        return Kind.DOCUMENT, "document-received"
+    if automatic:
+        return Kind.AUTOMATIC, "automatic-answer"
+    if answers:
+        return Kind.REPLY, "reply"
+    return Kind.HUMAN, "unexpected"
+
+
+def _from_machine(message: Message, sender: str | None) -> bool:
+    # A null reverse-path marks a report or another automatic answer. [RFC 5321 §4.5.5]
+    return (_text(message, "Return-Path") or "").strip() == "<>" or (sender or "").startswith(_BOUNCE_SENDERS)
+
+
+def _part(message: Message, media_type: str) -> Message | None:
+    """Return the first direct part of that type: a report inside a forwarded mail is no report (X22)."""
+    return next((part for part in _inner(message) if part.get_content_type() == media_type), None)
+
+
+def _delivery(message: Message) -> Iterator[Receipt]:
+    status = _part(message, "message/delivery-status")
+    if status is None:
+        return
+    blocks = _inner(status)
+    per_message, recipients = (blocks[0], blocks[1:]) if blocks else (None, [])
+    envelope_id = _text(per_message, "Original-Envelope-Id") if per_message is not None else None
+    identifier = _returned_message_id(message)
+    for block in recipients:
+        action = (_text(block, "Action") or "").strip().lower()
+        if action not in {"failed", "delayed", "delivered", "relayed", "expanded"}:
+            continue
+        found = _STATUS.search(_text(block, "Status") or "")
+        smtp = _SMTP_CODE.match(_text(block, "Diagnostic-Code") or "")
+        recipient = _typed(_text(block, "Original-Recipient")) or _typed(_text(block, "Final-Recipient"))
+        yield Receipt(
+            action,
+            identifier,
+            _from_xtext(envelope_id.strip()) if envelope_id else None,
+            recipient,
+            found[1] if found else None,
+            smtp[1] if smtp else None,
+        )
+
+
+def _returned_message_id(message: Message) -> str | None:
+    for part in _inner(message):
+        if part.get_content_type() == "message/rfc822":
+            for inner in _inner(part):
+                return next(iter(_message_ids(inner, "Message-ID")), None)
+        if part.get_content_type() == "text/rfc822-headers":
+            raw = part.get_payload(decode=True)
+            if isinstance(raw, bytes):
+                return next(iter(_message_ids(BytesParser(policy=policy.compat32).parsebytes(raw), "Message-ID")), None)
+    return None
+
+
+def _disposition(message: Message, answers: tuple[str, ...]) -> Iterator[Receipt]:
+    part = _part(message, "message/disposition-notification")
+    if part is None:
+        return
+    fields = _fields(part)
+    disposition = _text(fields, "Disposition") or ""
+    kind, _, modifier = disposition.rpartition(";")[2].strip().lower().partition("/")
+    error = _text(fields, "Error")
+    if kind not in {"displayed", "processed", "dispatched", "deleted"}:
+        return
+    failed = modifier.startswith("error") or error is not None
+    code = None
+    if failed:
+        places = (disposition, error or "", _text(message, "Subject") or "", _first_text(message))
+        code = next((found[1] for place in places if (found := _INTEGRATION_ERROR.search(place))), None)
+    identifiers = _message_ids(fields, "Original-Message-ID") or list(answers)
+    yield Receipt(
+        "error" if failed else kind,
+        next(iter(identifiers), None),
+        None,
+        _typed(_text(fields, "Original-Recipient")) or _typed(_text(fields, "Final-Recipient")),
+        None,
+        code,
+    )
+
+
+def _fields(part: Message) -> Message:
+    inner = _inner(part)
+    if inner:  # the parser treats every message/* as a container
+        return inner[0]
+    raw = part.get_payload(decode=True)
+    return BytesParser(policy=policy.compat32).parsebytes(raw if isinstance(raw, bytes) else b"")
+
+
+def _first_text(message: Message) -> str:
+    part = _part(message, "text/plain")
+    raw = part.get_payload(decode=True) if part is not None else None
+    return raw.decode("utf-8", "replace")[:2000] if isinstance(raw, bytes) else ""
+
+
+def _text(message: Message, name: str) -> str | None:
+    value = message.get(name)
+    if value is None:
+        return None
+    try:
+        return str(make_header(decode_header(str(value))))
+    except (ValueError, LookupError):
+        return str(value)
+
+
+def _message_ids(message: Message, name: str) -> list[str]:
+    return _MESSAGE_ID.findall(str(message.get(name) or ""))
+
+
+def _address(text: str | None) -> str | None:
+    found = re.search(r"([^\s<>,;\"]+@[^\s<>,;\"]+)", (text or "").rpartition("<")[2] or "")
+    return found[1].lower() if found else None
+
+
+def _typed(text: str | None) -> str | None:
+    return text.partition(";")[2].strip().strip("<>").lower() or None if text else None
+
+
+def _from_xtext(text: str) -> str:
+    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
+
+
+def _filename(part: Message) -> str | None:
+    try:
+        return part.get_filename()
+    except (ValueError, LookupError, TypeError):
+        return None
