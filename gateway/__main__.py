@@ -1,0 +1,28 @@
+"""The command line: ``rcp-gateway``.
+
+Every command exits 0 on success, 1 on a refusal that it explains in one sentence, 2 on wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from gateway.app.commands import cli
+from gateway.errors import GatewayError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run one command and turn a refusal into one sentence and an exit status."""
+    try:
+        cli(standalone_mode=True)
+    except GatewayError as refusal:
+        typer.echo(f"rcp-gateway : {refusal.text}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

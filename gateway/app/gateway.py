@@ -1,0 +1,94 @@
+"""The parts that every wire stands on, opened once a process from the settings.
+
+Promises: nothing is half open (what was opened is closed in reverse order); the secret is made once, readable by its
+owner only, by whichever process comes first; a gateway that shares no data directory must be given its secret.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import Fault
+from gateway.exchange.blobs import BlobStore, open_store
+from gateway.exchange.outbox import Outbox
+from gateway.model.audit import AuditTrail
+from gateway.model.embedded import running
+from gateway.model.store import Store
+from gateway.rcp.ports import Represent
+from gateway.rcp.step import DomainClock, Steps
+from gateway.settings import Settings
+
+__all__ = ["Gateway", "open_gateway"]
+
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What every wire stands on."""
+
+    settings: Settings
+    secret: bytes
+    store: Store
+    blobs: BlobStore
+    clock: DomainClock
+    trail: AuditTrail
+    outbox: Outbox
+    steps: Steps
+
+
+def _own_secret(data_dir: Path) -> bytes:
+    """The secret of this data directory, made by whoever links it in first."""
+    path = data_dir / "secret.key"
+    if not path.exists():
+        draft = data_dir / f".secret-{os.getpid()}-{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first: its secret is the one
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii").strip().encode()
+
+
+def _secret(settings: Settings) -> bytes:
+    if settings.secret_key is not None:
+        return settings.secret_key.encode()
+    if settings.prod and settings.database_url is not None and not (settings.data_dir / "secret.key").exists():
+        raise Fault("secret-key", "RCP_SECRET_KEY est exigée : les processus ne partagent pas forcément ce répertoire.")
+    return _own_secret(settings.data_dir)
+
+
+@contextmanager
+def open_gateway(settings: Settings, represent: Represent) -> Iterator[Gateway]:
+    """Open the parts; the embedded database runs at least as long as the block.
+
+    Raises
+    ------
+    Unavailable
+        The database cannot be had.
+    Fault
+        Its schema is not this code's.
+    """
+    with ExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        url = settings.database_url or stack.enter_context(running(settings.data_dir / "database"))
+        store = Store(url)
+        stack.callback(store.close)
+        store.ping()
+        store.require_current(may_migrate=settings.database_url is None)
+        blobs = open_store(settings.blob_url or f"file://{settings.data_dir / 'blobs'}")
+        secret = _secret(settings)
+        clock, trail, outbox = DomainClock(settings.clock), AuditTrail(secret), Outbox(blobs)
+        steps = Steps(store, clock, trail, outbox, represent)
+        yield Gateway(settings, secret, store, blobs, clock, trail, outbox, steps)
