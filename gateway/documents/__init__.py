@@ -1,1 +1,1 @@
-"""The report in its forms: national CDA (`frcp`), PDF/A (`pdf`), from the frozen facts of `gateway.rcp.report_content`."""
+"""The report in its forms: national CDA (`frcp`) and PDF/A (`pdf`), from the facts of `gateway.rcp.report_content`."""

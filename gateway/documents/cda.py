@@ -24,8 +24,10 @@ from gateway.rcp.report_content import Address, CodedValue, Identifier, Organisa
 
 __all__ = [
     "NAMESPACE",
+    "PROBLEM_TEMPLATES",
     "SYSTEM_NAMES",
     "Code",
+    "Elements",
     "Entries",
     "address",
     "assigned_entity",
@@ -73,6 +75,7 @@ SYSTEM_NAMES = {
 HOSPITAL = CodedValue("ETABLISSEMENT", "1.2.250.1.213.1.1.4.9", "Etablissement de santé")
 
 Child = etree._Element | None  # noqa: SLF001 - lxml exports its element type under no public name
+Elements = list[etree._Element]  # noqa: SLF001 - as above
 
 
 class Code(Struct, frozen=True):
@@ -313,6 +316,7 @@ class Entries:
         )
 
 
+PROBLEM_TEMPLATES = ("2.16.840.1.113883.10.20.1.28", "1.3.6.1.4.1.19376.1.5.3.1.4.5", "1.2.250.1.213.1.1.3.37")
 _OBSERVATION = "1.3.6.1.4.1.19376.1.5.3.1.4.13"
 _COMMENT = ("2.16.840.1.113883.10.20.1.40", "1.3.6.1.4.1.19376.1.5.3.1.4.2", "1.2.250.1.213.1.1.3.32")
 

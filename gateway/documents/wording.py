@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.rcp import templates
 from gateway.terminology import code_list
@@ -52,7 +53,7 @@ __all__ = [
 
 UNKNOWN = "Non renseigné"
 PREPARATORY = "Document préparatoire, susceptible d’évoluer jusqu’à la validation."
-NOT_QUORATE = "Le quorum n’était pas atteint : cet avis ne vaut pas proposition de RCP au sens réglementaire."
+NOT_QUORATE = "Le quorum n’était pas atteint\u00a0: cet avis ne vaut pas proposition de RCP au sens réglementaire."
 
 _TITLES = {"DR": "Dr", "PG": "Pr", "PC": "Pr"}
 _CIVILITIES = {"M": "M.", "MME": "Mme"}
@@ -74,12 +75,21 @@ _STATUS = {"en-cours": "En cours", "approuve": "Approuvé"}
 
 
 class Row(Struct, frozen=True):
-    """One line: a label and a text, and the anchor to which coded entries point; not `known` when nobody said it."""
+    """One line: a label, a text, and the anchor to which coded entries point.
+
+    Parameters
+    ----------
+    known
+        False when nobody said it: the text is then « Non renseigné ».
+    detail
+        True when another row says it already, for people: kept because a coded entry points at it.
+    """
 
     anchor: str
     label: str
     text: str
     known: bool = True
+    detail: bool = False
 
 
 class Part(Struct, frozen=True):
@@ -90,9 +100,9 @@ class Part(Struct, frozen=True):
     rows: tuple[Row, ...] = ()
 
     @property
-    def known(self) -> tuple[Row, ...]:
-        """The rows that somebody filled in."""
-        return tuple(row for row in self.rows if row.known)
+    def read(self) -> tuple[Row, ...]:
+        """The rows that a person reads: filled in, and not said by another."""
+        return tuple(row for row in self.rows if row.known and not row.detail)
 
     def anchor(self, name: str) -> str | None:
         """Anchor of the row of that name, or ``None`` when there is no such row."""
@@ -158,7 +168,7 @@ def contribution_heading(contribution: Contribution, content: ReportContent) -> 
     author = contribution.author
     who = ", ".join(p for p in (person_words(author), speciality_words(author)) if p)
     when = instant_words(contribution.at, content.tzinfo())
-    return f"Contribution du médecin traitant : {who}, {when}, {_CHANNELS[contribution.channel]}"
+    return f"Contribution du médecin traitant\u00a0: {who}, {when}, {_CHANNELS[contribution.channel]}"
 
 
 def banner(content: ReportContent) -> str | None:
@@ -178,7 +188,7 @@ def _replacement(content: ReportContent, old: Replaced) -> str:
     zone = content.tzinfo()
     said = f"{verb} la version {old.version} validée le {short_date(old.validated_at, zone)}"
     said += f" à {hour(old.validated_at, zone)}."
-    return f"{said} Motif : {_sentence(old.reason)}" if old.reason else said
+    return f"{said} Motif\u00a0: {_sentence(old.reason)}" if old.reason else said
 
 
 def _sentence(text: str) -> str:
@@ -220,8 +230,9 @@ def _label(value: CodedValue | None) -> str | None:
     return value.label if value else None
 
 
-def _yes_no(anchor: str, label: str, value: bool | None) -> Row:  # noqa: FBT001 - the answer to a question is a value
-    return _row(anchor, label, None if value is None else ("Oui" if value else "Non"))
+def _yes_no(anchor: str, label: str, value: bool | None, *, detail: bool = False) -> Row:  # noqa: FBT001 - the answer to a question is a value
+    row = _row(anchor, label, None if value is None else ("Oui" if value else "Non"))
+    return replace(row, detail=detail)
 
 
 def _texts(*rows: tuple[str, str, str | None]) -> tuple[Row, ...]:
@@ -236,13 +247,13 @@ def _reason(content: ReportContent) -> tuple[Row, ...]:
         *((_coded("appareil", "Appareil", content.system),) if content.system else ()),
         *(_coded(f"organe-{i}", "Organe", organ) for i, organ in enumerate(content.organs, 1)),
         *((_coded("soins", "Traitement ou soins", content.care),) if content.care else ()),
-        _yes_no("rcp-recours", "RCP de recours", content.recourse_board),
-        _yes_no("rcp-pediatrique", "RCP pédiatrique", content.paediatric_board),
+        _yes_no("rcp-recours", "RCP de recours", content.recourse_board, detail=not content.recourse_board),
+        _yes_no("rcp-pediatrique", "RCP pédiatrique", content.paediatric_board, detail=not content.paediatric_board),
         _row("motif", "Motif de la RCP", _motives(content)),
-        _yes_no("motif-avis", "Avis diagnostique", motives.diagnostic_opinion),
-        _yes_no("motif-traitement", "Proposition de traitement", motives.treatment_proposal),
-        _yes_no("motif-recours", "Recours", motives.recourse),
-        _yes_no("motif-pediatrie", "Pédiatrie", motives.paediatrics),
+        _yes_no("motif-avis", "Avis diagnostique", motives.diagnostic_opinion, detail=True),
+        _yes_no("motif-traitement", "Proposition de traitement", motives.treatment_proposal, detail=True),
+        _yes_no("motif-recours", "Recours", motives.recourse, detail=True),
+        _yes_no("motif-pediatrie", "Pédiatrie", motives.paediatrics, detail=True),
         _row(
             "statut-cas",
             "Statut du cas présenté",
@@ -301,7 +312,7 @@ def _who(content: ReportContent) -> tuple[Row, ...]:
     if content.who_status is None:
         return ()
     on = f" ({partial_words(content.who_status_on)})" if content.who_status_on else ""
-    return (_row("oms", "Indice OMS", f"{content.who_status}{on} : {_WHO[content.who_status]}"),)
+    return (_row("oms", "Indice OMS", f"{content.who_status}{on}\u00a0: {_WHO[content.who_status]}"),)
 
 
 def _phase(content: ReportContent) -> tuple[Row, ...]:
@@ -335,10 +346,23 @@ def _file(content: ReportContent) -> tuple[Row, ...]:
         _yes_no("dossier-complet", "Dossier complet", content.complete),
         _row("quorum", "Quorum", quorum),
         *_texts(
+            ("quorum-membres", "Membres du quorum", _people(content, in_quorum=True)),
+            ("presents", "Autres présents", _people(content, in_quorum=False)),
             ("quorum-regle", "Règle de quorum", content.quorum_rule),
             ("dossier-commentaire", "Commentaire", content.file_comment),
         ),
     )
+
+
+def _people(content: ReportContent, *, in_quorum: bool) -> str:
+    said = []
+    for attendance in content.attendees:
+        if attendance.in_quorum is in_quorum:
+            speciality = speciality_words(attendance.person)
+            remote = "à distance" if attendance.remote else None
+            aside = ", ".join(p for p in (speciality, remote) if p)
+            said.append(_with(person_words(attendance.person), aside))
+    return "\u202f; ".join(said)
 
 
 def _plan(content: ReportContent) -> tuple[Row, ...]:

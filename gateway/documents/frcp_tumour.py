@@ -1,0 +1,141 @@
+"""Section of the tumour in the national report: diagnosis, morphology, site, TNM.
+
+Promises: at least one tumour, even if nothing is known of it; the TNM observation that the national rules demand under
+each, with null values for the letters that nobody pronounced. `[CI-SIS FRCP 2022.01, FR-Diagnostic-du-cancer]`
+"""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from gateway.documents import cda
+from gateway.documents.cda import LOINC, PROBLEM_TEMPLATES, SNOMED, TNM, Code, Elements, Entries, el, null, related
+from gateway.documents.wording import Part
+from gateway.rcp.report_content import CodedValue, ReportContent, Tnm, TumourContent
+
+__all__ = ["tumours"]
+
+
+def tumours(content: ReportContent, part: Part, entries: Entries) -> Elements:
+    """Make one entry a tumour."""
+    return [_tumour(t, i, part, entries) for i, t in enumerate(content.tumours or (TumourContent(),), 1)]
+
+
+def _tumour(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> etree._Element:
+    since = cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None)
+    also = cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None)
+    morphology = part.anchor(f"morphologie-{rank}")
+    diagnosis = el(
+        "observation",
+        *(el("templateId", root=t) for t in _DIAGNOSIS),
+        entries.id(),
+        cda.code_element(Code("282291009", SNOMED, "interprétation diagnostique")),
+        cda.reference(f"tumeur-{rank}"),
+        el("statusCode", code="completed"),
+        since,
+        cda.cd(tumour.morphology, anchor=morphology or f"tumeur-{rank}"),
+        _site(tumour, rank, part),
+        *related("SUBJ", _tnm(tumour, rank, entries), inverted=False),
+        *related("SUBJ", *_other_stage(rank, part, entries), inverted=False),
+        *related("SUBJ", *_tumour_comment(rank, part, entries), inverted=True),
+        classCode="OBS",
+        moodCode="EVN",
+        negationInd="false",
+    )
+    return el(
+        "act",
+        *(el("templateId", root=t) for t in _CONCERN),
+        entries.id(),
+        null("code", "NA"),
+        el("statusCode", code="active"),
+        also,
+        *related("SUBJ", diagnosis, inverted=False),
+        classCode="ACT",
+        moodCode="EVN",
+    )
+
+
+_CONCERN = (
+    "2.16.840.1.113883.10.20.1.27",
+    "1.3.6.1.4.1.19376.1.5.3.1.4.5.1",
+    "1.3.6.1.4.1.19376.1.5.3.1.4.5.2",
+    "1.2.250.1.213.1.1.3.39",
+    "1.2.250.1.213.1.1.3.39.1",
+)
+_DIAGNOSIS = (*PROBLEM_TEMPLATES, "1.3.6.1.4.1.19376.1.7.3.1.4.14.1", "1.2.250.1.213.1.1.3.113")
+
+
+def _site(tumour: TumourContent, rank: int, part: Part) -> etree._Element:
+    anchor = part.anchor(f"topographie-{rank}") or f"tumeur-{rank}"
+    words = cda.reference(anchor, "originalText")
+    if tumour.topography is None:
+        return el("targetSiteCode", words, nullFlavor="OTH")
+    qualifier = None
+    if tumour.laterality is not None:
+        qualifier = el(
+            "qualifier",
+            cda.code_element(Code("20228-3", LOINC, "Latéralité"), "name"),
+            cda.code_element(tumour.laterality, "value", cda.reference(f"lateralite-{rank}", "originalText")),
+        )
+    return cda.code_element(tumour.topography, "targetSiteCode", words, qualifier)
+
+
+def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> etree._Element:
+    tnm = tumour.tnm or Tnm()
+    pronounced = (
+        (Code("21905-5", LOINC, "TNM Clinique T"), tnm.t),
+        (Code("21906-3", LOINC, "TNM Clinique N"), tnm.n),
+        (Code("21907-1", LOINC, "TNM Clinique M"), tnm.m),
+    )
+    return el(
+        "observation",
+        el("templateId", root="1.3.6.1.4.1.19376.1.7.3.1.4.14.2"),
+        entries.id(),
+        cda.code_element(Code("75620-5", LOINC, "Stade TNM Clinique")),
+        cda.reference(f"tnm-{rank}"),
+        el("statusCode", code="completed"),
+        cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None),
+        _stage(tnm),
+        *related(
+            "COMP",
+            *(entries.observation(code, f"tnm-{rank}", _tnm_value(value, tnm.edition)) for code, value in pronounced),
+        ),
+        classCode="OBS",
+        moodCode="EVN",
+        negationInd="false",
+    )
+
+
+def _stage(tnm: Tnm) -> etree._Element:
+    said = (
+        (Code("21909-7", LOINC, "Stade clinique"), tnm.stage, tnm.stage),
+        (Code("21917-0", LOINC, "Version TNM Classification"), tnm.edition, f"TNM_UICC {tnm.edition}ème édition"),
+    )
+    qualifiers = [
+        el("qualifier", cda.code_element(name, "name"), cda.code_element(CodedValue(code, TNM, label or code), "value"))
+        for name, code, label in said
+        if code
+    ]
+    return el("value", *qualifiers, xsi="CD") if qualifiers else null("value", xsi="CD")
+
+
+def _tnm_value(value: str | None, edition: str | None) -> etree._Element:
+    if value is None:
+        return null("value", xsi="CD")
+    element = cda.cd(CodedValue(value, TNM, value))
+    if edition:
+        element.set("codeSystemVersion", edition)
+    return element
+
+
+def _other_stage(rank: int, part: Part, entries: Entries) -> Elements:
+    anchor = part.anchor(f"stade-{rank}")
+    if anchor is None:
+        return []
+    value = el("value", cda.reference(anchor, "originalText"), xsi="CD")
+    return [entries.observation(Code("21918-8", LOINC, "Autre classification du stade"), anchor, value)]
+
+
+def _tumour_comment(rank: int, part: Part, entries: Entries) -> Elements:
+    anchor = part.anchor(f"tumeur-commentaire-{rank}")
+    return [entries.comment(anchor)] if anchor else []
