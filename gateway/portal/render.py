@@ -1,0 +1,158 @@
+"""Turns a view into a page: templates, French dates and typography, addresses of the static files.
+
+Promises: every value is escaped; an unknown name in a template is an error and never an empty hole; French spacing is
+put where typists leave an ordinary space, in the templates' own text only, never in what a person wrote.
+Does not promise anything about rights: a view is filled by who checked them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import date, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
+from markupsafe import Markup, escape
+
+from gateway.portal.views import Chrome, Page
+
+__all__ = ["STATIC_TYPES", "hour", "long_date", "render", "short_date", "static_file", "static_url", "typographic"]
+
+STATIC_TYPES: Final = {
+    "portal.css": "text/css; charset=utf-8",
+    "logo.svg": "image/svg+xml",
+    "sample.svg": "image/svg+xml",
+}
+
+_DAYS: Final = ("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche")
+_MONTHS: Final = (
+    "janvier",
+    "février",
+    "mars",
+    "avril",
+    "mai",
+    "juin",
+    "juillet",
+    "août",
+    "septembre",
+    "octobre",
+    "novembre",
+    "décembre",
+)
+_NBSP: Final = "\N{NO-BREAK SPACE}"
+_NNBSP: Final = "\N{NARROW NO-BREAK SPACE}"
+# Imprimerie nationale: a full no-break space inside guillemets and before a colon, a narrow one before ; ! ?
+_SPACING: Final = (
+    (re.compile(r"« "), f"«{_NBSP}"),
+    (re.compile(r" »"), f"{_NBSP}»"),
+    (re.compile(r" :(?=[\s<]|$)"), f"{_NBSP}:"),
+    (re.compile(r" ([;!?])(?=[\s<)»]|$)"), rf"{_NNBSP}\1"),
+    (re.compile(r"(?<=\w)'(?=\w)"), "’"),
+)
+
+
+def typographic(text: str) -> str:
+    """Return French text with the spaces and apostrophes that a typographer would set."""
+    for pattern, replacement in _SPACING:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def short_date(value: date | datetime | None) -> str:
+    """Return « 11/05/2023 », or a dash when there is none (S3-017)."""
+    return "–" if value is None else f"{value:%d/%m/%Y}"
+
+
+def long_date(value: date | datetime) -> str:
+    """Return « jeudi 11 mai 2023 »."""
+    day = "1er" if value.day == 1 else str(value.day)
+    return f"{_DAYS[value.weekday()]} {day}{_NBSP}{_MONTHS[value.month - 1]} {value.year}"
+
+
+def hour(value: datetime) -> str:
+    """Return « 18h30 », as the trade prints it."""
+    return f"{value:%H}h{value:%M}"
+
+
+def _moment(value: datetime | None) -> Markup:
+    """Return « 11/05/2023 à 18h30 » inside a `time` element."""
+    if value is None:
+        return Markup("–")
+    return Markup('<time datetime="{}">{} à{}{}</time>').format(
+        value.isoformat(timespec="minutes"), short_date(value), _NBSP, hour(value)
+    )
+
+
+def _paragraphs(text: str) -> Markup:
+    """Return a person's text with its own line breaks, escaped."""
+    blocks = [block for block in re.split(r"\n\s*\n", text.strip()) if block.strip()]
+    return Markup("").join(
+        Markup("<p>{}</p>").format(Markup("<br>").join(escape(line) for line in block.splitlines())) for block in blocks
+    )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    """Return « 1 dossier », « 2 dossiers »; zero is singular in French."""
+    return f"{number}{_NBSP}{one if abs(number) < 2 else many}"
+
+
+class _FrenchText(Extension):
+    """Sets French spacing in the templates' own text; expressions and values are left alone."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for token in stream:
+            if token.type == "data":
+                yield Token(token.lineno, token.type, typographic(token.value))
+            else:
+                yield token
+
+
+@cache
+def static_file(name: str) -> bytes | None:
+    """Return a static file's bytes, or None when the portal has no such file."""
+    if name not in STATIC_TYPES:
+        return None
+    return files("gateway.portal").joinpath("static", name).read_bytes()
+
+
+@cache
+def static_url(name: str) -> str:
+    """Return the address of a static file, changed with its content so that it may be cached for ever."""
+    content = static_file(name)
+    if content is None:
+        raise KeyError(name)
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gateway.portal", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_FrenchText],
+        auto_reload=False,
+    )
+    environment.filters.update(
+        short_date=short_date,
+        long_date=long_date,
+        hour=hour,
+        moment=_moment,
+        paragraphs=_paragraphs,
+        count=_count,
+    )
+    environment.globals["static"] = static_url
+    return environment
+
+
+def render(page: Page, chrome: Chrome) -> str:
+    """Return the page as HTML."""
+    return _environment().get_template(page.template).render(page=page, chrome=chrome)

@@ -1,0 +1,356 @@
+"""One sample of each screen, filled with fictitious people; the unit tests and the look-at-it script share it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from gateway.portal import views as v
+
+PARIS = ZoneInfo("Europe/Paris")
+START = datetime(2023, 5, 11, 18, 30, tzinfo=PARIS)
+NOW = datetime(2023, 5, 9, 14, 58, tzinfo=PARIS)
+
+QUALIFIED = v.Badge("INS qualifiée", "success")
+PATIENT = v.Patient(
+    family="PATIENT-ESSAI",
+    given="Jeanne Marie",
+    birth_family="DUPRÉ-FICTIF",
+    sex="F",
+    sex_label="Féminin",
+    birth_date=date(1965, 3, 1),
+    age_label="58 ans",
+    birth_place="Bordeaux (33063)",
+    ins="2 65 03 33 063 001 97",
+    ins_badge=QUALIFIED,
+    numbers=(("IPP (CHU fictif de Bordeaux)", "0081234567"),),
+)
+HOSTILE = v.Patient(
+    family="<script>alert(1)</script>",
+    given='"><img src=x onerror=alert(2)>',
+    sex="M",
+    sex_label="Masculin",
+    birth_date=date(1950, 1, 31),
+    ins_badge=v.Badge("INS récupérée, non qualifiée", "warning"),
+)
+SLOT = v.Slot(
+    rcp="Tumeurs digestives – Clinique Tivoli fictive",
+    start=START,
+    end=START.replace(hour=20),
+    place="Salle Laennec, 2e étage",
+    zone_note="(heure de Paris)",
+)
+REQUESTER = v.Professional("Docteur Camille DEMANDEUR", "Oncologie médicale", "CHU fictif de Bordeaux")
+QUORUM = v.Quorum(
+    "Trois médecins de spécialités différentes au moins.",
+    v.Badge("Quorum atteint", "success"),
+    "4 médecins, 3 spécialités : oncologie médicale, radiologie, chirurgie digestive.",
+)
+CONTRIBUTION = v.Contribution(
+    heading="Contribution du médecin traitant – Commentaire du Docteur Paul DURANT-FICTIF",
+    speciality="Médecine générale",
+    at=NOW,
+    text="Autonome à domicile, vit seule depuis un an.\nAnxiété importante : l’annonce a été difficile.\n\n"
+    "Souhaite éviter une hospitalisation prolongée.",
+    interested=True,
+)
+WEBCONF = v.Webconference("https://visio.example.fr/rcp-digestif", "Mot de passe : MDPVISIO1213")
+FORM = v.ContributionForm(
+    action="/dossiers/7K3Q/contribution", signature="Docteur Paul DURANT-FICTIF, Médecine générale", version="1"
+)
+REPORTS = (
+    v.ReportVersion(
+        2,
+        v.Badge("Validée", "success"),
+        datetime(2023, 5, 12, 9, 5, tzinfo=PARIS),
+        "Professeur Alix VALIDEUR",
+        "/dossiers/7K3Q/compte-rendu/2.pdf",
+        "/dossiers/7K3Q/compte-rendu/2.cda.xml",
+        "Correction : posologie précisée.",
+    ),
+    v.ReportVersion(
+        1,
+        v.Badge("Remplacée", "neutral"),
+        datetime(2023, 5, 11, 21, 0, tzinfo=PARIS),
+        "Professeur Alix VALIDEUR",
+        "/dossiers/7K3Q/compte-rendu/1.pdf",
+        "/dossiers/7K3Q/compte-rendu/1.cda.xml",
+    ),
+)
+DOSSIER = v.Dossier(
+    reference="RCP-7K3Q-29",
+    state=v.Badge("Pré-fiche complète", "info"),
+    patient=PATIENT,
+    slot=SLOT,
+    requester=REQUESTER,
+    participation="Participera en webconférence",
+    problem="Tumeur du pancréas",
+    urgent=True,
+    question="Lésion de la tête du pancréas de 28 mm, au contact de la veine mésentérique supérieure.\n\n"
+    "Indication d’une chimiothérapie néoadjuvante avant chirurgie ?",
+    tumour=v.Tumour(
+        "Tumeur maligne de la tête du pancréas", "C25.0", "Adénocarcinome SAI (8140/3)", "", "cT2 N0 M0 (8e éd.)", "IB"
+    ),
+    clinical=v.Clinical(
+        case_type="Appareil digestif",
+        reason="Décision thérapeutique initiale",
+        performance_status="1",
+        sections=(
+            v.FormSection(
+                "Situation clinique",
+                (
+                    v.Answer("Découverte", "Ictère nu, amaigrissement de 6 kg en deux mois"),
+                    v.Answer("Antécédents", "Hypertension artérielle\nDiabète de type 2"),
+                    v.Answer("Traitements en cours", "Metformine, périndopril"),
+                ),
+            ),
+        ),
+    ),
+    documents=(
+        v.Document(
+            "Compte rendu d’anatomopathologie",
+            "PDF",
+            "184 Ko",
+            "/dossiers/7K3Q/pieces/1",
+            NOW,
+            "CHU fictif de Bordeaux",
+        ),
+    ),
+    studies=(
+        v.Study(
+            "Scanner thoraco-abdomino-pelvien",
+            "CT",
+            datetime(2023, 5, 2, 10, 12, tzinfo=PARIS),
+            1,
+            3,
+            tuple(
+                v.Image("/static/sample.svg", "/static/sample.svg", f"Scanner, série 1, image {n} sur 3")
+                for n in (1, 2, 3)
+            ),
+        ),
+    ),
+    contributions=(CONTRIBUTION,),
+    contribution_form=FORM,
+    correspondents=(
+        v.Correspondent(
+            "Médecin traitant",
+            v.Professional("Docteur Paul DURANT-FICTIF", "Médecine générale", "Cabinet médical, Bègles"),
+            personal=True,
+            secretariat=False,
+            information=(
+                "Notification envoyée le 09/05/2023 à 08h00",
+                "Remise le 09/05/2023 à 08h01",
+                "Contribution du 09/05/2023",
+            ),
+        ),
+        v.Correspondent(
+            "Médecin correspondant de la tumeur",
+            v.Professional("Docteur Inès CORRESPONDANTE", "Gastro-entérologie"),
+            personal=False,
+            secretariat=True,
+        ),
+    ),
+    history=(
+        v.HistoryLine(
+            datetime(2023, 5, 4, 16, 2, tzinfo=PARIS), "Dossier inscrit à la séance du 11/05/2023", "Docteur DEMANDEUR"
+        ),
+        v.HistoryLine(datetime(2023, 5, 9, 8, 0, tzinfo=PARIS), "Notification envoyée au médecin traitant"),
+    ),
+    interop=(
+        v.InteropLine("PACS du CHU fictif", "Étude CT reçue, 3 images", datetime(2023, 5, 4, 16, 20, tzinfo=PARIS)),
+    ),
+    webconference=WEBCONF,
+    not_my_patient_url="/dossiers/7K3Q/pas-mon-patient",
+)
+CARDS = (
+    v.RcpCard(
+        "Tumeurs digestives", "Régionale", "/rcp/1", "Digestif", "3C fictif d’Aquitaine", "Clinique Tivoli", START
+    ),
+    v.RcpCard("Sein et gynécologie", "Locale", "/rcp/2", "Sein", "3C fictif d’Aquitaine", "Institut fictif", START),
+    v.RcpCard("Sarcomes rares", "Nationale", "/rcp/3", "Os et tissus mous", "Filière fictive", "À distance"),
+)
+SESSION = v.Session(
+    slot=SLOT,
+    state=v.Badge("Ouverte", "info"),
+    quorum=QUORUM,
+    dossiers=(
+        v.SessionDossier(
+            1,
+            "Mme PATIENT-ESSAI Jeanne",
+            "RCP-7K3Q-29",
+            date(1965, 3, 1),
+            "Dr DEMANDEUR",
+            "/dossiers/7K3Q",
+            v.Badge("Pré-fiche complète", "info"),
+            "C25.0 – Tumeur maligne de la tête du pancréas",
+            "Décision initiale",
+            (),
+            contribution=True,
+            imaging=True,
+            urgent=True,
+            physician_awaited=True,
+            report_url="/dossiers/7K3Q/compte-rendu",
+            report_label="Rédiger",
+        ),
+        v.SessionDossier(
+            2,
+            "M. ESSAI-DEUX Karim",
+            "RCP-9F2M-11",
+            date(1948, 11, 23),
+            "Dr DEMANDEUR",
+            "/dossiers/9F2M",
+            v.Badge("Inscrit", "neutral"),
+            "C18.7 – Tumeur maligne du côlon sigmoïde",
+            missing=("question posée", "imagerie"),
+        ),
+    ),
+    register=(
+        v.RegisterLine(
+            "RCP-7K3Q-29",
+            "Mme PATIENT-ESSAI Jeanne",
+            "Dr DURANT-FICTIF",
+            ("Notification envoyée le 09/05/2023 à 08h00", "Contribution du 09/05/2023"),
+            "success",
+            "/dossiers/7K3Q",
+        ),
+        v.RegisterLine(
+            "RCP-9F2M-11", "M. ESSAI-DEUX Karim", "", ("Médecin traitant non renseigné",), "warning", "/dossiers/9F2M"
+        ),
+    ),
+    attendees=(
+        v.Attendee(
+            "1", v.Professional("Professeur Alix VALIDEUR", "Chirurgie digestive"), present=True, mode="en salle"
+        ),
+        v.Attendee(
+            "2", v.Professional("Docteur Camille DEMANDEUR", "Oncologie médicale"), present=True, mode="à distance"
+        ),
+        v.Attendee("3", v.Professional("Sacha COORDINATION", "Infirmier de coordination"), counts=False),
+    ),
+    attendance_url="/seances/12/presents",
+    order_url="/seances/12/ordre",
+    actions=(v.Action("/seances/12/etat", "Clore la séance", primary=True, name="vers", value="close"),),
+    webconference=WEBCONF,
+)
+REPORT = v.Report(
+    reference="RCP-7K3Q-29",
+    patient=PATIENT,
+    slot=SLOT,
+    state=v.Badge("Brouillon", "warning"),
+    dossier_url="/dossiers/7K3Q",
+    question=DOSSIER.question,
+    contributions=(CONTRIBUTION,),
+    attendees=("Professeur Alix VALIDEUR, Chirurgie digestive", "Docteur Camille DEMANDEUR, Oncologie médicale"),
+    quorum=QUORUM,
+    form=v.ReportForm(
+        "/dossiers/7K3Q/compte-rendu", proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.", version="1"
+    ),
+    validate_url="/dossiers/7K3Q/compte-rendu/validation",
+    versions=REPORTS,
+    sendings=(
+        v.Sending(
+            "Docteur Paul DURANT-FICTIF, médecin traitant",
+            "paul.durant-fictif@medecin.mssante.example",
+            1,
+            v.Badge("Remis", "success"),
+            NOW,
+            ("Remis le 11/05/2023 à 21h01", "Lu le 12/05/2023 à 07h40"),
+        ),
+        v.Sending(
+            "Docteur Camille DEMANDEUR, demandeur",
+            "c.demandeur@chu.mssante.example",
+            1,
+            v.Badge("Échec : boîte pleine", "danger"),
+            NOW,
+        ),
+    ),
+)
+PAGES: dict[str, v.Page] = {
+    "accueil": v.Home(CARDS),
+    "rcps": v.Rcps(CARDS, "", (v.Choice("", "Tous les niveaux", selected=True), v.Choice("locale", "Locale"))),
+    "rcp": v.Rcp(card=CARDS[0], quorum_rule=QUORUM.rule, sessions=(SLOT,), contact="secretariat@3c.example"),
+    "connexion": v.SignIn(),
+    "connexion-refusee": v.SignIn(problem="L’authentification n’a pas abouti. Vous pouvez réessayer."),
+    "patients": v.Patients(
+        total=2,
+        tiles=(
+            v.Tile(
+                PATIENT, SLOT.rcp, START, v.Badge("Demande en attente", "warning"), "/dossiers/7K3Q", "C25.0 – Pancréas"
+            ),
+            v.Tile(HOSTILE, SLOT.rcp, START, v.Badge("Demande répondue", "success"), "/dossiers/9F2M"),
+        ),
+        news=(
+            v.News(
+                NOW,
+                "Femme PATIENT-ESSAI Jeanne (01/03/1965)",
+                "Pancréas",
+                "À venir : présentation en …",
+                "/dossiers/7K3Q",
+            ),
+        ),
+        news_total=31,
+        filters=(v.Choice("attente", "Demande en attente (1)"), v.Choice("repondue", "Demande répondue (1)")),
+        page=2,
+    ),
+    "patients-vide": v.Patients(),
+    "dossier": DOSSIER,
+    "pas-mon-patient": v.NotMyPatient(
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        slot=SLOT,
+        action="/dossiers/7K3Q/pas-mon-patient",
+        reasons=(v.Choice("jamais", "Je n’ai jamais suivi cette personne"), v.Choice("plus", "Je ne la suis plus")),
+        back_url="/dossiers/7K3Q",
+        errors={"motif": "Choisissez ce que vous souhaitez signaler."},
+    ),
+    "pas-mon-patient-fait": v.NotMyPatient(
+        reference="RCP-7K3Q-29", patient=PATIENT, slot=SLOT, action="/x", recorded=NOW
+    ),
+    "seances": v.Sessions(
+        (v.SessionLine(SLOT, v.Badge("Programmée"), 2),), (v.SessionLine(SLOT, v.Badge("Close", "success"), 5, 1),), 2
+    ),
+    "seance": SESSION,
+    "compte-rendu": REPORT,
+    "compte-rendu-validation": v.ReportValidation(
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        slot=SLOT,
+        action="/dossiers/7K3Q/compte-rendu/validation",
+        back_url="/dossiers/7K3Q/compte-rendu",
+        proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
+        contributions=(CONTRIBUTION,),
+        quorum=QUORUM,
+        recipients=("Docteur Paul DURANT-FICTIF (médecin traitant)",),
+        errors={"relu": "Confirmez que vous avez relu le compte rendu."},
+    ),
+    "a-traiter": v.Worklist(
+        (
+            v.WorkItem(
+                "Ce n’est pas mon patient", "Le médecin traitant déclaré ne suit pas cette personne.", NOW, url="/d"
+            ),
+        ),
+        (v.WorkItem("Étude d’imagerie", "La date de naissance de l’étude contredit celle du patient.", NOW, "danger"),),
+    ),
+    "aide": v.Help(),
+    "aide-medecin-traitant": v.PhysicianMemo(),
+    "aide-medecin-rcp": v.MemberMemo(),
+    "aide-test": v.SelfTest(
+        (
+            v.TestCheck("Liaison chiffrée", v.Badge("Conforme", "success")),
+            v.TestCheck("Témoins", v.Badge("Refusés", "danger"), "Autorisez les témoins de connexion pour ce site."),
+        ),
+        done=True,
+    ),
+    "aide-navigateurs": v.Browsers((("Chrome", "53"), ("Firefox", "76")), "Firefox 60"),
+    "aide-accessibilite": v.Accessibility(),
+    "erreur-404": v.Error(
+        404, "Page introuvable", "Cette page n’existe pas, ou elle ne vous est pas accessible.", "01J…"
+    ),
+}
+USER = v.User("Docteur Paul DURANT-FICTIF", "Médecine générale", organises=True)
+CHROME = v.Chrome(
+    network="Réseau fictif d’Aquitaine",
+    contact="secretariat@3c.example – 05 00 00 00 00",
+    user=USER,
+    csrf_token="jeton-fictif",
+    current="/patients",
+)
