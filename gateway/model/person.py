@@ -42,6 +42,8 @@ class PatientRecord(Keyed, Base):
         Codes of what is wrong with a received INS (it is kept all the same).
     birth_date
         ISO 8601, possibly partial, exactly as the source wrote it.
+    treating_idnps, treating_display
+        The médecin traitant whom this source declares; snapshot into each dossier at its inscription.
     match_key
         Folded traits (birth name, first given, birth date, sex) that must agree before two records become one person.
     """
@@ -68,6 +70,8 @@ class PatientRecord(Keyed, Base):
     ins_qualified: Mapped[bool] = mapped_column(default=False)
     ins_faults: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
     identity_status: Mapped[str | None]
+    treating_idnps: Mapped[str | None]
+    treating_display: Mapped[str | None]
     match_key: Mapped[str | None] = mapped_column(index=True)
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)

@@ -1,0 +1,283 @@
+"""Who a patient is: one record for each source, one person for the records that say the same.
+
+A `PatientRecord` is what one source says, keyed by the source's own identifier (its IPP). Records become one `Person`
+only on a qualified INS with agreeing strict traits; the link is a row with its reason and author, so that merging and
+parting move links and rewrite nothing.
+
+Promises: a source writes only in its own identifier domains; the same key from many writers at once is one record; the
+same INS with other traits is accepted, stays unlinked and waits on the work list; an INS with a fault (wrong key) is
+kept, flagged and never proof (DECISIONS 9); what a person decided is never undone by the gateway.
+Not promised: matching without an INS (a person decides).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import uuid
+from collections.abc import Iterable
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import Forbidden, InvalidContent
+from gateway.identifiers import Ins, Ipp, uuid7
+from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
+from gateway.model.store import utcnow
+from gateway.rcp import access
+from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
+from gateway.rcp.step import Step
+
+__all__ = [
+    "AUTHOR",
+    "EVERY_DOMAIN",
+    "declare",
+    "match_key",
+    "own_identifier",
+    "person_of",
+    "record_of",
+    "visible_record",
+]
+
+#: Author of the links that the gateway made by rule; it ends only its own.
+AUTHOR = "rcp-gateway"
+#: A partner domain that stands for all: the trial partner of `RCP_FHIR_AUTH=off`.
+EVERY_DOMAIN = "*"
+
+ALONE = "enregistrement-seul"
+BY_INS = "ins-qualifie-traits-concordants"
+
+
+def own_identifier(partner: Partner, facts: PatientFacts) -> IdentifierFact:
+    """Choose the identifier that keys the record: the first one in a domain that the partner may write.
+
+    Raises
+    ------
+    InvalidContent
+        ``identifiant-patient-absent`` (rule): no identifier beside the INS; or the faults of an IPP.
+    Forbidden
+        ``domaine-patient``: none of the domains is the partner's.
+    """
+    if not facts.identifiers:
+        text = "Aucun identifiant patient de l’établissement (IPP avec son domaine)."
+        raise InvalidContent("identifiant-patient-absent", text, expression="Patient.identifier", rule=True)
+    for said in facts.identifiers:
+        if said.system in partner.patient_domains or EVERY_DOMAIN in partner.patient_domains:
+            ipp = Ipp.parse(said.value, said.system, expression="Patient.identifier")
+            return IdentifierFact(system=ipp.system, value=ipp.value, kind=said.kind)
+    raise Forbidden(
+        "domaine-patient",
+        "Cet établissement n’écrit pas dans ce domaine d’identification des patients.",
+        expression="Patient.identifier",
+    )
+
+
+def record_of(session: Session, partner_id: uuid.UUID, system: str, value: str) -> PatientRecord | None:
+    """Find a source's record by its own identifier."""
+    return session.scalars(
+        select(PatientRecord).where(
+            PatientRecord.partner_id == partner_id, PatientRecord.system == system, PatientRecord.value == value
+        )
+    ).one_or_none()
+
+
+def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
+    """Person to whom a record belongs now; `None` while it waits on the work list."""
+    return session.scalar(
+        select(PersonLink.person_id).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None))
+    )
+
+
+def declare(step: Step, partner: Partner, facts: PatientFacts, *, key: IdentifierFact | None = None) -> PatientRecord:
+    """Keep what a source says of a patient: its record is made or brought up to date, then linked.
+
+    Parameters
+    ----------
+    key
+        The identifier that keys the record, when the wire already knows it; else `own_identifier` chooses.
+
+    Raises
+    ------
+    InvalidContent, Forbidden
+        See `own_identifier`.
+    """
+    chosen = key or own_identifier(partner, facts)
+    # Writers of the same key queue here instead of clashing on the unique index and starting again.
+    _serialise(step.session, f"ipp|{partner.id}|{chosen.system}|{chosen.value}")
+    record = record_of(step.session, partner.id, chosen.system, chosen.value)
+    created = record is None
+    if record is None:
+        record = PatientRecord(id=uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
+    else:
+        [record] = step.lock(PatientRecord, record.id)
+    changed = _say(record, facts)
+    if created:
+        step.session.add(record)
+    if created or changed:
+        record.updated_at = utcnow()
+        step.session.flush()
+        _link(step, partner, record)
+        step.audit(
+            "creation" if created else "modification",
+            action="C" if created else "U",
+            persons=(record.id,),
+            object_type="Patient",
+            object_id=str(record.id),
+        )
+    step.touch(record)
+    return record
+
+
+def _serialise(session: Session, key: str) -> None:
+    """Hold a transaction-long lock on a key that may have no row yet."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+
+
+def _say(record: PatientRecord, facts: PatientFacts) -> bool:
+    """Write the facts into the record; whether anything changed."""
+    ins = Ins.from_wire(facts.ins.value, facts.ins.system) if facts.ins else None
+    doubtful = facts.flags & {IdentityFlag.DOUTEUSE, IdentityFlag.FICTIVE}
+    qualified = facts.status is IdentityStatus.QUALIFIEE and ins is not None and ins.qualifiable and not doubtful
+    used = facts.used_name
+    treating = facts.treating_physician
+    values = {
+        "birth_family": facts.birth_name.family,
+        "given": next(iter(facts.birth_name.given), None),
+        "given_names": list(facts.birth_name.given)
+        if facts.birth_given_names is None
+        else facts.birth_given_names.split(),
+        "used_family": used.family if used else None,
+        "used_given": next(iter(used.given), None) if used else None,
+        "sex": facts.sex.value,
+        "birth_date": facts.birth_date,
+        "birth_place": facts.birth_place_insee,
+        "ins_system": facts.ins.system if facts.ins else None,
+        "ins_value": ins.value if ins else None,
+        "ins_qualified": qualified,
+        "ins_faults": list(ins.faults) if ins else [],
+        "identity_status": facts.status.value,
+        "treating_idnps": treating.identifier.value if treating and treating.identifier else None,
+        "treating_display": treating.display if treating else None,
+        "match_key": match_key(facts),
+        "active": facts.active,
+    }
+    changed = False
+    for name, value in values.items():
+        if getattr(record, name) != value:
+            setattr(record, name, value)
+            changed = True
+    return changed
+
+
+def match_key(facts: PatientFacts) -> str | None:
+    """Fold the strict traits that two records must share: birth name, first given, birth date, sex.
+
+    `None` when one of them is missing: what is not said agrees with nothing.
+    """
+    given = next(iter(facts.birth_name.given), None)
+    if not (facts.birth_name.family and given and facts.birth_date):
+        return None
+    return "|".join((_fold(facts.birth_name.family), _fold(given), facts.birth_date, facts.sex.value))
+
+
+def _fold(name: str) -> str:
+    """Letters only, no accent, no case: hyphens, spaces and apostrophes differ between registries."""
+    opened = name.replace("œ", "oe").replace("Œ", "OE").replace("æ", "ae").replace("Æ", "AE")
+    return "".join(char for char in unicodedata.normalize("NFKD", opened).upper() if char.isalpha() and char.isascii())
+
+
+def _link(step: Step, partner: Partner, record: PatientRecord) -> None:
+    """Put the record where its facts say, unless a person already decided."""
+    session = step.session
+    live = session.scalars(
+        select(PersonLink).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None)).with_for_update()
+    ).one_or_none()
+    others: list[PatientRecord] = []
+    if record.ins_qualified:
+        _serialise(session, f"ins|{record.ins_system}|{record.ins_value}")
+        others = list(
+            session.scalars(
+                select(PatientRecord)
+                .where(
+                    PatientRecord.ins_value == record.ins_value,
+                    PatientRecord.ins_system == record.ins_system,
+                    PatientRecord.ins_qualified,
+                    PatientRecord.id != record.id,
+                )
+                .order_by(PatientRecord.id)
+            )
+        )
+    agreeing = [other for other in others if record.match_key is not None and other.match_key == record.match_key]
+    person = next((found for found in (person_of(session, other) for other in agreeing) if found), None)
+    if live is not None and live.author != AUTHOR:
+        if others and not agreeing:
+            _ask(step, partner, record, others)
+        return
+    if others and not agreeing:
+        _end(step, live)
+        _ask(step, partner, record, others)
+    elif person is not None:
+        if live is None or live.person_id != person:
+            _end(step, live)
+            _begin(step, record, person, BY_INS)
+    elif live is None or (live.reason == BY_INS and not _alone(session, live)):
+        # Nothing (any longer) ties it to others: it is a person of its own.
+        _end(step, live)
+        own = Person(id=uuid7())
+        session.add(own)
+        session.flush()
+        _begin(step, record, own.id, ALONE)
+
+
+def _alone(session: Session, link: PersonLink) -> bool:
+    statement = select(func.count()).where(
+        PersonLink.person_id == link.person_id, PersonLink.ended_at.is_(None), PersonLink.id != link.id
+    )
+    return not session.scalar(statement)
+
+
+def _end(step: Step, link: PersonLink | None) -> None:
+    if link is not None:
+        link.ended_at = step.now
+        step.session.flush()
+
+
+def _begin(step: Step, record: PatientRecord, person: uuid.UUID, reason: str) -> None:
+    step.session.add(
+        PersonLink(record_id=record.id, person_id=person, reason=reason, author=AUTHOR, linked_at=step.now)
+    )
+    step.session.flush()
+
+
+def _ask(step: Step, partner: Partner, record: PatientRecord, others: Iterable[PatientRecord]) -> None:
+    """Ask a person, once while the question is open; the item names records, never an INS or a trait."""
+    key = f"identite|{record.id}"
+    known = step.session.scalar(select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None)))
+    if known is None:
+        step.session.add(
+            WorkItem(
+                key=key,
+                kind="identite",
+                reason="meme-ins-traits-differents",
+                network_id=partner.network_id,
+                partner_id=partner.id,
+                record_id=record.id,
+                details={"enregistrements": [str(other.id) for other in others]},
+            )
+        )
+
+
+def visible_record(step: Step, record_id: uuid.UUID) -> PatientRecord:
+    """Return a record that exists for the step's caller.
+
+    Raises
+    ------
+    NotFound
+        It does not exist, or not for him.
+    """
+    found = step.session.scalars(
+        select(PatientRecord).where(PatientRecord.id == record_id, access.records(step.caller))
+    ).one_or_none()
+    if found is None:
+        raise access.hidden(step.caller, "Patient", record_id)
+    return found
