@@ -1,0 +1,296 @@
+"""A received object → what it says: canonical facts, and the DICOM JSON that queries and metadata return.
+
+Promises: reads neither pixels nor bulk values into memory; a value against its type is dropped and named, never
+guessed; touches no socket, session or clock. Does not judge whether the patient is known: `gateway.rcp.imaging` does.
+
+Sources: `[PS3.3 C.7]` modules, `[PS3.5 6.2]` value types, `[PS3.18 F]` DICOM JSON model.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pydicom
+import pydicom.filereader
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from gateway.dicom.command import is_uid
+from gateway.errors import InvalidContent
+from gateway.identifiers import Oid
+from gateway.rcp.facts import IdentifierFact, Sex
+from gateway.rcp.imaging_facts import ImagedPatientFacts, InstanceFacts, ObjectFacts, SeriesFacts, StudyFacts
+
+__all__ = ["PARIS", "read"]
+
+T = TypeVar("T")
+
+PARIS: Final = ZoneInfo("Europe/Paris")
+
+# Values longer than this are left in the file: never in the JSON unless they are sequences.
+_DEFER_BYTES: Final = 64 * 1024
+# A deflated data set is inflated whole by the reader; beyond this it is refused.
+MAX_INFLATED_BYTES: Final = 256 << 20
+_BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_MAX_BINARY_BYTES: Final = 1024
+
+_DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
+_TIME: Final = re.compile(r"(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.\d{1,6})?)?)?")
+_OFFSET: Final = re.compile(r"([+-])(\d{2})(\d{2})")
+_URI: Final = re.compile(r"(?:https?://|urn:)\S+", re.IGNORECASE)
+_SEXES: Final = {"F": Sex.FEMALE, "M": Sex.MALE}
+
+# Senders break value rules daily; what matters is judged here, attribute by attribute.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
+    """Read one Part 10 file.
+
+    Parameters
+    ----------
+    zone
+        For times without (0008,0201) Timezone Offset From UTC.
+
+    Raises
+    ------
+    InvalidContent
+        ``dicom-unreadable``, ``dicom-too-large``, ``dicom-missing-uid`` (``rule``).
+    """
+    # What the reader raises depends on what the bytes led it to: anything at all means unreadable.
+    try:
+        _refuse_deflate_bomb(source)
+        ds = pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES)
+        said = _Attributes(ds)
+        identifiers = _uids(ds, said)
+        facts = ObjectFacts(
+            patient=_patient(said),
+            study=_study(said, identifiers, zone),
+            series=_series(said, identifiers, zone),
+            instance=_instance(said, identifiers),
+            dicom_json=_dicom_json(ds),
+            unreadable=tuple(sorted(said.unreadable)),
+        )
+    except InvalidContent:
+        raise
+    except Exception as error:
+        raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.") from error
+    return facts
+
+
+def _refuse_deflate_bomb(source: Path | BinaryIO) -> None:
+    """Inflate a deflated data set piecewise first: the reader would take it whole."""
+    meta = pydicom.filereader.read_file_meta_info(source) if isinstance(source, Path) else None
+    if meta is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian or not isinstance(source, Path):
+        return
+    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with source.open("rb") as file:
+        file.seek(144 + meta.FileMetaInformationGroupLength)
+        while chunk := file.read(64 * 1024):
+            while chunk:
+                inflated += len(inflater.decompress(chunk, 1 << 20))
+                chunk = inflater.unconsumed_tail
+                if inflated > MAX_INFLATED_BYTES:
+                    text = f"Objet DICOM de plus de {MAX_INFLATED_BYTES} octets une fois décompressé."
+                    raise InvalidContent("dicom-too-large", text)
+
+
+class _Attributes:
+    """First values of attributes by keyword, as plain types; what is against its type is dropped and named."""
+
+    def __init__(self, ds: Dataset, unreadable: set[str] | None = None) -> None:
+        self._ds = ds
+        self.unreadable: set[str] = set() if unreadable is None else unreadable
+
+    def _first(self, keyword: str, convert: Callable[[str], T | None]) -> T | None:
+        try:
+            value = self._ds.get(keyword)
+            if isinstance(value, (list, pydicom.multival.MultiValue)):
+                value = value[0] if len(value) else None
+            text = "" if value is None else str(value).replace("\0", "").strip()
+            if not text:
+                return None
+            converted = convert(text)
+        except Exception:  # noqa: BLE001 - as in `read`
+            converted = None
+        if converted is None:
+            self.unreadable.add(keyword)
+        return converted
+
+    def text(self, keyword: str) -> str | None:
+        return self._first(keyword, str)
+
+    def uid(self, keyword: str) -> str | None:
+        return self._first(keyword, lambda text: text if is_uid(text) else None)
+
+    def number(self, keyword: str) -> int | None:
+        return self._first(keyword, lambda text: int(float(text)))
+
+    def day(self, keyword: str) -> date | None:
+        return self._first(keyword, _day)
+
+    def clock(self, keyword: str) -> time | None:
+        return self._first(keyword, _clock)
+
+    def instant(self, step: str, zone: tzinfo) -> datetime | date | None:
+        """``{step}Date`` with ``{step}Time``; the date alone when no time is said [PS3.3 C.12.1.1.8]."""
+        day, clock = self.day(f"{step}Date"), self.clock(f"{step}Time")
+        if day is None or clock is None:
+            return day
+        return datetime.combine(day, clock, self._first("TimezoneOffsetFromUTC", _offset) or zone)
+
+    def items(self, keyword: str) -> list[_Attributes]:
+        try:
+            return [_Attributes(item, self.unreadable) for item in self._ds.get(keyword) or ()]
+        except Exception:  # noqa: BLE001 - as in `read`
+            self.unreadable.add(keyword)
+            return []
+
+
+def _day(text: str) -> date | None:
+    found = _DATE.fullmatch(text)
+    return date(*map(int, found.groups())) if found else None
+
+
+def _clock(text: str) -> time | None:
+    found = _TIME.fullmatch(text)
+    if not found:
+        return None
+    hour, minute, second = (int(part or 0) for part in found.groups())
+    return time(hour, minute, min(second, 59))  # 60 is a leap second
+
+
+def _offset(text: str) -> tzinfo | None:
+    found = _OFFSET.fullmatch(text)
+    if not found:
+        return None
+    shift = timedelta(hours=int(found[2]), minutes=int(found[3]))
+    return timezone(-shift if found[1] == "-" else shift)
+
+
+def _uids(ds: Dataset, said: _Attributes) -> dict[str, str]:
+    keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    found = {keyword: said.uid(keyword) for keyword in keywords}
+    found["TransferSyntaxUID"] = str(ds.file_meta.get("TransferSyntaxUID", "")) or None
+    for keyword, uid in found.items():
+        if uid is None:
+            text = f"Objet DICOM sans {keyword} valide."
+            raise InvalidContent("dicom-missing-uid", text, expression=keyword, rule=True)
+    return {keyword: uid for keyword, uid in found.items() if uid is not None}
+
+
+def _domain(said: _Attributes, sequence: str, text_keyword: str | None = None) -> tuple[str, str | None]:
+    """System of an identifier's issuer as a URI, empty when none is named; and the local name if that is all.
+
+    The qualifiers sequence decides (an OID by type ISO, a URI); the text counts only when it is itself an OID or a URI.
+    """
+    for item in said.items(sequence):
+        entity, kind = item.text("UniversalEntityID"), (item.text("UniversalEntityIDType") or "").upper()
+        if entity and kind in ("ISO", "") and not Oid.from_wire(entity).faults:
+            return Oid.from_wire(entity).urn, None
+        if entity and kind in ("URI", "") and _URI.fullmatch(entity):
+            return entity, None
+        if entity and kind == "UUID":
+            return f"urn:uuid:{entity.lower()}", None
+    text = said.text(text_keyword) if text_keyword else None
+    if text and not Oid.from_wire(text).faults:
+        return Oid.from_wire(text).urn, None
+    if text and _URI.fullmatch(text):
+        return text, None
+    return "", text
+
+
+def _patient(said: _Attributes) -> ImagedPatientFacts:
+    def identifier(level: _Attributes) -> tuple[IdentifierFact | None, str | None]:
+        value = level.text("PatientID")
+        system, text = _domain(level, "IssuerOfPatientIDQualifiersSequence", "IssuerOfPatientID")
+        return (IdentifierFact(system=system, value=value) if value else None), text
+
+    patient_id, issuer_text = identifier(said)
+    others = [identifier(item)[0] for item in said.items("OtherPatientIDsSequence")]
+    # Alphabetic group, family^given^middle^prefix^suffix [PS3.5 6.2.1].
+    name = (said.text("PatientName") or "").split("=")[0].split("^")
+    return ImagedPatientFacts(
+        patient_id=patient_id,
+        others=tuple(other for other in others if other is not None and other.system and other != patient_id),
+        issuer_text=issuer_text,
+        family=name[0].strip() or None,
+        given=(name[1].strip() or None) if len(name) > 1 else None,
+        birth_date=said.day("PatientBirthDate"),
+        sex=_SEXES.get((said.text("PatientSex") or "").upper(), Sex.UNKNOWN),
+    )
+
+
+def _study(said: _Attributes, uids: dict[str, str], zone: tzinfo) -> StudyFacts:
+    accession = said.text("AccessionNumber")
+    system, _ = _domain(said, "IssuerOfAccessionNumberSequence")
+    referrer = (said.text("ReferringPhysicianName") or "").split("=")[0]
+    return StudyFacts(
+        study_instance_uid=uids["StudyInstanceUID"],
+        accession=IdentifierFact(system=system, value=accession, kind="ACSN") if accession else None,
+        description=said.text("StudyDescription"),
+        referring_physician=" ".join(part for part in referrer.split("^") if part) or None,
+        started=said.instant("Study", zone),
+    )
+
+
+def _series(said: _Attributes, uids: dict[str, str], zone: tzinfo) -> SeriesFacts:
+    return SeriesFacts(
+        series_instance_uid=uids["SeriesInstanceUID"],
+        modality=said.text("Modality"),
+        number=said.number("SeriesNumber"),
+        description=said.text("SeriesDescription"),
+        body_part_examined=said.text("BodyPartExamined"),
+        laterality=said.text("Laterality"),
+        started=said.instant("Series", zone),
+    )
+
+
+def _instance(said: _Attributes, uids: dict[str, str]) -> InstanceFacts:
+    rows, columns = said.number("Rows"), said.number("Columns")
+    pictured = rows and columns
+    return InstanceFacts(
+        sop_instance_uid=uids["SOPInstanceUID"],
+        sop_class_uid=uids["SOPClassUID"],
+        transfer_syntax_uid=uids["TransferSyntaxUID"],
+        number=said.number("InstanceNumber"),
+        number_of_frames=(said.number("NumberOfFrames") or 1) if pictured else None,
+        rows=rows,
+        columns=columns,
+    )
+
+
+def _dicom_json(ds: FileDataset) -> bytes:
+    """Encode the object's DICOM JSON `[PS3.18 F.2]`: no pixels, no bulk value, no attribute that cannot be read."""
+    tree: dict[str, Any] = {}
+    for tag in sorted(ds.keys()):
+        raw = ds.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.value is None and raw.length and raw.VR not in ("SQ", None):
+            continue  # deferred: longer than _DEFER_BYTES
+        try:
+            element = ds[tag]
+            if element.VR in _BINARY and len(element.value or b"") > _MAX_BINARY_BYTES:
+                continue
+            tree[f"{tag:08X}"] = element.to_json_dict(None, 0)
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - one attribute against its type does not hide the others
+            continue
+    tree["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # of the JSON, whatever the object's was
+    return msgspec.json.encode(tree, enc_hook=_plain)
+
+
+def _plain(value: Any) -> str | float | int:
+    """Give the library's own kinds of str, float and int as what they are."""
+    for kind in (str, float, int):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(type(value).__name__)
