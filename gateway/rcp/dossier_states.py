@@ -3,8 +3,8 @@
 One table [spec fhir-fr 2.3], with what DECISIONS settles: `notifie` is a fact of the register and no gate (3), so a
 dossier may be discussed without it; an addendum and a correction are versions of the report that replace (5).
 
-Promises: `move` is the only writer of `Dossier.state`; every move leaves a row of history and an audit line; a move that
-the table does not hold is refused with the two states named.
+Promises: `move` is the only writer of `Dossier.state`; every move leaves a row of history and an audit line; a move
+that the table does not hold is refused with the two states named.
 Not promised: rights (the verbs ask `gateway.rcp.access`); `actors` says for whom a move is meant.
 """
 

@@ -1,0 +1,407 @@
+"""Inscription of one patient to one session of an RCP, and what may change until it is discussed.
+
+[spec fhir-fr 1.12, 2.2, 4.4; DECISIONS 4, 17]
+
+Promises: one dossier an inscription number; same patient, session and tumour twice is a conflict, two tumours are two
+dossiers; an unknown RCP or a session that takes no inscription is refused with the next one that does; the dossier
+snapshots its correspondents, and a later change of the médecin traitant applies until he is notified; the form is
+closed once the dossier is discussed. Concurrent inscriptions to one session queue on the session.
+Not promised: that the requester was entitled to ask for this patient (the wire's caller and `identity` decide whose
+record it is).
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import Conflict, InvalidContent
+from gateway.identifiers import DossierReference, IdNatPs, Urn, uuid7
+from gateway.model.directory import Organisation, Practitioner
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.meeting import Rcp, RcpSession
+from gateway.model.message import NotificationEntry
+from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord
+from gateway.rcp import dossier_states
+from gateway.rcp.facts import (
+    FormFacts,
+    InscriptionFacts,
+    Participation,
+    ProfessionalFact,
+    SessionFact,
+    TumourFacts,
+)
+from gateway.rcp.step import Step
+
+__all__ = [
+    "cancel",
+    "find_session",
+    "follow_patient",
+    "form_of",
+    "inscribe",
+    "next_open_session",
+    "replace_form",
+    "reschedule",
+    "tumour_key",
+    "tumour_of",
+]
+
+REQUESTER = "demandeur"
+TREATING = "medecin-traitant"
+#: Sessions that take inscriptions until they end.
+_OPEN = ("prevue", "ouverte")
+#: Dossiers that no longer stand against a new inscription of the same tumour.
+_GONE = ("annule", "refuse")
+
+
+def inscribe(step: Step, record: PatientRecord, facts: InscriptionFacts, *, partner: Partner | None = None) -> Dossier:
+    """Inscribe a patient to a session.
+
+    Parameters
+    ----------
+    record
+        What the requesting organisation says of the patient (`identity.declare`).
+    partner
+        The organisation that asks; `None` when a professional does so on the portal.
+
+    Raises
+    ------
+    InvalidContent
+        ``rcp-inconnue``, ``seance-inconnue``, ``seance-close`` (the text names the next open session),
+        ``professionnel-inconnu``; all are rules.
+    Conflict
+        ``identifiant-deja-utilise`` (number), ``dossier-deja-inscrit`` (patient, session and tumour).
+    """
+    session = find_session(step.session, facts.session, step.now)
+    [session] = step.lock(RcpSession, session.id)
+    _require_open(step.session, session, step.now)
+    number = Urn.parse(facts.number).value if facts.number else Urn.new().value
+    if step.session.scalar(select(Dossier.id).where(Dossier.number == number)) is not None:
+        text = "Un dossier porte déjà ce numéro d’inscription."
+        raise Conflict("identifiant-deja-utilise", text, expression="ServiceRequest.identifier")
+    key = tumour_key(facts.tumour)
+    _refuse_twin(step.session, record.id, session.id, key)
+    requester = _requester(step.session, facts.requester)
+    tumour = facts.tumour
+    dossier = Dossier(
+        id=uuid7(),
+        number=number,
+        reference=DossierReference.new().value,
+        placer_system=facts.placer.system if facts.placer else None,
+        placer_value=facts.placer.value if facts.placer else None,
+        session_id=session.id,
+        record_id=record.id,
+        partner_id=partner.id if partner else None,
+        organisation_id=_organisation(step.session, partner),
+        requester_id=requester.id if requester else None,
+        participation=(facts.participation or Participation.ABSENT).value,
+        rank=_next_rank(step.session, session.id),
+        urgent=facts.urgent,
+        label=_label(tumour),
+        question=facts.question,
+        reason_code=facts.reason.code if facts.reason else None,
+        reason_text=facts.reason.text if facts.reason else None,
+        tumour_key=key,
+        clinical=_clinical(tumour, facts.form),
+        requested_at=_instant(facts.requested_on, session.zone),
+        registered_at=step.now,
+    )
+    step.session.add(dossier)
+    dossier_states.move(step, dossier, "inscrit")
+    step.session.flush()
+    _snapshot_correspondents(step, dossier, record, requester, facts.requester)
+    if facts.form is not None and facts.form.completed:
+        _complete(step, dossier)
+    step.session.flush()
+    step.session.refresh(dossier)
+    step.touch(dossier)
+    return dossier
+
+
+def tumour_key(tumour: TumourFacts | None) -> str:
+    """Tell two tumours of one patient apart: the tumour's own identifier, else its topography and side."""
+    if tumour is None:
+        return ""
+    if tumour.identifiers:
+        return f"{tumour.identifiers[0].system}|{tumour.identifiers[0].value}"
+    parts = (tumour.topography, tumour.morphology, tumour.laterality)
+    return "/".join(part.code or "" for part in parts if part is not None)
+
+
+def find_session(session: Session, wanted: SessionFact, now: datetime) -> RcpSession:
+    """Find the session that a requester names by RCP number and start, or by its own identifier.
+
+    Raises
+    ------
+    InvalidContent
+        ``rcp-inconnue`` or ``seance-inconnue`` (rules).
+    """
+    if wanted.identifier is not None:
+        found = session.scalar(select(RcpSession).where(RcpSession.identifier == wanted.identifier.value))
+        if found is not None:
+            return found
+    rcp = session.scalar(select(Rcp).where(Rcp.national_number == wanted.rcp_number)) if wanted.rcp_number else None
+    if rcp is None:
+        raise InvalidContent(
+            "rcp-inconnue",
+            "RCP inconnue : le numéro national de RCP est absent ou ne désigne aucune RCP de cette passerelle.",
+            expression="ServiceRequest.performer",
+            rule=True,
+        )
+    statement = select(RcpSession).where(RcpSession.rcp_id == rcp.id).order_by(RcpSession.starts_at)
+    if isinstance(wanted.start, datetime):
+        statement = statement.where(RcpSession.starts_at == wanted.start)
+    elif wanted.start is not None:
+        statement = statement.where(RcpSession.on == wanted.start)
+    else:
+        statement = statement.where(RcpSession.id.is_(None))
+    found = session.scalars(statement).first()
+    if found is None:
+        text = "Aucune séance de cette RCP ne commence à la date et à l’heure demandées."
+        raise InvalidContent(
+            "seance-inconnue",
+            f"{text} {_next_words(session, rcp.id, now)}",
+            expression="ServiceRequest.occurrence",
+            rule=True,
+        )
+    return found
+
+
+def next_open_session(session: Session, rcp_id: uuid.UUID, now: datetime) -> RcpSession | None:
+    """First session to come that takes inscriptions."""
+    return session.scalars(
+        select(RcpSession)
+        .where(RcpSession.rcp_id == rcp_id, RcpSession.state == "prevue", RcpSession.starts_at > now)
+        .order_by(RcpSession.starts_at)
+    ).first()
+
+
+def _next_words(session: Session, rcp_id: uuid.UUID, now: datetime) -> str:
+    following = next_open_session(session, rcp_id, now)
+    if following is None:
+        return "Aucune séance n’est ouverte aux inscriptions pour le moment."
+    return f"Prochaine séance ouverte : {following.on:%d/%m/%Y} à {following.start:%H h %M} ({following.identifier})."
+
+
+def _require_open(session: Session, wanted: RcpSession, now: datetime) -> None:
+    if wanted.state in _OPEN and wanted.ends_at > now:
+        return
+    text = f"La séance demandée ne prend plus d’inscription. {_next_words(session, wanted.rcp_id, now)}"
+    raise InvalidContent("seance-close", text, expression="ServiceRequest.occurrence", rule=True)
+
+
+def _refuse_twin(session: Session, record_id: uuid.UUID, session_id: uuid.UUID, key: str) -> None:
+    twin = session.scalar(
+        select(Dossier.reference).where(
+            Dossier.record_id == record_id,
+            Dossier.session_id == session_id,
+            Dossier.tumour_key == key,
+            Dossier.state.not_in(_GONE),
+        )
+    )
+    if twin is not None:
+        text = f"Ce patient est déjà inscrit à cette séance pour cette tumeur (dossier {twin})."
+        raise Conflict("dossier-deja-inscrit", text, expression="ServiceRequest")
+
+
+def _practitioner(session: Session, who: ProfessionalFact | None) -> Practitioner | None:
+    if who is None or who.identifier is None:
+        return None
+    return session.scalar(
+        select(Practitioner).where(Practitioner.idnps == IdNatPs.from_wire(who.identifier.value).value)
+    )
+
+
+def _requester(session: Session, who: ProfessionalFact | None) -> Practitioner | None:
+    found = _practitioner(session, who)
+    if found is None and who is not None and who.identifier is not None:
+        text = "Le demandeur n’est pas connu de l’annuaire de cette passerelle."
+        raise InvalidContent("professionnel-inconnu", text, expression="ServiceRequest.requester", rule=True)
+    return found
+
+
+def _organisation(session: Session, partner: Partner | None) -> uuid.UUID | None:
+    if partner is None or partner.finess is None:
+        return None
+    return session.scalar(select(Organisation.id).where(Organisation.finess == partner.finess))
+
+
+def _next_rank(session: Session, session_id: uuid.UUID) -> int:
+    return (session.scalar(select(func.max(Dossier.rank)).where(Dossier.session_id == session_id)) or 0) + 1
+
+
+def _label(tumour: TumourFacts | None) -> str | None:
+    if tumour is None:
+        return None
+    coded = tumour.topography
+    return tumour.label or (coded.text or coded.code if coded else None)
+
+
+def _clinical(tumour: TumourFacts | None, form: FormFacts | None) -> dict[str, Any]:
+    clinical: dict[str, Any] = {}
+    if tumour is not None:
+        clinical["tumour"] = msgspec.to_builtins(tumour)
+    if form is not None:
+        clinical["form"] = msgspec.to_builtins(form)
+    return clinical
+
+
+def tumour_of(dossier: Dossier) -> TumourFacts | None:
+    """The tumour as the requester described it."""
+    kept = dossier.clinical.get("tumour")
+    return msgspec.convert(kept, TumourFacts) if kept is not None else None
+
+
+def form_of(dossier: Dossier) -> FormFacts | None:
+    """The form as last filled in."""
+    kept = dossier.clinical.get("form")
+    return msgspec.convert(kept, FormFacts) if kept is not None else None
+
+
+def _instant(said: datetime | date | None, zone: str) -> datetime | None:
+    if said is None or isinstance(said, datetime):
+        return said
+    return datetime.combine(said, time(), ZoneInfo(zone)).astimezone(UTC)
+
+
+def _snapshot_correspondents(
+    step: Step,
+    dossier: Dossier,
+    record: PatientRecord,
+    requester: Practitioner | None,
+    asked_by: ProfessionalFact | None,
+) -> None:
+    if requester is not None or asked_by is not None:
+        _add_correspondent(step, dossier, REQUESTER, requester, asked_by.display if asked_by else None)
+    treating = _treating(step.session, record)
+    if treating is not None or record.treating_display is not None or record.treating_idnps is not None:
+        _add_correspondent(step, dossier, TREATING, treating, record.treating_display)
+
+
+def _treating(session: Session, record: PatientRecord) -> Practitioner | None:
+    if record.treating_idnps is None:
+        return None
+    return session.scalar(select(Practitioner).where(Practitioner.idnps == record.treating_idnps))
+
+
+def _add_correspondent(step: Step, dossier: Dossier, role: str, who: Practitioner | None, display: str | None) -> None:
+    step.session.add(
+        Correspondent(
+            dossier_id=dossier.id,
+            practitioner_id=who.id if who else None,
+            role=role,
+            display=None if who else display,
+            since=step.now,
+        )
+    )
+
+
+def _complete(step: Step, dossier: Dossier) -> None:
+    """The form is complete: that instant is compared with the notification's limit, once for each session."""
+    if dossier.prefiche_at is None:
+        dossier.prefiche_at = step.now
+    if dossier.state == "inscrit":
+        dossier_states.move(step, dossier, "prefiche")
+
+
+def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
+    """Take a new version of the form, until the dossier is discussed.
+
+    Raises
+    ------
+    Conflict
+        ``formulaire-clos``: the dossier is discussed, refused or cancelled.
+    """
+    if dossier.state not in dossier_states.open_states():
+        text = "Le formulaire ne peut plus changer : le dossier est discuté, refusé ou annulé."
+        raise Conflict("formulaire-clos", text, expression="QuestionnaireResponse")
+    # A new object, because changes inside a JSON value are not seen.
+    dossier.clinical = {**dossier.clinical, "form": msgspec.to_builtins(form)}
+    asked = form.text("motif.question")
+    if asked:
+        dossier.question = asked
+    if form.completed:
+        _complete(step, dossier)
+    dossier.version += 1
+    step.touch(dossier)
+    step.audit(
+        "modification",
+        action="U",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type="QuestionnaireResponse",
+        object_id=str(dossier.id),
+    )
+
+
+def cancel(step: Step, dossier: Dossier, reason: str | None = None) -> None:
+    """Withdraw a dossier at its requester's or the secretariat's wish; nothing more is sent for it."""
+    dossier_states.move(step, dossier, "annule", reason)
+
+
+def reschedule(step: Step, dossier: Dossier, to: RcpSession, reason: str | None = None) -> None:
+    """Move a dossier to another session of the same or another RCP; its form stays, its rank is new.
+
+    Raises
+    ------
+    InvalidContent
+        ``seance-close``, or ``passage-impossible`` when it was already discussed.
+    Conflict
+        ``dossier-deja-inscrit``.
+    """
+    [session] = step.lock(RcpSession, to.id)
+    _require_open(step.session, session, step.now)
+    _refuse_twin(step.session, dossier.record_id, session.id, dossier.tumour_key)
+    dossier.session_id = session.id
+    dossier.session = session
+    dossier.rank = _next_rank(step.session, session.id)
+    # Rules of the new session: the limit is compared with the instant of its own registration.
+    dossier.registered_at = step.now
+    complete = dossier.prefiche_at is not None
+    dossier.prefiche_at = None
+    dossier_states.move(step, dossier, "reporte", reason)
+    if complete:
+        dossier.prefiche_at = step.now
+        dossier_states.move(step, dossier, "prefiche")
+
+
+def follow_patient(step: Step, record: PatientRecord) -> list[Dossier]:
+    """Carry a change of médecin traitant into the dossiers whose médecin traitant was not notified yet."""
+    treating = _treating(step.session, record)
+    changed = []
+    dossiers = step.session.scalars(
+        select(Dossier)
+        .where(Dossier.record_id == record.id, Dossier.state.in_(sorted(dossier_states.open_states())))
+        .order_by(Dossier.id)
+    ).unique()
+    for dossier in dossiers:
+        known = [one for one in dossier.correspondents if one.role == TREATING]
+        if any(one.practitioner_id == (treating.id if treating else None) for one in known) or _notified(step, dossier):
+            continue
+        for one in known:
+            step.session.delete(one)
+        step.session.flush()
+        if treating is not None or record.treating_display or record.treating_idnps:
+            _add_correspondent(step, dossier, TREATING, treating, record.treating_display)
+        step.session.flush()
+        step.session.refresh(dossier)
+        dossier.version += 1
+        step.touch(dossier)
+        changed.append(dossier)
+    return changed
+
+
+def _notified(step: Step, dossier: Dossier) -> bool:
+    sent = select(NotificationEntry.id).where(
+        NotificationEntry.dossier_id == dossier.id,
+        NotificationEntry.session_id == dossier.session_id,
+        NotificationEntry.message_id.is_not(None),
+    )
+    return step.session.scalar(sent.limit(1)) is not None
