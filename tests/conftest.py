@@ -13,15 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from typing import TYPE_CHECKING
+
 import psycopg
 import pytest
 
-from gateway.exchange.blobs import BlobStore, open_store
-from gateway.exchange.outbox import Outbox
 from gateway.model.audit import AuditTrail
 from gateway.model.embedded import running
 from gateway.model.store import Store
-from gateway.rcp.step import DomainClock, Steps
+
+if TYPE_CHECKING:
+    from gateway.exchange.blobs import BlobStore
+    from gateway.rcp.step import Steps
 
 pytest_plugins = ["tests.requirements"]
 
@@ -94,6 +97,8 @@ def store(database_url: str) -> Iterator[Store]:
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
     """An empty local blob store."""
+    from gateway.exchange.blobs import open_store
+
     return open_store(f"file://{tmp_path / 'blobs'}")
 
 
@@ -106,6 +111,9 @@ def trail() -> AuditTrail:
 @pytest.fixture
 def make_steps(store: Store, blobs: BlobStore, trail: AuditTrail) -> Callable[..., Steps]:
     """Steps at a chosen instant, with a chosen representer (none by default: verbs alone are under test)."""
+
+    from gateway.exchange.outbox import Outbox
+    from gateway.rcp.step import DomainClock, Steps
 
     def make(clock: object = None, represent: object = None) -> Steps:
         return Steps(store, clock or DomainClock(), trail, Outbox(blobs), represent or (lambda step, roots: None))

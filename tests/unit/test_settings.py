@@ -1,0 +1,86 @@
+"""The settings: every fault at once, secrets from files, `prod` strict, and the documentation complete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import VARIABLES, SettingsError, load
+
+
+def faults(**environment: str) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        load(environment)
+    return refused.value.faults
+
+
+def test_defaults_of_the_contract(tmp_path: Path) -> None:
+    settings = load({"RCP_DATA_DIR": str(tmp_path)})
+    assert str(settings.http_bind) == "127.0.0.1:8080"
+    assert str(settings.dicom.bind) == "127.0.0.1:11112"
+    assert settings.dicom.ae_title == "RCPGATEWAY"
+    assert settings.fhir.auth == "required"
+    assert settings.profile == "dev"
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_name() -> None:
+    assert faults(RCP_CLOK="x") == ["RCP_CLOK : variable inconnue (la plus proche : RCP_CLOCK)"]
+
+
+def test_every_fault_is_told_at_once() -> None:
+    told = faults(RCP_HTTP_BIND="nowhere", RCP_CLOCK="2026-01-01T08:00", RCP_FHIR_AUTH="perhaps")
+    assert [fault.split(" ")[0] for fault in told] == ["RCP_HTTP_BIND", "RCP_CLOCK", "RCP_FHIR_AUTH"]
+
+
+def test_a_secret_may_stand_in_a_file_and_never_in_a_repr(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cret-of-the-test\n")
+    settings = load({"RCP_SECRET_KEY_FILE": str(file)})
+    assert settings.secret_key == "s3cret-of-the-test"
+    assert "s3cret" not in repr(settings)
+
+
+def test_a_mail_password_is_decoded_and_hidden() -> None:
+    settings = load(
+        {"RCP_MSSANTE_SMTP_URL": "smtp+starttls://rcp:p%40ss@mail.example:587", "RCP_MSSANTE_ADDRESS": "rcp@x.example"}
+    )
+    assert settings.mail.smtp is not None
+    assert settings.mail.smtp.password == "p@ss"
+    assert settings.mail.smtp.security == "starttls"
+    assert "p@ss" not in repr(settings)
+
+
+@pytest.mark.req("S0-005")
+def test_prod_refuses_what_only_a_trial_may_do() -> None:
+    told = faults(
+        RCP_PROFILE="prod",
+        RCP_PUBLIC_URL="http://rcp.example",
+        RCP_FHIR_AUTH="off",
+        RCP_CLOCK="2026-01-01T08:00:00+01:00",
+        RCP_SECRET_KEY="short",
+        RCP_PSC_DISCOVERY_URL="http://psc.example/x",
+        RCP_PSC_CLIENT_ID="rcp",
+    )
+    assert {fault.split(" ")[0] for fault in told} == {
+        "RCP_PUBLIC_URL",
+        "RCP_FHIR_AUTH",
+        "RCP_CLOCK",
+        "RCP_SECRET_KEY",
+        "RCP_PSC_DISCOVERY_URL",
+    }
+
+
+def test_mail_without_tls_never_leaves_this_machine() -> None:
+    told = faults(RCP_MSSANTE_SMTP_URL="smtp://mail.example:25", RCP_MSSANTE_ADDRESS="rcp@x.example")
+    assert told == ["RCP_MSSANTE_… : messagerie sans TLS refusée hors de cette machine (mail.example)"]
+
+
+def test_the_clock_is_an_instant() -> None:
+    assert load({"RCP_CLOCK": "2026-03-17T08:00:00+01:00"}).clock == datetime(2026, 3, 17, 7, tzinfo=UTC)
+
+
+def test_every_variable_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert [name for name in VARIABLES if f"`{name}`" not in page] == []
