@@ -11,6 +11,7 @@ footer in the PDF 1.4 that PDF/A-1 is.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ import typst
 
 from gateway.documents import wording
 from gateway.documents.frcp_header import CODE, patient_ids, title
-from gateway.documents.wording import Part, clean
+from gateway.documents.wording import Part, Row, clean
 from gateway.errors import Fault
 from gateway.rcp import templates
 from gateway.rcp.report_content import PatientContent, Person, ReportContent
@@ -34,7 +35,6 @@ _TEMPLATE = Path(__file__).with_name("report.typ")
 _LOCK = threading.Lock()
 _GENDERS = {"F": "female", "M": "male"}
 _SEXES = {"F": "sexe féminin", "M": "sexe masculin", "UN": "sexe non précisé"}
-_QUOTED = "contribution-"
 
 
 def render(content: ReportContent) -> bytes:
@@ -93,7 +93,7 @@ def _page(content: ReportContent) -> dict[str, object]:
         "banner": wording.banner(content),
         "patient": _patient(content.patient),
         "people": _people(content),
-        "parts": [_part(part) for part in wording.report_parts(content).values() if part.read],
+        "parts": _parts(wording.report_parts(content)),
         "footer": (
             f"{status} {wording.instant_words(content.written_at, zone)} par {wording.person_words(content.validator)}"
             f" – version {content.version}"
@@ -140,18 +140,34 @@ def _named(person: Person) -> str:
     return f"{wording.person_words(person)}, {speciality}" if speciality else wording.person_words(person)
 
 
-def _part(part: Part) -> dict[str, object]:
-    proposal = part.key == "proposition"
-    rows = [
-        {
-            "label": row.label,
-            "text": row.text,
-            "quoted": row.anchor.startswith(_QUOTED) and not row.anchor.startswith(f"{_QUOTED}presence"),
-            "strong": row.anchor.startswith("proposition-1"),
-        }
-        for row in part.read
-    ]
-    return {"title": part.title, "shape": "proposal" if proposal else "rows", "rows": rows}
+_GROUPS = (
+    # What a page says together, in the order of the discussion; the CDA keeps the finer sections of its model.
+    ("Dossier présenté", ("raison", "decouverte")),
+    ("Tumeur", ("tumeur",)),
+    ("Situation clinique", ("antecedents", "comorbidites", "etat", "examens", "phase")),
+    ("Synthèse du cas et question posée", ("histoire",)),
+    ("Proposition de la RCP", ("proposition",)),
+    ("Cadre, quorum et présents", ("cadre", "dossier")),
+    ("Remarques et statut du document", ("remarque", "statut")),
+)
+
+
+def _parts(parts: Mapping[str, Part]) -> list[dict[str, object]]:
+    made: list[dict[str, object]] = []
+    for group, keys in _GROUPS:
+        rows = [_line(row) for key in keys for row in parts[key].read]
+        if rows:
+            made.append({"title": group, "shape": "proposal" if "proposition" in keys else "rows", "rows": rows})
+    return made
+
+
+def _line(row: Row) -> dict[str, object]:
+    return {
+        "label": row.label,
+        "text": row.text,
+        "quoted": row.anchor.startswith("contribution-"),
+        "strong": row.anchor.startswith("proposition-1"),
+    }
 
 
 def _printable(data: str) -> str:

@@ -168,7 +168,8 @@ def contribution_heading(contribution: Contribution, content: ReportContent) -> 
     author = contribution.author
     who = ", ".join(p for p in (person_words(author), speciality_words(author)) if p)
     when = instant_words(contribution.at, content.tzinfo())
-    return f"Contribution du médecin traitant\u00a0: {who}, {when}, {_CHANNELS[contribution.channel]}"
+    said = f"Contribution du médecin traitant\u00a0: {who}, {when}, {_CHANNELS[contribution.channel]}"
+    return f"{said}, avec le souhait d’assister à la discussion" if contribution.wishes_to_attend else said
 
 
 def banner(content: ReportContent) -> str | None:
@@ -329,14 +330,6 @@ def _history(content: ReportContent) -> tuple[Row, ...]:
     ]
     for i, contribution in enumerate(content.contributions, 1):
         rows.append(_row(f"contribution-{i}", contribution_heading(contribution, content), contribution.text))
-        if contribution.wishes_to_attend:
-            rows.append(
-                _row(
-                    f"contribution-presence-{i}",
-                    "Participation du médecin traitant",
-                    "Le médecin traitant a souhaité assister à la discussion.",
-                )
-            )
     return tuple(rows)
 
 
