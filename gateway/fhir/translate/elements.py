@@ -8,26 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from gateway import terminology
 from gateway.fhir.search_columns import date_interval
 from gateway.identifiers import SYSTEMS, IdNatPs, system_named
 from gateway.rcp.facts import CodedFact, IdentifierFact, ProfessionalFact
 
 __all__ = [
+    "CANONICAL",
     "CISIS",
     "CORE",
     "ICD_10",
     "ICD_O_3",
+    "NAMESPACE",
+    "RCP_CARE",
     "Resolve",
     "coded",
     "codings",
+    "concept",
     "extension",
+    "identifier",
     "identifier_of",
     "identifiers",
     "moment",
     "nowhere",
     "professional",
+    "refer",
     "text_of",
+    "wall",
+    "without_empty",
 ]
 
 Tree = Mapping[str, Any]
@@ -35,6 +45,9 @@ Tree = Mapping[str, Any]
 Resolve = Callable[[str], Tree | None]
 
 CORE = "https://hl7.fr/ig/fhir/core"
+#: Root of our own code systems and identifier namespaces: names, not addresses; never the base URL of a deployment.
+CANONICAL = "https://rcp.example.org/fhir"
+NAMESPACE = "https://rcp.example.org/ns"
 CISIS = "https://smt.esante.gouv.fr/fhir/CodeSystem/terminologie-cisis"
 ICD_O_3 = frozenset({"http://terminology.hl7.org/CodeSystem/icd-o-3", "urn:oid:2.16.840.1.113883.6.43.1"})
 ICD_10 = frozenset(
@@ -138,3 +151,53 @@ def moment(text: Any) -> datetime | date | None:
     if "T" in text:
         return date_interval(text)[0]
     return date.fromisoformat(text) if len(text) == len("2026-03-19") else None
+
+
+# Outward: what we write ourselves.
+
+
+def without_empty(**elements: Any) -> dict[str, Any]:
+    """Make an object of what is there; FHIR has no empty value [FHIR R4 json]. A trailing underscore is dropped."""
+    return {
+        name.rstrip("_"): value
+        for name, value in elements.items()
+        if value is not None and value not in ("", [], {}, ())
+    }
+
+
+def concept(system: str, code: str, display: str | None = None) -> dict[str, Any]:
+    """Write a CodeableConcept of one coding."""
+    return {"coding": [without_empty(system=system, code=code, display=display)]}
+
+
+def identifier(name: str, value: str | None, *, system: str | None = None) -> dict[str, Any] | None:
+    """Write an identifier of a kind that `gateway.identifiers.SYSTEMS` names; `None` without a value."""
+    if not value:
+        return None
+    kind = SYSTEMS[name]
+    return without_empty(
+        use=kind.use,
+        type=concept(kind.type_system, kind.type_code),
+        system=system or kind.system,
+        value=value,
+    )
+
+
+def refer(kind: str, key: object, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write a reference by id, type and, when there is one, business identifier; never with a copied name."""
+    named = without_empty(system=said.get("system"), value=said.get("value")) if said else None
+    return without_empty(reference=f"{kind}/{key}", type=kind, identifier=named)
+
+
+def wall(moment_: datetime, zone: str) -> str:
+    """Write an instant in the wall time of a zone, with its offset."""
+    return moment_.astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
+
+
+def _care() -> dict[str, Any]:
+    care = terminology.concept("TRE_R213", "39")
+    return concept(str(care.system), care.code, care.label)
+
+
+#: TRE_R213#39, « Réunion de Concertation Pluridisciplinaire (RCP) ».
+RCP_CARE = _care()

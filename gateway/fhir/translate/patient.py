@@ -1,4 +1,4 @@
-"""Patient (FR Core) to `PatientFacts`.
+"""Patient (FR Core) to `PatientFacts`, and a record that another wire made to a Patient.
 
 [FR Core patient and patient-INS, 2.0 to 2.3; spec fhir-fr 1.1]
 
@@ -18,15 +18,18 @@ from gateway.fhir.translate.elements import (
     Resolve,
     codings,
     extension,
+    identifier,
     identifiers,
     moment,
     nowhere,
     professional,
+    without_empty,
 )
 from gateway.identifiers import InsAuthority
+from gateway.model.person import PatientRecord
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, NameFact, PatientFacts, Sex
 
-__all__ = ["INS_SYSTEMS", "patient_facts"]
+__all__ = ["INS_SYSTEMS", "patient_facts", "patient_tree"]
 
 Tree = Mapping[str, Any]
 
@@ -63,7 +66,7 @@ def patient_facts(tree: Tree, resolve: Resolve = nowhere) -> PatientFacts:
     ins = _ins(tree, said, status)
     birth = _name(tree, "official") or _name(tree, None)
     place = _birth_place(tree)
-    official = next((name for name in tree.get("name", ()) if name.get("use") == "official"), {})
+    official: Tree = next((name for name in tree.get("name", ()) if name.get("use") == "official"), {})
     return PatientFacts(
         identifiers=tuple(fact for fact in said if fact.system not in INS_SYSTEMS),
         ins=ins,
@@ -165,3 +168,72 @@ def _birth_place(tree: Tree) -> tuple[str | None, str | None]:
         )
         return code, address.get("city")
     return None, None
+
+
+_GENDER = {"M": "male", "F": "female", "U": "unknown"}
+#: Status → code of fr-core-cs-v2-0445, the list of FR Core 2.1.0, which has no other two.
+_CODES_OUT = {"qualifiee": "VALI"}
+
+
+def patient_tree(record: PatientRecord) -> dict[str, Any]:
+    """Write what a source said by a wire that is not FHIR; the INS only when its identity is qualified."""
+    authority = InsAuthority.of(record.ins_system) if record.ins_system else None
+    reliability = {
+        "url": _core("fr-core-identity-reliability"),
+        "extension": [
+            {
+                "url": "identityStatus",
+                "valueCoding": {
+                    "system": f"{CORE}/CodeSystem/fr-core-cs-v2-0445",
+                    "code": _CODES_OUT.get(record.identity_status or "", "PROV"),
+                },
+            }
+        ],
+    }
+    place = {
+        "url": "http://hl7.org/fhir/StructureDefinition/patient-birthPlace",
+        "valueAddress": {
+            "extension": [
+                {
+                    "url": _core("fr-core-address-insee-code"),
+                    "valueCoding": {
+                        "system": "https://mos.esante.gouv.fr/NOS/TRE_R13-Commune/FHIR/TRE-R13-Commune",
+                        "code": record.birth_place,
+                    },
+                }
+            ]
+        },
+    }
+    given_list = {
+        "url": _core("fr-core-patient-birth-list-given-name"),
+        "valueString": " ".join(record.given_names),
+    }
+    official = without_empty(
+        extension=[given_list] if record.given_names else None,
+        use="official",
+        family=record.birth_family,
+        given=[record.given] if record.given else None,
+    )
+    usual = without_empty(family=record.used_family, given=[record.used_given] if record.used_given else None)
+    treating = identifier("IDNPS", record.treating_idnps)
+    return without_empty(
+        resourceType="Patient",
+        extension=[reliability, *([place] if record.birth_place else [])],
+        identifier=[
+            said
+            for said in (
+                identifier(authority.identifier_type, record.ins_value)
+                if authority is not None and record.ins_qualified
+                else None,
+                identifier("IPP", record.value, system=record.system),
+            )
+            if said
+        ],
+        active=record.active,
+        name=[official, *([{"use": "usual", **usual}] if usual else [])],
+        gender=_GENDER[record.sex],
+        birthDate=record.birth_date,
+        generalPractitioner=[without_empty(type="Practitioner", identifier=treating, display=record.treating_display)]
+        if treating or record.treating_display
+        else None,
+    )

@@ -1,0 +1,94 @@
+"""ImagingStudy and its Endpoint, from canonical rows to FHIR [FHIR R4 imagingstudy#mappings; spec fhir-fr 6.1].
+
+A study in quarantine, or whose patient is not known here, has no representation at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.fhir.translate.dossier import patient_reference
+from gateway.fhir.translate.elements import CANONICAL, identifier, refer, wall, without_empty
+from gateway.model.imaging import Series, Study
+from gateway.model.person import PatientRecord
+
+__all__ = ["BASE_URL", "ENDPOINT_ID", "endpoint", "imaging_study"]
+
+Tree = dict[str, Any]
+
+_DCM = "http://dicom.nema.org/resources/ontology/DCM"
+#: Not images: they never stand in the headline of a study.
+_NOT_IMAGES = frozenset({"KO", "PR", "SR", "SEG", "RTSTRUCT"})
+#: Logical id of the one Endpoint that serves all studies here.
+ENDPOINT_ID = "dicomweb"
+#: Stands in stored bytes for the base URL of the deployment, put in at the answer; no FHIR text may hold U+001F.
+BASE_URL = "\x1fbase"
+
+
+def endpoint() -> Tree:
+    """Endpoint: this gateway's DICOMweb."""
+    return {
+        "resourceType": "Endpoint",
+        "identifier": [{"system": f"{CANONICAL}/ns/endpoint", "value": ENDPOINT_ID}],
+        "status": "active",
+        "connectionType": {
+            "system": "http://terminology.hl7.org/CodeSystem/endpoint-connection-type",
+            "code": "dicom-wado-rs",
+            "display": "DICOM WADO-RS",
+        },
+        "name": "Images de la passerelle (DICOMweb)",
+        "payloadType": [
+            {"coding": [{"system": f"{CANONICAL}/CodeSystem/rcp-flux", "code": "dicom"}], "text": "Objets DICOM"}
+        ],
+        "payloadMimeType": ["application/dicom", "application/dicom+json", "image/jpeg"],
+        "address": f"{BASE_URL}/dicom-web",
+    }
+
+
+def imaging_study(study: Study, record: PatientRecord, series: Sequence[Series]) -> Tree | None:
+    """ImagingStudy of an attached study; `None` while nobody knows whose it is."""
+    if study.state != "rattache":
+        return None
+    modalities = [code for code in study.modalities if code not in _NOT_IMAGES] or study.modalities
+    return without_empty(
+        resourceType="ImagingStudy",
+        identifier=[
+            said
+            for said in (
+                {
+                    "use": "official",
+                    "system": "urn:dicom:uid",
+                    "value": f"urn:oid:{study.study_instance_uid}",
+                },
+                identifier("ACSN", study.accession_number, system=study.accession_system)
+                if study.accession_number and study.accession_system
+                else None,
+            )
+            if said
+        ],
+        status="available",
+        modality=[{"system": _DCM, "code": code} for code in modalities],
+        subject=patient_reference(record),
+        started=wall(study.started_at, "Europe/Paris") if study.started_at else None,
+        endpoint=[refer("Endpoint", ENDPOINT_ID)],
+        numberOfSeries=len(series),
+        numberOfInstances=study.instances_count,
+        description=study.study_description,
+        series=[
+            _series(one) for one in sorted(series, key=lambda one: (one.series_number or 0, one.series_instance_uid))
+        ],
+    )
+
+
+def _series(one: Series) -> Tree:
+    # A negative number is legal in DICOM (IS) and impossible in FHIR (unsignedInt) [spec fhir-fr 6.1].
+    number = one.series_number if one.series_number is not None and one.series_number >= 0 else None
+    return without_empty(
+        uid=one.series_instance_uid,
+        number=number,
+        modality={"system": _DCM, "code": one.modality or "OT"},
+        description=one.series_description,
+        numberOfInstances=one.instances_count,
+        started=wall(one.started_at, "Europe/Paris") if one.started_at else None,
+    )
