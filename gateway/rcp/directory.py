@@ -1,0 +1,247 @@
+"""Organisations, professionals, their situations of practice and their MSSanté mailboxes, kept by national number.
+
+Promises: RPPS and FINESS are the keys, never another server's technical ids nor a name (S2-040); each fact names its
+source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept; the
+order in which a physician's mailboxes are tried is one rule, here.
+Not promised: that an entry becomes a FHIR resource (it does when a dossier, an RCP or a session refers to it).
+
+[spec annuaire §2, §5, §7]
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from msgspec import Struct
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.errors import InvalidContent, NotFound
+from gateway.identifiers import Finess, IdNatPs, MssanteAddress, Rpps
+from gateway.model.directory import Mailbox, Organisation, PracticeRole, Practitioner
+from gateway.model.store import utcnow
+from gateway.rcp.step import Step
+from gateway.terminology import code_list
+
+__all__ = [
+    "MailboxFacts",
+    "OrganisationFacts",
+    "PracticeFacts",
+    "ProfessionalFacts",
+    "addresses",
+    "organisation_of",
+    "practitioner_of",
+    "put_organisation",
+    "put_professional",
+]
+
+
+class OrganisationFacts(Struct, frozen=True, kw_only=True):
+    """One structure."""
+
+    finess: str
+    name: str
+    kind: str = "etablissement"
+    city: str | None = None
+    postal_code: str | None = None
+    address_line: str | None = None
+    phone: str | None = None
+    mailboxes: tuple[MailboxFacts, ...] = ()
+
+
+class MailboxFacts(Struct, frozen=True, kw_only=True):
+    """One MSSanté mailbox: ``PER``, ``ORG``, ``APP`` or ``CAB`` (TRE_R257)."""
+
+    address: str
+    kind: str = "PER"
+    preferred: bool = False
+    confidential: bool = False
+
+
+class PracticeFacts(Struct, frozen=True, kw_only=True):
+    """One situation of practice: where, as what."""
+
+    finess: str | None = None
+    speciality: str | None = None
+    profession: str | None = None
+
+
+class ProfessionalFacts(Struct, frozen=True, kw_only=True):
+    """One professional; ``rpps`` is strict: whoever writes the directory knows it."""
+
+    rpps: str
+    family: str
+    given: str
+    title: str | None = None
+    profession: str = "10"
+    speciality: str | None = None
+    practices: tuple[PracticeFacts, ...] = ()
+    mailboxes: tuple[MailboxFacts, ...] = ()
+
+
+def put_organisation(step: Step, facts: OrganisationFacts, *, source: str, as_of: date) -> Organisation:
+    """Keep what a source says of a structure.
+
+    Raises
+    ------
+    InvalidContent
+        ``finess-forme``, ``finess-cle``, ``mssante-forme``, ``code-inconnu``.
+    """
+    finess = Finess.parse(facts.finess, expression="finess")
+    found = step.session.scalar(select(Organisation).where(Organisation.finess == finess.value))
+    if found is None:
+        found = Organisation(finess=finess.value, idnst=finess.idnst, name=facts.name, source=source, as_of=as_of)
+        step.session.add(found)
+    if found.as_of <= as_of:
+        found.name, found.kind = facts.name, facts.kind
+        found.city, found.postal_code, found.address_line = facts.city, facts.postal_code, facts.address_line
+        found.phone, found.source, found.as_of = facts.phone, source, as_of
+    step.session.flush()
+    for box in facts.mailboxes:
+        _put_mailbox(step.session, box, source=source, as_of=as_of, organisation_id=found.id)
+    return found
+
+
+def put_professional(step: Step, facts: ProfessionalFacts, *, source: str, as_of: date) -> Practitioner:
+    """Keep what a source says of a professional, of his situations and of his mailboxes.
+
+    Raises
+    ------
+    InvalidContent
+        ``rpps-forme``, ``rpps-cle``, ``mssante-forme``, ``code-inconnu`` (profession, speciality, kind of mailbox).
+    NotFound
+        ``structure-inconnue``: a situation in a structure that is not kept yet.
+    """
+    rpps = Rpps.parse(facts.rpps, expression="rpps")
+    code_list("TRE_G15").require(facts.profession, expression="profession")
+    if facts.speciality is not None:
+        _require_speciality(facts.speciality)
+    found = step.session.scalar(select(Practitioner).where(Practitioner.idnps == rpps.idnps))
+    if found is None:
+        found = Practitioner(
+            rpps=rpps.value, idnps=rpps.idnps, family=facts.family, given=facts.given, source=source, as_of=as_of
+        )
+        step.session.add(found)
+    if found.as_of <= as_of:
+        found.rpps, found.family, found.given, found.title = rpps.value, facts.family, facts.given, facts.title
+        found.profession, found.speciality = facts.profession, facts.speciality
+        found.source, found.as_of, found.updated_at = source, as_of, utcnow()
+    step.session.flush()
+    for practice in facts.practices:
+        _put_practice(step.session, found.id, facts, practice, source=source, as_of=as_of)
+    for box in facts.mailboxes:
+        _put_mailbox(step.session, box, source=source, as_of=as_of, practitioner_id=found.id)
+    step.session.flush()
+    step.session.refresh(found)
+    return found
+
+
+def practitioner_of(session: Session, number: str) -> Practitioner | None:
+    """Find a professional by RPPS or national identifier; a name never finds anybody."""
+    return session.scalar(select(Practitioner).where(Practitioner.idnps == IdNatPs.from_wire(number).value))
+
+
+def organisation_of(session: Session, finess: str) -> Organisation | None:
+    """Find a structure by its FINESS."""
+    return session.scalar(select(Organisation).where(Organisation.finess == Finess.from_wire(finess).value))
+
+
+def addresses(
+    session: Session, practitioner: Practitioner, *, personal: bool = True, secretariat: bool = False
+) -> Sequence[Mailbox]:
+    """Return the mailboxes through which a physician may be told, in the order to try them.
+
+    Personal boxes first, the preferred one before the others; then, if his secretariat was ticked, those of the
+    structures where he works. Applicative boxes are for software and never tried; one that bounced for good is left
+    out.
+    """
+    kept: list[Mailbox] = []
+    if personal:
+        own = (box for box in practitioner.mailboxes if box.kind in {"PER", "CAB"})
+        kept += sorted(own, key=lambda box: (not box.preferred, box.address))
+    if secretariat:
+        places = [role.organisation_id for role in practitioner.roles if role.organisation_id is not None]
+        kept += session.scalars(
+            select(Mailbox)
+            .where(Mailbox.organisation_id.in_(places), Mailbox.kind == "ORG")
+            .order_by(Mailbox.preferred.desc(), Mailbox.address)
+        )
+    return [box for box in kept if box.unusable_since is None]
+
+
+def _put_practice(
+    session: Session,
+    practitioner_id: uuid.UUID,
+    facts: ProfessionalFacts,
+    practice: PracticeFacts,
+    *,
+    source: str,
+    as_of: date,
+) -> None:
+    place = organisation_of(session, practice.finess) if practice.finess else None
+    if practice.finess and place is None:
+        raise NotFound("structure-inconnue", "La structure d’exercice n’est pas dans l’annuaire.", expression="finess")
+    speciality = practice.speciality or facts.speciality
+    if speciality is not None:
+        _require_speciality(speciality)
+    place_id = place.id if place else None
+    found = session.scalar(
+        select(PracticeRole).where(
+            PracticeRole.practitioner_id == practitioner_id,
+            PracticeRole.organisation_id.is_not_distinct_from(place_id),
+            PracticeRole.speciality.is_not_distinct_from(speciality),
+        )
+    )
+    if found is None:
+        found = PracticeRole(
+            practitioner_id=practitioner_id,
+            organisation_id=place_id,
+            speciality=speciality,
+            source=source,
+            as_of=as_of,
+        )
+        session.add(found)
+    if found.as_of <= as_of:
+        found.profession = practice.profession or facts.profession
+        found.source, found.as_of = source, as_of
+
+
+def _put_mailbox(
+    session: Session,
+    facts: MailboxFacts,
+    *,
+    source: str,
+    as_of: date,
+    practitioner_id: uuid.UUID | None = None,
+    organisation_id: uuid.UUID | None = None,
+) -> None:
+    address = MssanteAddress.parse(facts.address, expression="mailbox").value
+    code_list("TRE_R257").require(facts.kind, expression="mailbox")
+    found = session.scalar(
+        select(Mailbox).where(
+            Mailbox.address == address,
+            Mailbox.practitioner_id.is_not_distinct_from(practitioner_id),
+            Mailbox.organisation_id.is_not_distinct_from(organisation_id),
+        )
+    )
+    if found is None:
+        found = Mailbox(
+            address=address,
+            practitioner_id=practitioner_id,
+            organisation_id=organisation_id,
+            source=source,
+            as_of=as_of,
+        )
+        session.add(found)
+    if found.as_of <= as_of:
+        found.kind, found.preferred, found.confidential = facts.kind, facts.preferred, facts.confidential
+        found.source, found.as_of = source, as_of
+
+
+def _require_speciality(code: str) -> None:
+    lists: Iterable[str] = ("TRE_R38", "JDV_J107")
+    if not any(code in code_list(name) for name in lists):
+        text = "Cette spécialité n’est dans aucune liste de savoir-faire connue."
+        raise InvalidContent("code-inconnu", text, expression="speciality", rule=True)
