@@ -21,6 +21,7 @@ from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup, escape
 
 from gateway.portal.views import Chrome, Page
+from gateway.rcp import templates
 
 __all__ = ["STATIC_TYPES", "hour", "long_date", "render", "short_date", "static_file", "static_url", "typographic"]
 
@@ -30,21 +31,6 @@ STATIC_TYPES: Final = {
     "sample.svg": "image/svg+xml",
 }
 
-_DAYS: Final = ("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche")
-_MONTHS: Final = (
-    "janvier",
-    "février",
-    "mars",
-    "avril",
-    "mai",
-    "juin",
-    "juillet",
-    "août",
-    "septembre",
-    "octobre",
-    "novembre",
-    "décembre",
-)
 _NBSP: Final = "\N{NO-BREAK SPACE}"
 _NNBSP: Final = "\N{NARROW NO-BREAK SPACE}"
 # Imprimerie nationale: a full no-break space inside guillemets and before a colon, a narrow one before ; ! ?
@@ -66,18 +52,17 @@ def typographic(text: str) -> str:
 
 def short_date(value: date | datetime | None) -> str:
     """Return « 11/05/2023 », or a dash when there is none (S3-017)."""
-    return "–" if value is None else f"{value:%d/%m/%Y}"
+    return "–" if value is None else templates.short_date(value)
 
 
 def long_date(value: date | datetime) -> str:
-    """Return « jeudi 11 mai 2023 »."""
-    day = "1er" if value.day == 1 else str(value.day)
-    return f"{_DAYS[value.weekday()]} {day}{_NBSP}{_MONTHS[value.month - 1]} {value.year}"
+    """Return « jeudi 11 mai 2023 », the day never parted from its month."""
+    return re.sub(r"(\d(?:er)?) ", rf"\1{_NBSP}", templates.long_day(value), count=1)
 
 
 def hour(value: datetime) -> str:
     """Return « 18h30 », as the trade prints it."""
-    return f"{value:%H}h{value:%M}"
+    return templates.hour(value)
 
 
 def _moment(value: datetime | None) -> Markup:

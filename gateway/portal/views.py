@@ -8,7 +8,7 @@ Does not promise that the reader may see it: `gateway.rcp.access` decides before
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import ClassVar, Literal
 
 __all__ = [
@@ -144,7 +144,7 @@ class Patient:
     family: str
     given: str
     sex: str
-    birth_date: date | None
+    birth_date: str
     ins_badge: Badge
     birth_family: str = ""
     sex_label: str = ""
@@ -352,6 +352,7 @@ class Patients(Page):
     tiles: tuple[Tile, ...] = ()
     news: tuple[News, ...] = ()
     news_total: int = 0
+    shown: int = 0
     filters: tuple[Choice, ...] = ()
     page: int = 1
     page_size: int = 10
@@ -597,7 +598,7 @@ class SessionDossier:
     rank: int
     identity: str
     reference: str
-    birth_date: date | None
+    birth_date: str
     requester: str
     url: str
     state: Badge

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from gateway.portal import views as v
+from gateway.portal.sign_in_pages import SituationChoice
 
 PARIS = ZoneInfo("Europe/Paris")
 START = datetime(2023, 5, 11, 18, 30, tzinfo=PARIS)
@@ -18,7 +19,7 @@ PATIENT = v.Patient(
     birth_family="DUPRÉ-FICTIF",
     sex="F",
     sex_label="Féminin",
-    birth_date=date(1965, 3, 1),
+    birth_date="01/03/1965",
     age_label="58 ans",
     birth_place="Bordeaux (33063)",
     ins="2 65 03 33 063 001 97",
@@ -30,7 +31,7 @@ HOSTILE = v.Patient(
     given='"><img src=x onerror=alert(2)>',
     sex="M",
     sex_label="Masculin",
-    birth_date=date(1950, 1, 31),
+    birth_date="31/01/1950",
     ins_badge=v.Badge("INS récupérée, non qualifiée", "warning"),
 )
 SLOT = v.Slot(
@@ -178,7 +179,7 @@ SESSION = v.Session(
             1,
             "Mme PATIENT-ESSAI Jeanne",
             "RCP-7K3Q-29",
-            date(1965, 3, 1),
+            "01/03/1965",
             "Dr DEMANDEUR",
             "/dossiers/7K3Q",
             v.Badge("Pré-fiche complète", "info"),
@@ -196,7 +197,7 @@ SESSION = v.Session(
             2,
             "M. ESSAI-DEUX Karim",
             "RCP-9F2M-11",
-            date(1948, 11, 23),
+            "23/11/1948",
             "Dr DEMANDEUR",
             "/dossiers/9F2M",
             v.Badge("Inscrit", "neutral"),
@@ -291,6 +292,7 @@ PAGES: dict[str, v.Page] = {
         filters=(v.Choice("attente", "Demande en attente (1)"), v.Choice("repondue", "Demande répondue (1)")),
         page=2,
     ),
+    "situation": SituationChoice((("a1", "Médecin – Oncologie – CHU fictif"), ("b2", "Médecin – Cabinet"))),
     "patients-vide": v.Patients(),
     "dossier": DOSSIER,
     "pas-mon-patient": v.NotMyPatient(

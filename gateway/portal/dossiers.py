@@ -1,0 +1,448 @@
+"""The physician's pages read from the model: « Vos patients » and the fiche.
+
+Promises: every query carries `gateway.rcp.access`'s predicate; what the caller may not see is the same 404 as what does
+not exist; each answer comes with the audit lines that name its persons, for `Steps.read` to make durable first.
+Images are addresses of the DICOMweb wire, which asks for rights again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from gateway.model.audit import AuditFacts
+from gateway.model.dossier import Contribution as ContributionRow
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.imaging import Series, StudyDossier
+from gateway.model.imaging import Study as StudyRow
+from gateway.model.message import NotificationEntry
+from gateway.model.report import Report
+from gateway.portal import views as v
+from gateway.portal import words
+from gateway.portal.register import register_labels
+from gateway.rcp import access, dossier_states
+from gateway.rcp.access import Caller
+from gateway.rcp.facts import AnswerFacts, CodedFact
+from gateway.rcp.inscription import form_of, tumour_of
+
+__all__ = ["FICHE_TEXT_LIMIT", "PatientsQuery", "fiche", "patients", "report_versions", "visible_dossier"]
+
+FICHE_TEXT_LIMIT = 10_000
+"""Characters of a contribution."""
+_READ_AT_ONCE = 500
+_TILES = 60
+_IMAGES_PER_SERIES = 3
+_FILTERS = (("attente", "Demande en attente"), ("repondue", "Demande répondue"))
+_SIZES = (10, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class PatientsQuery:
+    """What « Vos patients » was asked for; anything unknown falls back to the default (S2-030)."""
+
+    states: tuple[str, ...] = ()
+    page: int = 1
+    size: int = 10
+
+    @classmethod
+    def read(cls, states: Iterable[str], page: str | None, size: str | None) -> PatientsQuery:
+        """Read the query string."""
+        known = tuple(code for code, _ in _FILTERS if code in set(states))
+        wanted = int(size) if size and size.isdecimal() and len(size) < 4 else _SIZES[0]
+        number = int(page) if page and page.isdecimal() and len(page) < 6 else 1
+        return cls(known, max(1, number), wanted if wanted in _SIZES else _SIZES[0])
+
+
+def patients(
+    session: Session, caller: Caller, now: datetime, query: PatientsQuery
+) -> tuple[v.Patients, list[AuditFacts]]:
+    """Return the landing page and the line that names whom it shows."""
+    visible = access.dossiers(caller)
+    total = session.scalar(select(func.count()).select_from(Dossier).where(visible)) or 0
+    rows = list(
+        session.scalars(
+            select(Dossier)
+            .join(Dossier.session)
+            .where(visible)
+            .order_by(Dossier.registered_at.desc(), Dossier.id)
+            .limit(_READ_AT_ONCE)
+        ).unique()
+    )
+    answered = sum(row.state in words.ANSWERED for row in rows)
+    counts = {"attente": len(rows) - answered, "repondue": answered}
+    kept = [row for row in rows if not query.states or _answer_state(row) in query.states]
+    news = sorted(_news(session, kept, now), key=lambda line: line.at, reverse=True)
+    start = (query.page - 1) * query.size
+    page = v.Patients(
+        total=total,
+        tiles=tuple(_tile(row, now) for row in kept[:_TILES]),
+        shown=len(kept),
+        news=tuple(news[start : start + query.size]),
+        news_total=len(news),
+        filters=tuple(
+            v.Choice(code, f"{label} ({counts[code]})", selected=code in query.states) for code, label in _FILTERS
+        )
+        if rows
+        else (),
+        page=query.page,
+        page_size=query.size,
+        query="".join(f"&etat={state}" for state in query.states),
+    )
+    persons = tuple(dict.fromkeys(row.record_id for row in kept))
+    lines = [access.facts(caller, "consultation", persons=persons, object_type="Patients")] if persons else []
+    return page, lines
+
+
+def _answer_state(row: Dossier) -> str:
+    return "repondue" if row.state in words.ANSWERED else "attente"
+
+
+def _tile(row: Dossier, now: datetime) -> v.Tile:
+    return v.Tile(
+        patient=words.patient_view(row.record, now.date()),
+        rcp=row.session.rcp.title,
+        start=words.local(row.session.starts_at, row.session.zone),
+        state=v.Badge("Demande répondue", "success")
+        if row.state in words.ANSWERED
+        else words.dossier_badge(row.state)
+        if row.state in dossier_states.FINAL
+        else v.Badge("Demande en attente", "warning"),
+        url=f"/dossiers/{row.id}",
+        tumour=words.tumour_line(row),
+    )
+
+
+def _news(session: Session, rows: list[Dossier], now: datetime) -> Iterable[v.News]:
+    reports = session.execute(
+        select(Report.dossier_id, Report.validated_at, Report.version)
+        .where(Report.dossier_id.in_([row.id for row in rows]), Report.state.in_(("valide", "remplace")))
+        .order_by(Report.version)
+    ).all()
+    for row in rows:
+        zone = row.session.zone
+        start = words.local(row.session.starts_at, zone)
+        shared: dict[str, Any] = {
+            "identity": words.identity(row.record),
+            "tumour": words.tumour_line(row),
+            "url": f"/dossiers/{row.id}",
+        }
+        if row.state not in dossier_states.FINAL and row.session.state != "annulee":
+            # « À venir » stays until the session's end (S2-033).
+            when = f"{start:%d/%m/%Y}"
+            said = (
+                f"À venir : présentation en {row.session.rcp.title} le {when}"
+                if now < row.session.ends_at
+                else f"Présenté le {when} en {row.session.rcp.title}"
+            )
+            yield v.News(at=start, information=said, **shared)
+        for one in row.contributions:
+            yield v.News(at=words.local(one.at, zone), information=f"Contribution de {one.author_name}", **shared)
+        for dossier_id, validated_at, version in reports:
+            if dossier_id == row.id and validated_at is not None:
+                said = "Compte rendu disponible" if version == 1 else f"Compte rendu : version {version} disponible"
+                yield v.News(at=words.local(validated_at, zone), information=said, **shared)
+
+
+def visible_dossier(session: Session, caller: Caller, dossier_id: uuid.UUID) -> Dossier:
+    """Return a dossier that exists for this caller.
+
+    Raises
+    ------
+    NotFound
+        It does not exist, or not for him.
+    """
+    found = session.scalars(
+        select(Dossier).where(Dossier.id == dossier_id, access.dossiers(caller)).options(selectinload(Dossier.moves))
+    ).one_or_none()
+    if found is None:
+        raise access.hidden(
+            caller, "Dossier", dossier_id, text="Ce dossier n’existe pas, ou il ne vous est pas accessible."
+        )
+    return found
+
+
+def fiche(
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    dossier_id: uuid.UUID,
+    *,
+    form: v.ContributionForm | None = None,
+    form_key: str = "",
+) -> tuple[v.Dossier, list[AuditFacts]]:
+    """Return the fiche and the line that says who read it.
+
+    Parameters
+    ----------
+    form
+        The contribution's form as it came back, when it was refused.
+    form_key
+        Key of the next save, so that a double submit is one contribution.
+    """
+    row = visible_dossier(session, caller, dossier_id)
+    coordinates = access.coordinates(session, caller, row.session.rcp_id)
+    own = access.treats(caller, row)
+    reports = report_versions(session, row)
+    validated = any(one.pdf_url or one.cda_url for one in reports) or row.state in words.ANSWERED
+    form = form if form is not None else _contribution_form(row, own, form_key) if own and not validated else None
+    latest = session.scalars(
+        select(Report).where(Report.dossier_id == row.id, Report.state == "valide").order_by(Report.version.desc())
+    ).first()
+    webconference = row.session.rcp.webconference
+    page = v.Dossier(
+        reference=row.reference,
+        state=words.dossier_badge(row.state),
+        patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
+        slot=words.slot(
+            row.session,
+            f"/seances/{row.session_id}"
+            if access.roles_in(session, caller, row.session.rcp_id) & access.ORGANISERS
+            else "",
+        ),
+        requester=words.professional(row.requester, _display(row, "demandeur")),
+        participation=words.PARTICIPATIONS.get(row.participation, ""),
+        problem=row.label or "",
+        urgent=row.urgent,
+        question=row.question or "",
+        tumour=_tumour(row),
+        clinical=_clinical(row),
+        studies=_studies(session, caller, row),
+        contributions=tuple(_contribution(one, row) for one in row.contributions),
+        contribution_form=form,
+        contribution_closed=_closed(own, validated=validated),
+        correspondents=tuple(_correspondents(session, row)),
+        history=tuple(_history(row)),
+        interop=tuple(_interop(session, caller, row)),
+        webconference=v.Webconference(webconference["lien"], webconference.get("complement", ""))
+        if webconference.get("lien")
+        else None,
+        reports=reports,
+        proposal=_proposal(latest),
+        preparatory=not validated,
+        report_url=f"/dossiers/{row.id}/compte-rendu" if coordinates or validated else "",
+        report_label="Rédiger le compte rendu" if coordinates and not validated else "Compte rendu",
+        not_my_patient_url=f"/dossiers/{row.id}/pas-mon-patient" if own else "",
+    )
+    line = access.facts(
+        caller,
+        "consultation",
+        persons=(row.record_id,),
+        dossier=row.id,
+        object_type="Dossier",
+        object_id=str(row.id),
+        object_version=str(row.version),
+        happened=now,
+    )
+    return page, [line]
+
+
+def _display(row: Dossier, role: str) -> str | None:
+    return next((one.display for one in row.correspondents if one.role == role and one.display), None)
+
+
+def _contribution_form(row: Dossier, own: Correspondent, key: str) -> v.ContributionForm:
+    person = own.practitioner
+    signature = (
+        ", ".join(part for part in (words.formal_name(person), words.speciality(person.speciality)) if part)
+        if person
+        else ""
+    )
+    mine = [one for one in row.contributions if one.author_id == own.practitioner_id]
+    return v.ContributionForm(
+        action=f"/dossiers/{row.id}/contribution",
+        signature=signature,
+        text=mine[-1].text if mine else "",
+        interested=own.wishes_to_attend,
+        limit=FICHE_TEXT_LIMIT,
+        version=key,
+    )
+
+
+def _closed(own: Correspondent | None, *, validated: bool) -> str:
+    if own is None or not validated:
+        return ""
+    return "Le compte rendu est validé : la fiche ne reçoit plus de contribution. Adressez-vous au demandeur."
+
+
+def _contribution(one: ContributionRow, row: Dossier) -> v.Contribution:
+    treating = any(c.role == "medecin-traitant" and c.practitioner_id == one.author_id for c in row.correspondents)
+    wishes = any(c.practitioner_id == one.author_id and c.wishes_to_attend for c in row.correspondents)
+    prefix = "Contribution du médecin traitant – Commentaire du" if treating else "Commentaire du"
+    name = one.author_name if one.author_name.startswith(("Docteur", "Professeur")) else f"Docteur {one.author_name}"
+    return v.Contribution(
+        heading=f"{prefix} {name}",
+        speciality=words.speciality(one.author_speciality),
+        at=words.local(one.at, row.session.zone),
+        text=one.text,
+        interested=wishes and one is row.contributions[-1],
+        after_session=one.after_session,
+    )
+
+
+def _correspondents(session: Session, row: Dossier) -> Iterable[v.Correspondent]:
+    entries = session.scalars(
+        select(NotificationEntry).where(
+            NotificationEntry.dossier_id == row.id, NotificationEntry.session_id == row.session_id
+        )
+    ).all()
+    order = list(words.ROLES)
+    for one in sorted(row.correspondents, key=lambda each: order.index(each.role)):
+        treating = one.role == "medecin-traitant"
+        labels = register_labels(session, row, one, entries) if treating else ()
+        yield v.Correspondent(
+            kind=words.ROLES[one.role],
+            professional=words.professional(one.practitioner, one.display),
+            personal=one.use_personal,
+            secretariat=one.use_secretariat,
+            information=labels,
+        )
+
+
+def _history(row: Dossier) -> Iterable[v.HistoryLine]:
+    for one in row.moves:
+        label = dossier_states.LABELS.get(one.to_state, one.to_state)
+        yield v.HistoryLine(
+            words.local(one.at, row.session.zone), f"{label} : {one.reason}" if one.reason else label, ""
+        )
+
+
+def _interop(session: Session, caller: Caller, row: Dossier) -> Iterable[v.InteropLine]:
+    zone, source = row.session.zone, row.partner.name if row.partner else ""
+    if row.partner is not None:
+        yield v.InteropLine(source, "Inscription reçue", words.local(row.registered_at, zone))
+    for study in _attached(session, caller, row):
+        said = f"Étude {'/'.join(study.modalities) or 'd’imagerie'} reçue, {study.instances_count} images"
+        yield v.InteropLine("PACS", said, words.local(study.received_at, zone))
+
+
+def _tumour(row: Dossier) -> v.Tumour | None:
+    tumour = tumour_of(row)
+    if tumour is None:
+        return None
+    form = form_of(row)
+    return v.Tumour(
+        label=(tumour.topography.text if tumour.topography else None) or tumour.label or "",
+        code=(tumour.topography.code if tumour.topography else None) or "",
+        morphology=_coded(tumour.morphology),
+        laterality=_coded(tumour.laterality),
+        tnm=(form.text("tumeur.tnm") if form else None) or "",
+        stage=tumour.stage or "",
+    )
+
+
+def _coded(value: CodedFact | None) -> str:
+    if value is None:
+        return ""
+    return f"{value.text} ({value.code})" if value.text and value.code else value.text or value.code or ""
+
+
+#: Questions shown by their own line of the fiche, not again among the answers.
+_SHOWN_APART = frozenset({"motif.question", "motif.type", "tumeur.tnm", "tumeur.code", "etat.oms"})
+
+
+def _clinical(row: Dossier) -> v.Clinical:
+    form = form_of(row)
+    if form is None:
+        return v.Clinical(reason=row.reason_text or "")
+    answers = tuple(
+        v.Answer(words.LINKS.get(one.link_id, one.link_id), _answer(one))
+        for one in form.answers
+        if one.link_id not in _SHOWN_APART and one.values
+    )
+    return v.Clinical(
+        case_type=form.text("motif.type") or "",
+        reason=row.reason_text or "",
+        performance_status=form.text("etat.oms") or "",
+        sections=(v.FormSection("Formulaire de la réunion", answers),) if answers else (),
+    )
+
+
+def _answer(answer: AnswerFacts) -> str:
+    said = []
+    for value in answer.values:
+        if isinstance(value, bool):
+            said.append("Oui" if value else "Non")
+        elif isinstance(value, CodedFact):
+            said.append(_coded(value))
+        else:
+            said.append(str(value))
+    return "\n".join(said)
+
+
+def _attached(session: Session, caller: Caller, row: Dossier) -> list[StudyRow]:
+    return list(
+        session.scalars(
+            select(StudyRow)
+            .join(StudyDossier, StudyDossier.study_id == StudyRow.id)
+            .where(StudyDossier.dossier_id == row.id, access.studies(caller))
+            .options(selectinload(StudyRow.series).selectinload(Series.instances))
+            .order_by(StudyRow.started_at.desc().nulls_last(), StudyRow.id)
+        )
+    )
+
+
+def _studies(session: Session, caller: Caller, row: Dossier) -> tuple[v.Study, ...]:
+    return tuple(
+        v.Study(
+            description=study.study_description or "Étude d’imagerie",
+            modality=", ".join(study.modalities),
+            at=words.local(study.started_at, row.session.zone) if study.started_at else None,
+            series=len(study.series),
+            instances=study.instances_count,
+            images=tuple(image for series in sorted(study.series, key=_series_key) for image in _images(study, series)),
+        )
+        for study in _attached(session, caller, row)
+    )
+
+
+def _series_key(series: Series) -> tuple[int, str]:
+    return (series.series_number or 0, series.series_instance_uid)
+
+
+def _images(study: StudyRow, series: Series) -> Iterable[v.Image]:
+    instances = sorted(
+        (one for one in series.instances if one.rows), key=lambda one: (one.instance_number or 0, one.id)
+    )
+    count = len(instances)
+    chosen = sorted({0, count // 2, count - 1})[:_IMAGES_PER_SERIES] if count else []
+    for index in chosen:
+        one = instances[index]
+        base = (
+            f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}"
+            f"/instances/{one.sop_instance_uid}"
+        )
+        words_of = f"{series.modality or 'Image'}, série {series.series_number or 1}, image {index + 1} sur {count}"
+        yield v.Image(f"{base}/thumbnail", f"{base}/rendered", words_of)
+
+
+def report_versions(session: Session, row: Dossier) -> tuple[v.ReportVersion, ...]:
+    """Return the validated, replaced and cancelled versions of the report, newest first."""
+    reports = session.scalars(
+        select(Report).where(Report.dossier_id == row.id, Report.state != "brouillon").order_by(Report.version.desc())
+    ).unique()
+    found = []
+    for one in reports:
+        forms = {form.form for form in one.forms}
+        base = f"/dossiers/{row.id}/compte-rendu/{one.version}"
+        found.append(
+            v.ReportVersion(
+                number=one.version,
+                badge=words.report_badge(one.state),
+                at=words.local(one.validated_at or one.created_at, row.session.zone),
+                by=words.formal_name(one.validator) if one.validator else "",
+                pdf_url=f"{base}.pdf" if "pdf" in forms else "",
+                cda_url=f"{base}.cda.xml" if "cda" in forms else "",
+                reason=str(one.draft.get("motif") or ""),
+            )
+        )
+    return tuple(found)
+
+
+def _proposal(latest: Report | None) -> str:
+    return str(latest.draft.get("proposition") or "") if latest is not None else ""

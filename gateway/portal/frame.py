@@ -1,0 +1,109 @@
+"""What surrounds a page: who is signed in, the token of its forms, the browser that asks.
+
+Promises: an old browser gets every page, with a banner that says so (S0-007). Does not promise to recognise every
+browser: what is not recognised is not called old.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+
+from gateway.model.directory import Practitioner
+from gateway.model.meeting import RcpMember
+from gateway.model.network import Network
+from gateway.portal.views import Chrome, Notice, User
+from gateway.portal.words import formal_name
+from gateway.rcp.access import ORGANISERS, Caller
+from gateway.web.csrf import Csrf
+
+__all__ = ["MINIMUM", "NOTICES", "browser", "chrome", "is_old"]
+
+#: Oldest versions that the presentation is made for (S0-007).
+MINIMUM: Final = {"Edge": (80,), "Chrome": (53, 0, 2785), "Safari": (10, 0), "Firefox": (76,)}
+# Order matters: Edge says Chrome and Safari too, Chrome says Safari too.
+_PATTERNS: Final = (
+    ("Edge", re.compile(r"\bEdge?/([\d.]+)")),
+    ("Firefox", re.compile(r"\bFirefox/([\d.]+)")),
+    ("Chrome", re.compile(r"\b(?:Chrome|CriOS)/([\d.]+)")),
+    ("Safari", re.compile(r"\bVersion/([\d.]+).* Safari/")),
+)
+_OLDER: Final = re.compile(r"\bMSIE |\bTrident/")
+
+#: What a page says after a form, by the word that the redirect carries; a word of nobody else says nothing.
+NOTICES: Final = {
+    "contribution": Notice("Votre contribution est enregistrée.", "success"),
+    "presents": Notice("Les présents sont enregistrés.", "success"),
+    "ouverte": Notice("La séance est ouverte.", "success"),
+    "close": Notice("La séance est close.", "success"),
+    "brouillon": Notice("Le brouillon est enregistré.", "success"),
+    "valide": Notice("Le compte rendu est validé. Son envoi est en cours.", "success"),
+    "correction": Notice("Une nouvelle version est en préparation ; la précédente reste en vigueur.", "info"),
+    "ordre": Notice("L’ordre de passage est enregistré.", "success"),
+}
+
+
+def browser(request: Request) -> tuple[str, tuple[int, ...]] | None:
+    """Return the browser and its version as it names itself, or ``None``."""
+    agent = request.headers.get("user-agent", "")
+    if _OLDER.search(agent):
+        return ("Internet Explorer", (11,))
+    for name, pattern in _PATTERNS:
+        found = pattern.search(agent)
+        if found:
+            return name, tuple(int(part) for part in found.group(1).split(".")[:3] if part)
+    return None
+
+
+def is_old(request: Request) -> bool:
+    """Whether the browser is older than the presentation was made for."""
+    found = browser(request)
+    if found is None:
+        return False
+    name, version = found
+    return name == "Internet Explorer" or version < MINIMUM[name]
+
+
+def chrome(
+    request: Request,
+    session: Session,
+    caller: Caller | None,
+    csrf: Csrf,
+    *,
+    current: str = "",
+    fictitious: bool = False,
+) -> Chrome:
+    """Return what surrounds a page for this caller."""
+    networks = session.scalars(select(Network).order_by(Network.name)).all()
+    contacts = dict.fromkeys(network.contact for network in networks)
+    return Chrome(
+        network=networks[0].name if len(networks) == 1 else "",
+        contact=" ; ".join(contacts),
+        user=_user(session, caller),
+        csrf_token=csrf.token(caller.session) if caller is not None and caller.session else "",
+        current=current,
+        notice=NOTICES.get(request.query_params.get("fait", "")),
+        old_browser=is_old(request),
+        fictitious=fictitious,
+    )
+
+
+def _user(session: Session, caller: Caller | None) -> User | None:
+    if caller is None or caller.practitioner_id is None:
+        return None
+    person = session.get(Practitioner, caller.practitioner_id)
+    organises = session.scalar(
+        select(RcpMember.id)
+        .where(
+            RcpMember.practitioner_id == caller.practitioner_id,
+            RcpMember.until.is_(None),
+            RcpMember.role.in_(sorted(ORGANISERS)),
+        )
+        .limit(1)
+    )
+    name = formal_name(person) if person is not None else caller.name or ""
+    return User(name, caller.situation or "", organises is not None)

@@ -1,0 +1,288 @@
+"""The portal's French words for what the model holds as codes, and how people and identities are printed.
+
+Promises: every code of the tables has its label; an unknown one is shown as it is rather than hidden. Nothing here
+reads the database.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Dossier
+from gateway.model.meeting import Rcp, RcpSession
+from gateway.model.message import NotificationEntry
+from gateway.model.person import PatientRecord
+from gateway.portal.views import Badge, Patient, Professional, Slot, Tone
+from gateway.rcp import dossier_states, templates
+from gateway.terminology import code_list
+
+__all__ = [
+    "ANSWERED",
+    "LEVELS",
+    "LINKS",
+    "PARTICIPATIONS",
+    "RECEIPTS",
+    "ROLES",
+    "WORK_KINDS",
+    "WORK_REASONS",
+    "birth",
+    "dossier_badge",
+    "formal_name",
+    "identity",
+    "local",
+    "message_badge",
+    "patient_view",
+    "place",
+    "professional",
+    "register_tone",
+    "report_badge",
+    "session_badge",
+    "slot",
+    "speciality",
+    "tumour_line",
+]
+
+LEVELS: Final = {"locale": "Locale", "regionale": "Régionale", "nationale": "Nationale", "europeenne": "Européenne"}
+ROLES: Final = {
+    "medecin-traitant": "Médecin traitant",
+    "demandeur": "Demandeur",
+    "correspondant": "Médecin correspondant de la tumeur",
+}
+PARTICIPATIONS: Final = {
+    "present": "Participera en salle",
+    "absent": "Ne participera pas",
+    "webconference": "Participera en webconférence",
+}
+#: States in which a request has its answer (S0-052).
+ANSWERED: Final = frozenset({"cr-valide", "envoye", "addendum", "correction"})
+_DOSSIER_TONES: Final[dict[str, Tone]] = {
+    "prefiche": "info",
+    "notifie": "info",
+    "discute": "info",
+    "cr-brouillon": "warning",
+    "cr-valide": "success",
+    "envoye": "success",
+    "addendum": "success",
+    "correction": "success",
+    "reporte": "warning",
+    "non-discute": "warning",
+    "refuse": "danger",
+}
+_SESSIONS: Final[dict[str, Badge]] = {
+    "prevue": Badge("Prévue"),
+    "ouverte": Badge("Ouverte", "info"),
+    "close": Badge("Close", "success"),
+    "reportee": Badge("Reportée", "warning"),
+    "annulee": Badge("Annulée", "danger"),
+}
+_REPORTS: Final[dict[str, Badge]] = {
+    "brouillon": Badge("Brouillon", "warning"),
+    "valide": Badge("Validé", "success"),
+    "remplace": Badge("Remplacé"),
+    "annule": Badge("Annulé", "danger"),
+}
+_MESSAGES: Final[dict[str, Badge]] = {
+    "en-attente": Badge("En attente d’envoi"),
+    "envoye": Badge("Envoyé", "info"),
+    "accepte": Badge("Remis", "success"),
+    "retarde": Badge("Retardé", "warning"),
+    "refuse": Badge("Refusé", "danger"),
+    "rejete": Badge("Non remis", "danger"),
+    "lu": Badge("Lu", "success"),
+    "parque": Badge("Échec, à traiter", "danger"),
+    "annule": Badge("Annulé"),
+}
+RECEIPTS: Final = {
+    "remise": "Remis",
+    "retardee": "Retardé",
+    "rejetee": "Non remis",
+    "lue": "Lu",
+    "refusee": "Lecture refusée",
+}
+#: Questions of the shared pré-fiche, by their stable key; another form's questions show their own key.
+LINKS: Final = {
+    "motif.type": "Type de RCP",
+    "motif.statut": "Statut du cas",
+    "motif.question": "Question posée",
+    "tumeur.code": "Diagnostic CIM-10",
+    "tumeur.tnm": "TNM",
+    "etat.oms": "Échelle OMS",
+    "resultats.pieces": "Pièces jointes",
+}
+WORK_KINDS: Final = {
+    "identite": "Identité à vérifier",
+    "imagerie": "Étude d’imagerie",
+    "pas-mon-patient": "Ce n’est pas mon patient",
+    "notification": "Notification",
+    "message": "Message",
+}
+WORK_REASONS: Final = {
+    "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
+}
+_REGISTER_TONES: Final[dict[str, Tone]] = {
+    "PREVUE": "info",
+    "ENVOYEE": "success",
+    "REMISE": "success",
+    "LUE": "success",
+}
+_SEXES: Final = {"F": "Féminin", "M": "Masculin"}
+_CIVILITIES: Final = {"F": "Mme", "M": "M."}
+_KINDS: Final = {"F": "Femme", "M": "Homme"}
+_TITLES: Final = {"DR": "Docteur", "PR": "Professeur", "MME": "Mme", "M": "M."}
+_STATUSES: Final = {
+    "provisoire": "Identité provisoire",
+    "recuperee": "Identité récupérée",
+    "validee": "Identité validée",
+    "qualifiee": "Identité qualifiée",
+}
+
+
+def dossier_badge(state: str) -> Badge:
+    """Return the state of a dossier as a badge."""
+    return Badge(dossier_states.LABELS.get(state, state), _DOSSIER_TONES.get(state, "neutral"))
+
+
+def session_badge(state: str) -> Badge:
+    """Return the state of a session as a badge."""
+    return _SESSIONS.get(state, Badge(state))
+
+
+def report_badge(state: str) -> Badge:
+    """Return the state of a version of a report as a badge."""
+    return _REPORTS.get(state, Badge(state))
+
+
+def message_badge(state: str) -> Badge:
+    """Return what became of an outgoing message as a badge."""
+    return _MESSAGES.get(state, Badge(state))
+
+
+def register_tone(entry: NotificationEntry) -> Tone:
+    """Return the colour of a line of the register: what did not leave asks for attention."""
+    return _REGISTER_TONES.get(entry.code, "danger" if entry.code == "ECHEC" else "warning")
+
+
+def formal_name(person: Practitioner) -> str:
+    """Return « Docteur Paul DURANT »; a physician without a title is « Docteur » (S2-021)."""
+    title = _TITLES.get((person.title or "DR").upper(), person.title or "")
+    return " ".join(part for part in (title, person.given, person.family.upper()) if part)
+
+
+def speciality(code: str | None) -> str:
+    """Return the words of a speciality of TRE_R38, without the list's own suffix; a code of no list as it came."""
+    if not code:
+        return ""
+    concept = code_list("TRE_R38").get(code)
+    return re.sub(r" \([A-Z]{2,3}\)$", "", concept.label) if concept else code
+
+
+def professional(person: Practitioner | None, display: str | None = None) -> Professional:
+    """Return a professional as printed; a name alone when the sender gave no number."""
+    if person is None:
+        return Professional(display or "Non renseigné")
+    organisations = [role.organisation.name for role in person.roles if role.organisation is not None]
+    return Professional(formal_name(person), speciality(person.speciality), organisations[0] if organisations else "")
+
+
+def place(rcp: Rcp, session: RcpSession | None = None) -> str:
+    """Return where a session is held."""
+    return (session.place if session is not None else None) or rcp.place
+
+
+def slot(session: RcpSession, url: str = "") -> Slot:
+    """Return when and where a session is held, in its own zone."""
+    zone = ZoneInfo(session.zone)
+    note = "" if session.zone == "Europe/Paris" else f"({templates.zone_label(session.zone)})"
+    return Slot(
+        rcp=session.rcp.title,
+        start=session.starts_at.astimezone(zone),
+        end=session.ends_at.astimezone(zone),
+        place=place(session.rcp, session),
+        zone_note=note,
+        url=url,
+    )
+
+
+def _birth(written: str | None) -> str:
+    """Return a date of birth as people read it; a partial one stays partial."""
+    parts = (written or "").split("-")
+    return "/".join(reversed(parts)) if written else "inconnue"
+
+
+def _age(written: str | None, today: date) -> str:
+    try:
+        born = date.fromisoformat(written or "")
+    except ValueError:
+        return ""
+    years = today.year - born.year - ((today.month, today.day) < (born.month, born.day))
+    if years < 0:
+        return ""
+    return f"{years} an" if years == 1 else f"{years} ans"
+
+
+def _ins_badge(record: PatientRecord) -> Badge:
+    if record.ins_qualified:
+        return Badge("INS qualifiée", "success")
+    if record.ins_value:
+        return Badge("INS non qualifiée", "warning")
+    return Badge(_STATUSES.get(record.identity_status or "", "Identité provisoire"), "warning")
+
+
+def _spaced_ins(value: str) -> str:
+    """Return « 2 65 03 33 063 001 97 »."""
+    return " ".join(
+        part for part in (value[0:1], value[1:3], value[3:5], value[5:7], value[7:10], value[10:13], value[13:]) if part
+    )
+
+
+def patient_view(record: PatientRecord, today: date, source: str = "") -> Patient:
+    """Return the identity banner of a record.
+
+    The number of an INS is printed only when it is qualified (DECISIONS 9).
+    """
+    used = (record.used_family or "").upper()
+    birth = (record.birth_family or "").upper()
+    return Patient(
+        family=used or birth or "NOM INCONNU",
+        birth_family=birth,
+        given=" ".join(record.given_names) or record.used_given or record.given or "",
+        sex=record.sex,
+        sex_label=_SEXES.get(record.sex, "Inconnu"),
+        birth_date=_birth(record.birth_date),
+        age_label=_age(record.birth_date, today),
+        birth_place=f"code INSEE {record.birth_place}" if record.birth_place else "",
+        ins=_spaced_ins(record.ins_value) if record.ins_qualified and record.ins_value else "",
+        ins_badge=_ins_badge(record),
+        numbers=((f"IPP ({source})" if source else "IPP", record.value),),
+    )
+
+
+def identity(record: PatientRecord, *, with_birth: bool = True) -> str:
+    """Return « Femme DUPONT Jeanne (01/03/1965) » (S2-032), or « Mme DUPONT Jeanne » in a list that has the date."""
+    words = _KINDS if with_birth else _CIVILITIES
+    surname = (record.used_family or record.birth_family or "").upper()
+    name = " ".join(
+        part for part in (words.get(record.sex, ""), surname, record.used_given or record.given or "") if part
+    )
+    return f"{name} ({_birth(record.birth_date)})" if with_birth else name
+
+
+def birth(record: PatientRecord) -> str:
+    """Return the date of birth of a record as people read it."""
+    return _birth(record.birth_date)
+
+
+def tumour_line(dossier: Dossier) -> str:
+    """Return the tumour in one line: its code if any, and the words of the requester."""
+    topography = (dossier.clinical.get("tumour") or {}).get("topography") or {}
+    parts = [topography.get("code"), dossier.label or topography.get("text")]
+    return " – ".join(part for part in parts if part)
+
+
+def local(instant: datetime, zone: str) -> datetime:
+    """Return an instant on the wall clock of a place."""
+    return instant.astimezone(ZoneInfo(zone))
