@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from gateway.model.audit import AuditTrail
-from gateway.model.embedded import running
+from gateway.model.embedded import EmbeddedServer
 from gateway.model.store import Store
 
 if TYPE_CHECKING:
@@ -35,7 +37,15 @@ def postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="rcp-pg-") as folder:
         binaries = os.environ.get("RCP_TEST_POSTGRES")
         if not binaries:
-            with running(Path(folder)) as url:
+            server = EmbeddedServer(Path(folder))
+            with server as url:
+                role = psycopg.conninfo.conninfo_to_dict(url)["user"]
+                with psycopg.connect(server.superuser_url, autocommit=True) as connection:
+                    connection.execute(sql.SQL("ALTER ROLE {} CREATEDB").format(sql.Identifier(str(role))))
+                    # Thousands of databases come and go; durability itself is tested on servers of their own.
+                    connection.execute("ALTER SYSTEM SET fsync = off")
+                    connection.execute("ALTER SYSTEM SET full_page_writes = off")
+                    connection.execute("SELECT pg_reload_conf()")
                 yield url
             return
         yield from _debian(Path(folder), Path(binaries))
@@ -70,9 +80,7 @@ def _template(postgres: str) -> str:
 
 def _with_database(url: str, name: str) -> str:
     parts = psycopg.conninfo.conninfo_to_dict(url)
-    host = parts.get("host")
-    user = parts.get("user")
-    return f"postgresql://{user}@/{name}?host={host}"
+    return f"postgresql://{parts['user']}@/{name}?host={quote(str(parts['host']), safe='')}"
 
 
 @pytest.fixture

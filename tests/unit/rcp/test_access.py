@@ -1,0 +1,135 @@
+"""Who may see what: each relation opens exactly its dossiers, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select
+
+from gateway.errors import Forbidden, NotFound
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.imaging import Study, StudyDossier
+from gateway.model.meeting import RcpMember
+from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord
+from gateway.rcp import access
+from gateway.rcp.access import SYSTEM, Caller, CallerKind, Role
+from tests.world import build
+
+
+@pytest.fixture
+def world(store):
+    with store.session() as session:
+        yield build(session)
+
+
+def seen(world, caller: Caller) -> set:
+    return set(world.session.scalars(select(Dossier.id).where(access.dossiers(caller))))
+
+
+def records_seen(world, caller: Caller) -> set:
+    return set(world.session.scalars(select(PatientRecord.id).where(access.records(caller))))
+
+
+@pytest.mark.req("S0-037")
+def test_the_requester_sees_what_he_asked_for(world) -> None:
+    mine = world.dossier()
+    other = world.dossier(requester_id=world.stranger.id)
+    assert seen(world, world.caller(world.requester)) >= {mine.id}
+    world.session.query(Correspondent).filter_by(dossier_id=other.id, practitioner_id=world.requester.id).delete()
+    assert seen(world, world.caller(world.requester)) == {mine.id}
+
+
+@pytest.mark.req("S0-038", "S3-014")
+def test_the_treating_physician_sees_his_patients_only(world) -> None:
+    mine = world.dossier()
+    other = world.dossier()
+    world.session.query(Correspondent).filter_by(dossier_id=other.id, role="medecin-traitant").delete()
+    assert seen(world, world.caller(world.treating)) == {mine.id}
+    assert records_seen(world, world.caller(world.treating)) == {mine.record_id}
+
+
+def test_who_says_that_it_is_not_his_patient_does_not_see_him_any_more(world) -> None:
+    mine = world.dossier()
+    line = world.session.scalars(
+        select(Correspondent).where(Correspondent.dossier_id == mine.id, Correspondent.role == "medecin-traitant")
+    ).one()
+    line.declined_at = datetime.now(UTC)
+    world.session.flush()
+    assert seen(world, world.caller(world.treating)) == set()
+
+
+@pytest.mark.req("S0-040")
+def test_members_see_the_dossiers_of_their_meeting_and_leaving_closes_it_at_once(world) -> None:
+    mine = world.dossier()
+    assert seen(world, world.caller(world.coordinator)) == {mine.id}
+    part = world.session.scalars(select(RcpMember).where(RcpMember.practitioner_id == world.coordinator.id)).one()
+    part.until = datetime.now(UTC)
+    world.session.flush()
+    assert seen(world, world.caller(world.coordinator)) == set()
+
+
+def test_a_stranger_sees_nothing(world) -> None:
+    world.dossier()
+    assert seen(world, world.caller(world.stranger)) == set()
+    assert records_seen(world, world.caller(world.stranger)) == set()
+
+
+def test_an_organisation_sees_its_own_and_never_another_one(world) -> None:
+    mine = world.dossier()
+    other = Partner(name="Clinique Y", patient_domains=["https://y.example/ipp"])
+    world.session.add(other)
+    world.session.flush()
+    assert seen(world, world.client()) == {mine.id}
+    assert seen(world, world.client(other)) == set()
+    assert records_seen(world, world.client(other)) == set()
+
+
+@pytest.mark.parametrize("kind", list(CallerKind))
+def test_a_caller_that_cannot_be_placed_is_denied(world, kind) -> None:
+    world.dossier()
+    found = seen(world, Caller(kind=kind))
+    assert found == set() or kind is CallerKind.SYSTEM
+
+
+def test_a_study_in_quarantine_is_never_in_a_dossier(world) -> None:
+    dossier = world.dossier()
+    study = Study(
+        partner_id=world.partner.id, study_instance_uid="1.2.3", state="rattache", record_id=dossier.record_id
+    )
+    world.session.add(study)
+    world.session.flush()
+    world.session.add(StudyDossier(study_id=study.id, dossier_id=dossier.id, basis="ipp", author="essai"))
+    world.session.flush()
+    question = select(Study.id).where(access.studies(world.caller(world.treating)))
+    assert world.session.scalars(question).all() == [study.id]
+    study.state = "quarantaine"
+    world.session.flush()
+    assert world.session.scalars(question).all() == []
+    assert world.session.scalars(select(Study.id).where(access.studies(world.client()))).all() == [study.id]
+
+
+def test_a_role_that_does_not_suffice_is_forbidden_and_none_at_all_is_unknown(world) -> None:
+    validators = access.VALIDATORS
+    access.require_role(world.session, world.caller(world.coordinator), world.rcp.id, validators)
+    with pytest.raises(NotFound) as hidden:
+        access.require_role(world.session, world.caller(world.stranger), world.rcp.id, validators)
+    assert hidden.value.trail.outcome == "4"
+    world.session.add(RcpMember(rcp_id=world.rcp.id, practitioner_id=world.stranger.id, role="membre"))
+    world.session.flush()
+    with pytest.raises(Forbidden):
+        access.require_role(world.session, world.caller(world.stranger), world.rcp.id, validators)
+    assert access.roles_in(world.session, world.caller(world.stranger), world.rcp.id) == {Role.MEMBER}
+
+
+def test_the_system_sees_all(world) -> None:
+    one, two = world.dossier(), world.dossier()
+    assert seen(world, SYSTEM) == {one.id, two.id}
+
+
+def test_a_professional_with_a_partner_does_not_gain_its_rights(world) -> None:
+    world.dossier()
+    assert seen(world, replace(world.caller(world.stranger), partner_id=world.partner.id)) == set()
+    assert records_seen(world, replace(world.caller(world.stranger), partner_id=world.partner.id)) == set()
