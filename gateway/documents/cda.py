@@ -27,6 +27,7 @@ __all__ = [
     "PROBLEM_TEMPLATES",
     "SYSTEM_NAMES",
     "Code",
+    "Element",
     "Elements",
     "Entries",
     "address",
@@ -74,8 +75,9 @@ SYSTEM_NAMES = {
 }
 HOSPITAL = CodedValue("ETABLISSEMENT", "1.2.250.1.213.1.1.4.9", "Etablissement de santé")
 
-Child = etree._Element | None  # noqa: SLF001 - lxml exports its element type under no public name
-Elements = list[etree._Element]  # noqa: SLF001 - as above
+Element = etree._Element  # noqa: SLF001 - lxml exports its element type under no public name
+Elements = list[Element]
+Child = Element | None
 
 
 class Code(Struct, frozen=True):
@@ -88,7 +90,7 @@ class Code(Struct, frozen=True):
 
 def el(
     tag: str, *children: Child, text: str | None = None, xsi: str | None = None, **attributes: str | None
-) -> etree._Element:
+) -> Element:
     """Make one element of the CDA namespace; ``None`` children and attributes are left out.
 
     ``xsi`` is the ``xsi:type``; a trailing underscore in an attribute name is dropped.
@@ -104,19 +106,17 @@ def el(
     return element
 
 
-def null(tag: str, flavor: str = "UNK", *, xsi: str | None = None) -> etree._Element:
+def null(tag: str, flavor: str = "UNK", *, xsi: str | None = None) -> Element:
     """Make an element that says why it says nothing."""
     return el(tag, xsi=xsi, nullFlavor=flavor)
 
 
-def identifier(value: Identifier, tag: str = "id") -> etree._Element:
+def identifier(value: Identifier, tag: str = "id") -> Element:
     """Make an instance identifier."""
     return el(tag, root=value.root, extension=value.extension)
 
 
-def code_element(
-    value: CodedValue | Code, tag: str = "code", *children: Child, xsi: str | None = None
-) -> etree._Element:
+def code_element(value: CodedValue | Code, tag: str = "code", *children: Child, xsi: str | None = None) -> Element:
     """Make a coded element with its label and the usual name of its system."""
     return el(
         tag,
@@ -139,7 +139,7 @@ def partial(value: str) -> str:
     return value.replace("-", "")
 
 
-def interval(low: str | None, high: str | None = None, *, flavor: str = "UNK") -> etree._Element:
+def interval(low: str | None, high: str | None = None, *, flavor: str = "UNK") -> Element:
     """Make an ``effectiveTime`` of two bounds; an unknown lower bound says so, an unknown upper one is absent."""
     return el(
         "effectiveTime",
@@ -148,13 +148,13 @@ def interval(low: str | None, high: str | None = None, *, flavor: str = "UNK") -
     )
 
 
-def telecom(phone: str | None) -> etree._Element:
+def telecom(phone: str | None) -> Element:
     """Make the telephone; only digits and a leading plus are kept."""
     number = re.sub(r"[^\d+]", "", phone or "")
     return el("telecom", value=f"tel:{number}", use="WP") if number else null("telecom", "NAV")
 
 
-def address(value: Address | None) -> etree._Element:
+def address(value: Address | None) -> Element:
     """Make the address as up to seven lines; the last holds postal code and city."""
     if value is None:
         return null("addr", "NAV")
@@ -163,7 +163,7 @@ def address(value: Address | None) -> etree._Element:
     return el("addr", *(el("streetAddressLine", text=line) for line in lines)) if lines else null("addr", "NAV")
 
 
-def name(person: Person) -> etree._Element:
+def name(person: Person) -> Element:
     """Make a professional's name: one family name, at most one given name, prefix and suffix of the national lists."""
     return el(
         "name",
@@ -174,7 +174,7 @@ def name(person: Person) -> etree._Element:
     )
 
 
-def organisation(value: Organisation, tag: str) -> etree._Element:
+def organisation(value: Organisation, tag: str) -> Element:
     """Make a structure with its number, name, telephone, address and practice setting."""
     return el(
         tag,
@@ -194,7 +194,7 @@ def assigned_entity(
     person_tag: str = "assignedPerson",
     otherwise: Organisation | None = None,
     classCode: str | None = None,  # noqa: N803 - the attribute's own name
-) -> etree._Element:
+) -> Element:
     """Make a professional in a role; someone unknown to the RPPS has neither id nor code.
 
     ``otherwise`` is the structure to name when the person's own is not known and the model wants one.
@@ -212,12 +212,12 @@ def assigned_entity(
     )
 
 
-def reference(anchor: str, tag: str = "text") -> etree._Element:
+def reference(anchor: str, tag: str = "text") -> Element:
     """Make the pointer from an entry to the row of the narrative that says the same."""
     return el(tag, el("reference", value=f"#{anchor}"))
 
 
-def lines(tag: str, text: str, **attributes: str | None) -> etree._Element:
+def lines(tag: str, text: str, **attributes: str | None) -> Element:
     """Make a narrative element; line feeds of the text become breaks."""
     first, *rest = text.split("\n")
     element = el(tag, text=first, **attributes)
@@ -228,7 +228,7 @@ def lines(tag: str, text: str, **attributes: str | None) -> etree._Element:
     return element
 
 
-def narrative(part: Part) -> etree._Element:
+def narrative(part: Part) -> Element:
     """Make the ``text`` of a section: a table of labels and anchored texts."""
     return el(
         "text",
@@ -243,12 +243,12 @@ def narrative(part: Part) -> etree._Element:
     )  # fmt: skip
 
 
-def yes_no(value: bool | None) -> etree._Element:  # noqa: FBT001 - the answer to a question is a value
+def yes_no(value: bool | None) -> Element:  # noqa: FBT001 - the answer to a question is a value
     """Make a boolean ``value``."""
     return null("value", xsi="BL") if value is None else el("value", xsi="BL", value=str(value).lower())
 
 
-def cd(value: CodedValue | None, *, anchor: str | None = None, flavor: str = "UNK") -> etree._Element:
+def cd(value: CodedValue | None, *, anchor: str | None = None, flavor: str = "UNK") -> Element:
     """Make a coded ``value``; without a code, a null flavour that points at the words when there are some."""
     original = reference(anchor, "originalText") if anchor else None
     if value is None:
@@ -269,7 +269,7 @@ class Entries:
         self._space = uuid5(NAMESPACE_OID, f"{document.root}^{document.extension or ''}")
         self._ranks = count(1)
 
-    def id(self) -> etree._Element:
+    def id(self) -> Element:
         """Make the next entry id."""
         return el("id", root=str(uuid5(self._space, str(next(self._ranks)))).upper())
 
@@ -282,7 +282,7 @@ class Entries:
         when: Child = None,
         templates: tuple[str, ...] = (),
         after: tuple[Child, ...] = (),
-    ) -> etree._Element:
+    ) -> Element:
         """Make a FR-Simple-Observation. [CI-SIS 1.2.250.1.213.1.1.3.48].
 
         ``after`` holds what the schema wants between value and entryRelationship.
@@ -302,7 +302,7 @@ class Entries:
             moodCode="EVN",
         )
 
-    def comment(self, anchor: str) -> etree._Element:
+    def comment(self, anchor: str) -> Element:
         """Make a FR-Commentaire-ER. [CI-SIS 1.2.250.1.213.1.1.3.32]."""
         return el(
             "act",
@@ -321,7 +321,7 @@ _OBSERVATION = "1.3.6.1.4.1.19376.1.5.3.1.4.13"
 _COMMENT = ("2.16.840.1.113883.10.20.1.40", "1.3.6.1.4.1.19376.1.5.3.1.4.2", "1.2.250.1.213.1.1.3.32")
 
 
-def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> list[etree._Element]:  # noqa: N803 - the attribute's own name
+def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> list[Element]:  # noqa: N803 - the attribute's own name
     """Wrap each entry in an ``entryRelationship`` of that type."""
     flag = None if inverted is None else str(inverted).lower()
     return [
@@ -329,7 +329,7 @@ def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> lis
     ]
 
 
-def to_bytes(root: etree._Element) -> bytes:
+def to_bytes(root: Element) -> bytes:
     """Write the document: UTF-8, with its declaration, no superfluous namespace."""
     etree.cleanup_namespaces(root, keep_ns_prefixes=["xsi"])
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lxml import etree
-
 from gateway.documents import cda
-from gateway.documents.cda import Code, el, null
+from gateway.documents.cda import Code, Element, el, null
 from gateway.documents.wording import clean
 from gateway.rcp.report_content import CodedValue, Identifier, PatientContent, Person, ReportContent
 
@@ -44,7 +42,7 @@ def title(content: ReportContent) -> str:
     return f"FRCP {board_name(content)}"
 
 
-def header(content: ReportContent) -> Iterator[etree._Element | None]:
+def header(content: ReportContent) -> Iterator[Element | None]:
     """Give the children of the document before its body, in order."""
     zone = content.tzinfo()
     written = cda.instant(content.written_at, zone)
@@ -96,7 +94,7 @@ def patient_ids(patient: PatientContent) -> tuple[Identifier, ...]:
     return (*ins, *patient.ipps)
 
 
-def _patient(patient: PatientContent) -> etree._Element:
+def _patient(patient: PatientContent) -> Element:
     names = [
         el("family", text=clean(patient.birth_family), qualifier="BR"),
         el("given", text=clean(patient.birth_given_names or patient.birth_given)),
@@ -130,7 +128,7 @@ def _patient(patient: PatientContent) -> etree._Element:
     )
 
 
-def _author(content: ReportContent, written: str) -> etree._Element:
+def _author(content: ReportContent, written: str) -> Element:
     return el(
         "author",
         cda.code_element(_MEMBER, "functionCode", el("originalText", text="Médecin coordonnateur de la RCP")),
@@ -139,7 +137,7 @@ def _author(content: ReportContent, written: str) -> etree._Element:
     )
 
 
-def _custodian(content: ReportContent) -> etree._Element:
+def _custodian(content: ReportContent) -> Element:
     keeper = content.custodian
     organisation = el(
         "representedCustodianOrganization",
@@ -151,7 +149,7 @@ def _custodian(content: ReportContent) -> etree._Element:
     return el("custodian", el("assignedCustodian", organisation))
 
 
-def _participants(content: ReportContent) -> Iterator[etree._Element]:
+def _participants(content: ReportContent) -> Iterator[Element]:
     yield _participant("RESP", None, "PS Coordonnateur de la RCP", content.coordinator)
     yield _participant("REFB", None, "PS Demandeur", content.requester)
     if content.presenter is not None:
@@ -166,7 +164,7 @@ def _participants(content: ReportContent) -> Iterator[etree._Element]:
         yield _participant("CON", _CORRESPONDENT, "PS Correspondant", person)
 
 
-def _participant(typeCode: str, function: Code | None, role: str, person: Person | None) -> etree._Element:  # noqa: N803 - the attribute's own name
+def _participant(typeCode: str, function: Code | None, role: str, person: Person | None) -> Element:  # noqa: N803 - the attribute's own name
     words = el("originalText", text=role)
     return el(
         "participant",
@@ -185,7 +183,7 @@ def _participant(typeCode: str, function: Code | None, role: str, person: Person
     )
 
 
-def _documentation(content: ReportContent) -> Iterator[etree._Element]:
+def _documentation(content: ReportContent) -> Iterator[Element]:
     zone, meeting = content.tzinfo(), content.meeting
     yield el(
         "documentationOf",
@@ -208,7 +206,7 @@ def _documentation(content: ReportContent) -> Iterator[etree._Element]:
         yield el("documentationOf", el("serviceEvent", code, classCode="ACT"))
 
 
-def _encounter(content: ReportContent) -> etree._Element:
+def _encounter(content: ReportContent) -> Element:
     meeting, place = content.meeting, content.meeting.place
     numbers = (meeting.network_id, meeting.manager_id, meeting.rcp_id, meeting.session_id, *meeting.local_ids)
     facility = el(

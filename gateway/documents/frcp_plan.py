@@ -6,10 +6,8 @@ only, as the national model has it. `[CI-SIS FRCP 2022.01, FR-Plan-de-soins, FR-
 
 from __future__ import annotations
 
-from lxml import etree
-
 from gateway.documents import cda
-from gateway.documents.cda import TA, Code, Elements, Entries, el, null
+from gateway.documents.cda import TA, Code, Element, Elements, Entries, el, null
 from gateway.documents.wording import Part
 from gateway.rcp.report_content import Examination, Proposal, ReportContent, Treatment
 
@@ -40,7 +38,7 @@ def _rank(proposal: Proposal) -> int:
     return proposal.rank
 
 
-def _encounter(code: Code, anchor: str, entries: Entries) -> etree._Element:
+def _encounter(code: Code, anchor: str, entries: Entries) -> Element:
     return el(
         "encounter",
         *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.14", "1.2.250.1.213.1.1.3.58")),
@@ -53,7 +51,7 @@ def _encounter(code: Code, anchor: str, entries: Entries) -> etree._Element:
     )
 
 
-def _examination(asked: Examination, rank: int, entries: Entries) -> etree._Element:
+def _examination(asked: Examination, rank: int, entries: Entries) -> Element:
     return el(
         "observation",
         *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.1.20.3.1", "1.2.250.1.213.1.1.3.27")),
@@ -67,7 +65,7 @@ def _examination(asked: Examination, rank: int, entries: Entries) -> etree._Elem
     )
 
 
-def _treatment(treatment: Treatment, anchor: str, sequence: int, entries: Entries) -> etree._Element:
+def _treatment(treatment: Treatment, anchor: str, sequence: int, entries: Entries) -> Element:
     return el(
         "procedure",
         *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.19", "1.2.250.1.213.1.1.3.62")),
@@ -83,7 +81,7 @@ def _treatment(treatment: Treatment, anchor: str, sequence: int, entries: Entrie
     )
 
 
-def _period(start: str | None, end: str | None) -> etree._Element:
+def _period(start: str | None, end: str | None) -> Element:
     return cda.interval(cda.partial(start) if start else None, cda.partial(end) if end else None)
 
 

@@ -11,11 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from lxml import etree
 from msgspec import Struct
 
 from gateway.documents import cda
-from gateway.documents.cda import LOINC, PROBLEM_TEMPLATES, SNOMED, TA, Code, Elements, Entries, el, null, related
+from gateway.documents.cda import (
+    LOINC,
+    PROBLEM_TEMPLATES,
+    SNOMED,
+    TA,
+    Code,
+    Element,
+    Elements,
+    Entries,
+    el,
+    null,
+    related,
+)
 from gateway.documents.frcp_plan import frame, plan
 from gateway.documents.frcp_tumour import tumours
 from gateway.documents.wording import UNKNOWN, Part, Row
@@ -37,13 +48,13 @@ class _Section(Struct, frozen=True):
     required: bool = False
 
 
-def body(content: ReportContent, parts: Mapping[str, Part], entries: Entries) -> etree._Element:
+def body(content: ReportContent, parts: Mapping[str, Part], entries: Entries) -> Element:
     """Make the structured body."""
     made = (_section(spec, content, parts[spec.key], entries) for spec in _SECTIONS)
     return el("component", el("structuredBody", *(el("component", s) for s in made if s is not None)))
 
 
-def _section(spec: _Section, content: ReportContent, part: Part, entries: Entries) -> etree._Element | None:
+def _section(spec: _Section, content: ReportContent, part: Part, entries: Entries) -> Element | None:
     if not part.rows and not spec.required:
         return None
     if spec.key == "etat":
@@ -90,7 +101,7 @@ def _reason(content: ReportContent, part: Part, entries: Entries) -> Elements:
     return [root, problem]
 
 
-def _subject(content: ReportContent, entries: Entries) -> Iterator[etree._Element]:
+def _subject(content: ReportContent, entries: Entries) -> Iterator[Element]:
     """Say what the board is about: apparatus and organs, or kind of care; nothing when nobody said."""
     flags = (
         (Code("ORG-184", TA, "RCP de recours"), "rcp-recours", content.recourse_board),
@@ -112,7 +123,7 @@ def _subject(content: ReportContent, entries: Entries) -> Iterator[etree._Elemen
     yield entries.observation(code, anchor, cda.cd(value), *related("REFR", *organs, *answers))
 
 
-def _motive(content: ReportContent, part: Part, entries: Entries) -> etree._Element:
+def _motive(content: ReportContent, part: Part, entries: Entries) -> Element:
     motives = content.motives
     asked = (
         (Code("MED-235", TA, "Avis diagnostique"), "motif-avis", motives.diagnostic_opinion),
@@ -143,7 +154,7 @@ def _motive(content: ReportContent, part: Part, entries: Entries) -> etree._Elem
 _CASE = {"enregistre": "ORG-128", "discute": "ORG-134"}
 
 
-def _listed(list_name: str, code: str) -> etree._Element:
+def _listed(list_name: str, code: str) -> Element:
     found = concept(list_name, code)
     return cda.cd(CodedValue(found.code, found.oid or TA, found.label))
 
@@ -158,28 +169,25 @@ def _discovery(content: ReportContent, _part: Part, entries: Entries) -> Element
 
 # --- 6. State of the patient ---------------------------------------------------------------------------------------
 
-_WHO = tuple(
+_WHO = (
+    # Value of JDV_OMSEchPerf and, beside it, the answer of JDV_OMSInterpret.
+    ("MED-240", "LA9622-7", "Capable d'une activité identique à celle précédant la maladie sans aucune restriction."),
+    ("MED-264", "LA9623-5", "Activité physique diminuée mais ambulatoire et capable de mener un travail"),
     (
-        Code(code, TA, f"Stade {grade}"),
-        Code(answer, LOINC, f"Grade {grade}"),
-    )
-    for grade, (code, answer) in enumerate(
-        (
-            ("MED-240", "LA9622-7"),
-            ("MED-264", "LA9623-5"),
-            ("MED-265", "LA9624-3"),
-            ("MED-266", "LA9625-0"),
-            ("MED-267", "LA9626-8"),
-        )
-    )
+        "MED-265",
+        "LA9624-3",
+        "Ambulatoire et capable de prendre soin de soi-même, incapable de travailler. Alité moins de 50 % de son temps",
+    ),
+    ("MED-266", "LA9625-0", "Capable seulement de quelques soins. Alité ou en chaise plus de 50 % du temps"),
+    ("MED-267", "LA9626-8", "Incapable de prendre soins de soi-même. Alité ou en chaise en permanence"),
 )
 
 
-def _functional_status(content: ReportContent, part: Part, entries: Entries) -> etree._Element | None:
+def _functional_status(content: ReportContent, part: Part, entries: Entries) -> Element | None:
     """Make the section of sub-sections; the one on pain is required by the model and says nothing in a FRCP."""
     if content.who_status is None:
         return None
-    value, interpretation = _WHO[content.who_status]
+    value, answer, words = _WHO[content.who_status]
     on = content.who_status_on
     pain = _evaluation(
         entries,
@@ -195,8 +203,8 @@ def _functional_status(content: ReportContent, part: Part, entries: Entries) -> 
         "oms",
         ("2.16.840.1.113883.10.20.1.31", _SIMPLE, "1.3.6.1.4.1.19376.1.5.3.1.1.12.3.6", "1.2.250.1.213.1.1.3.25"),
         el("effectiveTime", value=cda.partial(on)) if on else null("effectiveTime"),
-        cda.cd(CodedValue(value.code, value.system, value.label)),
-        cda.code_element(interpretation, "interpretationCode"),
+        cda.cd(CodedValue(value, TA, f"Echelle de performance OMS Stade {content.who_status}")),
+        cda.code_element(Code(answer, LOINC, words), "interpretationCode"),
     )
     unsaid = Part("douleur", "Évaluation de la douleur", (_PAIN,))
     return el(
@@ -234,9 +242,7 @@ _STATUS_TEMPLATES = (
 )
 
 
-def _sub_section(
-    entries: Entries, part: Part, code: Code, templates: tuple[str, ...], entry: etree._Element
-) -> etree._Element:
+def _sub_section(entries: Entries, part: Part, code: Code, templates: tuple[str, ...], entry: Element) -> Element:
     return el(
         "section",
         *(el("templateId", root=root) for root in templates),
@@ -253,9 +259,9 @@ def _evaluation(
     code: Code,
     anchor: str,
     templates: tuple[str, ...],
-    when: etree._Element,
-    *values: etree._Element,
-) -> etree._Element:
+    when: Element,
+    *values: Element,
+) -> Element:
     return el(
         "observation",
         *(el("templateId", root=root) for root in templates),

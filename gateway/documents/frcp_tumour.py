@@ -6,10 +6,20 @@ each, with null values for the letters that nobody pronounced. `[CI-SIS FRCP 202
 
 from __future__ import annotations
 
-from lxml import etree
-
 from gateway.documents import cda
-from gateway.documents.cda import LOINC, PROBLEM_TEMPLATES, SNOMED, TNM, Code, Elements, Entries, el, null, related
+from gateway.documents.cda import (
+    LOINC,
+    PROBLEM_TEMPLATES,
+    SNOMED,
+    TNM,
+    Code,
+    Element,
+    Elements,
+    Entries,
+    el,
+    null,
+    related,
+)
 from gateway.documents.wording import Part
 from gateway.rcp.report_content import CodedValue, ReportContent, Tnm, TumourContent
 
@@ -17,23 +27,43 @@ __all__ = ["tumours"]
 
 
 def tumours(content: ReportContent, part: Part, entries: Entries) -> Elements:
-    """Make one entry a tumour."""
-    return [_tumour(t, i, part, entries) for i, t in enumerate(content.tumours or (TumourContent(),), 1)]
+    """Make one concern that holds one diagnosis a tumour.
+
+    Notes
+    -----
+    The model also allows one concern a tumour, but its own rule on the section (S_cancerDiagnosis.sch) is a type error
+    for XSLT 2 as soon as there are two; several diagnoses in one concern are allowed and judged.
+    """
+    known = content.tumours or (TumourContent(),)
+    since = min((t.diagnosed_on for t in known if t.diagnosed_on), default=None)
+    concern = el(
+        "act",
+        *(el("templateId", root=t) for t in _CONCERN),
+        entries.id(),
+        null("code", "NA"),
+        el("statusCode", code="active"),
+        _since(since),
+        *related("SUBJ", *(_diagnosis(t, i, part, entries) for i, t in enumerate(known, 1)), inverted=False),
+        classCode="ACT",
+        moodCode="EVN",
+    )
+    return [concern]
 
 
-def _tumour(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> etree._Element:
-    since = cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None)
-    also = cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None)
-    morphology = part.anchor(f"morphologie-{rank}")
-    diagnosis = el(
+def _since(day: str | None) -> Element:
+    return cda.interval(cda.partial(day) if day else None)
+
+
+def _diagnosis(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> Element:
+    return el(
         "observation",
         *(el("templateId", root=t) for t in _DIAGNOSIS),
         entries.id(),
         cda.code_element(Code("282291009", SNOMED, "interprétation diagnostique")),
         cda.reference(f"tumeur-{rank}"),
         el("statusCode", code="completed"),
-        since,
-        cda.cd(tumour.morphology, anchor=morphology or f"tumeur-{rank}"),
+        _since(tumour.diagnosed_on),
+        cda.cd(tumour.morphology, anchor=part.anchor(f"morphologie-{rank}") or f"tumeur-{rank}"),
         _site(tumour, rank, part),
         *related("SUBJ", _tnm(tumour, rank, entries), inverted=False),
         *related("SUBJ", *_other_stage(rank, part, entries), inverted=False),
@@ -41,17 +71,6 @@ def _tumour(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> e
         classCode="OBS",
         moodCode="EVN",
         negationInd="false",
-    )
-    return el(
-        "act",
-        *(el("templateId", root=t) for t in _CONCERN),
-        entries.id(),
-        null("code", "NA"),
-        el("statusCode", code="active"),
-        also,
-        *related("SUBJ", diagnosis, inverted=False),
-        classCode="ACT",
-        moodCode="EVN",
     )
 
 
@@ -65,7 +84,7 @@ _CONCERN = (
 _DIAGNOSIS = (*PROBLEM_TEMPLATES, "1.3.6.1.4.1.19376.1.7.3.1.4.14.1", "1.2.250.1.213.1.1.3.113")
 
 
-def _site(tumour: TumourContent, rank: int, part: Part) -> etree._Element:
+def _site(tumour: TumourContent, rank: int, part: Part) -> Element:
     anchor = part.anchor(f"topographie-{rank}") or f"tumeur-{rank}"
     words = cda.reference(anchor, "originalText")
     if tumour.topography is None:
@@ -80,7 +99,7 @@ def _site(tumour: TumourContent, rank: int, part: Part) -> etree._Element:
     return cda.code_element(tumour.topography, "targetSiteCode", words, qualifier)
 
 
-def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> etree._Element:
+def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> Element:
     tnm = tumour.tnm or Tnm()
     pronounced = (
         (Code("21905-5", LOINC, "TNM Clinique T"), tnm.t),
@@ -94,7 +113,7 @@ def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> etree._Element:
         cda.code_element(Code("75620-5", LOINC, "Stade TNM Clinique")),
         cda.reference(f"tnm-{rank}"),
         el("statusCode", code="completed"),
-        cda.interval(cda.partial(tumour.diagnosed_on) if tumour.diagnosed_on else None),
+        _since(tumour.diagnosed_on),
         _stage(tnm),
         *related(
             "COMP",
@@ -106,7 +125,7 @@ def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> etree._Element:
     )
 
 
-def _stage(tnm: Tnm) -> etree._Element:
+def _stage(tnm: Tnm) -> Element:
     said = (
         (Code("21909-7", LOINC, "Stade clinique"), tnm.stage, tnm.stage),
         (Code("21917-0", LOINC, "Version TNM Classification"), tnm.edition, f"TNM_UICC {tnm.edition}ème édition"),
@@ -119,7 +138,7 @@ def _stage(tnm: Tnm) -> etree._Element:
     return el("value", *qualifiers, xsi="CD") if qualifiers else null("value", xsi="CD")
 
 
-def _tnm_value(value: str | None, edition: str | None) -> etree._Element:
+def _tnm_value(value: str | None, edition: str | None) -> Element:
     if value is None:
         return null("value", xsi="CD")
     element = cda.cd(CodedValue(value, TNM, value))

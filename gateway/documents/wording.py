@@ -56,6 +56,7 @@ PREPARATORY = "Document préparatoire, susceptible d’évoluer jusqu’à la va
 NOT_QUORATE = "Le quorum n’était pas atteint\u00a0: cet avis ne vaut pas proposition de RCP au sens réglementaire."
 
 _TITLES = {"DR": "Dr", "PG": "Pr", "PC": "Pr"}
+_LONG_TITLES = {"DR": "Docteur", "PG": "Professeur", "PC": "Professeur"}
 _CIVILITIES = {"M": "M.", "MME": "Mme"}
 _CHANNELS = {
     "portail": "déposée sur la fiche",
@@ -133,12 +134,12 @@ def short_date(instant: datetime, zone: ZoneInfo) -> str:
 
 
 def hour(instant: datetime, zone: ZoneInfo) -> str:
-    """« 15 h 30 » in the zone, with no-break spaces."""
-    return templates.hour(instant.astimezone(zone), spaced=True)
+    """« 15:30 » in the zone, as the reports in use print it (features S2-046)."""
+    return f"{instant.astimezone(zone):%H:%M}"
 
 
 def instant_words(instant: datetime, zone: ZoneInfo) -> str:
-    """« le 26/11/2026 à 18 h 15 (heure de Paris) »."""
+    """« le 26/11/2026 à 18:15 (heure de Paris) »."""
     return f"le {short_date(instant, zone)} à {hour(instant, zone)} ({templates.zone_label(zone.key)})"
 
 
@@ -150,7 +151,11 @@ def partial_words(value: PartialDate) -> str:
 def person_words(person: Person) -> str:
     """« Dr Paul DURANT »: title or civility, given name, family name in capitals."""
     title = _TITLES.get(person.title or "") or _CIVILITIES.get(person.civility or "")
-    return " ".join(clean(p) for p in (title, person.given, person.family.upper()) if p)
+    return f"{title} {_name(person)}" if title else _name(person)
+
+
+def _name(person: Person) -> str:
+    return " ".join(clean(p) for p in (person.given, person.family.upper()) if p)
 
 
 def speciality_words(person: Person) -> str | None:
@@ -166,9 +171,9 @@ def speciality_words(person: Person) -> str | None:
 def contribution_heading(contribution: Contribution, content: ReportContent) -> str:
     """Who wrote, in which speciality, when in the zone of the RCP, and by which way."""
     author = contribution.author
-    who = ", ".join(p for p in (person_words(author), speciality_words(author)) if p)
+    who = _with(f"{_LONG_TITLES.get(author.title or '', '')} {_name(author)}".strip(), speciality_words(author))
     when = instant_words(contribution.at, content.tzinfo())
-    said = f"Contribution du médecin traitant\u00a0: {who}, {when}, {_CHANNELS[contribution.channel]}"
+    said = f"Contribution du médecin traitant\u00a0: {who} {when}, {_CHANNELS[contribution.channel]}"
     return f"{said}, avec le souhait d’assister à la discussion" if contribution.wishes_to_attend else said
 
 

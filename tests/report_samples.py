@@ -1,0 +1,40 @@
+"""The two frozen reports of the fixtures, and where the national rules stand, for every test of the report."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from gateway.rcp.report_content import ReportContent, decode
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "fixtures" / "report"
+
+
+def content(name: str = "full") -> ReportContent:
+    """``full`` says nearly everything, ``minimal`` the least that a meeting has."""
+    return decode((FIXTURES / f"content-{name}.json").read_bytes())
+
+
+def cisis() -> Path | None:
+    """Folder of the national rules, or None when they are not on this machine."""
+    found = Path(os.environ.get("CISIS_DIR") or ROOT.parent / "shared" / "conformance" / "cisis")
+    return found if (found.parent / "validate_cda.py").is_file() else None
+
+
+def national_validator() -> ModuleType:
+    """Module that runs the national rules; it lives beside them and is never copied."""
+    folder = cisis()
+    assert folder is not None
+    name = "validate_cda"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, folder.parent / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]

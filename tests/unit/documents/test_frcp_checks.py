@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+from lxml import etree
+from msgspec.structs import replace
+
+from gateway.documents import frcp, frcp_checks
+from gateway.errors import InvalidContent
+from gateway.rcp.report_content import CodedValue
+from tests.report_samples import content
+
+NS = {"c": "urn:hl7-org:v3"}
+
+
+def _remove(path):
+    def change(root):
+        for element in root.xpath(path, namespaces=NS):
+            element.getparent().remove(element)
+
+    return change
+
+
+def _set(path, name, value):
+    def change(root):
+        found = root.xpath(path, namespaces=NS)
+        assert found
+        for element in found:
+            if value is None:
+                del element.attrib[name]
+            else:
+                element.set(name, value)
+
+    return change
+
+
+def _twice(path):
+    def change(root):
+        element = root.xpath(path, namespaces=NS)[0]
+        element.addnext(etree.fromstring(etree.tostring(element)))
+
+    return change
+
+
+OBSERVATION = ".//c:observation[c:code/@code='{}']"
+CASES = [
+    ("FRCP-01", _set("c:typeId", "extension", "POCD_HD000041")),
+    ("FRCP-01", _remove("c:templateId[@extension='2022.01']")),
+    ("FRCP-02", _remove(OBSERVATION.format("ORG-127") + "/..")),
+    ("FRCP-03", _remove(OBSERVATION.format("ORG-119") + "/..")),
+    ("FRCP-03", _set(OBSERVATION.format("GEN-098") + "/c:value", "code", "ORG-132")),
+    ("FRCP-04", _set(".//c:content[@ID='quorum']", "ID", "autre")),
+    ("FRCP-04", _set(".//c:reference[@value='#quorum']", "value", "#")),
+    ("FRCP-04", _twice(".//c:content[@ID='question']")),
+    ("FRCP-05", _twice(".//c:observation/c:id")),
+    ("FRCP-06", _remove(".//c:section[c:code/@code='10164-2']/c:text/c:table")),
+    ("FRCP-07", _set("c:effectiveTime", "value", "20261126181500")),
+    ("FRCP-07", _set(".//c:encompassingEncounter/c:effectiveTime/c:low", "value", "202611261530")),
+    ("FRCP-08", _remove(".//c:encompassingEncounter/c:id[position() > 2]")),
+    ("FRCP-09", _remove("c:participant[@typeCode='RESP']")),
+    ("FRCP-09", _twice("c:participant[@typeCode='INF']")),
+    ("FRCP-09", _twice("c:participant[c:functionCode/@code='353']")),
+    ("FRCP-09", _remove("c:participant[c:functionCode/@code='353']")),
+    ("FRCP-09", _remove("c:legalAuthenticator//c:assignedEntity/c:id")),
+    ("FRCP-10", _set(".//c:id[@root='1.2.250.1.71.4.2.1']", "extension", "10100000016")),
+    ("FRCP-10", _set(".//c:id[@root='1.2.250.1.71.4.2.2']", "extension", "330780081")),
+    ("FRCP-10", _set(".//c:id[@root='1.2.250.1.213.1.4.10']", "extension", "2790351215189")),
+    ("FRCP-10", _remove("c:recordTarget/c:patientRole/c:id")),
+    ("FRCP-11", _set(OBSERVATION.format("ORG-125") + "/c:value", "displayName", "Quorum non atteint")),
+    ("FRCP-12", _set(".//c:procedure/c:code", "code", "C15445")),
+    ("FRCP-13", _set(OBSERVATION.format("MED-239") + "/c:interpretationCode", "code", "LA9622-7")),
+    ("FRCP-14", _set(OBSERVATION.format("282291009") + "/c:value", "code", "8140")),
+    ("FRCP-14", _set(OBSERVATION.format("282291009") + "/c:targetSiteCode", "code", "I10")),
+    ("FRCP-15", _set("c:versionNumber", "value", "2")),
+    ("FRCP-15", _set("c:setId", "root", "1.2.250.1.999.77.1.20261126.1042.1")),
+]
+
+
+def test_each_rule_is_broken_by_a_case():
+    assert {rule for rule, _ in CASES} == set(frcp_checks.RULES)
+
+
+@pytest.mark.parametrize(("rule", "change"), CASES)
+def test_rule_sees_its_fault(rule, change):
+    root = etree.fromstring(frcp.render(content()))
+    assert frcp_checks.check(root) == ()
+    change(root)
+    assert rule in {finding.rule for finding in frcp_checks.check(root)}
+
+
+def test_a_recorded_case_names_its_guideline():
+    facts = replace(content(), case_status="enregistre", guideline=None)
+    with pytest.raises(InvalidContent, match="FRCP-02") as refusal:
+        frcp.render(facts)
+    assert refusal.value.rule
+    assert "PAT-TROIS" not in refusal.value.text
+
+
+def test_an_organ_board_without_organ_is_refused():
+    with pytest.raises(InvalidContent, match="FRCP-03"):
+        frcp.render(replace(content(), organs=()))
+
+
+def test_no_unqualified_ins_in_any_place():
+    facts = content()
+    document = frcp.render(replace(facts, patient=replace(facts.patient, ins_qualified=False)))
+    assert b"279035121518989" not in document
+
+
+def test_a_foreign_code_is_refused_before_it_is_sent():
+    tumour = replace(content().tumours[0], topography=CodedValue("Z51.1", "2.16.840.1.113883.6.3", "Chimiothérapie"))
+    with pytest.raises(InvalidContent, match="FRCP-14"):
+        frcp.render(replace(content(), tumours=(tumour,)))
