@@ -621,7 +621,7 @@ class Attendee:
     professional: Professional
     present: bool = False
     mode: str = ""
-    counts: bool = True
+    mode_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -670,6 +670,7 @@ class Session(Page):
     attendees: tuple[Attendee, ...] = ()
     quorum: Quorum | None = None
     attendance_url: str = ""
+    presences: tuple[tuple[str, str], ...] = ()
     order_url: str = ""
     actions: tuple[Action, ...] = ()
     webconference: Webconference | None = None

@@ -220,14 +220,23 @@ SESSION = v.Session(
     ),
     attendees=(
         v.Attendee(
-            "1", v.Professional("Professeur Alix VALIDEUR", "Chirurgie digestive"), present=True, mode="en salle"
+            "1",
+            v.Professional("Professeur Alix VALIDEUR", "Chirurgie digestive"),
+            present=True,
+            mode="presentiel",
+            mode_label="En salle",
         ),
         v.Attendee(
-            "2", v.Professional("Docteur Camille DEMANDEUR", "Oncologie médicale"), present=True, mode="à distance"
+            "2",
+            v.Professional("Docteur Camille DEMANDEUR", "Oncologie médicale"),
+            present=True,
+            mode="webconference",
+            mode_label="À distance",
         ),
-        v.Attendee("3", v.Professional("Sacha COORDINATION", "Infirmier de coordination"), counts=False),
+        v.Attendee("3", v.Professional("Sacha COORDINATION", "Infirmier de coordination")),
     ),
     attendance_url="/seances/12/presents",
+    presences=(("", "Absent"), ("presentiel", "En salle"), ("webconference", "À distance")),
     order_url="/seances/12/ordre",
     actions=(v.Action("/seances/12/etat", "Clore la séance", primary=True, name="vers", value="close"),),
     webconference=WEBCONF,

@@ -1,0 +1,26 @@
+"""Every route of the portal but the sign-in's.
+
+``gateway.app``::
+
+    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, fictitious=settings.demo)
+    app.include_router(routes.router(portal))
+    SignIn(…, pages=SignInPages(portal.chrome))
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from gateway.portal.organiser_routes import OrganiserPages
+from gateway.portal.pages import Portal, PublicPages
+from gateway.portal.physician_routes import PhysicianPages
+
+__all__ = ["router"]
+
+
+def router(portal: Portal) -> APIRouter:
+    """Gather the routes of the portal."""
+    gathered = APIRouter(include_in_schema=False)
+    for pages in (PublicPages(portal), PhysicianPages(portal), OrganiserPages(portal)):
+        gathered.include_router(pages.router())
+    return gathered
