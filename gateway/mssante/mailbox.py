@@ -223,7 +223,10 @@ class Mailbox:
         if account.token is not None:
             client.oauth2_login(server.user or "", account.token())
         elif server.user and server.password is not None:
-            client.login(server.user, server.password)
+            if client.has_capability("AUTH=PLAIN"):
+                client.plain_login(server.user, server.password)  # LOGIN cannot carry a password beyond ASCII
+            else:
+                client.login(server.user, server.password)
         elif account.has_client_certificate and client.has_capability("AUTH=EXTERNAL"):
             client.sasl_login("EXTERNAL", lambda _challenge: b"")
 
