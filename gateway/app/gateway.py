@@ -87,7 +87,9 @@ def open_gateway(settings: Settings, represent: Represent) -> Iterator[Gateway]:
         stack.callback(store.close)
         store.ping()
         store.require_current(may_migrate=settings.database_url is None)
-        blobs = open_store(settings.blob_url or f"file://{settings.data_dir / 'blobs'}")
+        blobs = open_store(
+            settings.blob_url or (settings.data_dir / "blobs").as_uri(), staging=settings.data_dir / "staging"
+        )
         secret = _secret(settings)
         clock, trail, outbox = DomainClock(settings.clock), AuditTrail(secret), Outbox(blobs)
         steps = Steps(store, clock, trail, outbox, represent)

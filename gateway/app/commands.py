@@ -1,0 +1,141 @@
+"""The commands of ``rcp-gateway``: read the settings, call what does the work, say what happened in French.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.app import logs
+from gateway.app.serve import COMPONENTS, PLANNED, hold_leash, supervise
+from gateway.errors import GatewayError
+from gateway.settings import Settings, SettingsError, load
+
+__all__ = ["cli"]
+
+cli = typer.Typer(
+    name="rcp-gateway",
+    help="Passerelle d’interopérabilité des réunions de concertation pluridisciplinaire.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _settings() -> Settings:
+    try:
+        settings = load()
+    except SettingsError as refusal:
+        for fault in refusal.faults:
+            typer.echo(fault, err=True)
+        raise typer.Exit(1) from refusal
+    logs.configure(settings.log_level, settings.log_format)
+    return settings
+
+
+@cli.command()
+def serve(
+    only: Annotated[
+        str | None, typer.Option(help="Composants à lancer, séparés par des virgules : http, dicom, worker.")
+    ] = None,
+    leash: Annotated[bool, typer.Option("--leash", hidden=True)] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Run the wires and the background worker in one process tree."""
+    settings = _settings()
+    wanted = tuple(name.strip() for name in only.split(",")) if only else COMPONENTS
+    for name in wanted:
+        if name in PLANNED:
+            typer.echo(f"Le composant « {name} » n’est pas encore construit.", err=True)
+            raise typer.Exit(1)
+        if name not in COMPONENTS:
+            typer.echo(f"Composant inconnu : « {name} » (attendu : {', '.join(COMPONENTS)}).", err=True)
+            raise typer.Exit(2)
+    if leash:
+        hold_leash()
+    if len(wanted) == 1:
+        from gateway.app.components import run
+
+        try:
+            run(wanted[0], settings)
+        except GatewayError as refusal:
+            typer.echo(f"rcp-gateway {wanted[0]} : {refusal.text}", err=True)
+            # A child that cannot ever start tells its supervisor not to try again.
+            sys.exit(os.EX_CONFIG if leash and refusal.category == "fault" else 1)
+        return
+    from gateway.app.components import prepared
+
+    with prepared(settings):
+        code = supervise(wanted)
+    raise typer.Exit(code)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the schema of this program."""
+    from gateway.app.components import migrated
+
+    before, after = migrated(_settings())
+    typer.echo(
+        f"Base à jour (révision {after})." if before == after else f"Base migrée : {before or 'vide'} → {after}."
+    )
+
+
+@cli.command()
+def check() -> None:
+    """Read the configuration, then try each peer that it names."""
+    from gateway.app.check import probe
+
+    settings = _settings()
+    failed = False
+    for name, answer in probe(settings):
+        typer.echo(f"{name:<12} {answer or 'répond'}")
+        failed = failed or answer is not None
+    raise typer.Exit(1 if failed else 0)
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="S’arrêter après l’histoire.")] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Play one whole dossier over the real wires, with fictitious people."""
+    from gateway.demo import play
+
+    raise typer.Exit(play(once=once))
+
+
+@cli.command()
+def reindex() -> None:
+    """Extract the search columns again from the stored representations."""
+    from gateway.app.components import reindexed
+
+    typer.echo(f"{reindexed(_settings())} représentations réindexées.")
+
+
+audit = typer.Typer(help="La piste d’audit.", no_args_is_help=True)
+cli.add_typer(audit, name="audit")
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Find one altered, removed or reordered line of the trail."""
+    from gateway.app.components import audit_faults
+
+    faults = audit_faults(_settings())
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("Piste d’audit intacte.")
+
+
+@audit.callback()
+def _audit() -> None:
+    """La piste d’audit."""
+
+
