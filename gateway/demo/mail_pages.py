@@ -6,13 +6,13 @@ downloads only. Mount `mail_app(operator)` under a path of the demonstration.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from email import policy
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
+from html import escape
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -45,7 +45,7 @@ def mail_app(operator: MailOperator) -> Starlette:
 
     def index(_request: Request) -> Response:
         rows = "".join(
-            f'<tr><td><a href="boite/{html.escape(address, quote=True)}">{html.escape(address)}</a></td>'
+            f'<tr><td><a href="boite/{escape(address, quote=True)}">{escape(address)}</a></td>'
             f"<td>{len(operator.messages(address))}</td></tr>"
             for address in operator.addresses
         )
@@ -54,8 +54,8 @@ def mail_app(operator: MailOperator) -> Starlette:
     def mailbox(request: Request) -> Response:
         address = _address(operator, request)
         rows = "".join(
-            f'<tr><td><a href="{html.escape(address, quote=True)}/{number}">{html.escape(_header(message, "Subject"))}</a>'
-            f"</td><td>{html.escape(_header(message, 'From'))}</td><td>{html.escape(_header(message, 'Date'))}</td></tr>"
+            f'<tr><td><a href="{escape(address, quote=True)}/{number}">{escape(_header(message, "Subject"))}</a>'
+            f"</td><td>{escape(_header(message, 'From'))}</td><td>{escape(_header(message, 'Date'))}</td></tr>"
             for number, message in _newest_first(operator.messages(address))
         )
         empty = "" if rows else "<p>Aucun message.</p>"
@@ -65,18 +65,16 @@ def mail_app(operator: MailOperator) -> Starlette:
     def mail(request: Request) -> Response:
         address, number, message = _mail(operator, request)
         heads = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(_header(message, name))}</td></tr>"
-            for name in _SHOWN
-            if name in message
+            f"<tr><th>{name}</th><td>{escape(_header(message, name))}</td></tr>" for name in _SHOWN if name in message
         )
         text = "".join(f"<pre>{_linked(part)}</pre>" for part in _texts(message))
         files = "".join(
-            f'<li><a href="{number}/{place}">{html.escape(name)}</a> ({size} octets)</li>'
+            f'<li><a href="{number}/{place}">{escape(name)}</a> ({size} octets)</li>'
             for place, name, size in _files(message)
         )
         attached = f"<h2>Pièces jointes</h2><ul>{files}</ul>" if files else ""
         raw = f'<p><a href="{number}/brut">Message brut (.eml)</a></p>'
-        back = f'<p><a href="../{html.escape(address, quote=True)}">Retour à la boîte</a></p>'
+        back = f'<p><a href="../{escape(address, quote=True)}">Retour à la boîte</a></p>'
         return _page(_header(message, "Subject"), f"{back}<table>{heads}</table>{text}{attached}{raw}")
 
     def raw(request: Request) -> Response:
@@ -144,7 +142,7 @@ def _files(message: Message) -> Iterator[tuple[int, str, int]]:
 
 
 def _linked(text: str) -> str:
-    return _LINK.sub(lambda found: f'<a href="{found[0]}" rel="noreferrer">{found[0]}</a>', html.escape(text))
+    return _LINK.sub(lambda found: f'<a href="{found[0]}" rel="noreferrer">{found[0]}</a>', escape(text))
 
 
 def _ascii(name: str) -> str:
@@ -158,9 +156,9 @@ def _download(content: bytes, name: str) -> Response:
 
 def _page(title: str, body: str) -> Response:
     return HTMLResponse(
-        f'<!doctype html><html lang="fr"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="fr"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>"
         '<strong class="mark">Démonstration : opérateur de messagerie fictif, aucun courriel ne quitte cette machine.'
-        f"</strong><h1>{html.escape(title)}</h1>{body}</body></html>",
+        f"</strong><h1>{escape(title)}</h1>{body}</body></html>",
         headers=_HEADERS,
     )
