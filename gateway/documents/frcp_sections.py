@@ -109,18 +109,18 @@ def _subject(content: ReportContent, entries: Entries) -> Iterator[Element]:
     )
     kind = content.board_kind.code if content.board_kind else None
     if kind == "ORG-132":
-        code, anchor, value = Code("ORG-138", TA, "Traitement / Soins"), "soins", content.care
+        code, anchor, value = Code("ORG-138", TA, "Traitement / Soins"), "soins", cda.cd(content.care, anchor="soins")
         organs: Elements = []
     elif kind == "ORG-117":
-        code, anchor, value = Code("ORG-118", TA, "Appareil concerné"), "appareil", content.system
+        code, anchor, value = Code("ORG-118", TA, "Appareil concerné"), "appareil", cda.cd(content.system)
         organs = [
-            entries.observation(Code("ORG-119", TA, "Organe"), f"organe-{i}", cda.cd(organ))
-            for i, organ in enumerate(content.organs, 1)
+            entries.observation(Code("ORG-119", TA, "Organe"), f"organe-{i}", cda.cd(organ, anchor=f"organe-{i}"))
+            for i, organ in enumerate(content.organs or (None,), 1)
         ]
     else:
         return
     answers = [entries.observation(c, a, cda.yes_no(v)) for c, a, v in flags]
-    yield entries.observation(code, anchor, cda.cd(value), *related("REFR", *organs, *answers))
+    yield entries.observation(code, anchor, value, *related("REFR", *organs, *answers))
 
 
 def _motive(content: ReportContent, part: Part, entries: Entries) -> Element:

@@ -55,8 +55,8 @@ UNKNOWN = "Non renseigné"
 PREPARATORY = "Document préparatoire, susceptible d’évoluer jusqu’à la validation."
 NOT_QUORATE = "Le quorum n’était pas atteint\u00a0: cet avis ne vaut pas proposition de RCP au sens réglementaire."
 
-_TITLES = {"DR": "Dr", "PG": "Pr", "PC": "Pr"}
-_LONG_TITLES = {"DR": "Docteur", "PG": "Professeur", "PC": "Professeur"}
+_TITLES = {"DR": "Dr", "PR": "Pr", "PG": "Pr", "PC": "Pr"}
+_LONG_TITLES = {"DR": "Docteur", "PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
 _CIVILITIES = {"M": "M.", "MME": "Mme"}
 _CHANNELS = {
     "portail": "déposée sur la fiche",
@@ -164,8 +164,7 @@ def speciality_words(person: Person) -> str | None:
         return clean(person.speciality)
     if person.profession is None:
         return None
-    label = person.profession.label
-    return label.removeprefix("Médecin - ").removesuffix(" (SM)") or None
+    return person.profession.label.removeprefix("Médecin - ").removesuffix(" (SM)") or None
 
 
 def contribution_heading(contribution: Contribution, content: ReportContent) -> str:
@@ -250,9 +249,7 @@ def _reason(content: ReportContent) -> tuple[Row, ...]:
     motives = content.motives
     return (
         _coded("nature", "Nature de la discussion", content.board_kind),
-        *((_coded("appareil", "Appareil", content.system),) if content.system else ()),
-        *(_coded(f"organe-{i}", "Organe", organ) for i, organ in enumerate(content.organs, 1)),
-        *((_coded("soins", "Traitement ou soins", content.care),) if content.care else ()),
+        *_subject(content),
         _yes_no("rcp-recours", "RCP de recours", content.recourse_board, detail=not content.recourse_board),
         _yes_no("rcp-pediatrique", "RCP pédiatrique", content.paediatric_board, detail=not content.paediatric_board),
         _row("motif", "Motif de la RCP", _motives(content)),
@@ -267,6 +264,19 @@ def _reason(content: ReportContent) -> tuple[Row, ...]:
         ),
         *_texts(("motif-commentaire", "Commentaire", motives.comment)),
     )
+
+
+def _subject(content: ReportContent) -> tuple[Row, ...]:
+    kind = content.board_kind.code if content.board_kind else None
+    if kind == "ORG-117":
+        organs = [_coded(f"organe-{i}", "Organe", organ) for i, organ in enumerate(content.organs, 1)]
+        return (
+            _coded("appareil", "Appareil", content.system),
+            *(organs or [_row("organe-1", "Organe", content.subject)]),
+        )
+    if kind == "ORG-132":
+        return (_row("soins", "Traitement ou soins", _label(content.care) or content.subject),)
+    return _texts(("objet", "Objet", content.subject))
 
 
 def _motives(content: ReportContent) -> str | None:

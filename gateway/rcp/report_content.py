@@ -317,8 +317,8 @@ class ReportContent(Struct, frozen=True, kw_only=True):
         ``enregistre`` (only recorded, a guideline answers) or ``discute``.
     quorum
         ``atteint``, ``non-atteint`` or ``inconnu``; `quorum_rule` says the rule in words.
-    board_kind, system, organs, care
-        Kind of board (JDV_NatureDiscussion) and what it is about.
+    board_kind, system, organs, care, subject
+        Kind of board (JDV_NatureDiscussion) and what it is about; ``subject`` says it in words where no code does.
     """
 
     document_id: Identifier
@@ -348,6 +348,7 @@ class ReportContent(Struct, frozen=True, kw_only=True):
     system: CodedValue | None = None
     organs: tuple[CodedValue, ...] = ()
     care: CodedValue | None = None
+    subject: str | None = None
     recourse_board: bool | None = None
     paediatric_board: bool | None = None
     motives: Motives = Motives()

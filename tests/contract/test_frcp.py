@@ -87,6 +87,11 @@ def _variants():
             recourse_board=True,
         ),
     )
+    yield "organe en mots", replace(full, system=None, organs=(), subject="Sein")
+    yield (
+        "soins inconnus",
+        replace(full, board_kind=CodedValue("ORG-132", TA, "RCP transversale"), system=None, organs=()),
+    )
     yield "cas enregistré", replace(full, case_status="enregistre")
     yield (
         "plan sans traitement",

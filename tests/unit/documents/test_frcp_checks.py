@@ -95,9 +95,12 @@ def test_a_recorded_case_names_its_guideline():
     assert "PAT-TROIS" not in refusal.value.text
 
 
-def test_an_organ_board_without_organ_is_refused():
-    with pytest.raises(InvalidContent, match="FRCP-03"):
-        frcp.render(replace(content(), organs=()))
+def test_an_organ_without_code_is_said_in_words():
+    root = etree.fromstring(frcp.render(replace(content(), system=None, organs=(), subject="Sein")))
+    organ = root.xpath(OBSERVATION.format("ORG-119") + "/c:value", namespaces=NS)[0]
+    assert organ.get("nullFlavor") == "OTH"
+    [anchor] = organ.xpath("c:originalText/c:reference/@value", namespaces=NS)
+    assert root.xpath(f".//c:content[@ID='{anchor[1:]}']/text()", namespaces=NS) == ["Sein"]
 
 
 def test_no_unqualified_ins_in_any_place():
