@@ -25,7 +25,7 @@ from typing import Any
 from gateway import terminology
 from gateway.fhir.outcome import InvalidResource, Issue
 
-__all__ = ["MAX_ISSUES", "accept", "judge", "known_types"]
+__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "structure"]
 
 #: Faults reported for one resource; a hundredth would help nobody and cost an answer of megabytes.
 MAX_ISSUES = 20
@@ -172,6 +172,11 @@ def judge(tree: Mapping[str, Any], where: str | None = None) -> list[Issue]:
         if len(found) == MAX_ISSUES:
             return found
     return found or _second_opinion(tree, base) or list(_invariants(tree, base))
+
+
+def structure(tree: Mapping[str, Any], where: str) -> Iterator[Issue]:
+    """Ask the first judge alone: again after references were resolved, when their targets can be judged."""
+    yield from _walk_resource(tree, where)
 
 
 def _walk_resource(tree: Mapping[str, Any], path: str, around: Mapping[str, Any] | None = None) -> Iterator[Issue]:

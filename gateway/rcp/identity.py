@@ -15,6 +15,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -110,7 +111,7 @@ def declare(step: Step, partner: Partner, facts: PatientFacts, *, key: Identifie
         record = PatientRecord(id=uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
     else:
         [record] = step.lock(PatientRecord, record.id)
-    changed = _say(record, facts)
+    changed = _write(record, facts)
     if created:
         step.session.add(record)
     if created or changed:
@@ -133,19 +134,17 @@ def _serialise(session: Session, key: str) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
 
-def _say(record: PatientRecord, facts: PatientFacts) -> bool:
-    """Write the facts into the record; whether anything changed."""
+def say(facts: PatientFacts) -> dict[str, Any]:
+    """Columns of the record that say these facts."""
     ins = Ins.from_wire(facts.ins.value, facts.ins.system) if facts.ins else None
     doubtful = facts.flags & {IdentityFlag.DOUTEUSE, IdentityFlag.FICTIVE}
-    qualified = facts.status is IdentityStatus.QUALIFIEE and ins is not None and ins.qualifiable and not doubtful
     used = facts.used_name
     treating = facts.treating_physician
-    values = {
+    names = facts.birth_name.given if facts.birth_given_names is None else facts.birth_given_names.split()
+    return {
         "birth_family": facts.birth_name.family,
         "given": next(iter(facts.birth_name.given), None),
-        "given_names": list(facts.birth_name.given)
-        if facts.birth_given_names is None
-        else facts.birth_given_names.split(),
+        "given_names": list(names),
         "used_family": used.family if used else None,
         "used_given": next(iter(used.given), None) if used else None,
         "sex": facts.sex.value,
@@ -153,7 +152,10 @@ def _say(record: PatientRecord, facts: PatientFacts) -> bool:
         "birth_place": facts.birth_place_insee,
         "ins_system": facts.ins.system if facts.ins else None,
         "ins_value": ins.value if ins else None,
-        "ins_qualified": qualified,
+        "ins_qualified": facts.status is IdentityStatus.QUALIFIEE
+        and ins is not None
+        and ins.qualifiable
+        and not doubtful,
         "ins_faults": list(ins.faults) if ins else [],
         "identity_status": facts.status.value,
         "treating_idnps": treating.identifier.value if treating and treating.identifier else None,
@@ -161,8 +163,12 @@ def _say(record: PatientRecord, facts: PatientFacts) -> bool:
         "match_key": match_key(facts),
         "active": facts.active,
     }
+
+
+def _write(record: PatientRecord, facts: PatientFacts) -> bool:
+    """Write the facts into the record; whether anything changed."""
     changed = False
-    for name, value in values.items():
+    for name, value in say(facts).items():
         if getattr(record, name) != value:
             setattr(record, name, value)
             changed = True

@@ -41,6 +41,7 @@ from gateway.rcp.facts import (
 from gateway.rcp.step import Step
 
 __all__ = [
+    "amend",
     "cancel",
     "find_session",
     "follow_patient",
@@ -61,7 +62,14 @@ _OPEN = ("prevue", "ouverte")
 _GONE = ("annule", "refuse")
 
 
-def inscribe(step: Step, record: PatientRecord, facts: InscriptionFacts, *, partner: Partner | None = None) -> Dossier:
+def inscribe(
+    step: Step,
+    record: PatientRecord,
+    facts: InscriptionFacts,
+    *,
+    partner: Partner | None = None,
+    key: uuid.UUID | None = None,
+) -> Dossier:
     """Inscribe a patient to a session.
 
     Parameters
@@ -70,6 +78,8 @@ def inscribe(step: Step, record: PatientRecord, facts: InscriptionFacts, *, part
         What the requesting organisation says of the patient (`identity.declare`).
     partner
         The organisation that asks; `None` when a professional does so on the portal.
+    key
+        Id of the dossier, when the wire had to name it before it exists.
 
     Raises
     ------
@@ -86,12 +96,12 @@ def inscribe(step: Step, record: PatientRecord, facts: InscriptionFacts, *, part
     if step.session.scalar(select(Dossier.id).where(Dossier.number == number)) is not None:
         text = "Un dossier porte déjà ce numéro d’inscription."
         raise Conflict("identifiant-deja-utilise", text, expression="ServiceRequest.identifier")
-    key = tumour_key(facts.tumour)
-    _refuse_twin(step.session, record.id, session.id, key)
+    which = tumour_key(facts.tumour)
+    _refuse_twin(step.session, record.id, session.id, which)
     requester = _requester(step.session, facts.requester)
     tumour = facts.tumour
     dossier = Dossier(
-        id=uuid7(),
+        id=key or uuid7(),
         number=number,
         reference=DossierReference.new().value,
         placer_system=facts.placer.system if facts.placer else None,
@@ -108,7 +118,7 @@ def inscribe(step: Step, record: PatientRecord, facts: InscriptionFacts, *, part
         question=facts.question,
         reason_code=facts.reason.code if facts.reason else None,
         reason_text=facts.reason.text if facts.reason else None,
-        tumour_key=key,
+        tumour_key=which,
         clinical=_clinical(tumour, facts.form),
         requested_at=_instant(facts.requested_on, session.zone),
         registered_at=step.now,
@@ -337,6 +347,47 @@ def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
         persons=(dossier.record_id,),
         dossier=dossier.id,
         object_type="QuestionnaireResponse",
+        object_id=str(dossier.id),
+    )
+
+
+def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
+    """Take what the requester says anew: question, reason, urgency, the tumour's words, or another session.
+
+    Raises
+    ------
+    Conflict
+        ``dossier-clos``: it is discussed, refused or cancelled.
+    InvalidContent
+        As `inscribe`, when the session changes.
+    """
+    session = find_session(step.session, facts.session, step.now)
+    tumour = facts.tumour or tumour_of(dossier)
+    said = {
+        "question": facts.question or dossier.question,
+        "reason_code": facts.reason.code if facts.reason else dossier.reason_code,
+        "reason_text": facts.reason.text if facts.reason else dossier.reason_text,
+        "urgent": facts.urgent,
+        "label": _label(tumour),
+    }
+    changed = [name for name, value in said.items() if getattr(dossier, name) != value]
+    if not changed and session.id == dossier.session_id:
+        return
+    if dossier.state not in dossier_states.open_states():
+        text = "L’inscription ne peut plus changer : le dossier est discuté, refusé ou annulé."
+        raise Conflict("dossier-clos", text, expression="ServiceRequest")
+    for name in changed:
+        setattr(dossier, name, said[name])
+    if session.id != dossier.session_id:
+        reschedule(step, dossier, session)
+    dossier.version += 1
+    step.touch(dossier)
+    step.audit(
+        "modification",
+        action="U",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type="ServiceRequest",
         object_id=str(dossier.id),
     )
 

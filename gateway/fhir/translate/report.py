@@ -141,7 +141,7 @@ def composition(report: Report) -> Tree | None:
                 "detail": [refer("ServiceRequest", report.dossier_id)],
             }
         ],
-        section=[section for section in map(_section, report_parts(content)) if section],
+        section=[section for section in map(_section, report_parts(content).values()) if section],
     )
 
 

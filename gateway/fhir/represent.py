@@ -1,0 +1,501 @@
+"""Keeps FHIR representations of what a step touched, in the step's own transaction [DESIGN §3, Representations].
+
+One table (`_ROOTS`) says which resources each aggregate root is seen as. `Representer` is the port
+`gateway.rcp.ports.Represent`: it runs once before the commit, writes a new version of each resource that changed and
+none of what did not, and lays its own top-level elements over the previous version, so that what a client sent beside
+them survives.
+
+Promises: no version without a change of content; versions of one resource are consecutive; a directory entry is
+represented when first referenced; running over unchanged roots writes nothing (`reindex` and a test rely on it).
+Not promised: search columns of rows written by older code (`reindex` extracts them again).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table, insert, select, update
+from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy.orm import Session
+
+from gateway.exchange.blobs import BlobStore
+from gateway.fhir import document, search_columns
+from gateway.fhir.document import Tree
+from gateway.fhir.translate import directory, dossier, imaging, report
+from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_tree
+from gateway.model.directory import Organisation, PracticeRole, Practitioner
+from gateway.model.dossier import Contribution, Dossier
+from gateway.model.imaging import Series, Study, StudyDossier
+from gateway.model.meeting import Rcp, RcpSession
+from gateway.model.message import Message, NotificationEntry
+from gateway.model.person import PatientRecord
+from gateway.model.report import Report
+from gateway.model.representation import TABLES
+from gateway.model.store import utcnow
+from gateway.rcp.step import Step
+
+__all__ = ["Kept", "Owner", "Representer", "Sent", "columns", "current", "keep", "reindex"]
+
+#: What a client sent for a resource that a root stands behind: (type, id) → tree.
+Sent = Mapping[tuple[str, str], Tree]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Columns that the access predicate and the writers look at."""
+
+    partner_id: uuid.UUID | None = None
+    record_id: uuid.UUID | None = None
+    dossier_id: uuid.UUID | None = None
+    network_id: uuid.UUID | None = None
+    public: bool = False
+    root_kind: str | None = None
+    root_id: uuid.UUID | None = None
+
+
+class Kept(NamedTuple):
+    """What became of one resource."""
+
+    kind: str
+    id: str
+    version: int
+    updated_at: datetime
+    created: bool
+    changed: bool
+    body: bytes
+
+
+class _Rendered(NamedTuple):
+    kind: str
+    id: str
+    tree: Tree
+    owner: Owner
+
+
+def columns(tree: Tree) -> dict[str, Any]:
+    """Search columns of a resource as the database takes them."""
+    found: dict[str, Any] = {}
+    for name, value in search_columns.extract(tree).items():
+        found[name] = Range(value[0], value[1], bounds="[)") if isinstance(value, tuple) else value
+    return found
+
+
+def current(session: Session, kind: str, identity: str, *, lock: bool = False) -> Any | None:
+    """Newest version of a resource as a row, or `None`; deleted ones too."""
+    table = TABLES[kind]
+    statement = select(table).where(table.c.id == identity, table.c.current)
+    return session.execute(statement.with_for_update() if lock else statement).one_or_none()
+
+
+def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -> Kept:
+    """Write a resource unless it already says the same."""
+    table = TABLES[kind]
+    before = current(session, kind, identity, lock=True)
+    if before is not None and not before.deleted and document.same_content(document.parse(before.body), tree):
+        return Kept(kind, identity, before.version, before.updated_at, created=False, changed=False, body=before.body)
+    version = 1 if before is None else before.version + 1
+    updated = utcnow()
+    body = document.encode(document.with_meta(tree, identity=identity, version=version, updated=updated))
+    if before is not None:
+        session.execute(
+            update(table).where(table.c.id == identity, table.c.version == before.version).values(current=False)
+        )
+    session.execute(
+        insert(table).values(
+            id=identity,
+            version=version,
+            body=body,
+            current=True,
+            updated_at=updated,
+            partner_id=owner.partner_id,
+            record_id=owner.record_id,
+            dossier_id=owner.dossier_id,
+            network_id=owner.network_id,
+            public=owner.public,
+            root_kind=owner.root_kind,
+            root_id=owner.root_id,
+            **columns(tree),
+        )
+    )
+    return Kept(kind, identity, version, updated, created=before is None, changed=True, body=body)
+
+
+@dataclass(slots=True)
+class _Context:
+    """One run: what was sent, what was rendered, which roots wait."""
+
+    session: Session
+    blobs: BlobStore | None
+    sent: Sent
+    waiting: list[Any]
+    seen: set[tuple[str, uuid.UUID]] = field(default_factory=set)
+
+    def refer(self, *roots: Any) -> None:
+        """Ask that roots which are referred to exist as resources; they are not rendered again if they do."""
+        for root in roots:
+            if root is None or (type(root).__name__, root.id) in self.seen:
+                continue
+            kind = _REFERRED[type(root).__name__]
+            if current(self.session, kind, str(root.id)) is None:
+                self.waiting.append(root)
+
+    def base(self, kind: str, identity: str) -> Tree | None:
+        """What stands below our own elements: what the client just sent, else the previous version."""
+        if (kind, identity) in self.sent:
+            return self.sent[kind, identity]
+        before = current(self.session, kind, identity)
+        return document.strip_server_meta(document.parse(before.body)) if before is not None else None
+
+
+_REFERRED = {
+    "Practitioner": "Practitioner",
+    "Organisation": "Organization",
+    "Rcp": "HealthcareService",
+    "RcpSession": "Appointment",
+}
+
+
+def _lay(base: Tree | None, ours: Mapping[str, Any]) -> Tree:
+    """Lay our elements over what stands below; both keep their order."""
+    laid = dict(base or {})
+    laid.update(ours)
+    return laid
+
+
+def _root(row: Any) -> dict[str, Any]:
+    return {"root_kind": type(row).__name__, "root_id": row.id}
+
+
+def _patient(row: PatientRecord, run: _Context) -> Iterator[_Rendered]:
+    key = ("Patient", str(row.id))
+    base = run.base(*key)
+    tree = _patient_over(base, row) if base is not None else patient_tree(row)
+    owner = Owner(partner_id=row.partner_id, record_id=row.id, **_root(row))
+    yield _Rendered(*key, tree, owner)
+
+
+# Element of Patient → the columns of the record that it says.
+_PATIENT_ELEMENTS: dict[str, tuple[str, ...]] = {
+    "name": ("birth_family", "given", "used_family", "used_given"),
+    "gender": ("sex",),
+    "birthDate": ("birth_date",),
+    "identifier": ("ins_value", "ins_qualified"),
+    "extension": ("identity_status", "birth_place"),
+    "active": ("active",),
+    "generalPractitioner": ("treating_idnps",),
+}
+
+
+def _patient_over(base: Tree, row: PatientRecord) -> Tree:
+    """Replace of a Patient only the elements that no longer say what the record says (another wire changed it)."""
+    from gateway.rcp.identity import say
+
+    said = say(patient_facts(base, _never))
+    ours = patient_tree(row)
+    stale = {
+        element
+        for element, names in _PATIENT_ELEMENTS.items()
+        if any(said[name] != getattr(row, name) for name in names)
+    }
+    # A physician named by a literal reference was resolved when the Patient was written: it cannot be read here.
+    if said["treating_idnps"] is None and "generalPractitioner" in base:
+        stale.discard("generalPractitioner")
+    for element, is_ours in _PATIENT_PARTS.items():
+        if element in stale and element in base:
+            ours[element] = [*ours.get(element, []), *(node for node in base[element] if not is_ours(node))]
+    return _lay(
+        {name: value for name, value in base.items() if name not in stale},
+        {name: value for name, value in ours.items() if name in stale},
+    )
+
+
+def _is_own_identifier(node: Mapping[str, Any]) -> bool:
+    kinds = {coding.get("code") for coding in node.get("type", {}).get("coding", ())}
+    return node.get("system") in INS_SYSTEMS or "PI" in kinds
+
+
+def _is_own_extension(node: Mapping[str, Any]) -> bool:
+    return str(node.get("url", "")).rpartition("/")[2] in {"fr-core-identity-reliability", "patient-birthPlace"}
+
+
+#: Repeating elements of which only a part is said by the record: the rest of the client's list survives.
+_PATIENT_PARTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "identifier": _is_own_identifier,
+    "extension": _is_own_extension,
+}
+
+
+def _never(_reference: str) -> None:
+    return None
+
+
+def _practitioner(row: Practitioner, run: _Context) -> Iterator[_Rendered]:
+    del run
+    yield _Rendered("Practitioner", str(row.id), directory.practitioner(row), Owner(public=True, **_root(row)))
+
+
+def _role(row: PracticeRole, run: _Context) -> Iterator[_Rendered]:
+    run.refer(row.practitioner, row.organisation)
+    yield _Rendered("PractitionerRole", str(row.id), directory.practitioner_role(row), Owner(public=True, **_root(row)))
+
+
+def _organisation(row: Organisation, run: _Context) -> Iterator[_Rendered]:
+    del run
+    yield _Rendered("Organization", str(row.id), directory.organization(row), Owner(public=True, **_root(row)))
+
+
+def _rcp(row: Rcp, run: _Context) -> Iterator[_Rendered]:
+    run.refer(row.organisation)
+    owner = Owner(network_id=row.network_id, public=True, **_root(row))
+    yield _Rendered("HealthcareService", str(row.id), directory.healthcare_service(row), owner)
+
+
+def _session(row: RcpSession, run: _Context) -> Iterator[_Rendered]:
+    run.refer(row.rcp, *(one.practitioner for one in row.rcp.members if one.role == "coordonnateur"))
+    owner = Owner(network_id=row.rcp.network_id, public=True, **_root(row))
+    yield _Rendered("Appointment", str(row.id), directory.appointment(row), owner)
+
+
+def _of_dossier(row: Dossier, root: Any) -> Owner:
+    return Owner(
+        partner_id=row.partner_id,
+        record_id=row.record_id,
+        dossier_id=row.id,
+        network_id=row.session.rcp.network_id,
+        **_root(root),
+    )
+
+
+def _dossier(row: Dossier, run: _Context) -> Iterator[_Rendered]:
+    identity = str(row.id)
+    owner = _of_dossier(row, row)
+    run.refer(row.session, row.session.rcp, row.organisation, row.requester, row.session.rcp.organisation)
+    if current(run.session, "Patient", str(row.record_id)) is None:
+        run.waiting.append(row.record)
+    yield _Rendered("ServiceRequest", identity, _request_over(run.base("ServiceRequest", identity), row), owner)
+    reports = run.session.scalars(
+        select(Report.id).where(Report.dossier_id == row.id, Report.state == "valide").order_by(Report.version)
+    )
+    ours = dossier.task(row, reports=[str(key) for key in reports])
+    base = run.base("Task", identity)
+    if base is not None:
+        ours["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
+        ours["input"] = _merged(base.get("input", []), ours["input"], _input_kind)
+    yield _Rendered("Task", identity, _lay(base, ours), owner)
+    discussed = dossier.encounter(row)
+    if discussed is not None:
+        yield _Rendered("Encounter", identity, _lay(run.base("Encounter", identity), discussed), owner)
+
+
+def _request_over(base: Tree | None, row: Dossier) -> Tree:
+    ours = dossier.service_request(row)
+    if base is None:
+        return ours
+    # The requester's own words stay; of it we say the status, the date once moved, and the number if it had none.
+    laid: Tree = {"status": ours["status"]}
+    said = base.get("occurrenceDateTime") or base.get("occurrencePeriod", {}).get("start")
+    if not isinstance(said, str) or not _names(said, row.session.starts_at):
+        laid["occurrenceDateTime"] = ours["occurrenceDateTime"]
+        base = {name: value for name, value in base.items() if name != "occurrencePeriod"}
+    laid["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
+    return _lay(base, laid)
+
+
+def _names(text: str, moment: datetime) -> bool:
+    low, high = search_columns.date_interval(text)
+    return low <= moment < high
+
+
+def _identity(node: Mapping[str, Any]) -> Any:
+    return node.get("system"), node.get("value")
+
+
+def _input_kind(node: Mapping[str, Any]) -> Any:
+    return [coding.get("code") for coding in node.get("type", {}).get("coding", ())]
+
+
+def _merged(
+    theirs: Iterable[Tree], ours: Iterable[Tree], key: Callable[[Mapping[str, Any]], Any] = _identity
+) -> list[Tree]:
+    """Keep what was there and put ours in the place of its equal, or at the end."""
+    laid = list(theirs)
+    for node in ours:
+        place = next((index for index, there in enumerate(laid) if key(there) == key(node)), None)
+        if place is None:
+            laid.append(node)
+        elif key is not _identity:
+            laid[place] = node
+    return laid
+
+
+def _contribution(row: Contribution, run: _Context) -> Iterator[_Rendered]:
+    run.refer(row.author)
+    yield _Rendered("Communication", str(row.id), dossier.contribution(row), _of_dossier(row.dossier, row))
+
+
+def _message(row: Message, run: _Context) -> Iterator[_Rendered]:
+    about = run.session.get(Dossier, row.dossier_id) if row.dossier_id else None
+    if about is None or row.direction != "out":
+        return
+    who = run.session.get(Practitioner, row.recipient_id) if row.recipient_id else None
+    run.refer(who)
+    recipient = directory.practitioner_reference(who) if who else None
+    yield _Rendered("Communication", str(row.id), dossier.message(row, about, recipient), _of_dossier(about, row))
+
+
+def _entry(row: NotificationEntry, run: _Context) -> Iterator[_Rendered]:
+    found = run.session.get(Message, row.message_id) if row.message_id else None
+    if found is not None:
+        yield from _message(found, run)
+
+
+def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
+    written = report.composition(row)
+    if written is None:
+        return
+    owner = _of_dossier(row.dossier, row)
+    run.refer(row.validator)
+    yield _Rendered("Composition", str(row.id), written, owner)
+    forms = [report.KeptForm(form, _sha1(run.blobs, form.sha256)) for form in row.forms if form.form in {"pdf", "cda"}]
+    for kept in forms:
+        shown = Owner(
+            partner_id=owner.partner_id,
+            record_id=owner.record_id,
+            dossier_id=owner.dossier_id,
+            network_id=owner.network_id,
+            root_kind="ReportForm",
+            root_id=kept.form.id,
+        )
+        yield _Rendered("Binary", str(kept.form.id), dict(report.binary(kept.form)), shown)
+    studies = run.session.scalars(
+        select(Study.study_instance_uid)
+        .join(StudyDossier, StudyDossier.study_id == Study.id)
+        .where(StudyDossier.dossier_id == row.dossier_id, Study.state == "rattache")
+        .order_by(Study.study_instance_uid)
+    )
+    published = report.document_reference(row, forms, tuple(studies)) if forms else None
+    if published is not None:
+        yield _Rendered("DocumentReference", str(row.id), published, owner)
+
+
+def _sha1(blobs: BlobStore | None, sha256: str) -> str:
+    """SHA-1 in base64, as XDS metadata and FHIR's Attachment.hash ask for; an integrity mark, no protection."""
+    if blobs is None:
+        return ""
+    return b64encode(hashlib.sha1(blobs.read(sha256), usedforsecurity=False).digest()).decode("ascii")
+
+
+def _study(row: Study, run: _Context) -> Iterator[_Rendered]:
+    record = run.session.get(PatientRecord, row.record_id) if row.record_id else None
+    if record is None:
+        return
+    series = run.session.scalars(select(Series).where(Series.study_id == row.id)).all()
+    tree = imaging.imaging_study(row, record, series)
+    if tree is None:
+        return
+    attached = run.session.scalars(select(StudyDossier.dossier_id).where(StudyDossier.study_id == row.id)).all()
+    if current(run.session, "Endpoint", imaging.ENDPOINT_ID) is None:
+        yield _Rendered("Endpoint", imaging.ENDPOINT_ID, imaging.endpoint(), Owner(public=True))
+    yield _Rendered(
+        "ImagingStudy",
+        str(row.id),
+        tree,
+        # With one dossier the study is that dossier's; with several it is the patient's.
+        Owner(
+            partner_id=row.partner_id,
+            record_id=record.id,
+            dossier_id=attached[0] if len(attached) == 1 else None,
+            **_root(row),
+        ),
+    )
+
+
+#: The one table from roots to resources.
+_ROOTS: dict[str, Callable[[Any, _Context], Iterator[_Rendered]]] = {
+    "PatientRecord": _patient,
+    "Practitioner": _practitioner,
+    "PracticeRole": _role,
+    "Organisation": _organisation,
+    "Rcp": _rcp,
+    "RcpSession": _session,
+    "Dossier": _dossier,
+    "Contribution": _contribution,
+    "Message": _message,
+    "NotificationEntry": _entry,
+    "Report": _report,
+    "Study": _study,
+}
+
+
+class Representer:
+    """The port `gateway.rcp.ports.Represent`.
+
+    Parameters
+    ----------
+    blobs
+        Where report forms are kept; needed for the SHA-1 of their bytes.
+    """
+
+    def __init__(self, blobs: BlobStore | None = None) -> None:
+        self._blobs = blobs
+
+    def __call__(self, step: Step, roots: Iterable[Any]) -> None:
+        """Keep the representations of the touched roots."""
+        self.keep(step.session, roots, {})
+
+    def keep(self, session: Session, roots: Iterable[Any], sent: Sent) -> dict[tuple[str, str], Kept]:
+        """Keep them, with what a client sent below our own elements.
+
+        Returns
+        -------
+        dict
+            What became of each resource, by type and id.
+        """
+        run = _Context(session, self._blobs, sent, list(roots))
+        kept: dict[tuple[str, str], Kept] = {}
+        while run.waiting:
+            root = run.waiting.pop(0)
+            key = (type(root).__name__, root.id)
+            if key in run.seen or key[0] not in _ROOTS:
+                continue
+            run.seen.add(key)
+            for rendered in list(_ROOTS[key[0]](root, run)):
+                kept[rendered.kind, rendered.id] = keep(session, *rendered)
+        return kept
+
+
+def reindex(session: Session, *, batch: int = 500) -> Iterator[tuple[str, int]]:
+    """Extract the search columns of every current resource again, type by type.
+
+    Yields the type and how many rows were done; the caller commits after each.
+    """
+    for kind, table in TABLES.items():
+        done = 0
+        last = ""
+        while True:
+            rows = session.execute(
+                select(table.c.id, table.c.version, table.c.body)
+                .where(table.c.current, table.c.id > last)
+                .order_by(table.c.id)
+                .limit(batch)
+            ).all()
+            if not rows:
+                break
+            for row in rows:
+                _reindex_row(session, table, row)
+            last = rows[-1].id
+            done += len(rows)
+        if done:
+            yield kind, done
+
+
+def _reindex_row(session: Session, table: Table, row: Any) -> None:
+    values = columns(document.parse(row.body))
+    if values:
+        session.execute(update(table).where(table.c.id == row.id, table.c.version == row.version).values(**values))
