@@ -6,13 +6,24 @@ Nothing here is implemented; a Protocol changes only with both of its sides.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from gateway.rcp.report_content import Person, ReportContent
 
 if TYPE_CHECKING:
     from gateway.rcp.step import Step
 
-__all__ = ["Clock", "Represent"]
+__all__ = [
+    "Clock",
+    "RenderedForm",
+    "ReportForms",
+    "ReportLetter",
+    "ReportMails",
+    "Represent",
+    "SealedLetter",
+]
 
 
 class Clock(Protocol):
@@ -27,3 +38,71 @@ class Represent(Protocol):
 
     def __call__(self, step: Step, roots: Iterable[Any]) -> None:
         """Write new versions of what changed; nothing when nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedForm:
+    """The bytes of one form of a report: ``pdf``, ``cda``, ``xdm`` or ``xdm-retrait``."""
+
+    form: str
+    content_type: str
+    content: bytes = field(repr=False)
+
+
+class ReportForms(Protocol):
+    """Renders the forms of a validated report; the same facts give the same bytes."""
+
+    def render(self, content: ReportContent) -> tuple[RenderedForm, ...]:
+        """Give ``cda``, ``pdf`` and ``xdm``.
+
+        Raises
+        ------
+        InvalidContent
+            ``report-frcp``: the facts cannot make a correct national document.
+        """
+
+    def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
+        """Give the ``xdm-retrait`` that withdraws a document already sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportLetter:
+    """One report to one recipient.
+
+    Parameters
+    ----------
+    key
+        Idempotency key of the message.
+    forms
+        The very forms that are kept.
+    previous
+        Message-IDs, without brackets, of what this recipient was sent of earlier versions, oldest first.
+    """
+
+    kind: Literal["M6", "M6r"]
+    key: str
+    at: datetime
+    address: str
+    recipient: Person
+    content: ReportContent
+    forms: tuple[RenderedForm, ...]
+    signature: str
+    reply_to: str | None = None
+    previous: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedLetter:
+    """A letter as the bytes to send, rendered once."""
+
+    content: bytes = field(repr=False)
+    message_id: str
+    envelope_id: str
+    sender: str
+
+
+class ReportMails(Protocol):
+    """Composes the mail that carries a report."""
+
+    def seal(self, letter: ReportLetter) -> SealedLetter:
+        """Give the bytes; the same letter gives the same bytes."""
