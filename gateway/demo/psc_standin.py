@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlencode
+from urllib.parse import parse_qs, unquote_plus, urlencode
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -309,7 +309,7 @@ class PscStandIn:
                 name, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
             except ValueError:
                 return False
-            name, secret = unquote(name), unquote(secret)
+            name, secret = unquote_plus(name), unquote_plus(secret)
         return name == self.client_id and hmac.compare_digest(secret.encode(), self._client_secret.encode())
 
     async def _userinfo(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -223,10 +223,11 @@ class PscClient:
         return read_logout_token(token, self._keys, issuer=issuer, client_id=self._client_id, now=self._now())
 
     def _tokens(self, code: str, code_verifier: str) -> Mapping[str, Any]:
+        method = self._authentication()
         client = OAuth2Client(
             self._client_id,
             self._secret,
-            token_endpoint_auth_method=self._authentication(),
+            token_endpoint_auth_method=method,
             redirect_uri=self._redirect_uri,
             transport=self._transport,
             timeout=_TIMEOUT,
@@ -234,7 +235,11 @@ class PscClient:
         endpoint = self._endpoint("token_endpoint")
         try:
             answer = client.fetch_token(
-                endpoint, grant_type="authorization_code", code=code, code_verifier=code_verifier
+                endpoint,
+                grant_type="authorization_code",
+                code=code,
+                code_verifier=code_verifier,
+                auth=self._basic() if method.endswith("_basic") else None,
             )
         except OAuthError as refused:
             if refused.error in _OUR_FAULT:
@@ -247,6 +252,10 @@ class PscClient:
         if not isinstance(answer, dict):
             raise refusal("psc-token-unreadable")
         return answer
+
+    def _basic(self) -> httpx.BasicAuth:
+        # Both halves are form-encoded first [RFC 6749 §2.3.1]; Authlib sends them as they are and fails beyond Latin-1.
+        return httpx.BasicAuth(quote_plus(self._client_id), quote_plus(self._secret or ""))
 
     def _authentication(self) -> str:
         if self._secret is None:

@@ -43,6 +43,13 @@ _RETRIED: Final = frozenset({"server_error", "temporarily_unavailable"})
 _log = structlog.get_logger("gateway.psc")
 
 
+async def _form(request: Request) -> FormData:
+    return await form_under(request, _FORM, max_fields=20, max_files=0)
+
+
+_Form = Annotated[FormData, Depends(_form)]
+
+
 class Pages(Protocol):
     """The pages that signing in shows, as HTML."""
 
@@ -109,7 +116,6 @@ class SignIn:
     def router(self) -> APIRouter:
         """Build the router of every address of this module."""
         router = APIRouter(include_in_schema=False, dependencies=[Depends(rate_by_address(self._limiter))])
-        form = Annotated[FormData, Depends(_form)]
 
         @router.get("/connexion")
         def connexion(request: Request) -> Response:
@@ -128,15 +134,15 @@ class SignIn:
             return self._answer(request, self._situation_page)
 
         @router.post("/psc/situation")
-        def choose(request: Request, fields: form) -> Response:
+        def choose(request: Request, fields: _Form) -> Response:
             return self._answer(request, lambda request: self._choose(request, fields))
 
         @router.post("/deconnexion")
-        def leave(request: Request, fields: form) -> Response:
+        def leave(request: Request, fields: _Form) -> Response:
             return self._answer(request, lambda request: self._leave(request, fields))
 
         @router.post("/psc/deconnexion")
-        def told_to_leave(request: Request, fields: form) -> Response:
+        def told_to_leave(request: Request, fields: _Form) -> Response:
             return self._back_channel(request, fields)
 
         return router
@@ -307,10 +313,6 @@ class SignIn:
 
 def _begin_address(wish: str) -> str:
     return f"/psc/connexion?next={quote(wish, safe='/')}"
-
-
-async def _form(request: Request) -> FormData:
-    return await form_under(request, _FORM, max_fields=20, max_files=0)
 
 
 def _field(fields: FormData, name: str) -> str:

@@ -34,7 +34,13 @@ def served(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[
     listening = socket.create_server((host, port), backlog=128)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="error", access_log=False, lifespan="auto", timeout_graceful_shutdown=2, ws="none"
+            app,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            lifespan="auto",
+            timeout_graceful_shutdown=2,
+            ws="none",
         )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="served", daemon=True)

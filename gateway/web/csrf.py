@@ -18,7 +18,7 @@ from gateway.web.sealed import Seal
 
 __all__ = ["CSRF_FIELD", "CSRF_HEADER", "Csrf"]
 
-CSRF_FIELD: Final = "csrf_token"
+CSRF_FIELD: Final = "csrf"
 """Name of the hidden field."""
 CSRF_HEADER: Final = "x-csrf-token"
 """Name of the header that a script of ours may use instead."""
