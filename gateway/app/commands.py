@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.app import logs
+from gateway.app.registry import network_commands, partner_commands
 from gateway.app.serve import COMPONENTS, PLANNED, hold_leash, supervise
 from gateway.errors import GatewayError
 from gateway.settings import Settings, SettingsError, load
@@ -109,6 +109,10 @@ def demo(
     raise typer.Exit(play(once=once))
 
 
+cli.add_typer(partner_commands(_settings), name="partner")
+cli.add_typer(network_commands(_settings), name="network")
+
+
 @cli.command()
 def reindex() -> None:
     """Extract the search columns again from the stored representations."""
@@ -137,5 +141,3 @@ def audit_verify() -> None:
 @audit.callback()
 def _audit() -> None:
     """La piste d’audit."""
-
-

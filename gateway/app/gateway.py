@@ -16,10 +16,10 @@ from pathlib import Path
 from gateway.errors import Fault
 from gateway.exchange.blobs import BlobStore, open_store
 from gateway.exchange.outbox import Outbox
+from gateway.fhir.represent import Representer
 from gateway.model.audit import AuditTrail
 from gateway.model.embedded import running
 from gateway.model.store import Store
-from gateway.rcp.ports import Represent
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import Settings
 
@@ -40,6 +40,8 @@ class Gateway:
     trail: AuditTrail
     outbox: Outbox
     steps: Steps
+    representer: Representer
+    found_revision: str | None
 
 
 def _own_secret(data_dir: Path) -> bytes:
@@ -70,8 +72,13 @@ def _secret(settings: Settings) -> bytes:
 
 
 @contextmanager
-def open_gateway(settings: Settings, represent: Represent) -> Iterator[Gateway]:
+def open_gateway(settings: Settings, *, migrate: bool = False) -> Iterator[Gateway]:
     """Open the parts; the embedded database runs at least as long as the block.
+
+    Parameters
+    ----------
+    migrate
+        Bring an older database of another server to this schema too; an empty or embedded one is brought there anyway.
 
     Raises
     ------
@@ -86,11 +93,13 @@ def open_gateway(settings: Settings, represent: Represent) -> Iterator[Gateway]:
         store = Store(url)
         stack.callback(store.close)
         store.ping()
-        store.require_current(may_migrate=settings.database_url is None)
+        found, _ = store.revision()
+        store.require_current(may_migrate=migrate or settings.database_url is None)
         blobs = open_store(
             settings.blob_url or (settings.data_dir / "blobs").as_uri(), staging=settings.data_dir / "staging"
         )
         secret = _secret(settings)
         clock, trail, outbox = DomainClock(settings.clock), AuditTrail(secret), Outbox(blobs)
-        steps = Steps(store, clock, trail, outbox, represent)
-        yield Gateway(settings, secret, store, blobs, clock, trail, outbox, steps)
+        representer = Representer(blobs)
+        steps = Steps(store, clock, trail, outbox, representer)
+        yield Gateway(settings, secret, store, blobs, clock, trail, outbox, steps, representer, found)

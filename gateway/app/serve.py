@@ -106,6 +106,6 @@ def _stop(children: list[_Child]) -> None:
         try:
             child.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.error("component-killed", component=child.name)
+            log.warning("component-killed", component=child.name)
             child.process.kill()
             child.process.wait()

@@ -1,0 +1,120 @@
+"""Puts the HTTP wires together: portal, sign-in, FHIR, DICOMweb, health and metrics on one port.
+
+Promises: every wire gets its parts by name; every scheme of authentication is registered once; an error that no wire
+caught is a page, an OperationOutcome or plain text by the path it came from, never a stack.
+"""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import text
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.app.gateway import Gateway
+from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
+from gateway.fhir import outcome as fhir_outcome
+from gateway.portal import routes as portal_routes
+from gateway.portal.pages import Portal
+from gateway.portal.sign_in_pages import SignInPages
+from gateway.psc.oidc import PscClient
+from gateway.psc.sessions import Sessions
+from gateway.psc.sign_in import SignIn
+from gateway.web.authenticators import SESSION, Authenticators, in_thread
+from gateway.web.csrf import Csrf
+from gateway.web.headers import SecurityHeadersMiddleware
+from gateway.web.health import Check, health_router
+from gateway.web.metrics import metrics_router
+from gateway.web.proxy import TrustedProxyMiddleware, networks
+from gateway.web.request_id import RequestIdMiddleware
+from gateway.web.sealed import Seal
+
+__all__ = ["application"]
+
+log = structlog.get_logger(__name__)
+
+_LIVE_WORKERS = text("SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '60 seconds'")
+
+
+def application(gateway: Gateway) -> FastAPI:
+    """The ASGI application of one process."""
+    settings = gateway.settings
+    app = FastAPI(title="RCP gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.authenticators = authenticators = Authenticators()
+
+    csrf = Csrf(Seal(gateway.secret, "csrf"), settings.public_url)
+    portal = Portal(steps=gateway.steps, blobs=gateway.blobs, csrf=csrf, fictitious=settings.clock is not None)
+    client = (
+        PscClient(settings.psc, f"{settings.public_url}/psc/retour") if settings.psc.discovery_url is not None else None
+    )
+    sign_in = SignIn(
+        client=client,
+        client_id=settings.psc.client_id or "",
+        sessions=Sessions(gateway.steps, Seal(gateway.secret, "psc-id-token")),
+        csrf=csrf,
+        pages=SignInPages(portal.chrome),
+        public_url=settings.public_url,
+    )
+    authenticators.register(SESSION, in_thread(sign_in.authenticate))
+
+    app.include_router(health_router(_checks(gateway)))
+    app.include_router(metrics_router())
+    app.include_router(sign_in.router())
+    app.include_router(portal_routes.router(portal))
+    _answer_errors(app, portal)
+
+    https = settings.public_url.startswith("https://")
+    app.add_middleware(
+        SecurityHeadersMiddleware, form_targets=client.form_targets() if client is not None else (), https=https
+    )
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies))
+    return app
+
+
+def _checks(gateway: Gateway) -> dict[str, Check]:
+    def worker() -> None:
+        with gateway.store.engine.connect() as connection:
+            alive = connection.scalar(_LIVE_WORKERS)
+        if not alive:
+            raise Unavailable("worker", "Le travail de fond ne répond pas.")
+
+    return {"database": gateway.store.ping, "blobs": gateway.blobs.check, "worker": worker}
+
+
+#: What the framework itself refuses, in our own terms.
+_FRAMEWORK: dict[int, GatewayError] = {
+    404: NotFound("inconnu", "Ressource inconnue."),
+    405: Unsupported("method-not-offered", "Cette opération n’est pas offerte ici."),
+}
+
+
+def _answer_errors(app: FastAPI, portal: Portal) -> None:
+    """Answer what no wire caught: FHIR and DICOMweb paths by an OperationOutcome, everything else by a page."""
+
+    def answer(request: Request, error: GatewayError) -> Response:
+        if request.url.path.startswith(("/fhir", "/oauth", "/dicom-web")):
+            status, headers, body = fhir_outcome.answer(error)
+            return Response(body, status, headers, media_type="application/fhir+json; charset=utf-8")
+        return portal.refused(request, error)
+
+    def refused(request: Request, error: Exception) -> Response:
+        if not isinstance(error, GatewayError):
+            raise error
+        return answer(request, error)
+
+    def framework(request: Request, error: Exception) -> Response:
+        known = _FRAMEWORK.get(getattr(error, "status_code", 0))
+        return answer(request, known or InvalidContent("demande", "Demande illisible."))
+
+    def unforeseen(request: Request, error: Exception) -> Response:
+        log.error("unforeseen", error=type(error).__name__, exc_info=error)
+        return answer(request, Fault("erreur-interne", "Erreur interne."))
+
+    app.add_exception_handler(GatewayError, refused)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, framework)
+    app.add_exception_handler(Exception, unforeseen)
