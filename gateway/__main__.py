@@ -6,6 +6,7 @@ Every command exits 0 on success, 1 on a refusal that it explains in one sentenc
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,16 @@ from gateway.app.commands import cli
 from gateway.errors import GatewayError
 
 __all__ = ["main"]
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="S’arrêter après l’histoire.")] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Play one whole dossier over the real wires, with fictitious people."""
+    from gateway.demo import play
+
+    raise typer.Exit(play(once=once))
 
 
 def main() -> None:

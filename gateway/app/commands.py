@@ -99,16 +99,6 @@ def check() -> None:
     raise typer.Exit(1 if failed else 0)
 
 
-@cli.command()
-def demo(
-    once: Annotated[bool, typer.Option("--once", help="S’arrêter après l’histoire.")] = False,  # noqa: FBT002 - typer's flag
-) -> None:
-    """Play one whole dossier over the real wires, with fictitious people."""
-    from gateway.demo import play
-
-    raise typer.Exit(play(once=once))
-
-
 cli.add_typer(partner_commands(_settings), name="partner")
 cli.add_typer(network_commands(_settings), name="network")
 
