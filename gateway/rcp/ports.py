@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clock",
+    "Letter",
+    "Letters",
     "RenderedForm",
     "ReportForms",
     "ReportLetter",
@@ -105,4 +107,33 @@ class ReportMails(Protocol):
     """Composes the mail that carries a report."""
 
     def seal(self, letter: ReportLetter) -> SealedLetter:
+        """Give the bytes; the same letter gives the same bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One mail without a document to one professional (M1, M2, M5, M7, M8), in words.
+
+    Parameters
+    ----------
+    key
+        Idempotency key of the message.
+    at
+        Domain instant of rendering; the mail's ``Date``.
+    """
+
+    kind: str
+    key: str
+    at: datetime
+    address: str
+    name: str
+    subject: str
+    body: str = field(repr=False)
+    reply_to: str | None = None
+
+
+class Letters(Protocol):
+    """Composes a mail without a document."""
+
+    def seal(self, letter: Letter) -> SealedLetter:
         """Give the bytes; the same letter gives the same bytes."""

@@ -36,6 +36,7 @@ __all__ = [
     "long_date",
     "long_day",
     "parse",
+    "partial_date",
     "patient_surname",
     "short_date",
     "template",
@@ -87,7 +88,6 @@ VARIABLES = frozenset(
         "lien_webconf",
         "lien_pas_mon_patient",
         "lien_memo_mt",
-        "objet.document",
         "motif",
         "reference",
     }
@@ -318,7 +318,7 @@ _MONTHS = (
     "novembre",
     "décembre",
 )
-_BORN = {"male": "né", "female": "née"}
+_BORN = {"M": "né", "F": "née", "male": "né", "female": "née"}
 
 _ZONES: Mapping[str, tuple[str, str]] = {
     # IANA zone: "heure de …", "12h30 à …"
@@ -340,7 +340,7 @@ _ZONES: Mapping[str, tuple[str, str]] = {
 
 
 def born(gender: str | None) -> str:
-    """Return « né », « née », or « né(e) » when the sex is not known (administrative gender, FHIR spelling)."""
+    """Return « né », « née », or « né(e) » when the sex is not known (``M``, ``F``, or FHIR's words)."""
     return _BORN.get(gender or "", "né(e)")
 
 
@@ -355,6 +355,12 @@ def patient_surname(birth_name: str, used_name: str | None = None, gender: str |
 def short_date(day: date) -> str:
     """Return « 11/05/2023 »."""
     return f"{day.day:02d}/{day.month:02d}/{day.year:04d}"
+
+
+def partial_date(value: str | None) -> str:
+    """Return an ISO 8601 date that may stop at the month or the year: « 01/03/1965 », « 03/1965 », « 1965 »."""
+    parts = (value or "").partition("T")[0].split("-")
+    return "/".join(reversed(parts)) if parts != [""] else "date de naissance inconnue"
 
 
 def long_date(day: date) -> str:
