@@ -1,7 +1,8 @@
 """A frame → a picture that a browser shows `[PS3.18 8.3.5]`.
 
 Promises: the grayscale pipeline of `[PS3.4 N.2]` (modality LUT, VOI LUT or window, polarity), colour spaces turned to
-RGB, one frame decoded at a time; a picture over `MAX_PIXELS` is refused before it is decoded. 8 bits: not for diagnosis.
+RGB, one frame decoded at a time; a picture over `MAX_PIXELS` is refused before it is decoded. Eight bits, so not for
+diagnosis.
 Does not burn in annotations or apply presentation states, and shows nothing of objects without pixels.
 """
 
@@ -165,7 +166,9 @@ def _displayed(pixels: NDArray[Any], ds: Dataset, window: Window | None) -> NDAr
 def _gray(values: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
     """Apply what is asked for, else the object's VOI LUT, else its window, else the range of the frame itself."""
     if window is None and ds.get("VOILUTSequence"):
-        return _shades(apply_voi(values, ds, 0) / (2 ** int(ds.VOILUTSequence[0].LUTDescriptor[2]) - 1))
+        return _shades(
+            apply_voi(np.rint(values).astype(np.int32), ds, 0) / (2 ** int(ds.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+        )
     chosen = window or Window.of(ds)
     if chosen is not None:
         return chosen.apply(values)

@@ -8,7 +8,9 @@ Sources: `[PS3.3 C.7]` modules, `[PS3.5 6.2]` value types, `[PS3.18 F]` DICOM JS
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 import zlib
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
@@ -50,6 +52,9 @@ _SEXES: Final = {"F": Sex.FEMALE, "M": Sex.MALE}
 
 # Senders break value rules daily; what matters is judged here, attribute by attribute.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+# Its warnings and log records quote the values they complain about, which may be a patient's.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
 
 
 def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
@@ -272,7 +277,7 @@ def _dicom_json(ds: FileDataset) -> bytes:
     """Encode the object's DICOM JSON `[PS3.18 F.2]`: no pixels, no bulk value, no attribute that cannot be read."""
     tree: dict[str, Any] = {}
     for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag)
+        raw = ds.get_item(tag, keep_deferred=True)
         if isinstance(raw, RawDataElement) and raw.value is None and raw.length and raw.VR not in ("SQ", None):
             continue  # deferred: longer than _DEFER_BYTES
         try:

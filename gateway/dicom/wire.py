@@ -193,7 +193,7 @@ class Diverter:
         except (_GoneError, OSError) as error:  # ssl.SSLError and TimeoutError are OSErrors
             LOG.info("dicom transport ended: %s", type(error).__name__)
             if not (self._association._sent_abort or self._dul._kill_thread):  # noqa: SLF001 - else stock sends its A-ABORT
-                events.put("Evt17")
+                self._end("Evt17")
         except ProtocolError as error:
             LOG.warning("dicom protocol error, association aborted: %s", error)
             self._give_up()
@@ -211,7 +211,7 @@ class Diverter:
                 return
         except TimeoutError:
             return
-        self._dul.event_queue.put("Evt17")
+        self._end("Evt17")
 
     def _wanted_elsewhere(self) -> bool:
         dul = self._dul
@@ -229,6 +229,8 @@ class Diverter:
             if not count:
                 raise _GoneError
             view = view[count:]
+            if view and time.monotonic() > self._deadline:  # a byte now and then is no sign of life
+                self._look_up()
 
     def _look_up(self) -> None:
         if self._aborting:
@@ -282,7 +284,13 @@ class Diverter:
     def _give_up(self) -> None:
         """A-ABORT through the state machine, in this thread's own turn."""
         self._dead = True
-        self._dul.event_queue.put("Evt19")
+        self._end("Evt19")
+
+    def _end(self, event: str) -> None:
+        if self._dul.state_machine.current_state == "Sta2":
+            # The association's thread waits for a request that will not come, and would for `acse_s`.
+            self._dul.to_user_queue.put(None)
+        self._dul.event_queue.put(event)
 
     def _one(self) -> bool:
         """Read one PDU and, if it opens a C-STORE-RQ, the whole message; true when more of the fast path may follow."""
