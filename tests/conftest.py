@@ -1,7 +1,6 @@
 """What every test may ask for: one PostgreSQL a worker, a fresh database a test, the real Step over it.
 
-``RCP_TEST_POSTGRES=DIR`` (a folder of PostgreSQL binaries, such as Debian's 15) replaces the embedded server; both run in
-continuous integration.
+``RCP_TEST_POSTGRES=DIR`` (a folder of PostgreSQL binaries, such as Debian's 15) replaces the embedded server.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -124,7 +122,7 @@ def make_steps(store: Store, blobs: BlobStore, trail: AuditTrail) -> Callable[..
     from gateway.rcp.step import DomainClock, Steps
 
     def make(clock: object = None, represent: object = None) -> Steps:
-        return Steps(store, clock or DomainClock(), trail, Outbox(blobs), represent or (lambda step, roots: None))
+        return Steps(store, clock or DomainClock(), trail, Outbox(blobs), represent or (lambda _step, _roots: None))
 
     return make
 

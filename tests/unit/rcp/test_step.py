@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -101,10 +102,8 @@ def test_writers_that_race_for_a_key_end_as_one_row(steps, store) -> None:
         found = step.session.scalars(select(Network).where(Network.code == "course")).one_or_none()
         if found is None:
             if barrier.n_waiting < 8 and not barrier.broken:
-                try:
+                with contextlib.suppress(threading.BrokenBarrierError):
                     barrier.wait(timeout=5)
-                except threading.BrokenBarrierError:
-                    pass
             found = network("course")
             step.session.add(found)
             step.session.flush()
