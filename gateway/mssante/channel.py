@@ -1,0 +1,40 @@
+"""The way out by MSSanté, as the outbox knows it (`gateway.exchange.outbox.Channel`).
+
+Promises: one attempt a call, over the very bytes given; never raises for what the operator does. The channel is
+idempotent: the same bytes under the same Message-ID may be sent again after an uncertain attempt (DECISIONS 1).
+"""
+
+from __future__ import annotations
+
+from gateway.errors import GatewayError
+from gateway.exchange.outbox import Delivery, Outcome
+from gateway.model.message import Message
+from gateway.mssante.outcome import delivery
+from gateway.mssante.submission import Submission
+
+__all__ = ["MssanteChannel"]
+
+
+class MssanteChannel:
+    """Delivers messages of channel ``mssante`` through one submission service."""
+
+    name = "mssante"
+    idempotent = True
+
+    def __init__(self, submission: Submission) -> None:
+        self._submission = submission
+
+    def deliver(self, message: Message, content: bytes) -> Delivery:
+        """Submit the bytes once and classify what happened."""
+        if not message.sender or not message.recipient:
+            return Delivery(Outcome.REFUSED, "mail-address", "Le message n’a pas d’adresse.")
+        try:
+            attempted = self._submission.send(
+                content,
+                sender=message.sender,
+                recipient=message.recipient,
+                envelope_id=message.details.get("envelope_id"),
+            )
+        except GatewayError as error:
+            return Delivery(Outcome.REFUSED, error.code, error.text)
+        return delivery(attempted)
