@@ -67,11 +67,7 @@ def patients(
     total = session.scalar(select(func.count()).select_from(Dossier).where(visible)) or 0
     rows = list(
         session.scalars(
-            select(Dossier)
-            .join(Dossier.session)
-            .where(visible)
-            .order_by(Dossier.registered_at.desc(), Dossier.id)
-            .limit(_READ_AT_ONCE)
+            select(Dossier).where(visible).order_by(Dossier.registered_at.desc(), Dossier.id).limit(_READ_AT_ONCE)
         ).unique()
     )
     answered = sum(row.state in words.ANSWERED for row in rows)

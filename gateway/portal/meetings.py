@@ -72,7 +72,7 @@ def _count(session: Session, ids: list[uuid.UUID], states: tuple[str, ...] | Non
     )
     if states is not None:
         statement = statement.where(Dossier.state.in_(states))
-    return dict(session.execute(statement).tuples())
+    return dict(session.execute(statement).tuples().all())
 
 
 def held_session(session: Session, caller: Caller, session_id: uuid.UUID) -> RcpSession:
@@ -144,7 +144,7 @@ def _lines(session: Session, caller: Caller, rows: list[Dossier]) -> Iterable[v.
     ids = [row.id for row in rows]
     imaged = set(session.scalars(select(StudyDossier.dossier_id).where(StudyDossier.dossier_id.in_(ids))))
     reports = select(Report.dossier_id, Report.state).where(Report.dossier_id.in_(ids)).order_by(Report.version)
-    reported = dict(session.execute(reports).tuples())
+    reported = dict(session.execute(reports).tuples().all())
     writes: dict[uuid.UUID, bool] = {}
     for rank, row in enumerate(rows, 1):
         rcp_id = row.session.rcp_id

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
 from gateway.errors import GatewayError, NotFound
+from gateway.exchange.blobs import BlobStore
 from gateway.model.audit import AuditFacts
 from gateway.portal import frame, public
 from gateway.portal import views as v
@@ -79,8 +80,9 @@ class Portal:
         Whether every page says that its data are fictitious (demonstration).
     """
 
-    def __init__(self, *, steps: Steps, csrf: Csrf, fictitious: bool = False) -> None:
+    def __init__(self, *, steps: Steps, csrf: Csrf, blobs: BlobStore, fictitious: bool = False) -> None:
         self.steps = steps
+        self.blobs = blobs
         self._csrf = csrf
         self._fictitious = fictitious
 

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 
 from gateway.portal.views import Chrome, Page
 from gateway.rcp import templates
+from gateway.web.csrf import CSRF_FIELD
 
 __all__ = ["STATIC_TYPES", "hour", "long_date", "render", "short_date", "static_file", "static_url", "typographic"]
 
@@ -134,7 +135,7 @@ def _environment() -> Environment:
         paragraphs=_paragraphs,
         count=_count,
     )
-    environment.globals["static"] = static_url
+    environment.globals.update(static=static_url, csrf_field=CSRF_FIELD)
     return environment
 
 

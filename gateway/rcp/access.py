@@ -151,12 +151,17 @@ def dossiers(caller: Caller) -> ColumnElement[bool]:
         case CallerKind.PROFESSIONAL if caller.practitioner_id is not None:
             return or_(
                 Dossier.requester_id == caller.practitioner_id,
-                exists().where(
+                # Correlated by hand: whoever uses the predicate may join the same tables for reasons of his own.
+                exists()
+                .where(
                     Correspondent.dossier_id == Dossier.id,
                     Correspondent.practitioner_id == caller.practitioner_id,
                     Correspondent.declined_at.is_(None),
-                ),
-                exists().where(RcpSession.id == Dossier.session_id, RcpSession.rcp_id.in_(_membership(caller))),
+                )
+                .correlate(Dossier),
+                exists()
+                .where(RcpSession.id == Dossier.session_id, RcpSession.rcp_id.in_(_membership(caller)))
+                .correlate(Dossier),
             )
         case CallerKind.CLIENT | CallerKind.PACS | CallerKind.PEER if caller.partner_id is not None:
             return Dossier.partner_id == caller.partner_id
@@ -189,7 +194,9 @@ def studies(caller: Caller) -> ColumnElement[bool]:
         return true()
     attached = and_(
         Study.state == "rattache",
-        exists().where(StudyDossier.study_id == Study.id, StudyDossier.dossier_id.in_(_visible_dossiers(caller))),
+        exists()
+        .where(StudyDossier.study_id == Study.id, StudyDossier.dossier_id.in_(_visible_dossiers(caller)))
+        .correlate(Study),
     )
     if caller.partner_id is not None and caller.kind is not CallerKind.PROFESSIONAL:
         return or_(Study.partner_id == caller.partner_id, attached)

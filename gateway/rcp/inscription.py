@@ -31,7 +31,10 @@ from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.rcp import dossier_states
 from gateway.rcp.facts import (
+    AnswerFacts,
+    CodedFact,
     FormFacts,
+    IdentifierFact,
     InscriptionFacts,
     Participation,
     ProfessionalFact,
@@ -270,9 +273,29 @@ def tumour_of(dossier: Dossier) -> TumourFacts | None:
 
 
 def form_of(dossier: Dossier) -> FormFacts | None:
-    """The form as last filled in."""
-    kept = dossier.clinical.get("form")
-    return msgspec.convert(kept, FormFacts) if kept is not None else None
+    """The form as last filled in; a decimal answer comes back as text, to its last digit."""
+    kept: dict[str, Any] | None = dossier.clinical.get("form")
+    if kept is None:
+        return None
+    # By hand: msgspec converts no union of several types that JSON writes as text (an answer is text or decimal).
+    answers = tuple(
+        AnswerFacts(link_id=one["link_id"], values=tuple(map(_value, one.get("values", ()))))
+        for one in kept.get("answers", ())
+    )
+    return FormFacts(
+        form=kept.get("form"),
+        completed=kept.get("completed", False),
+        authored=msgspec.convert(kept.get("authored"), datetime | None),
+        author=msgspec.convert(kept.get("author"), ProfessionalFact | None),
+        identifiers=msgspec.convert(kept.get("identifiers", ()), tuple[IdentifierFact, ...]),
+        answers=answers,
+    )
+
+
+def _value(kept: Any) -> str | int | bool | CodedFact:
+    if isinstance(kept, dict):
+        return msgspec.convert(kept, CodedFact)
+    return kept if isinstance(kept, (int, bool)) else str(kept)
 
 
 def _instant(said: datetime | date | None, zone: str) -> datetime | None:

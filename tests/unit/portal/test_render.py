@@ -12,6 +12,7 @@ from lxml import html
 
 from gateway.portal import views as v
 from gateway.portal.render import STATIC_TYPES, hour, long_date, render, short_date, static_file, typographic
+from gateway.web.csrf import CSRF_FIELD
 from tests.unit.portal.portal_samples import CHROME, DOSSIER, HOSTILE, PAGES
 
 FIELDS = "//input[not(@type='hidden')]|//select|//textarea"
@@ -64,7 +65,7 @@ def test_a_page_obeys_the_content_security_policy(name: str) -> None:
     loaded = tree.xpath("//link/@href|//img/@src|//source/@src")
     assert all(address.startswith("/") and not address.startswith("//") for address in loaded)
     for form in tree.xpath("//form[@method='post']"):
-        assert form.xpath(".//input[@name='csrf']/@value") == [CHROME.csrf_token]
+        assert form.xpath(f".//input[@name='{CSRF_FIELD}']/@value") == [CHROME.csrf_token]
 
 
 @pytest.mark.req("S0-053")

@@ -1,0 +1,133 @@
+"""The portal served for real; who is signed in is said by a cookie of the tests (the sign-in has its own tests)."""
+
+from __future__ import annotations
+
+import re
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+from lxml import html
+from sqlalchemy import select
+
+from gateway.model.audit import AuditLine
+from gateway.model.directory import Practitioner
+from gateway.portal.pages import Portal
+from gateway.portal.routes import router
+from gateway.rcp.step import Steps
+from gateway.web.authenticators import SESSION, Authenticators, in_thread
+from gateway.web.background import served
+from gateway.web.csrf import CSRF_FIELD, Csrf
+from gateway.web.headers import SecurityHeadersMiddleware
+from gateway.web.request_id import RequestIdMiddleware
+from gateway.web.sealed import Seal
+from tests.world import World, build
+
+#: Four days before the session of the world, in the afternoon of Paris.
+BEFORE = datetime(2026, 3, 15, 13, 0, tzinfo=UTC)
+
+
+class FixedClock:
+    """A domain clock that the test turns."""
+
+    def __init__(self, at: datetime = BEFORE) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        """Aware instant."""
+        return self.at
+
+
+@dataclass
+class Site:
+    """The portal, its world and its clock."""
+
+    world: World
+    steps: Steps
+    clock: FixedClock
+    origin: str
+    csrf: Csrf
+    sessions: dict[str, Any]
+
+    def browser(self, person: Practitioner | None = None) -> Browser:
+        """A browser, signed in as somebody or as nobody."""
+        client = httpx.Client(base_url=self.origin)
+        if person is None:
+            return Browser(client, "")
+        key = uuid.uuid4().hex
+        self.sessions[key] = replace(self.world.caller(person), session=key, situation="Médecin – Cabinet d’essai")
+        client.cookies.set("essai", key)
+        return Browser(client, self.csrf.token(key))
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Every audit line's payload, oldest first."""
+        with self.steps.store.session() as session:
+            rows = session.scalars(select(AuditLine).order_by(AuditLine.seq)).all()
+        return [msgspec.json.decode(row.payload) for row in rows]
+
+    def fresh(self) -> World:
+        """The world, read again."""
+        self.world.session.rollback()
+        self.world.session.expire_all()
+        return self.world
+
+
+@dataclass
+class Browser:
+    """A browser that reads pages as trees."""
+
+    client: httpx.Client
+    token: str
+
+    def get(self, path: str, status: int = 200, **headers: str) -> html.HtmlElement:
+        """Ask for a page and expect a status."""
+        answer = self.client.get(path, headers=headers)
+        assert answer.status_code == status, (path, answer.status_code, answer.headers.get("location"))
+        return html.document_fromstring(answer.text)
+
+    def post(self, path: str, status: int = 303, *, token: str | None = None, **fields: str) -> Any:
+        """Send a form of ours and expect a status."""
+        data = {CSRF_FIELD: self.token if token is None else token, **fields}
+        answer = self.client.post(path, data=data, headers={"origin": str(self.client.base_url)})
+        assert answer.status_code == status, (path, answer.status_code, answer.text[-800:])
+        return answer
+
+
+def words(element: html.HtmlElement) -> str:
+    """What is read, with ordinary spaces."""
+    return re.sub(r"\s+", " ", element.text_content()).strip()
+
+
+@pytest.fixture
+def site(store, make_steps, blobs) -> Iterator[Site]:
+    """The portal over a fresh world."""
+    clock = FixedClock()
+    steps = make_steps(clock=clock)
+    port = _free_port()
+    csrf = Csrf(Seal(b"a secret of the tests, 32 bytes.", "csrf"), f"http://127.0.0.1:{port}")
+    sessions: dict[str, Any] = {}
+    app = FastAPI()
+    app.state.authenticators = Authenticators()
+    app.state.authenticators.register(
+        SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
+    )
+    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs)))
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestIdMiddleware)
+    with store.session() as session, served(app, port=port) as origin:
+        world = build(session)
+        session.commit()
+        yield Site(world, steps, clock, origin, csrf, sessions)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
