@@ -7,7 +7,7 @@ that is not this schema is refused by name. It does not decide when to commit: `
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,14 @@ class XactId(UserDefinedType[int]):
     def get_col_spec(self, **_: Any) -> str:
         """PostgreSQL's name of the type."""
         return "xid8"
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[int | None], str | None]:  # noqa: ARG002 - SQLAlchemy's signature
+        """Send decimal digits: there is no cast from a number to ``xid8``."""
+        return lambda value: None if value is None else str(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], int | None]:  # noqa: ARG002 - SQLAlchemy's signature
+        """Give a number, whatever the driver makes of a type that it does not know."""
+        return lambda value: None if value is None else int(value)
 
 
 class Base(DeclarativeBase):
