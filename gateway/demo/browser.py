@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -68,8 +68,7 @@ class Page:
 class Browser:
     """One person's browser."""
 
-    def __init__(self, who: str) -> None:
-        self.who = who
+    def __init__(self) -> None:
         self.http = httpx.Client(follow_redirects=True, timeout=_TIMEOUT_S, headers={"Accept": "text/html"})
 
     def open(self, url: str, *, expected: int = httpx.codes.OK) -> Page:
@@ -77,7 +76,13 @@ class Browser:
         return self._page(self.http.get(url), expected)
 
     def submit(
-        self, page: Page, form: Any, values: Mapping[str, str | list[str]] | None = None, *, button: str | None = None
+        self,
+        page: Page,
+        form: Any,
+        values: Mapping[str, str | list[str]] | None = None,
+        *,
+        button: str | None = None,
+        expected: int = httpx.codes.OK,
     ) -> Page:
         """Fill in a form's own fields and post it.
 
@@ -85,6 +90,8 @@ class Browser:
         ----------
         button
             ``name=value`` of the button pressed, or part of its words; the first submit button otherwise.
+        expected
+            Status of the page where it leads.
         """
         data: dict[str, Any] = {}
         for name, value in form.form_values():
@@ -97,11 +104,13 @@ class Browser:
         data |= self._pressed(page, form, button)
         action = urljoin(page.url, form.get("action") or page.url)
         if (form.get("method") or "get").lower() == "get":
-            return self._page(self.http.get(action, params=data), httpx.codes.OK)
-        return self._page(self.http.post(action, data=data, headers={"Origin": _origin(page.url)}), httpx.codes.OK)
+            return self._page(self.http.get(action, params=data), expected)
+        return self._page(self.http.post(action, data=data, headers={"Origin": _origin(page.url)}), expected)
 
-    def close(self) -> None:
-        """Close the window."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.http.close()
 
     @staticmethod

@@ -1,0 +1,147 @@
+"""The last act: the dossier's life as the audit trail tells it, and what no log may say [spec audit §2]."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import or_, select
+
+from gateway.app.gateway import open_gateway
+from gateway.demo import fixtures
+from gateway.demo.narration import NotSeen, french_instant
+from gateway.demo.theatre import Theatre
+from gateway.model.audit import AuditLine
+from gateway.model.dossier import Dossier
+from gateway.settings import load
+
+__all__ = ["canaries", "tell_timeline"]
+
+_NUMBER = "urn:uuid:6a1f3f0e-5a55-4c2c-9a51-0c6f7d2c8d10"
+_WORDS = {
+    "connexion": "se connecte",
+    "deconnexion": "se déconnecte",
+    "recherche": "cherche",
+    "consultation": "consulte",
+    "creation": "crée",
+    "modification": "modifie",
+    "validation": "valide",
+    "imagerie": "dépose ou regarde des images",
+    "envoi": "envoie",
+    "import": "importe",
+    "droits": "change des droits",
+    "opposition": "enregistre une opposition",
+    "audit": "consulte la piste",
+    "systeme": "agit de lui-même",
+    "refus": "se voit refuser",
+}
+
+
+class _Line(msgspec.Struct):
+    recorded: datetime
+    event: str
+    outcome: str = "0"
+    actor_id: str | None = None
+    actor_name: str | None = None
+    wire: str | None = None
+    object_type: str | None = None
+    recipient: str | None = None
+    reason: str | None = None
+    happened: datetime | None = None
+    detail: dict[str, str | int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Consecutive lines that say the same, told once."""
+
+    line: _Line
+    times: int
+
+
+def canaries() -> tuple[bytes, ...]:
+    """What names the story's patient and so may stand in no log: birth name, INS, birth date."""
+    patient = fixtures.story("inscription")["entry"][0]["resource"]
+    ins = next(one["value"] for one in patient["identifier"] if one["system"].startswith("urn:oid:1.2.250.1.213.1.4"))
+    return patient["name"][0]["family"].encode(), ins.encode(), patient["birthDate"].encode()
+
+
+def tell_timeline(theatre: Theatre) -> None:
+    """Print the dossier's timeline from the trail, verify the trail, and look for a patient in the logs."""
+    narrator = theatre.narrator
+    lines = list(_lines(theatre))
+    if not lines:
+        raise NotSeen("Piste d’audit", "aucune ligne ne cite le dossier")
+    file = narrator.write("09-piste.json", msgspec.json.format(msgspec.json.encode(lines), indent=1))
+    narrator.seen(
+        "La piste nomme chaque lecture et chaque envoi du dossier",
+        wire="audit",
+        outcome=f"{len(lines)} lignes",
+        file=file,
+    )
+    for told in _folded(lines):
+        narrator.say(_sentence(told), indent=15)
+    verified = subprocess.run(
+        [sys.executable, "-m", "gateway", "audit", "verify"],
+        env={**os.environ, **theatre.stage.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if verified.returncode:
+        raise NotSeen("Vérification de la piste", (verified.stderr or verified.stdout).strip()[-400:])
+    narrator.seen("Aucune ligne n’a été retirée, changée ou déplacée", wire="audit", outcome=verified.stdout.strip())
+    log = theatre.stage.log.read_bytes()
+    if any(canary in log for canary in canaries()):
+        raise NotSeen("Journaux sans patient", f"l’identité de la patiente figure dans {theatre.stage.log.name}")
+    narrator.seen(
+        "Aucun journal ne nomme la patiente", wire="journaux", outcome=f"{len(log.splitlines())} lignes relues"
+    )
+
+
+def _lines(theatre: Theatre) -> Iterator[_Line]:
+    environment = {**theatre.stage.environment, "RCP_CLOCK": ""}
+    with open_gateway(load(environment)) as gateway, gateway.store.session() as session:
+        dossier = session.scalar(select(Dossier).where(Dossier.number == _NUMBER))
+        if dossier is None:
+            return
+        rows = session.scalars(
+            select(AuditLine)
+            .where(or_(AuditLine.dossier == dossier.id, AuditLine.persons.contains([dossier.record_id])))
+            .order_by(AuditLine.seq)
+        )
+        for row in rows:
+            yield msgspec.json.decode(row.payload, type=_Line)
+
+
+def _folded(lines: list[_Line]) -> Iterator[_Told]:
+    same: list[_Line] = []
+    for line in lines:
+        if same and _said(same[0]) != _said(line):
+            yield _Told(same[0], len(same))
+            same = []
+        same.append(line)
+    if same:
+        yield _Told(same[0], len(same))
+
+
+def _said(line: _Line) -> tuple[object, ...]:
+    return line.event, line.outcome, line.actor_id, line.object_type, line.recipient, str(line.detail)
+
+
+def _sentence(told: _Told) -> str:
+    line = told.line
+    who = line.actor_name or line.actor_id or "La passerelle"
+    what = _WORDS.get(line.event, line.event)
+    about = f" ({line.object_type})" if line.object_type else ""
+    whom = f" à {line.recipient}" if line.recipient else ""
+    moved = f" : {line.detail['vers']}" if line.detail and "vers" in line.detail else ""
+    times = f" ×{told.times}" if told.times > 1 else ""
+    when = french_instant(line.happened) if line.happened else "—"
+    return f"{when}  {who} {what}{about}{whom}{moved}{times}"
