@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, cast, false, func, literal, not_, or_, select, true
+from sqlalchemy import ColumnElement, Table, and_, any_, cast, false, func, literal, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import DateTime, Text
 
@@ -75,6 +75,11 @@ class Query:
         The parameters as understood, for the ``self`` link.
     warnings
         Issues of parameters that were ignored.
+    after
+        Id that the page begins after, when the order is by id.
+    horizon
+        Whether only rows below the transaction horizon may answer: whoever asks by ``_lastUpdated`` asks what is new,
+        and must not lose what commits late [DESIGN §3, Cursors].
     """
 
     type: str
@@ -82,8 +87,10 @@ class Query:
     sort: list[tuple[ColumnElement[Any], bool]] = field(default_factory=list)
     count: int = COUNT_DEFAULT
     offset: int = 0
+    after: str | None = None
     total: bool = True
     count_only: bool = False
+    horizon: bool = False
     elements: tuple[str, ...] = ()
     includes: list[Include] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)
@@ -137,6 +144,7 @@ def parse(
             query.warnings.append(warning("parametre-inconnu", text))
             continue
         conditions.append(condition)
+        query.horizon = query.horizon or name == "_lastUpdated"
         query.applied.append((name, value))
     query.where = and_(true(), *conditions)
     return query
@@ -157,7 +165,7 @@ def _condition(kind: str, name: str, value: str, visible: Visible) -> ColumnElem
     head, dot, rest = name.partition(".")
     code, _, modifier = head.partition(":")
     if code == "_id" and not modifier:
-        return table.c.id.in_(_values(value))
+        return table.c.id == any_(literal(_values(value), ARRAY(Text())))
     if code == "_lastUpdated" and not modifier:
         return or_(*(_instant_condition(table.c.updated_at, text) for text in _values(value)))
     parameter = parameters(kind).get(code)
@@ -415,6 +423,12 @@ def _offset(query: Query, name: str, value: str) -> None:
     query.offset = int(value)
 
 
+def _after(query: Query, name: str, value: str) -> None:
+    if not _ID.fullmatch(value):
+        raise _bad_value(name)
+    query.after = value
+
+
 def _sort(query: Query, name: str, value: str) -> None:
     table = TABLES[query.type]
     for key in _values(value):
@@ -424,6 +438,7 @@ def _sort(query: Query, name: str, value: str) -> None:
             column: ColumnElement[Any] = table.c.id
         elif code == "_lastUpdated":
             column = table.c.updated_at
+            query.horizon = True
         elif parameter is not None and parameter.kind == "date":
             column = func.lower(table.c[parameter.column])
         else:
@@ -467,6 +482,7 @@ def _nothing(query: Query, name: str, value: str) -> None:
 _CONTROLS: Mapping[str, Callable[[Query, str, str], None]] = {
     "_count": _count,
     "_offset": _offset,
+    "_after": _after,
     "_sort": _sort,
     "_include": _include,
     "_revinclude": _include,

@@ -1,0 +1,366 @@
+"""SMART backend services: a partner's client proves itself by its key and gets a token for minutes.
+
+[SMART App Launch 2.2, backend-services; RFC 7523; RFC 6749 §4.4, §5.2; spec fhir-fr 3.7]
+
+Promises: only RS384 and ES384 assertions, signed by a key of the registered set (by ``kid`` when it names one), with
+``iss`` = ``sub`` = the client, ``aud`` = our token URL, an ``exp`` at most `ASSERTION_MAX_S` ahead and a ``jti`` never
+seen; an access token lives `TOKEN_S` seconds, is signed, names its scopes and is bound to this FHIR base; a revoked
+client is refused within `LIVE_S` seconds. Real time throughout, never the domain's clock (DECISIONS 12).
+Not promised: introspection, refresh tokens.
+
+The signing key is derived from the gateway's secret, so that every process of one gateway signs and accepts alike and
+nothing is stored.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, cast
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from joserfc import jws, jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, KeySet
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from starlette.requests import Request
+
+from gateway.errors import GatewayError, UnknownIdentity
+from gateway.fhir.auth_scopes import granted
+from gateway.model.audit import AuditFacts
+from gateway.model.partner import Partner, PartnerCredential, TokenReplay
+from gateway.rcp import access
+from gateway.rcp.access import SYSTEM, Caller, CallerKind
+from gateway.rcp.identity import EVERY_DOMAIN
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["ALGORITHMS", "ASSERTION_MAX_S", "LIVE_S", "TOKEN_S", "SmartServer", "TokenRefused", "open_caller"]
+
+ALGORITHMS = ("RS384", "ES384")
+TOKEN_S = 300
+ASSERTION_MAX_S = 300
+#: Clocks of two hosts differ by this much at most.
+SKEW_S = 30
+#: How long what the database says of a client is believed.
+LIVE_S = 5.0
+_JWKS_S = 300.0
+_JWKS_BYTES = 256 * 1024
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# Order of NIST P-384: a private key is a number below it.
+_P384_ORDER = int(
+    "39402006196394479212279040100143613805079739270465446667946905279627659399113263569398956308152294913554433653942643"
+)
+
+
+class TokenRefused(GatewayError):
+    """A refusal of the token endpoint, in OAuth's words [RFC 6749 §5.2].
+
+    ``error``: ``invalid_request``, ``invalid_client``, ``invalid_scope`` or ``unsupported_grant_type``.
+    """
+
+    category = "unknown-identity"
+
+    def __init__(self, error: str, text: str, *, client_id: str | None = None) -> None:
+        super().__init__(error.replace("_", "-"), text)
+        self.error = error
+        self.client_id = client_id
+
+    @property
+    def status(self) -> int:
+        """HTTP status: 401 for who cannot be recognised, else 400."""
+        return 401 if self.error == "invalid_client" else 400
+
+
+class _Client(NamedTuple):
+    partner_id: uuid.UUID
+    name: str
+    scopes: tuple[str, ...]
+    keys: dict[str, Any]
+
+
+def _signing_key(secret: bytes) -> ECKey:
+    """Derive the gateway's ES384 key from its secret."""
+    drawn = HKDF(algorithm=SHA384(), length=56, salt=None, info=b"rcp-gateway oauth es384 v1").derive(secret)
+    number = int.from_bytes(drawn, "big") % (_P384_ORDER - 1) + 1
+    private = ec.derive_private_key(number, ec.SECP384R1())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key = ECKey.import_key(pem)
+    return ECKey.import_key(pem, {"kid": key.thumbprint(), "use": "sig", "alg": "ES384"})
+
+
+class SmartServer:
+    """The authorization server of one gateway.
+
+    Parameters
+    ----------
+    steps
+        To read partners, keep used ``jti`` and tell the trail.
+    secret
+        The gateway's secret.
+    public_url
+        Origin under which clients reach us, without a slash.
+    """
+
+    def __init__(self, steps: Steps, secret: bytes, public_url: str) -> None:
+        self._steps = steps
+        self._key = _signing_key(secret)
+        self.token_url = f"{public_url}/oauth/token"
+        self.jwks_url = f"{public_url}/oauth/jwks"
+        self.issuer = public_url
+        self.fhir_base = f"{public_url}/fhir"
+        self._live: dict[str, tuple[float, _Client | None]] = {}
+        self._fetched: dict[str, tuple[float, dict[str, Any]]] = {}
+
+    # What is published
+
+    def configuration(self, types: tuple[str, ...]) -> dict[str, Any]:
+        """``.well-known/smart-configuration``."""
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": self.jwks_url,
+            "token_endpoint": self.token_url,
+            "grant_types_supported": ["client_credentials"],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+            "scopes_supported": ["system/*.rs", *(f"system/{kind}.crus" for kind in types)],
+            "response_types_supported": ["token"],
+            "capabilities": ["client-confidential-asymmetric", "permission-v2", "permission-v1"],
+            "code_challenge_methods_supported": ["S256"],
+        }
+
+    def jwks(self) -> dict[str, Any]:
+        """The public keys that access tokens are signed with."""
+        return {"keys": [self._key.as_dict(private=False)]}
+
+    # The token endpoint
+
+    def token(self, form: dict[str, str], *, address: str | None, request_id: str | None) -> dict[str, Any]:
+        """Answer one token request.
+
+        Raises
+        ------
+        TokenRefused
+            With OAuth's error; every refusal is audited.
+        """
+        try:
+            client_id, scopes = self._granted(form)
+        except TokenRefused as refused:
+            self._tell(refused.client_id or "inconnu", address, request_id, refused.error)
+            raise
+        self._tell(client_id, address, request_id, None)
+        return {
+            "access_token": self._issue(client_id, scopes),
+            "token_type": "bearer",
+            "expires_in": TOKEN_S,
+            "scope": " ".join(scopes),
+        }
+
+    def _granted(self, form: dict[str, str]) -> tuple[str, list[str]]:
+        if form.get("grant_type") != "client_credentials":
+            raise TokenRefused("unsupported_grant_type", "Seul « client_credentials » est offert.")
+        if form.get("client_assertion_type") != ASSERTION_TYPE or not form.get("client_assertion"):
+            raise TokenRefused("invalid_client", "Une assertion signée (private_key_jwt) est attendue.")
+        client_id, claims, client = self._proved(form["client_assertion"])
+        self._use_once(client_id, claims)
+        scopes = granted(form.get("scope", "").split(), client.scopes)
+        if not scopes:
+            text = "Aucune des portées demandées n’est accordée à ce client."
+            raise TokenRefused("invalid_scope", text, client_id=client_id)
+        return client_id, scopes
+
+    def _proved(self, assertion: str) -> tuple[str, dict[str, Any], _Client]:
+        refused = TokenRefused("invalid_client", "L’assertion du client est refusée.")
+        if len(assertion) > 16 * 1024:
+            raise refused
+        try:
+            unverified = _unverified_claims(assertion)
+            client_id = unverified.get("sub")
+            client = self._client(client_id) if isinstance(client_id, str) else None
+            if client is None or unverified.get("iss") != client_id:
+                raise refused
+            read = jwt.decode(assertion, self._client_keys(client), algorithms=list(ALGORITHMS))
+            claims = dict(read.claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise refused from error
+        now = time.time()
+        audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        expires = claims.get("exp")
+        before = claims.get("nbf", 0)
+        good = (
+            claims.get("iss") == claims.get("sub") == client_id
+            and self.token_url in audiences
+            and isinstance(expires, int | float)
+            and now - SKEW_S < expires <= now + ASSERTION_MAX_S + SKEW_S
+            and isinstance(before, int | float)
+            and before <= now + SKEW_S
+            and isinstance(claims.get("jti"), str)
+            and 0 < len(claims["jti"]) <= 255
+        )
+        if not good:
+            raise refused
+        return str(client_id), claims, client
+
+    def _client_keys(self, client: _Client) -> KeySet:
+        if "jwks" in client.keys:
+            return KeySet.import_key_set(cast("Any", client.keys["jwks"]))
+        return KeySet.import_key_set(cast("Any", self._published(str(client.keys.get("jwks_uri")))))
+
+    def _published(self, url: str) -> dict[str, Any]:
+        """Keys that a client publishes; kept `_JWKS_S` seconds. The address is one that an operator registered."""
+        kept = self._fetched.get(url)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        try:
+            answer = httpx.get(url, timeout=5.0, follow_redirects=False)
+            answer.raise_for_status()
+            if len(answer.content) > _JWKS_BYTES:
+                raise ValueError("too many keys")  # noqa: TRY301 - one refusal for whatever is wrong with the address
+            keys = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise TokenRefused("invalid_client", "Les clés publiques du client ne peuvent pas être lues.") from error
+        self._fetched[url] = (time.monotonic() + _JWKS_S, keys)
+        return dict(keys)
+
+    def _use_once(self, client_id: str, claims: dict[str, Any]) -> None:
+        """Keep the ``jti`` until its assertion has expired; a second use is refused, in any process."""
+        expires = datetime.fromtimestamp(float(claims["exp"]), UTC) + timedelta(seconds=SKEW_S)
+
+        def verb(step: Step) -> bool:
+            step.session.execute(delete(TokenReplay).where(TokenReplay.expires_at < datetime.now(UTC)))
+            kept = step.session.execute(
+                insert(TokenReplay)
+                .values(client_id=client_id, jti=claims["jti"], expires_at=expires)
+                .on_conflict_do_nothing()
+            )
+            return kept.rowcount == 1  # type: ignore[attr-defined,no-any-return]  # a cursor result of an INSERT
+
+        if not self._steps.run(SYSTEM, verb):
+            raise TokenRefused("invalid_client", "Cette assertion a déjà servi.")
+
+    def _issue(self, client_id: str, scopes: list[str]) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "aud": self.fhir_base,
+            "sub": client_id,
+            "client_id": client_id,
+            "scope": " ".join(scopes),
+            "iat": now,
+            "exp": now + TOKEN_S,
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode({"alg": "ES384", "kid": self._key.kid, "typ": "at+jwt"}, claims, self._key)
+
+    def _tell(self, client_id: str, address: str | None, request_id: str | None, refused: str | None) -> None:
+        self._steps.record(
+            AuditFacts(
+                event="connexion",
+                action="E",
+                outcome="8" if refused else "0",
+                reason=refused,
+                actor_kind=CallerKind.CLIENT.value,
+                actor_id=client_id,
+                wire="fhir",
+                address=address,
+                request_id=request_id,
+                purpose="HSYSADMIN",
+                happened=datetime.now(UTC),
+            )
+        )
+
+    # What a request proves
+
+    def authenticate(self, request: Request) -> Caller | None:
+        """Read the bearer token of a request; wrap by `gateway.web.authenticators.in_thread`.
+
+        Raises
+        ------
+        UnknownIdentity
+            ``jeton-expire`` or ``jeton-invalide``.
+        """
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            claims = jwt.decode(text.strip(), self._key, algorithms=["ES384"]).claims
+        except (JoseError, ValueError, TypeError) as error:
+            raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.") from error
+        if claims.get("aud") != self.fhir_base or claims.get("iss") != self.issuer:
+            raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.")
+        if not isinstance(claims.get("exp"), int) or claims["exp"] <= time.time():
+            raise UnknownIdentity("jeton-expire", "Jeton absent ou expiré.")
+        client = self._client(str(claims["client_id"]))
+        if client is None:
+            raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.")
+        return Caller(
+            kind=CallerKind.CLIENT,
+            partner_id=client.partner_id,
+            identifier=str(claims["client_id"]),
+            name=client.name,
+            scopes=frozenset(str(claims["scope"]).split()),
+            wire="fhir",
+            address=request.client.host if request.client else None,
+            request_id=request.headers.get("x-request-id"),
+        )
+
+    def _client(self, client_id: str) -> _Client | None:
+        kept = self._live.get(client_id)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        with self._steps.store.session() as session:
+            found = session.execute(
+                select(PartnerCredential.details, Partner.id, Partner.name, Partner.fhir_scopes)
+                .join(Partner, Partner.id == PartnerCredential.partner_id)
+                .where(
+                    PartnerCredential.kind == "fhir",
+                    PartnerCredential.value == client_id,
+                    PartnerCredential.revoked_at.is_(None),
+                    Partner.revoked_at.is_(None),
+                )
+            ).one_or_none()
+        client = _Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details)) if found else None
+        if len(self._live) > 10_000:
+            self._live.clear()
+        self._live[client_id] = (time.monotonic() + LIVE_S, client)
+        return client
+
+
+def _unverified_claims(assertion: str) -> dict[str, Any]:
+    """Claims before any proof: only to know whose keys to try."""
+    payload = jws.extract_compact(assertion.encode("ascii")).payload
+    claims = msgspec.json.decode(payload)
+    if not isinstance(claims, dict):
+        raise TypeError("claims are no object")
+    return claims
+
+
+def open_caller(steps: Steps, name: str = "dev") -> Caller:
+    """Make the trial partner that every caller is under ``RCP_FHIR_AUTH=off``; never called in ``prod``."""
+
+    def verb(step: Step) -> uuid.UUID:
+        found = step.session.scalar(select(Partner.id).where(Partner.name == name))
+        if found is not None:
+            return found
+        partner = Partner(name=name, patient_domains=[EVERY_DOMAIN], fhir_scopes=["system/*.cruds"])
+        step.session.add(partner)
+        step.session.flush()
+        return partner.id
+
+    return Caller(
+        kind=CallerKind.CLIENT,
+        partner_id=steps.run(access.SYSTEM, verb),
+        identifier=name,
+        name=name,
+        scopes=frozenset({"system/*.cruds"}),
+        wire="fhir",
+    )
