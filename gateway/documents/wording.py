@@ -41,6 +41,7 @@ __all__ = [
     "Part",
     "Row",
     "banner",
+    "civil_words",
     "clean",
     "contribution_heading",
     "instant_words",
@@ -57,6 +58,7 @@ NOT_QUORATE = "Le quorum n’était pas atteint\u00a0: cet avis ne vaut pas prop
 
 _TITLES = {"DR": "Dr", "PR": "Pr", "PG": "Pr", "PC": "Pr"}
 _LONG_TITLES = {"DR": "Docteur", "PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
+_GREETINGS = {"M": "Monsieur", "MME": "Madame"}
 _CIVILITIES = {"M": "M.", "MME": "Mme"}
 _CHANNELS = {
     "portail": "déposée sur la fiche",
@@ -145,13 +147,19 @@ def instant_words(instant: datetime, zone: ZoneInfo) -> str:
 
 def partial_words(value: PartialDate) -> str:
     """« 29/01/2019 », « 01/2019 » or « 2019 »."""
-    return "/".join(reversed(value.split("-")))
+    return templates.partial_date(value)
 
 
 def person_words(person: Person) -> str:
     """« Dr Paul DURANT »: title or civility, given name, family name in capitals."""
     title = _TITLES.get(person.title or "") or _CIVILITIES.get(person.civility or "")
     return f"{title} {_name(person)}" if title else _name(person)
+
+
+def civil_words(person: Person) -> tuple[str, str]:
+    """« Docteur », « DURANT »: how a letter greets; « Madame, Monsieur » when neither title nor civility is known."""
+    title = _LONG_TITLES.get(person.title or "") or _GREETINGS.get(person.civility or "", "Madame, Monsieur")
+    return title, clean(person.family.upper())
 
 
 def _name(person: Person) -> str:

@@ -1,0 +1,172 @@
+"""The report as MSSanté carries it: its forms, and the mail M6 that brings them to one recipient.
+
+Promises: the CDA inside ``IHE_XDM.zip`` and the PDF beside it are the very bytes given; the national subject with the
+identity (DECISIONS 2) unless the short one is chosen; what replaces or withdraws says so in the body and answers, in
+threads, the first mail to the same person. The same letter gives the same bytes.
+Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6; mssante.md 2.2 to 2.7, 6.1]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from msgspec.structs import replace
+
+from gateway.documents import frcp, pdf
+from gateway.documents.wording import civil_words
+from gateway.errors import Fault
+from gateway.mssante import envelope, xdm
+from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp import templates
+from gateway.rcp.ports import RenderedForm, ReportLetter, SealedLetter
+from gateway.rcp.report_content import CodedValue, PatientContent, ReportContent
+
+__all__ = ["Forms", "ReportMail"]
+
+_CODE = CodedValue(frcp.CODE.code, frcp.CODE.system, frcp.CODE.label)
+_ZIP = "application/zip"
+_GENDERS = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Renders ``cda``, ``pdf`` and ``xdm``; who sends is told in the zip."""
+
+    sender: Sender
+
+    def render(self, content: ReportContent) -> tuple[RenderedForm, ...]:
+        """Give the three forms.
+
+        Raises
+        ------
+        InvalidContent
+            ``report-frcp``, ``xdm``: the facts cannot make correct documents.
+        """
+        document = frcp.render(content)
+        submission = xdm.report_submission(content, document, self.sender, cda_code=_CODE, title=frcp.title(content))
+        return (
+            RenderedForm("cda", frcp.MIME_TYPE, document),
+            RenderedForm("pdf", pdf.MIME_TYPE, pdf.render(content)),
+            RenderedForm("xdm", _ZIP, xdm.build(submission)),
+        )
+
+    def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
+        """Give the zip that asks receivers to delete the document: the same bytes, action ``D``. [mssante.md 6.1]."""
+        submission = xdm.report_submission(content, cda, self.sender, cda_code=_CODE, title=frcp.title(content))
+        entries = tuple(replace(entry, action="D") for entry in submission.entries)
+        again = replace(submission, unique_id=f"{content.document_id.root}.2", entries=entries)
+        return RenderedForm("xdm-retrait", _ZIP, xdm.build(again))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportMail:
+    """Composes M6 and its withdrawal.
+
+    Parameters
+    ----------
+    address, name
+        The mailbox that sends.
+    nil
+        Product number on all mails.
+    identity_in_subject
+        The national subject with name, first name and birth date; False gives the short one.
+    """
+
+    address: str
+    nil: str
+    name: str = ""
+    identity_in_subject: bool = True
+    read_receipt: bool = True
+    max_bytes: int = envelope.MAX_MESSAGE_BYTES
+
+    def seal(self, letter: ReportLetter) -> SealedLetter:
+        """Give the bytes of one mail.
+
+        Raises
+        ------
+        InvalidContent
+            ``mail-address``, ``mail-too-large``.
+        """
+        content = letter.content
+        mail = envelope.Mail(
+            key=letter.key,
+            sender_address=self.address,
+            sender_name=self.name,
+            recipient_address=letter.address,
+            recipient_name=" ".join(p for p in (letter.recipient.given, letter.recipient.family) if p),
+            date=letter.at,
+            subject=self._subject(content.patient),
+            body=_body(letter),
+            nil=self.nil,
+            reply_to=letter.reply_to,
+            attachments=_attachments(letter),
+            cda_codes=(_CODE.code,),
+            ins_qualified=content.patient.ins_qualified,
+            read_receipt=self.read_receipt,
+            auto_submitted=False,
+            in_reply_to=letter.previous[0] if letter.previous else None,
+            references=letter.previous,
+        )
+        sealed = envelope.render(mail, max_bytes=self.max_bytes)
+        return SealedLetter(
+            content=sealed.content,
+            message_id=sealed.message_id,
+            envelope_id=sealed.envelope_id,
+            sender=self.address,
+        )
+
+    def _subject(self, patient: PatientContent) -> str:
+        if not self.identity_in_subject:
+            return envelope.document_subject(_CODE.label)
+        return envelope.document_subject(
+            _CODE.label,
+            birth_name=patient.birth_family,
+            first_name=patient.birth_given,
+            birth_date=_whole_date(patient.birth_date),
+        )
+
+
+def _whole_date(said: str) -> date | None:
+    """The birth date is the one optional part of the subject: a partial one is left out. [ECO.2.1.3]."""
+    return date.fromisoformat(said) if len(said) == len("2026-01-01") else None
+
+
+def _body(letter: ReportLetter) -> str:
+    content = letter.content
+    zone, patient = content.tzinfo(), content.patient
+    title, surname = civil_words(letter.recipient)
+    replaced = content.replaces.validated_at if content.replaces is not None else None
+    before = content.written_at if letter.kind == "M6r" else replaced
+    gender = _GENDERS.get(patient.sex)
+    values: dict[str, str | bool] = {
+        "dest.titre": title,
+        "dest.nom": surname,
+        "rcp.titre": content.meeting.rcp,
+        "seance.date": templates.short_date(content.meeting.start.astimezone(zone).date()),
+        "patient.nom": templates.patient_surname(patient.birth_family, patient.used_family, gender),
+        "patient.prenom": patient.used_given or patient.birth_given,
+        "patient.ne": templates.born(gender),
+        "patient.date_naissance": templates.partial_date(patient.birth_date),
+        "remplace": before is not None,
+        "rcp.signature": letter.signature,
+        "rcp.contact": content.meeting.contact or content.meeting.manager,
+    }
+    if before is not None:
+        values["version_precedente"] = templates.short_date(before.astimezone(zone).date())
+    return templates.template(letter.kind).render(values).body
+
+
+def _attachments(letter: ReportLetter) -> tuple[envelope.Attachment, ...]:
+    given = {form.form: form for form in letter.forms}
+    archive = given.get("xdm-retrait" if letter.kind == "M6r" else "xdm")
+    if archive is None:
+        raise Fault("report-mail", "Le courrier du compte rendu n’a pas son archive.")
+    found = [envelope.Attachment(xdm.ARCHIVE_NAME, archive.content_type, archive.content)]
+    page = given.get("pdf")
+    if page is not None:
+        content = letter.content
+        act = content.meeting.start.astimezone(content.tzinfo()).date()
+        name = envelope.pdf_filename(act, _CODE.label, content.patient.birth_family, content.patient.birth_given)
+        found.append(envelope.Attachment(name, page.content_type, page.content))
+    return tuple(found)

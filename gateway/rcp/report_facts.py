@@ -1,0 +1,334 @@
+"""Gathers, once and for good, what a report says: the frozen facts of one version.
+
+Promises: what a professional was at that moment is copied, not referred to; identifiers that a national document needs
+and that nobody allotted are the gateway's own, under the OID that a UUID is (``2.25``), the same every time; the INS is
+kept as qualified only with all the traits that qualify it; nothing is guessed: what no source said stays empty.
+Not promised: rights and states (`gateway.rcp.report`), or that the facts make a correct national document (the forms
+check that).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Literal, cast
+
+from gateway.errors import InvalidContent
+from gateway.identifiers import Oid, Urn
+from gateway.model import directory as rows
+from gateway.model.dossier import Contribution as ContributionRow
+from gateway.model.dossier import Dossier
+from gateway.model.meeting import RcpSession
+from gateway.model.person import PatientRecord
+from gateway.model.report import Report
+from gateway.rcp import inscription, report_people, sessions
+from gateway.rcp.facts import CodedFact, FormFacts, TumourFacts
+from gateway.rcp.report_content import (
+    CodedValue,
+    Contribution,
+    Examination,
+    Guideline,
+    Identifier,
+    MeetingContent,
+    Motives,
+    Organisation,
+    PatientContent,
+    Person,
+    Proposal,
+    Replaced,
+    ReportContent,
+    Tnm,
+    Treatment,
+    TumourContent,
+    decode,
+)
+from gateway.rcp.report_draft import ReportDraft
+from gateway.terminology import code_list, oid_of_system
+
+__all__ = ["document_id", "freeze", "root_of"]
+
+_RRC = "1.2.250.1.161.1.20.1.1"
+_MANAGER = "1.2.250.1.161.1.20.2.1"
+_RCP = "1.2.250.1.161.1.20.3.1"
+_SESSION = "1.2.250.1.213.1.1.9"
+_TA = "1.2.250.1.213.1.1.4.322"
+_CIM10 = "2.16.840.1.113883.6.3"
+_CIMO3 = "2.16.840.1.113883.6.43.1"
+_SNOMED = "2.16.840.1.113883.6.96"
+_SURGERY = CodedValue("387713003", _SNOMED, "chirurgie")
+_NATURES = {"ORG-117": "RCP Appareil - Organes", "ORG-132": "RCP Transversale et soins de support"}
+_MOTIVES = {
+    "MED-235": Motives(diagnostic_opinion=True),
+    "ORG-114": Motives(treatment_proposal=True),
+    "ORG-115": Motives(recourse=True),
+    "ORG-116": Motives(paediatrics=True),
+}
+_CHANNELS: dict[str, Literal["portail", "mssante", "fhir"]] = {"messagerie": "mssante", "fhir": "fhir"}
+_TNM = re.compile(r"(?<![A-Za-z])[cpyra]*(T(?:is|[0-4X])[a-d]?|N[0-3X][a-c]?|M[01X][a-c]?)(?![A-Za-z0-9])")
+_CIM10_CODE = re.compile(r"[CD]\d\d(\.\d{1,2})?")
+_CIMO3_CODE = re.compile(r"\d{4}/\d")
+
+
+def root_of(system: str) -> str:
+    """Give the OID of a domain of identifiers: its own, or one made from its URL [ITU-T X.667]."""
+    if system.startswith("urn:oid:"):
+        return system.removeprefix("urn:oid:")
+    return Oid.of_uuid(uuid.uuid5(uuid.NAMESPACE_URL, system)).value
+
+
+def document_id(report: Report) -> Identifier:
+    """Give the identity of one version: that of the set, then its rank."""
+    return Identifier(f"{Oid.of_uuid(report.set_id).value}.{report.version}")
+
+
+def freeze(
+    report: Report,
+    dossier: Dossier,
+    draft: ReportDraft,
+    *,
+    validator: rows.Practitioner,
+    replaced: Report | None,
+    custodian: Organisation | None,
+    at: datetime,
+    visibility: Sequence[str] = (),
+) -> ReportContent:
+    """Gather the facts of a version that is being validated.
+
+    Parameters
+    ----------
+    custodian
+        Who keeps the document when the RCP's own establishment has no national number: this gateway's organisation.
+    visibility
+        Flags of JDV_J08 for the sending.
+
+    Raises
+    ------
+    InvalidContent
+        ``cr-identite``: the patient's birth name, first name or birth date is not known; ``cr-conservation``: no
+        structure with a national number keeps the document; ``code-inconnu``: a treatment of no national list.
+    """
+    session = dossier.session
+    form = inscription.form_of(dossier)
+    place = report_people.place(session)
+    answers = _Answers(form)
+    tumour = inscription.tumour_of(dossier)
+    kind = answers.code("motif.type") or session.rcp.nature
+    return ReportContent(
+        document_id=document_id(report),
+        set_id=Identifier(Oid.of_uuid(report.set_id).value),
+        version=report.version,
+        replaces=_replaced(replaced, draft) if replaced is not None else None,
+        zone=session.zone,
+        written_at=at.replace(microsecond=0),
+        visibility=tuple(visibility),
+        inscription=_inscription(dossier),
+        meeting=_meeting(session, place),
+        custodian=report_people.custodian(place, custodian),
+        patient=_patient(dossier.record),
+        coordinator=report_people.coordinator(session, validator),
+        requester=report_people.correspondent(dossier, inscription.REQUESTER) or Person(family="Non renseigné"),
+        treating_physician=report_people.correspondent(dossier, inscription.TREATING),
+        correspondents=report_people.correspondents(dossier),
+        attendees=report_people.attendees(session),
+        validator=report_people.person_of(validator),
+        board_kind=CodedValue(kind, _TA, _NATURES[kind]) if kind in _NATURES else None,
+        subject=session.rcp.organ,
+        motives=_motives(dossier),
+        case_status="enregistre" if draft.recorded_only or answers.code("motif.statut") == "ORG-128" else "discute",
+        tumours=(_tumour(tumour, dossier, answers),) if tumour is not None or dossier.label else (),
+        who_status=answers.number("etat.oms", 0, 4),
+        summary=draft.summary or answers.text("histoire.resume"),
+        question=dossier.question,
+        contributions=tuple(_contribution(row, dossier) for row in dossier.contributions if row.text.strip()),
+        complete=draft.complete if draft.complete is not None else (dossier.prefiche_at is not None or None),
+        quorum=_quorum(session),
+        quorum_rule=_quorum_rule(session),
+        file_comment=_file_comment(draft),
+        proposals=_proposals(draft),
+        recourse_asked=draft.recourse,
+        examinations_asked=tuple(
+            Examination(text=e.text, earliest=e.earliest, latest=e.latest) for e in draft.examinations
+        ),
+        surveillance=draft.follow_up,
+        proposal_comment=draft.comment,
+        guideline=Guideline(name=draft.guideline, dated=draft.guideline_dated) if draft.guideline else None,
+        trial=None if draft.trial is None else bool(draft.trial),
+        frame_comment=f"Essai proposé : {draft.trial}" if draft.trial else None,
+        patient_remark=draft.remark,
+    )  # fmt: skip
+
+
+class _Answers:
+    """The answers of the RCP's form, by the stable key of each question."""
+
+    def __init__(self, form: FormFacts | None) -> None:
+        self._form = form
+
+    def text(self, key: str) -> str | None:
+        return self._form.text(key) if self._form else None
+
+    def code(self, key: str) -> str | None:
+        for answer in self._form.answers if self._form else ():
+            if answer.link_id == key and answer.values and isinstance(answer.values[0], CodedFact):
+                return answer.values[0].code
+        return self.text(key)
+
+    def number(self, key: str, low: int, high: int) -> int | None:
+        said = self.text(key) or ""
+        return int(said) if said.isdecimal() and low <= int(said) <= high else None
+
+
+# --- The meeting, the patient, the tumour --------------------------------------------------------------------------
+
+
+def _meeting(session: RcpSession, place: Organisation) -> MeetingContent:
+    rcp, network = session.rcp, session.rcp.network
+    rrc = network.rrc_identifier
+    own_manager = Identifier(Oid.of_uuid(uuid.uuid5(network.id, rcp.manager_name or "3C")).value)
+    number = Urn.from_wire(session.identifier).uuid
+    return MeetingContent(
+        network=network.name,
+        network_id=Identifier(_RRC, rrc) if rrc else Identifier(Oid.of_uuid(network.id).value),
+        manager=rcp.manager_name or network.name,
+        manager_id=Identifier(_MANAGER, rcp.manager_identifier) if rcp.manager_identifier else own_manager,
+        rcp=rcp.title,
+        rcp_id=Identifier(_RCP, rcp.national_number),
+        session_id=Identifier(_SESSION, str(number) if number else session.identifier),
+        start=session.starts_at,
+        end=session.ends_at,
+        place=place,
+        contact=rcp.contact,
+    )
+
+
+def _inscription(dossier: Dossier) -> Identifier:
+    number = Urn.from_wire(dossier.number).uuid
+    return Identifier(str(number or dossier.id).upper())
+
+
+def _patient(record: PatientRecord) -> PatientContent:
+    if not (record.birth_family and record.given and record.birth_date):
+        text = "L’identité du patient est incomplète : nom de naissance, prénom et date de naissance sont nécessaires."
+        raise InvalidContent("cr-identite", text, rule=True)
+    ins = Identifier(root_of(record.ins_system), record.ins_value) if record.ins_system and record.ins_value else None
+    # The INS is qualified with all its traits or not at all; documents refuse it otherwise. [RNIV; DECISIONS 9]
+    qualified = ins is not None and record.ins_qualified and bool(record.birth_place) and record.sex in {"F", "M"}
+    return PatientContent(
+        birth_family=record.birth_family,
+        birth_given=record.given,
+        birth_given_names=" ".join(record.given_names) or None,
+        used_family=record.used_family,
+        used_given=record.used_given,
+        sex=cast("Literal['F', 'M', 'UN']", record.sex) if record.sex in {"F", "M"} else "UN",
+        birth_date=record.birth_date,
+        birth_place_code=record.birth_place,
+        ins=ins,
+        ins_qualified=qualified,
+        ipps=(Identifier(root_of(record.system), record.value),),
+    )
+
+
+def _tumour(said: TumourFacts | None, dossier: Dossier, answers: _Answers) -> TumourContent:
+    stage = (said.stage if said else None) or answers.text("tumeur.tnm")
+    return TumourContent(
+        label=dossier.label,
+        topography=_coded(said.topography if said else None, _CIM10, _CIM10_CODE),
+        morphology=_coded(said.morphology if said else None, _CIMO3, _CIMO3_CODE),
+        laterality=_coded(said.laterality if said else None, _SNOMED, None),
+        diagnosed_on=(said.discovered_on or "")[:10] or None if said else None,
+        tnm=_tnm(stage),
+    )
+
+
+def _coded(said: CodedFact | None, oid: str, form: re.Pattern[str] | None) -> CodedValue | None:
+    """Keep a code only under the system that the national document wants; its words stand in the label anyway."""
+    if said is None or said.code is None:
+        return None
+    known = form is not None or (said.system is not None and oid_of_system(said.system) == oid)
+    if not known or (form is not None and not form.fullmatch(said.code)):
+        return None
+    return CodedValue(said.code, oid, said.text or said.code)
+
+
+def _tnm(stage: str | None) -> Tnm | None:
+    found: dict[str, str] = {}
+    for value in _TNM.findall(stage or ""):
+        found.setdefault(value[0].lower(), value)
+    return Tnm(t=found.get("t"), n=found.get("n"), m=found.get("m")) if found else None
+
+
+def _motives(dossier: Dossier) -> Motives:
+    return _MOTIVES.get(dossier.reason_code or "", Motives(comment=dossier.reason_text))
+
+
+def _contribution(row: ContributionRow, dossier: Dossier) -> Contribution:
+    wishes = any(line.wishes_to_attend for line in dossier.correspondents if line.practitioner_id == row.author_id)
+    return Contribution(
+        author=report_people.person_of(row.author, speciality=row.author_speciality),
+        at=row.at,
+        channel=_CHANNELS.get(row.channel, "portail"),
+        text=row.text,
+        wishes_to_attend=wishes or None,
+    )
+
+
+# --- Quorum, proposal, version -------------------------------------------------------------------------------------
+
+
+def _quorum(session: RcpSession) -> Literal["atteint", "non-atteint", "inconnu"]:
+    if not session.attendances:
+        return "inconnu"
+    return "atteint" if sessions.quorum_of(session).reached else "non-atteint"
+
+
+def _quorum_rule(session: RcpSession) -> str:
+    quorum = sessions.quorum_of(session)
+    rule = f"au moins {quorum.minimum} médecins de spécialités différentes"
+    groups = code_list("RCP-groupes-specialites")
+    missing = ", ".join(_group_words(groups.get(one), one) for one in quorum.missing)
+    return f"{rule} ; manque : {missing}" if missing and session.attendances else rule
+
+
+def _group_words(found: object, otherwise: str) -> str:
+    return str(getattr(found, "label", otherwise)).lower()
+
+
+def _file_comment(draft: ReportDraft) -> str | None:
+    said = (("Outil de visioconférence", draft.tool), ("Incidents techniques", draft.incidents))
+    return "\n".join(f"{label} : {text}" for label, text in said if text) or None
+
+
+def _proposals(draft: ReportDraft) -> tuple[Proposal, ...]:
+    texts: Iterable[str | None] = (draft.proposal, *draft.alternatives)
+    by_rank = dict(enumerate(texts, 1))
+    ranks = sorted(set(by_rank) | {treatment.rank for treatment in draft.treatments})
+    made = []
+    for rank in ranks:
+        treatments = tuple(
+            Treatment(kind=_treatment(t.code), text=t.text, start=t.start, end=t.end)
+            for t in draft.treatments
+            if t.rank == rank
+        )
+        if treatments or by_rank.get(rank):
+            made.append(Proposal(rank=rank, text=by_rank.get(rank), treatments=treatments))
+    return tuple(made)
+
+
+def _treatment(code: str) -> CodedValue:
+    if code == _SURGERY.code:
+        return _SURGERY
+    found = code_list("FRCP-TypeTraitement").require(code, expression="traitements")
+    return CodedValue(found.code, found.oid or _TA, found.label)
+
+
+def _replaced(previous: Report, draft: ReportDraft) -> Replaced:
+    old = decode(previous.content or b"")
+    return Replaced(
+        document_id=old.document_id,
+        version=old.version,
+        validated_at=old.written_at,
+        kind="addendum" if draft.kind == "addendum" else "correction",
+        reason=draft.reason,
+    )

@@ -1,0 +1,281 @@
+"""Who gets a validated report by MSSanté, and when its dossier counts as sent.
+
+Promises: one logical message a recipient and version, rendered once from the very forms that are kept; the treating
+physician, the requester and the other correspondents, each person once, and for a new version also whoever got an
+earlier one; who cannot be reached stands in the register with the reason; a dossier is `envoye` once every recipient
+is terminal, or there is none (DECISIONS 3). [S2-019; mssante 2.11, 6.1; features 4.3]
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import exists, select
+from sqlalchemy.dialects.postgresql import insert
+
+from gateway.exchange.outbox import Outgoing
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.message import Message, NotificationEntry
+from gateway.model.report import Report
+from gateway.rcp import access, directory, dossier_states, report_people
+from gateway.rcp.ports import RenderedForm, ReportLetter, ReportMails
+from gateway.rcp.report_content import ReportContent
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["Recipient", "recipients", "send", "settle", "settle_due", "withdraw"]
+
+CHANNEL = "mssante"
+_REPORT, _WITHDRAWAL = "M6", "M6r"
+_SETTLING = ("cr-valide", "correction", "addendum")
+#: States of a message after which its sending is still open; a parked one waits for a person.
+_PENDING = ("en-attente", "parque")
+_ROLES = ("medecin-traitant", "demandeur", "correspondant")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One person who should get the report: the address to use, or the code of the register that says why none."""
+
+    subject: str
+    practitioner: Practitioner | None
+    address: str | None
+    code: str | None = None
+
+
+def recipients(step: Step, dossier: Dossier) -> Sequence[Recipient]:
+    """Say who should get the report of a dossier, each person once, by role then number."""
+    lines = sorted(
+        (line for line in dossier.correspondents if line.role in _ROLES and line.declined_at is None),
+        key=lambda line: (_ROLES.index(line.role), line.practitioner.idnps if line.practitioner else ""),
+    )
+    found: dict[str, Recipient] = {}
+    for line in lines:
+        one = _recipient(step, dossier, line)
+        found.setdefault(one.subject, one)
+    for message in _sent(step, dossier.id):
+        earlier = step.session.get(Practitioner, message.recipient_id) if message.recipient_id else None
+        if earlier is not None and earlier.idnps not in found:
+            found[earlier.idnps] = Recipient(earlier.idnps, earlier, message.recipient)
+    return tuple(found.values())
+
+
+def _recipient(step: Step, dossier: Dossier, line: Correspondent) -> Recipient:
+    person = line.practitioner
+    subject = person.idnps if person is not None else f"{line.role}:{line.id}"
+    if dossier.opposed_at is not None:
+        return Recipient(subject, person, None, "NON_OPPOSITION")
+    if dossier.session.rcp.fictive:
+        return Recipient(subject, person, None, "NON_SEANCE")
+    if person is None:
+        return Recipient(subject, None, None, "NON_RPPS")
+    if not (line.use_personal or line.use_secretariat):
+        return Recipient(subject, person, None, "NON_ADRESSE")
+    boxes = directory.addresses(step.session, person, personal=line.use_personal, secretariat=line.use_secretariat)
+    if not boxes:
+        return Recipient(subject, person, None, "NON_MSS")
+    return Recipient(subject, person, boxes[0].address)
+
+
+def send(
+    step: Step,
+    dossier: Dossier,
+    report: Report,
+    content: ReportContent,
+    forms: tuple[RenderedForm, ...],
+    mails: ReportMails,
+) -> Sequence[Message]:
+    """Put one message a recipient into the outbox; write down who cannot be reached.
+
+    Mails of earlier versions that did not leave yet are cancelled: nobody gets a version after its replacement.
+    """
+    _hold_back(step, dossier)
+    sent = []
+    for one in recipients(step, dossier):
+        if one.address is None or one.practitioner is None:
+            _register(step, dossier, report, one)
+            continue
+        sent.append(_post(step, dossier, report, content, forms, mails, one, _REPORT))
+    return sent
+
+
+def withdraw(
+    step: Step,
+    dossier: Dossier,
+    report: Report,
+    content: ReportContent,
+    forms: tuple[RenderedForm, ...],
+    mails: ReportMails,
+) -> Sequence[Message]:
+    """Tell whoever got any version that the report is withdrawn; what was not sent yet is not sent any more."""
+    _hold_back(step, dossier)
+    told: dict[uuid.UUID, Recipient] = {}
+    for message in _sent(step, dossier.id):
+        person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id else None
+        if person is not None:
+            told[person.id] = Recipient(person.idnps, person, message.recipient)
+    return [_post(step, dossier, report, content, forms, mails, one, _WITHDRAWAL) for one in told.values()]
+
+
+def _hold_back(step: Step, dossier: Dossier) -> None:
+    """Cancel the report mails of which certainly nothing left: no attempt of them is uncertain."""
+    waiting = step.session.scalars(
+        select(Message)
+        .where(
+            Message.direction == "out",
+            Message.channel == CHANNEL,
+            Message.dossier_id == dossier.id,
+            Message.kind == _REPORT,
+            Message.state.in_(_PENDING),
+            Message.uncertain_at.is_(None),
+        )
+        .order_by(Message.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    for message in waiting:
+        message.state = "annule"
+        message.reason = "version remplacée ou retirée avant l’envoi"
+    step.session.flush()
+
+
+def _sent(step: Step, dossier_id: uuid.UUID) -> Iterator[Message]:
+    """Every report mail of a dossier, oldest first."""
+    return iter(
+        step.session.scalars(
+            select(Message)
+            .where(
+                Message.direction == "out",
+                Message.channel == CHANNEL,
+                Message.dossier_id == dossier_id,
+                Message.kind == _REPORT,
+                Message.state != "annule",
+            )
+            .order_by(Message.created_at, Message.id)
+        )
+    )
+
+
+def _post(
+    step: Step,
+    dossier: Dossier,
+    report: Report,
+    content: ReportContent,
+    forms: tuple[RenderedForm, ...],
+    mails: ReportMails,
+    one: Recipient,
+    kind: str,
+) -> Message:
+    person, address = one.practitioner, one.address
+    assert person is not None  # noqa: S101 - both callers chose those who have an address
+    assert address is not None  # noqa: S101 - as above
+    key = "|".join((kind, str(dossier.id), str(dossier.session_id), str(person.id), str(report.version)))
+    earlier = [m.message_id for m in _sent(step, dossier.id) if m.recipient_id == person.id and m.message_id]
+    letter = ReportLetter(
+        kind="M6" if kind == _REPORT else "M6r",
+        key=key,
+        at=step.now,
+        address=address,
+        recipient=report_people.person_of(person),
+        content=content,
+        forms=forms,
+        signature=dossier.session.rcp.signature,
+        previous=tuple(earlier),
+    )
+    sealed = mails.seal(letter)
+    message = step.post(
+        Outgoing(
+            channel=CHANNEL,
+            kind=kind,
+            key=key,
+            content=sealed.content,
+            message_id=sealed.message_id,
+            sender=sealed.sender,
+            recipient=address,
+            recipient_id=person.id,
+            dossier_id=dossier.id,
+            session_id=dossier.session_id,
+            report_id=report.id,
+            partner_id=dossier.partner_id,
+            details={"envelope_id": sealed.envelope_id, "version": report.version},
+        )
+    )
+    step.audit(
+        "envoi",
+        action="E",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type="Report",
+        object_id=str(report.id),
+        object_version=str(report.version),
+        object_sha256=message.sha256,
+        recipient=address,
+    )
+    return message
+
+
+def _register(step: Step, dossier: Dossier, report: Report, one: Recipient) -> None:
+    """Write down why somebody does not get this version; the same line once."""
+    step.session.execute(
+        insert(NotificationEntry)
+        .values(
+            dossier_id=dossier.id,
+            session_id=dossier.session_id,
+            subject=one.subject,
+            practitioner_id=one.practitioner.id if one.practitioner else None,
+            kind=f"{_REPORT}.{report.version}",
+            code=one.code,
+            decided_at=step.now,
+        )
+        .on_conflict_do_nothing(index_elements=["dossier_id", "session_id", "subject", "kind"])
+    )
+
+
+def settle(step: Step, dossier: Dossier) -> bool:
+    """Move a dossier to `envoye` when each mail of its report found its end; say whether it did.
+
+    Parameters
+    ----------
+    dossier
+        Locked by the caller.
+    """
+    if dossier.state not in _SETTLING:
+        return False
+    waiting = select(Message.id).where(
+        Message.direction == "out",
+        Message.dossier_id == dossier.id,
+        Message.kind == _REPORT,
+        Message.state.in_(_PENDING),
+    )
+    if step.session.scalar(waiting.limit(1)) is not None:
+        return False
+    dossier_states.move(step, dossier, "envoye")
+    return True
+
+
+def settle_due(steps: Steps, *, limit: int = 200) -> int:
+    """Settle every dossier whose report mails have all ended; each in a step of its own; say how many moved.
+
+    Run by the worker each minute and after a delivery: it may run at any time, twice, or after a crash.
+    """
+    pending = exists().where(
+        Message.dossier_id == Dossier.id,
+        Message.direction == "out",
+        Message.kind == _REPORT,
+        Message.state.in_(_PENDING),
+    )
+    with steps.store.session() as session:
+        due = session.scalars(
+            select(Dossier.id).where(Dossier.state.in_(_SETTLING), ~pending).order_by(Dossier.id).limit(limit)
+        ).all()
+    moved = 0
+    for dossier_id in due:
+
+        def verb(step: Step, wanted: uuid.UUID = dossier_id) -> bool:
+            [dossier] = step.lock(Dossier, wanted)
+            return settle(step, dossier)
+
+        moved += steps.run(access.SYSTEM, verb)
+    return moved
