@@ -31,7 +31,15 @@ from gateway.rcp.access import Caller
 from gateway.rcp.facts import AnswerFacts, CodedFact
 from gateway.rcp.inscription import form_of, tumour_of
 
-__all__ = ["FICHE_TEXT_LIMIT", "PatientsQuery", "fiche", "patients", "report_versions", "visible_dossier"]
+__all__ = [
+    "FICHE_TEXT_LIMIT",
+    "PatientsQuery",
+    "contributions",
+    "fiche",
+    "patients",
+    "report_versions",
+    "visible_dossier",
+]
 
 FICHE_TEXT_LIMIT = 10_000
 """Characters of a contribution."""
@@ -209,7 +217,7 @@ def fiche(
         tumour=_tumour(row),
         clinical=_clinical(row),
         studies=_studies(session, caller, row),
-        contributions=tuple(_contribution(one, row) for one in row.contributions),
+        contributions=contributions(row),
         contribution_form=form,
         contribution_closed=_closed(own, validated=validated),
         correspondents=tuple(_correspondents(session, row)),
@@ -266,6 +274,11 @@ def _closed(own: Correspondent | None, *, validated: bool) -> str:
     return "Le compte rendu est validé : la fiche ne reçoit plus de contribution. Adressez-vous au demandeur."
 
 
+def contributions(row: Dossier) -> tuple[v.Contribution, ...]:
+    """Return the opinions given on a dossier, oldest first (S0-090)."""
+    return tuple(_contribution(one, row) for one in row.contributions)
+
+
 def _contribution(one: ContributionRow, row: Dossier) -> v.Contribution:
     treating = any(c.role == "medecin-traitant" and c.practitioner_id == one.author_id for c in row.correspondents)
     wishes = any(c.practitioner_id == one.author_id and c.wishes_to_attend for c in row.correspondents)
@@ -284,7 +297,9 @@ def _contribution(one: ContributionRow, row: Dossier) -> v.Contribution:
 def _correspondents(session: Session, row: Dossier) -> Iterable[v.Correspondent]:
     entries = session.scalars(
         select(NotificationEntry).where(
-            NotificationEntry.dossier_id == row.id, NotificationEntry.session_id == row.session_id
+            NotificationEntry.dossier_id == row.id,
+            NotificationEntry.session_id == row.session_id,
+            NotificationEntry.kind.like("M1%"),
         )
     ).all()
     order = list(words.ROLES)

@@ -69,6 +69,7 @@ class ReportInput:
     guideline: str
     trial: str
     reason: str
+    addendum: bool
     then_validate: bool
 
 
@@ -118,6 +119,7 @@ def read_report(fields: Mapping[str, str], *, asks_reason: bool) -> tuple[Report
         guideline=line(fields.get("referentiel", "")),
         trial=line(fields.get("essai", "")),
         reason=line(fields.get("motif", "")),
+        addendum=fields.get("nature") == "addendum",
         then_validate=fields.get("suite") == "valider",
     )
     faults: dict[str, str] = {}

@@ -43,6 +43,7 @@ NOTICES: Final = {
     "brouillon": Notice("Le brouillon est enregistré.", "success"),
     "valide": Notice("Le compte rendu est validé. Son envoi est en cours.", "success"),
     "correction": Notice("Une nouvelle version est en préparation ; la précédente reste en vigueur.", "info"),
+    "abandon": Notice("Le brouillon est abandonné.", "info"),
     "ordre": Notice("L’ordre de passage est enregistré.", "success"),
 }
 

@@ -108,7 +108,11 @@ def session_page(
     live = [one for one in dossiers if one.state not in dossier_states.FINAL]
     ids = [one.id for one in live]
     entries = session.scalars(
-        select(NotificationEntry).where(NotificationEntry.session_id == row.id, NotificationEntry.dossier_id.in_(ids))
+        select(NotificationEntry).where(
+            NotificationEntry.session_id == row.id,
+            NotificationEntry.dossier_id.in_(ids),
+            NotificationEntry.kind.like("M1%"),
+        )
     ).all()
     webconference = row.rcp.webconference
     page = v.Session(

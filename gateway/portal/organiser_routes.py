@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, InvalidContent
 from gateway.model.directory import Practitioner
@@ -42,8 +41,8 @@ class OrganiserPages:
         """Show the sessions that the caller prepares."""
 
         def act(caller: Caller) -> Response:
-            def ask(session: Session) -> Answer:
-                return meetings.sessions_page(session, caller, self._steps.clock.now()), ()
+            def ask(step: Step) -> Answer:
+                return meetings.sessions_page(step.session, caller, self._steps.clock.now()), ()
 
             return self._portal.show(request, caller, ask, current="/seances")
 
@@ -53,8 +52,8 @@ class OrganiserPages:
         """Show what waits for a decision."""
 
         def act(caller: Caller) -> Response:
-            def ask(session: Session) -> Answer:
-                return meetings.worklist(session, caller)
+            def ask(step: Step) -> Answer:
+                return meetings.worklist(step.session, caller)
 
             return self._portal.show(request, caller, ask, current="/seances/a-traiter")
 
@@ -64,8 +63,8 @@ class OrganiserPages:
         """Show one session."""
 
         def act(caller: Caller) -> Response:
-            def ask(session: Session) -> Answer:
-                return meetings.session_page(session, caller, opaque(seance))
+            def ask(step: Step) -> Answer:
+                return meetings.session_page(step.session, caller, opaque(seance))
 
             return self._portal.show(request, caller, ask, current="/seances")
 

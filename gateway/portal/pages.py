@@ -30,7 +30,8 @@ from gateway.portal.outcome import error_page
 from gateway.portal.render import STATIC_TYPES, render, static_file
 from gateway.rcp import access
 from gateway.rcp.access import Caller
-from gateway.rcp.step import Steps
+from gateway.rcp.report import Press
+from gateway.rcp.step import Step, Steps
 from gateway.web.authenticators import SESSION, current_caller
 from gateway.web.body import Limit, form_under
 from gateway.web.csrf import CSRF_FIELD, Csrf
@@ -76,13 +77,18 @@ class Portal:
     ----------
     csrf
         The same as the sign-in's: forms are bound to the session.
+    press
+        What validating a report needs; without it the pages say that validation is not offered here.
     fictitious
         Whether every page says that its data are fictitious (demonstration).
     """
 
-    def __init__(self, *, steps: Steps, csrf: Csrf, blobs: BlobStore, fictitious: bool = False) -> None:
+    def __init__(
+        self, *, steps: Steps, csrf: Csrf, blobs: BlobStore, press: Press | None = None, fictitious: bool = False
+    ) -> None:
         self.steps = steps
         self.blobs = blobs
+        self.press = press
         self._csrf = csrf
         self._fictitious = fictitious
 
@@ -100,18 +106,20 @@ class Portal:
         self,
         request: Request,
         caller: Caller | None,
-        ask: Callable[[Session], Answer],
+        ask: Callable[[Step], Answer],
         *,
         current: str = "",
         status: int = 200,
     ) -> Response:
         """Answer a page once the audit lines of what it shows are durable."""
 
-        def question(session: Session) -> tuple[tuple[v.Page, v.Chrome], Iterable[AuditFacts]]:
-            page, lines = ask(session)
-            return (page, self._around(request, session, caller, current)), lines
+        def verb(step: Step) -> tuple[v.Page, v.Chrome]:
+            page, lines = ask(step)
+            for one in lines:
+                step.trail.write(step.session, one)
+            return page, self._around(request, step.session, caller, current)
 
-        page, around = self.steps.read(caller or access.SYSTEM, question)
+        page, around = self.steps.run(caller or access.SYSTEM, verb)
         return HTMLResponse(render(page, around), status)
 
     def open_to_all(
@@ -119,7 +127,7 @@ class Portal:
     ) -> Response:
         """Answer a page that names nobody."""
         return self.guarded(
-            request, caller, lambda: self.show(request, caller, lambda s: (ask(s), ()), current=current)
+            request, caller, lambda: self.show(request, caller, lambda step: (ask(step.session), ()), current=current)
         )
 
     def signed_in(self, request: Request, caller: Caller | None, act: Callable[[Caller], Response]) -> Response:

@@ -6,11 +6,11 @@ import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from gateway.portal import dossiers
 from gateway.portal.pages import Answer, Portal, Who, opaque
 from gateway.rcp.access import Caller
+from gateway.rcp.step import Step
 
 __all__ = ["PhysicianPages"]
 
@@ -36,8 +36,8 @@ class PhysicianPages:
         query = dossiers.PatientsQuery.read(etat or (), page, taille)
 
         def act(caller: Caller) -> Response:
-            def ask(session: Session) -> Answer:
-                return dossiers.patients(session, caller, self._steps.clock.now(), query)
+            def ask(step: Step) -> Answer:
+                return dossiers.patients(step.session, caller, self._steps.clock.now(), query)
 
             return self._portal.show(request, caller, ask, current="/patients")
 
@@ -47,9 +47,9 @@ class PhysicianPages:
         """Show one fiche."""
 
         def act(caller: Caller) -> Response:
-            def ask(session: Session) -> Answer:
+            def ask(step: Step) -> Answer:
                 key = uuid.uuid4().hex
-                return dossiers.fiche(session, caller, self._steps.clock.now(), opaque(dossier), form_key=key)
+                return dossiers.fiche(step.session, caller, self._steps.clock.now(), opaque(dossier), form_key=key)
 
             return self._portal.show(request, caller, ask, current="/patients")
 

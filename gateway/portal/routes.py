@@ -2,7 +2,7 @@
 
 ``gateway.app``::
 
-    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, fictitious=settings.demo)
+    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, press=press, fictitious=settings.demo)
     app.include_router(routes.router(portal))
     SignIn(…, pages=SignInPages(portal.chrome))
 """
@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
+from gateway.portal.report_routes import ReportPages
 
 __all__ = ["router"]
 
@@ -21,6 +22,6 @@ __all__ = ["router"]
 def router(portal: Portal) -> APIRouter:
     """Gather the routes of the portal."""
     gathered = APIRouter(include_in_schema=False)
-    for pages in (PublicPages(portal), PhysicianPages(portal), OrganiserPages(portal)):
+    for pages in (PublicPages(portal), PhysicianPages(portal), ReportPages(portal), OrganiserPages(portal)):
         gathered.include_router(pages.router())
     return gathered

@@ -692,8 +692,9 @@ class ReportForm:
     guideline: str = ""
     trial: str = ""
     reason: str = ""
+    addendum: bool = False
     asks_reason: bool = False
-    version: str = ""
+    discard_url: str = ""
     limit: int = 20_000
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -729,7 +730,7 @@ class Report(Page):
     attendees: tuple[str, ...] = ()
     quorum: Quorum | None = None
     form: ReportForm | None = None
-    validate_url: str = ""
+    closed: str = ""
     correct_url: str = ""
     versions: tuple[ReportVersion, ...] = ()
     sendings: tuple[Sending, ...] = ()

@@ -33,6 +33,7 @@ __all__ = [
     "dossier_badge",
     "formal_name",
     "identity",
+    "instant",
     "local",
     "message_badge",
     "patient_view",
@@ -286,3 +287,8 @@ def tumour_line(dossier: Dossier) -> str:
 def local(instant: datetime, zone: str) -> datetime:
     """Return an instant on the wall clock of a place."""
     return instant.astimezone(ZoneInfo(zone))
+
+
+def instant(at: datetime) -> str:
+    """Return « 11/05/2023 à 18h30 »."""
+    return f"{templates.short_date(at)} à {templates.hour(at)}"

@@ -252,9 +252,11 @@ REPORT = v.Report(
     attendees=("Professeur Alix VALIDEUR, Chirurgie digestive", "Docteur Camille DEMANDEUR, Oncologie médicale"),
     quorum=QUORUM,
     form=v.ReportForm(
-        "/dossiers/7K3Q/compte-rendu", proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.", version="1"
+        "/dossiers/7K3Q/compte-rendu",
+        proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
+        asks_reason=True,
+        discard_url="/x",
     ),
-    validate_url="/dossiers/7K3Q/compte-rendu/validation",
     versions=REPORTS,
     sendings=(
         v.Sending(

@@ -1,0 +1,195 @@
+"""The routes of a report: draft, validation, new version, download; the verbs are `gateway.rcp.report`."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from gateway.errors import InvalidContent, NotFound, Unsupported
+from gateway.portal import reports
+from gateway.portal.dossiers import visible_dossier
+from gateway.portal.forms import Faults, ReportInput, read_report
+from gateway.portal.pages import Answer, Form, Portal, Who, opaque
+from gateway.portal.views import ReportForm
+from gateway.rcp import report
+from gateway.rcp.access import Caller
+from gateway.rcp.report_draft import ReportDraft
+from gateway.rcp.report_draft import read as read_draft
+from gateway.rcp.step import Step
+
+__all__ = ["ReportPages"]
+
+#: Ending of an address to the form kept and the ending of the file.
+_FORMS: Final = {"pdf": "pdf", "cda.xml": "cda"}
+_UNREAD: Final = {"relu": "Cochez la case après avoir relu le compte rendu."}
+
+
+class ReportPages:
+    """The report of one dossier."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._steps = portal.steps
+
+    def router(self) -> APIRouter:
+        """Build the routes."""
+        router = APIRouter(include_in_schema=False)
+        base = "/dossiers/{dossier}/compte-rendu"
+        router.add_api_route(base, self.page, methods=["GET"])
+        router.add_api_route(base, self.draft, methods=["POST"])
+        router.add_api_route(f"{base}/validation", self.reread, methods=["GET"])
+        router.add_api_route(f"{base}/validation", self.validate, methods=["POST"])
+        router.add_api_route(f"{base}/correction", self.revise, methods=["POST"])
+        router.add_api_route(f"{base}/abandon", self.discard, methods=["POST"])
+        router.add_api_route(f"{base}/{{file}}", self.download, methods=["GET"])
+        return router
+
+    def page(self, request: Request, who: Who, dossier: str) -> Response:
+        """Show the report."""
+        return self._portal.signed_in(request, who, lambda caller: self._show(request, caller, opaque(dossier)))
+
+    def _show(
+        self, request: Request, caller: Caller, dossier_id: uuid.UUID, form: ReportForm | None = None, status: int = 200
+    ) -> Response:
+        def ask(step: Step) -> Answer:
+            page, lines = reports.report_page(step.session, caller, step.now, dossier_id)
+            if form is not None and page.form is not None:
+                kept = page.form
+                page = replace(
+                    page,
+                    form=replace(form, asks_reason=kept.asks_reason, discard_url=kept.discard_url, action=kept.action),
+                )
+            return page, lines
+
+        return self._portal.show(request, caller, ask, current="/seances", status=status)
+
+    def draft(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
+        """Keep the draft, and go on to the validation if asked."""
+
+        def act(caller: Caller, fields: dict[str, str]) -> Response:
+            identifier = opaque(dossier)
+
+            def verb(step: Step) -> tuple[ReportInput, Faults]:
+                row = visible_dossier(step.session, caller, identifier)
+                under_way = reports.draft_of(step.session, row)
+                given, faults = read_report(fields, asks_reason=under_way is not None and under_way.version > 1)
+                if not faults:
+                    known = read_draft(under_way.draft) if under_way is not None else ReportDraft()
+                    report.draft(step, identifier, _said(known, given))
+                return given, faults
+
+            given, faults = self._steps.run(caller, verb)
+            if faults:
+                return self._show(request, caller, identifier, _again(given, faults), 422)
+            base = f"/dossiers/{identifier}/compte-rendu"
+            return RedirectResponse(f"{base}/validation" if given.then_validate else f"{base}?fait=brouillon", 303)
+
+        return self._portal.posted(request, who, form, act)
+
+    def reread(self, request: Request, who: Who, dossier: str) -> Response:
+        """Show what becomes final."""
+        return self._portal.signed_in(request, who, lambda caller: self._reread(request, caller, opaque(dossier), {}))
+
+    def _reread(
+        self, request: Request, caller: Caller, dossier_id: uuid.UUID, errors: dict[str, str], status: int = 200
+    ) -> Response:
+        def ask(step: Step) -> Answer:
+            return reports.validation_page(step, caller, dossier_id, errors)
+
+        return self._portal.show(request, caller, ask, current="/seances", status=status)
+
+    def validate(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
+        """Validate the draft that was read again; a second click is the same validation."""
+
+        def act(caller: Caller, fields: dict[str, str]) -> Response:
+            identifier, press = opaque(dossier), self._portal.press
+            if press is None:
+                raise Unsupported("cr-validation", "La validation des comptes rendus n’est pas configurée ici.")
+            if fields.get("relu") != "oui":
+                return self._reread(request, caller, identifier, _UNREAD, 422)
+            read = opaque(fields.get("version", ""))
+            try:
+                self._steps.run(caller, lambda step: report.validate(step, identifier, press, expected=read))
+            except InvalidContent as error:
+                return self._reread(request, caller, identifier, {"relu": error.text}, 422)
+            return RedirectResponse(f"/dossiers/{identifier}/compte-rendu?fait=valide", 303)
+
+        return self._portal.posted(request, who, form, act)
+
+    def revise(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
+        """Prepare the version that will replace the validated one."""
+
+        def act(caller: Caller, _: dict[str, str]) -> Response:
+            identifier = opaque(dossier)
+            self._steps.run(caller, lambda step: report.revise(step, identifier))
+            return RedirectResponse(f"/dossiers/{identifier}/compte-rendu?fait=correction", 303)
+
+        return self._portal.posted(request, who, form, act)
+
+    def discard(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
+        """Throw the draft away."""
+
+        def act(caller: Caller, _: dict[str, str]) -> Response:
+            identifier = opaque(dossier)
+            self._steps.run(caller, lambda step: report.discard(step, identifier))
+            return RedirectResponse(f"/dossiers/{identifier}/compte-rendu?fait=abandon", 303)
+
+        return self._portal.posted(request, who, form, act)
+
+    def download(self, request: Request, who: Who, dossier: str, file: str) -> Response:
+        """Give the kept bytes of one form of one version, once the line that says so is durable."""
+
+        def act(caller: Caller) -> Response:
+            identifier = opaque(dossier)
+            number, _, ending = file.partition(".")
+            kind = _FORMS.get(ending)
+            if kind is None or not number.isdecimal() or len(number) > 6:
+                raise NotFound("inconnu", "Ressource inconnue.")
+
+            def verb(step: Step) -> tuple[str, str, int, str]:
+                found, lines = report.kept_form(step.session, caller, identifier, int(number), kind)
+                for line in lines:
+                    step.trail.write(step.session, line)
+                name = reports.download_name(found.report.dossier.reference, int(number))
+                return found.content_type, found.sha256, found.size_bytes, f"{name}.{ending}"
+
+            content_type, sha256, size, name = self._steps.run(caller, verb)
+            headers = {
+                "Content-Disposition": f'attachment; filename="{name}"',
+                "Content-Length": str(size),
+                "ETag": f'"{sha256}"',
+            }
+            return StreamingResponse(self._portal.blobs.stream(sha256), media_type=content_type, headers=headers)
+
+        return self._portal.signed_in(request, who, act)
+
+
+def _said(known: ReportDraft, given: ReportInput) -> ReportDraft:
+    """Lay what the form holds over the draft: what the form does not show stays."""
+    return msgspec.structs.replace(
+        known,
+        proposal=given.proposal or None,
+        alternatives=given.alternatives,
+        guideline=given.guideline or None,
+        trial=given.trial or None,
+        reason=given.reason or None,
+        kind="addendum" if given.addendum else "correction",
+    )
+
+
+def _again(given: ReportInput, faults: Faults) -> ReportForm:
+    return ReportForm(
+        action="",
+        proposal=given.proposal,
+        alternatives="\n".join(given.alternatives),
+        guideline=given.guideline,
+        trial=given.trial,
+        reason=given.reason,
+        addendum=given.addendum,
+        errors=dict(faults),
+    )
