@@ -207,15 +207,12 @@ class PscClient:
         return f"{endpoint}?{urlencode(query)}"
 
     def form_targets(self) -> tuple[str, ...]:
-        """Name the origins to which our logout form leads, for ``form-action``; empty while the provider is away."""
-        try:
-            addresses = [
-                self._endpoint(name, needed=False) for name in ("end_session_endpoint", "authorization_endpoint")
-            ]
-        except (Unavailable, Fault):
-            return ()
-        parts = [urlsplit(address) for address in addresses if address]
-        return tuple(dict.fromkeys(f"{part.scheme}://{part.netloc}" for part in parts))
+        """Name the origins to which our logout form leads, for ``form-action``: PSC's logout is at its issuer's host.
+
+        Taken from the setting, so that a gateway starts while the provider is away.
+        """
+        parts = urlsplit(self._discovery_url)
+        return (f"{parts.scheme}://{parts.netloc}",)
 
     def read_logout(self, token: str) -> LoggedOut:
         """Verify a back-channel logout token; see `gateway.psc.tokens.read_logout_token`."""

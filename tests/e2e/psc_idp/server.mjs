@@ -20,7 +20,7 @@ const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256',
 
 const provider = new Provider(issuer, {
   clients: clients.map((client) => ({
-    grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'], id_token_signed_response_alg: 'RS256', ...client,
+    grant_types: ['authorization_code'], response_types: ['code'], id_token_signed_response_alg: 'RS256', ...client,
   })),
   jwks: { keys: [key] },
   acrValues: ['eidas0', 'eidas1', 'eidas2'],
@@ -31,7 +31,7 @@ const provider = new Provider(issuer, {
   pkce: { required: () => true },
   clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
   cookies: { keys: [randomBytes(24).toString('base64url')] },
-  ttl: { AccessToken: 120, IdToken: 120, AuthorizationCode: 60, Interaction: 600, Session: 14400, Grant: 14400, RefreshToken: 1800 },
+  ttl: { AccessToken: 120, IdToken: 120, AuthorizationCode: 60, Interaction: 600, Session: 14400, Grant: 14400 },
   // The library refuses private addresses; the gateway under test listens on one.
   fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   expiresWithSession: () => true,

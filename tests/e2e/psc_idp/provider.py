@@ -1,0 +1,53 @@
+"""Starts the certified provider (npm oidc-provider) of this folder; ``npm ci`` here installs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.psc_portal import free_port
+
+HERE = Path(__file__).resolve().parent
+SECRET = "secret of the tests +%/"
+
+
+@contextlib.contextmanager
+def running(gateway: str) -> Iterator[str]:
+    """Run the provider for a gateway at an address and yield its discovery address."""
+    node = shutil.which("node")
+    if node is None or not (HERE / "node_modules" / "oidc-provider").is_dir():
+        pytest.skip("oidc-provider n’est pas installé : node, puis « npm ci » dans tests/e2e/psc_idp")
+    port = free_port()
+    client = {
+        "client_secret": SECRET,
+        "redirect_uris": [f"{gateway}/psc/retour"],
+        "post_logout_redirect_uris": [f"{gateway}/connexion"],
+        "backchannel_logout_uri": f"{gateway}/psc/deconnexion",
+        "backchannel_logout_session_required": True,
+    }
+    told = {
+        "port": port,
+        "accounts": json.loads((HERE / "accounts.json").read_text(encoding="utf-8")),
+        "clients": [
+            {"client_id": "rcp", **client},
+            {"client_id": "rcp-post", "token_endpoint_auth_method": "client_secret_post", **client},
+            {"client_id": "rcp-jwt", "userinfo_signed_response_alg": "RS256", **client},
+        ],
+    }
+    process = subprocess.Popen(
+        [node, HERE / "server.mjs", json.dumps(told)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        line = next((line for line in process.stdout if line.strip() == "ready"), None)
+        assert line, "the provider did not start"
+        yield f"http://127.0.0.1:{port}/auth/realms/esante-wallet/.well-known/wallet-openid-configuration"
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
