@@ -30,6 +30,7 @@ _MARKER = ".demonstration-rcp"
 _START_S = 60.0
 _STOP_S = 35.0
 _POLL_S = 0.1
+_NOISE = ('"event": "request"', '"event": "part is not ready"')
 
 
 def own_directory(data_dir: Path) -> Path:
@@ -165,7 +166,8 @@ class Stage:
             process.wait()
 
     def log_end(self, lines: int = 12) -> str:
-        """Return the last lines of the gateway's log."""
+        """Return the last lines of the gateway's log that say more than that somebody asked for a page."""
         if not self.log.exists():
             return ""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([line for line in said if not any(noise in line for noise in _NOISE)][-lines:])
