@@ -111,7 +111,8 @@ class NotificationEntry(Keyed, Base):
     """The register: for one dossier, session and physician, notified or not and why (features.md 4.3).
 
     ``code`` is one of the codes of that table; ``decided_at`` is domain time; ``late`` marks a catch-up after a missed
-    run. ``message_id`` is the one logical message, when there is one.
+    run. ``message_id`` is the one logical message, when there is one. ``ready_at`` is when the last condition but time
+    was first seen to hold after it had been seen not to (features.md 5.4.6).
     """
 
     __tablename__ = "notification_entry"
@@ -126,4 +127,5 @@ class NotificationEntry(Keyed, Base):
     due_at: Mapped[datetime | None]
     decided_at: Mapped[datetime]
     late: Mapped[bool] = mapped_column(default=False)
+    ready_at: Mapped[datetime | None]
     message_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("message.id"))

@@ -1,0 +1,137 @@
+"""What the letters about a dossier say: the values of their texts, from canonical rows.
+
+Promises: links lead to the network's own portal by opaque ids and stand in a letter only when the page exists
+(DECISIONS 18); names are as the directory has them, a physician without a title is « Docteur » (S2-021); hours are
+those of the RCP's wall, with the reader's own beside when he lives elsewhere. Sends nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Dossier
+from gateway.model.person import PatientRecord
+from gateway.rcp.templates import (
+    born,
+    hour,
+    long_day,
+    partial_date,
+    patient_surname,
+    short_date,
+    zone_note,
+)
+
+__all__ = ["contribution_values", "formal_title", "full_name", "patient_values", "preliminary_values"]
+
+_TITLES = {"PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
+
+# First three characters of a French overseas postal code: the zone of most of that territory. It only chooses whether
+# the reader's hour is shown beside the meeting's; holidays never come from it.
+_OVERSEAS = {
+    "971": "America/Guadeloupe",
+    "972": "America/Martinique",
+    "973": "America/Cayenne",
+    "974": "Indian/Reunion",
+    "975": "America/Miquelon",
+    "976": "Indian/Mayotte",
+    "986": "Pacific/Wallis",
+    "987": "Pacific/Tahiti",
+    "988": "Pacific/Noumea",
+}
+
+
+def formal_title(who: Practitioner) -> str:
+    """Return « Professeur » or « Docteur »."""
+    return _TITLES.get((who.title or "").upper(), "Docteur")
+
+
+def full_name(who: Practitioner) -> str:
+    """Return « Docteur Paul DURANT »."""
+    return f"{formal_title(who)} {who.given} {who.family.upper()}"
+
+
+def patient_values(record: PatientRecord) -> dict[str, str | bool]:
+    """Values that name the patient, as his source does."""
+    return {
+        "patient.nom": patient_surname(record.birth_family or "(nom non communiqué)", record.used_family, record.sex),
+        "patient.prenom": record.used_given or record.given or "(prénom non communiqué)",
+        "patient.ne": born(record.sex),
+        "patient.date_naissance": partial_date(record.birth_date),
+    }
+
+
+def preliminary_values(dossier: Dossier, physician: Practitioner) -> dict[str, str | bool]:
+    """Values of M1 and M1b."""
+    session, rcp = dossier.session, dossier.session.rcp
+    base, link = rcp.network.base_url.rstrip("/"), _fiche(dossier)
+    start = session.starts_at.astimezone(ZoneInfo(session.zone))
+    webconference = rcp.webconference.get("lien") or ""
+    return {
+        **patient_values(dossier.record),
+        **_meeting_values(dossier),
+        **_requester_values(dossier),
+        "mt.titre": formal_title(physician),
+        "mt.nom": physician.family.upper(),
+        "mt.prenom": physician.given,
+        "seance.jour_long": long_day(start.date()),
+        "seance.heure": hour(start, spaced=rcp.notification.get("format_heure") == "18 h 30"),
+        "seance.note_fuseau": zone_note(session.starts_at, session.zone, _zone_of(physician)),
+        "probleme": dossier.label or "",
+        "reponse_mail": False,
+        "webconf": bool(webconference),
+        "lien_webconf": webconference,
+        "webconf.complement": rcp.webconference.get("complement") or "",
+        "lien_fiche": link,
+        "lien_pas_mon_patient": f"{link}/pas-mon-patient",
+        "lien_memo_mt": f"{base}/aide/medecin-traitant",
+    }
+
+
+def contribution_values(dossier: Dossier, author: Practitioner, *, interested: bool) -> dict[str, str | bool]:
+    """Values of M2; the contribution's own text is not among them (S2-038)."""
+    return {
+        **patient_values(dossier.record),
+        **_meeting_values(dossier),
+        **_requester_values(dossier),
+        "mt.titre": formal_title(author),
+        "mt.nom": author.family.upper(),
+        "interet": interested,
+        "lien_fiche": _fiche(dossier),
+    }
+
+
+def _fiche(dossier: Dossier) -> str:
+    return f"{dossier.session.rcp.network.base_url.rstrip('/')}/dossiers/{dossier.id}"
+
+
+def _meeting_values(dossier: Dossier) -> dict[str, str | bool]:
+    session, rcp = dossier.session, dossier.session.rcp
+    start: datetime = session.starts_at.astimezone(ZoneInfo(session.zone))
+    return {
+        "rcp.titre": rcp.title,
+        "rcp.lieu": session.place or rcp.place,
+        "rcp.signature": rcp.signature or rcp.title,
+        "rcp.contact": rcp.contact or rcp.network.contact,
+        "seance.date": short_date(start.date()),
+        "reference": dossier.reference,
+    }
+
+
+def _requester_values(dossier: Dossier) -> dict[str, str | bool]:
+    requester = dossier.requester
+    if requester is not None:
+        return {"demandeur.titre": formal_title(requester), "demandeur.nom": requester.family.upper()}
+    said = next((one.display for one in dossier.correspondents if one.role == "demandeur" and one.display), None)
+    name = re.sub(r"^(?:dr|docteur|pr|professeur)\.?\s+", "", said or "", flags=re.IGNORECASE)
+    return {"demandeur.titre": "Docteur", "demandeur.nom": name or "(nom non communiqué)"}
+
+
+def _zone_of(who: Practitioner) -> str | None:
+    for role in who.roles:
+        code = role.organisation.postal_code if role.organisation is not None else None
+        if code:
+            return _OVERSEAS.get(code[:3], "Europe/Paris")
+    return None
