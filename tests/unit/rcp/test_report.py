@@ -1,0 +1,503 @@
+"""The life of a report on a real database: frozen, kept, mailed, replaced, withdrawn, never twice."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import hashlib
+import io
+import zipfile
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from lxml import etree
+from sqlalchemy import select, text
+
+from gateway.errors import Conflict, Forbidden, InvalidContent, NotFound
+from gateway.model.audit import AuditLine
+from gateway.model.directory import Mailbox, Practitioner
+from gateway.model.dossier import Contribution, Correspondent, Dossier
+from gateway.model.meeting import Attendance, RcpSession
+from gateway.model.message import Message, NotificationEntry
+from gateway.model.report import Report, ReportForm
+from gateway.mssante.report_mail import Forms, ReportMail
+from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp import report, report_sending
+from gateway.rcp.report_content import Organisation, decode
+from gateway.rcp.report_draft import DraftTreatment, ReportDraft
+from tests.report_samples import cisis, national_validator
+from tests.world import build
+
+NS = {"c": "urn:hl7-org:v3"}
+HELD = datetime(2026, 3, 19, 15, 0, tzinfo=UTC)
+SAID = ReportDraft(
+    summary="Masse du sein gauche, carcinome infiltrant.",
+    proposal="Chimiothérapie néoadjuvante, puis chirurgie.",
+    alternatives=("Chirurgie première.",),
+    treatments=(DraftTreatment(code="C15632", text="6 cycles"),),
+    guideline="Référentiel régional Sein, version 2025.2",
+)
+INS = {
+    "ins_system": "urn:oid:1.2.250.1.213.1.4.10",
+    "ins_value": "279035121518989",
+    "ins_qualified": True,
+    "birth_place": "51215",
+}
+
+
+@pytest.fixture
+def press(blobs):
+    sender = Sender(
+        source_id="1.2.250.1.999.77",
+        organisation=Organisation(name="3C d’essai", idnst="1000000001"),
+        application="rcp-gateway",
+        version="0",
+        publisher="essai",
+    )
+    return report.Press(
+        forms=Forms(sender), mails=ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP"), blobs=blobs
+    )
+
+
+@pytest.fixture
+def scene(store, make_steps, press):
+    """A dossier whose session is held, with three specialities present and one contribution."""
+    with store.session() as session:
+        world = build(session)
+        surgeon = world.practitioner("LAVAL", speciality="SM05")
+        radio = world.practitioner("SIMON", speciality="SM45")
+        world.meeting.state = "ouverte"
+        for who in (world.coordinator, surgeon, radio):
+            session.add(Attendance(session_id=world.meeting.id, practitioner_id=who.id, speciality=who.speciality))
+        record = world.record(**INS)
+        dossier = world.dossier(record)
+        session.add(
+            Contribution(
+                dossier_id=dossier.id,
+                key="c1",
+                author_id=world.treating.id,
+                author_name="Dr Camille NGUYEN",
+                author_speciality="SM54",
+                text="Patiente fatiguée, vit seule.",
+                at=datetime(2026, 3, 18, 12, 58, tzinfo=UTC),
+            )
+        )
+        session.commit()
+        made = SimpleNamespace(
+            dossier=dossier.id,
+            record=record.id,
+            meeting=world.meeting.id,
+            treating=world.treating.id,
+            requester=world.requester.id,
+            coordinator=world.caller(world.coordinator),
+            requesting=world.caller(world.requester),
+            physician=world.caller(world.treating),
+            stranger=world.caller(world.stranger),
+            client=world.client(),
+            press=press,
+        )
+    made.clock = SimpleNamespace(at=HELD, now=lambda: made.clock.at)
+    made.steps = make_steps(clock=made.clock)
+    made.store = store
+    return made
+
+
+def _run(scene, verb, *args, caller=None, **more):
+    def inner(step):
+        found = verb(step, scene.dossier, *args, **more)
+        return getattr(found, "id", None)
+
+    return scene.steps.run(caller or scene.coordinator, inner)
+
+
+def _validated(scene, said=SAID):
+    _run(scene, report.draft, said)
+    return _run(scene, report.validate, scene.press)
+
+
+def _rows(scene, model, *where):
+    with scene.store.session() as session:
+        found = session.scalars(select(model).where(*where)).unique().all()
+        session.expunge_all()
+        return found
+
+
+def _state(scene):
+    return _rows(scene, Dossier, Dossier.id == scene.dossier)[0].state
+
+
+def _deliver(scene):
+    with scene.store.session() as session:
+        session.execute(text("UPDATE message SET state = 'envoye' WHERE state = 'en-attente'"))
+        session.commit()
+
+
+def _mail(scene, message):
+    content = message.content or scene.press.blobs.read(message.sha256)
+    assert hashlib.sha256(content).hexdigest() == message.sha256
+    return email.message_from_bytes(content, policy=email.policy.default)
+
+
+def _attached(mail):
+    return {part.get_filename(): part.get_payload(decode=True) for part in mail.iter_attachments()}
+
+
+def test_validation_freezes_keeps_and_mails_the_same_bytes(scene):
+    key = _validated(scene)
+    [row] = _rows(scene, Report, Report.id == key)
+    content = decode(row.content)
+    assert (row.state, row.version, row.validated_at) == ("valide", 1, HELD)
+    assert content.quorum == "atteint"
+    assert [c.text for c in content.contributions] == ["Patiente fatiguée, vit seule."]
+    assert content.contributions[0].author.speciality == "Médecine générale"
+    assert [p.text for p in content.proposals] == [SAID.proposal, SAID.alternatives[0]]
+    assert _state(scene) == "cr-valide"
+
+    forms = {f.form: f for f in _rows(scene, ReportForm, ReportForm.report_id == key)}
+    assert set(forms) == {"cda", "pdf", "xdm"}
+    kept = {name: scene.press.blobs.read(form.sha256) for name, form in forms.items()}
+    for name, form in forms.items():
+        assert (hashlib.sha256(kept[name]).hexdigest(), len(kept[name])) == (form.sha256, form.size_bytes)
+
+    messages = _rows(scene, Message, Message.kind == "M6")
+    assert {m.recipient for m in messages} == {"nguyen@medecin.mssante.fr", "mercier@chu-x.mssante.fr"}
+    assert len({m.message_id for m in messages}) == 2
+    for message in messages:
+        mail = _mail(scene, message)
+        attached = _attached(mail)
+        archive = attached.pop("IHE_XDM.zip")
+        assert archive == kept["xdm"]
+        assert list(attached.values()) == [kept["pdf"]]
+        assert zipfile.ZipFile(io.BytesIO(archive)).read("IHE_XDM/SUBSET01/DOC0001.XML") == kept["cda"]
+        assert mail["To"].addresses[0].addr_spec == message.recipient
+        assert mail["Message-ID"] == f"<{message.message_id}>"
+        assert (mail["X-MSS-CODECDA"], mail["X-MSS-INS"], mail["X-MSS-NIL"]) == ("34794-8", "O", "000000")
+        raw = (message.content or scene.press.blobs.read(message.sha256)).decode("ascii")
+        assert "\nSubject: XDM/1.0/DDM+CR de " in raw.replace("\r\n", "\n")
+        assert mail["Subject"].endswith("PAT-TROIS DOMINIQUE 28/03/1979")
+        body = mail.get_body().get_content()
+        assert "Vous trouverez ci-joint le compte rendu de la RCP Sein du 19/03/2026" in body
+        assert "annule et remplace" not in body
+        [name] = attached
+        assert name == "20260319_CR de réunion de concertation pluridisci_PAT-TROIS_DOMINIQUE.pdf"
+
+
+@pytest.mark.skipif(cisis() is None, reason="les règles nationales (CISIS_DIR) ne sont pas sur ce poste")
+def test_a_report_made_from_rows_passes_the_national_rules(scene):
+    key = _validated(scene)
+    [form] = _rows(scene, ReportForm, ReportForm.report_id == key, ReportForm.form == "cda")
+    found = national_validator().Validator().validate(scene.press.blobs.read(form.sha256), profile="frcp")
+    assert [str(one) for one in found if one.severity == "error"] == []
+
+
+def test_what_was_frozen_does_not_move_with_the_rows(scene):
+    key = _validated(scene)
+    [before] = _rows(scene, Report, Report.id == key)
+    with scene.store.session() as session:
+        session.execute(text("UPDATE practitioner SET speciality = 'SM20', family = 'AUTRE'"))
+        session.execute(text("UPDATE contribution SET text = 'autre'"))
+        session.execute(text("DELETE FROM attendance"))
+        session.commit()
+    [after] = _rows(scene, Report, Report.id == key)
+    assert after.content == before.content
+    forms = {f.form: scene.press.blobs.read(f.sha256) for f in after.forms}
+    again = {f.form: f.content for f in scene.press.forms.render(decode(after.content))}
+    assert again == forms
+
+
+def test_a_validated_version_is_refused_by_the_database_itself(scene):
+    key = _validated(scene)
+    with scene.store.session() as session, pytest.raises(Exception, match="never changes"):
+        session.execute(text("UPDATE report SET content = 'x' WHERE id = :id"), {"id": key})
+    with scene.store.session() as session, pytest.raises(Exception, match="never removed"):
+        session.execute(text("DELETE FROM report WHERE id = :id"), {"id": key})
+
+
+def test_a_double_click_is_one_validation_and_one_mail_each(scene):
+    _run(scene, report.draft, SAID)
+    [drafted] = _rows(scene, Report)
+    first = _run(scene, report.validate, scene.press, expected=drafted.id)
+    scene.clock.at += timedelta(minutes=1)
+    assert _run(scene, report.validate, scene.press, expected=drafted.id) == first
+    assert len(_rows(scene, Message, Message.kind == "M6")) == 2
+    assert len(_rows(scene, ReportForm)) == 3
+
+
+def test_a_crash_before_the_commit_leaves_nothing_and_a_new_try_does_it_once(scene):
+    _run(scene, report.draft, SAID)
+
+    class CrashError(RuntimeError):
+        pass
+
+    def dies(step):
+        report.validate(step, scene.dossier, scene.press)
+        step.session.flush()
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        scene.steps.run(scene.coordinator, dies)
+    assert _rows(scene, Message) == []
+    assert _rows(scene, ReportForm) == []
+    assert (_rows(scene, Report)[0].state, _state(scene)) == ("brouillon", "cr-brouillon")
+    _run(scene, report.validate, scene.press)
+    assert len(_rows(scene, Message, Message.kind == "M6")) == 2
+    assert len(_rows(scene, ReportForm)) == 3
+
+
+def test_the_dossier_is_sent_once_every_recipient_is_terminal(scene):
+    _validated(scene)
+    assert report_sending.settle_due(scene.steps) == 0
+    with scene.store.session() as session:
+        first = session.scalars(select(Message).order_by(Message.id)).first()
+        first.state = "envoye"
+        session.commit()
+    assert report_sending.settle_due(scene.steps) == 0
+    assert _state(scene) == "cr-valide"
+    _deliver(scene)
+    assert report_sending.settle_due(scene.steps) == 1
+    assert _state(scene) == "envoye"
+    assert report_sending.settle_due(scene.steps) == 0
+
+
+def test_without_anybody_to_tell_the_dossier_is_sent_at_once_and_the_register_says_why(scene):
+    with scene.store.session() as session:
+        session.execute(text("DELETE FROM mailbox"))
+        session.commit()
+    key = _validated(scene)
+    assert _rows(scene, Message) == []
+    assert _state(scene) == "envoye"
+    entries = _rows(scene, NotificationEntry)
+    assert {(e.kind, e.code) for e in entries} == {("M6.1", "NON_MSS")}
+    assert len(entries) == 2
+    assert len(_rows(scene, ReportForm, ReportForm.report_id == key)) == 3
+
+
+def test_a_patient_who_is_opposed_is_never_mailed_about(scene):
+    with scene.store.session() as session:
+        session.get(Dossier, scene.dossier).opposed_at = HELD
+        session.commit()
+    _validated(scene)
+    assert _rows(scene, Message) == []
+    assert {e.code for e in _rows(scene, NotificationEntry)} == {"NON_OPPOSITION"}
+
+
+def test_one_person_in_two_roles_gets_one_mail(scene):
+    with scene.store.session() as session:
+        session.execute(
+            text("UPDATE correspondent SET practitioner_id = :who WHERE role = 'demandeur'"), {"who": scene.treating}
+        )
+        session.commit()
+    _validated(scene)
+    assert [m.recipient for m in _rows(scene, Message)] == ["nguyen@medecin.mssante.fr"]
+
+
+def test_another_correspondent_gets_the_report_too(scene):
+    with scene.store.session() as session:
+        other = session.scalars(select(Practitioner).where(Practitioner.family == "ROBERT")).one()
+        session.add(Correspondent(dossier_id=scene.dossier, practitioner_id=other.id, role="correspondant"))
+        session.commit()
+    _validated(scene)
+    assert "robert@medecin.mssante.fr" in {m.recipient for m in _rows(scene, Message)}
+
+
+def test_a_correction_replaces_everywhere(scene):
+    first = _validated(scene)
+    _deliver(scene)
+    report_sending.settle_due(scene.steps)
+    scene.clock.at += timedelta(days=1)
+    second = _run(scene, report.revise, reason="Dose corrigée")
+    assert _rows(scene, Report, Report.id == second)[0].draft["proposition"] == SAID.proposal
+    assert _run(scene, report.revise) == second
+    _run(scene, report.validate, scene.press)
+    old, new = (_rows(scene, Report, Report.id == key)[0] for key in (first, second))
+    assert (old.state, new.state, new.version, new.set_id) == ("remplace", "valide", 2, old.set_id)
+    assert _state(scene) == "correction"
+    content = decode(new.content)
+    assert content.replaces.document_id == decode(old.content).document_id
+    cda = etree.fromstring(scene.press.blobs.read(next(f for f in new.forms if f.form == "cda").sha256))
+    assert cda.xpath("c:relatedDocument/c:parentDocument/c:id/@root", namespaces=NS) == [
+        decode(old.content).document_id.root
+    ]
+    mails = {m.recipient: m for m in _rows(scene, Message, Message.report_id == second)}
+    before = {m.recipient: m for m in _rows(scene, Message, Message.report_id == first)}
+    assert set(mails) == set(before)
+    for recipient, message in mails.items():
+        mail = _mail(scene, message)
+        assert mail["In-Reply-To"] == f"<{before[recipient].message_id}>"
+        assert "annule et remplace celui du 19/03/2026" in mail.get_body().get_content()
+        metadata = etree.fromstring(
+            zipfile.ZipFile(io.BytesIO(_attached(mail)["IHE_XDM.zip"])).read("IHE_XDM/SUBSET01/METADATA.XML")
+        )
+        assert metadata.xpath("//*[@name='urn:action:extraMetadataSlot']//*[local-name()='Value']/text()") == ["C"]
+
+
+def test_an_addendum_is_a_version_that_replaces(scene):
+    _validated(scene)
+    second = _run(scene, report.revise, kind="addendum", reason="Résultat du panel")
+    _run(scene, report.validate, scene.press)
+    assert _state(scene) == "addendum"
+    assert decode(_rows(scene, Report, Report.id == second)[0].content).replaces.kind == "addendum"
+
+
+def test_a_version_replaced_before_it_left_is_not_sent(scene):
+    first = _validated(scene)
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    assert {m.state for m in _rows(scene, Message, Message.report_id == first)} == {"annule"}
+    later = _rows(scene, Message, Message.report_id == second)
+    assert {m.state for m in later} == {"en-attente"}
+    assert all(_mail(scene, m)["In-Reply-To"] is None for m in later)
+
+
+def test_who_got_an_earlier_version_gets_the_next_one(scene):
+    _validated(scene)
+    _deliver(scene)
+    with scene.store.session() as session:
+        session.execute(text("UPDATE correspondent SET declined_at = now() WHERE role = 'medecin-traitant'"))
+        session.commit()
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    assert "nguyen@medecin.mssante.fr" in {m.recipient for m in _rows(scene, Message, Message.report_id == second)}
+
+
+def test_a_withdrawal_keeps_the_report_and_tells_who_got_it(scene):
+    key = _validated(scene)
+    _deliver(scene)
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    [row] = _rows(scene, Report, Report.id == key)
+    assert row.state == "annule"
+    assert row.content is not None
+    told = _rows(scene, Message, Message.kind == "M6r")
+    assert len(told) == 2
+    cda = scene.press.blobs.read(next(f for f in row.forms if f.form == "cda").sha256)
+    for message in told:
+        mail = _mail(scene, message)
+        assert "est retiré : merci de le supprimer" in mail.get_body().get_content().replace("\u00a0", " ")
+        archive = zipfile.ZipFile(io.BytesIO(_attached(mail)["IHE_XDM.zip"]))
+        assert archive.read("IHE_XDM/SUBSET01/DOC0001.XML") == cda
+        metadata = etree.fromstring(archive.read("IHE_XDM/SUBSET01/METADATA.XML"))
+        assert metadata.xpath("//*[@name='urn:action:extraMetadataSlot']//*[local-name()='Value']/text()") == ["D"]
+
+
+def test_a_withdrawal_before_anything_left_sends_nothing(scene):
+    _validated(scene)
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    assert {(m.kind, m.state) for m in _rows(scene, Message)} == {("M6", "annule")}
+
+
+def test_a_draft_may_change_and_be_thrown_away(scene):
+    _run(scene, report.draft, SAID)
+    _run(scene, report.draft, ReportDraft(proposal="Autre"))
+    [row] = _rows(scene, Report)
+    assert row.draft == {"proposition": "Autre"}
+    _run(scene, report.discard)
+    assert _rows(scene, Report) == []
+    assert _state(scene) == "discute"
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (ReportDraft(), "cr-proposition-absente"),
+        (ReportDraft(treatments=(DraftTreatment(code="C445"),)), "code-inconnu"),
+    ],
+)
+def test_what_is_not_enough_is_refused_and_nothing_is_kept(scene, said, code):
+    _run(scene, report.draft, said)
+    with pytest.raises(InvalidContent, match=code):
+        _run(scene, report.validate, scene.press)
+    assert _rows(scene, Message) == []
+    assert _rows(scene, Report)[0].state == "brouillon"
+
+
+def test_an_incomplete_identity_is_refused(scene):
+    with scene.store.session() as session:
+        session.execute(text("UPDATE patient_record SET birth_date = NULL"))
+        session.commit()
+    _run(scene, report.draft, SAID)
+    with pytest.raises(InvalidContent, match="cr-identite"):
+        _run(scene, report.validate, scene.press)
+
+
+def test_a_correction_says_why(scene):
+    _validated(scene)
+    _run(scene, report.revise)
+    with pytest.raises(InvalidContent, match="cr-motif-absent"):
+        _run(scene, report.validate, scene.press)
+
+
+def test_a_session_not_held_has_no_report(scene):
+    with scene.store.session() as session:
+        session.get(RcpSession, scene.meeting).state = "prevue"
+        session.commit()
+    with pytest.raises(Conflict, match="seance-non-tenue"):
+        _run(scene, report.draft, SAID)
+
+
+def test_a_validated_report_is_not_drafted_again(scene):
+    _validated(scene)
+    with pytest.raises(Conflict, match="cr-valide"):
+        _run(scene, report.draft, SAID)
+    with pytest.raises(Conflict, match="cr-absent"):
+        _run(scene, report.validate, scene.press)
+
+
+@pytest.mark.parametrize("who", ["stranger", "client", "physician", "requesting"])
+@pytest.mark.parametrize("verb", ["draft", "validate", "revise", "discard", "cancel"])
+def test_only_who_coordinates_writes(scene, who, verb):
+    """A stranger does not even learn that the dossier exists; who sees it without a part in the RCP neither writes."""
+    args = {"draft": (SAID,), "validate": (scene.press,), "cancel": ("x", scene.press)}.get(verb, ())
+    with pytest.raises((NotFound, Forbidden)):
+        _run(scene, getattr(report, verb), *args, caller=getattr(scene, who))
+    refused = _rows(scene, AuditLine, AuditLine.event == "refus")
+    assert len(refused) == 1
+    assert _rows(scene, Report) == []
+
+
+@pytest.mark.req("S0-091")
+def test_forms_are_released_to_who_may_see_the_dossier_with_a_line_in_the_trail(scene):
+    _validated(scene)
+
+    def ask(caller):
+        return scene.steps.read(
+            caller,
+            lambda session: _of(report.kept_form(session, caller, scene.dossier, 1, "pdf")),
+        )
+
+    def _of(found):
+        form, lines = found
+        return form.sha256, lines
+
+    for caller in (scene.physician, scene.requesting, scene.coordinator, scene.client):
+        assert scene.press.blobs.read(ask(caller)).startswith(b"%PDF")
+    lines = _rows(scene, AuditLine, AuditLine.event == "consultation")
+    assert len(lines) == 4
+    assert {tuple(line.persons) for line in lines} == {(scene.record,)}
+    with pytest.raises(NotFound):
+        ask(scene.stranger)
+
+
+def test_a_draft_is_released_to_nobody(scene):
+    _run(scene, report.draft, SAID)
+    with scene.store.session() as session, pytest.raises(NotFound):
+        report.kept_form(session, scene.coordinator, scene.dossier, 1, "pdf")
+
+
+def test_the_trail_tells_of_validation_and_sending_without_a_name(scene):
+    _validated(scene)
+    lines = _rows(scene, AuditLine, AuditLine.event.in_(("validation", "envoi")))
+    assert sorted(line.event for line in lines) == ["envoi", "envoi", "validation"]
+    for line in lines:
+        assert b"PAT-TROIS" not in line.payload
+        assert b"279035121518989" not in line.payload
+
+
+def test_a_mailbox_that_bounced_for_good_is_not_used(scene):
+    with scene.store.session() as session:
+        box = session.scalars(select(Mailbox).where(Mailbox.practitioner_id == scene.treating)).one()
+        box.unusable_since = HELD
+        session.commit()
+    _validated(scene)
+    assert [m.recipient for m in _rows(scene, Message)] == ["mercier@chu-x.mssante.fr"]
+    assert [(e.practitioner_id, e.code) for e in _rows(scene, NotificationEntry)] == [(scene.treating, "NON_MSS")]
