@@ -170,8 +170,8 @@ def add_partner(step: Step, facts: PartnerFacts) -> Partner:
     credentials = _credentials(facts)
     found = step.session.scalar(select(Partner).where(Partner.name == facts.name))
     if found is not None:
-        live = {(kept.kind, kept.value, repr(kept.details)) for kept in found.credentials if kept.revoked_at is None}
-        if found.revoked_at or _differs(found, wanted) or live != {(k, v, repr(d)) for k, v, d in credentials}:
+        live = {(kept.kind, kept.value): kept.details for kept in found.credentials if kept.revoked_at is None}
+        if found.revoked_at or _differs(found, wanted) or live != {(k, v): details for k, v, details in credentials}:
             raise Conflict("partenaire-existant", "Un partenaire porte déjà ce nom.", expression="name")
         return found
     _require_free(step.session, credentials)
