@@ -227,7 +227,7 @@ def _at_hash_is_right(claims: Mapping[str, Any], access_token: str) -> bool:
 
 
 def read_id_token(token: Any, keys: KeyRing, expected: Expected) -> dict[str, Any]:
-    """Verify an ID token [OpenID Connect Core 1.0 §3.1.3.7, spec psc §5.1] and return its claims.
+    """Verify an ID token [OIDC Core §3.1.3.7, spec psc §5.1] and return its claims.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def read_id_token(token: Any, keys: KeyRing, expected: Expected) -> dict[str, An
 
 
 def read_signed_userinfo(token: str, keys: KeyRing, *, issuer: str, client_id: str) -> dict[str, Any]:
-    """Verify a userinfo answer that came as a JWT [OpenID Connect Core 1.0 §5.3.2] and return its claims.
+    """Verify a userinfo answer that came as a JWT [OIDC Core §5.3.2] and return its claims.
 
     Raises
     ------
@@ -276,7 +276,7 @@ def read_signed_userinfo(token: str, keys: KeyRing, *, issuer: str, client_id: s
 
 
 def read_logout_token(token: str, keys: KeyRing, *, issuer: str, client_id: str, now: datetime) -> LoggedOut:
-    """Verify a back-channel logout token [OpenID Connect Back-Channel Logout 1.0 §2.6].
+    """Verify a back-channel logout token [OIDC Back-Channel Logout §2.6].
 
     That its ``jti`` was not seen before is for the caller, who keeps them.
 

@@ -103,7 +103,7 @@ def house(request, database_url, tmp_path, address, discovery) -> Iterator[House
             yield House(origin, gateway.store, world, dossier)
 
 
-@pytest.mark.req("S0-031", "S2-027", "S3-013")
+@pytest.mark.req("S0-031", "S2-005", "S2-027")
 def test_link_of_the_mail_leads_through_the_sign_in_to_the_fiche(house):
     browser = house.browser()
     link = f"/dossiers/{house.dossier.id}"

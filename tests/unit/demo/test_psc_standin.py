@@ -50,13 +50,9 @@ def code_of(browser) -> str:
 
 
 def exchange(browser, issued, **changes):
-    form = {
-        "grant_type": "authorization_code",
-        "code": issued,
-        "redirect_uri": BACK,
-        "code_verifier": VERIFIER,
-    } | changes
-    return browser.post("/auth/realms/esante-wallet/protocol/openid-connect/token", data=form, auth=("rcp", "s"))
+    form = {"grant_type": "authorization_code", "code": issued, "redirect_uri": BACK, "code_verifier": VERIFIER}
+    target = "/auth/realms/esante-wallet/protocol/openid-connect/token"
+    return browser.post(target, data=form | changes, auth=("rcp", "s"))
 
 
 def test_production_is_refused():

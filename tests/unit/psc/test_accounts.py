@@ -46,7 +46,6 @@ def test_rpps_is_found_where_psc_puts_it(national_id, others, rpps):
     assert read.idnps == (f"8{rpps}" if rpps else national_id)
 
 
-@pytest.mark.req("S1-020")
 def test_names_are_not_swapped():
     read = read_professional(userinfo(given_name="Zoé", family_name="MARTIN"))
     assert (read.family, read.given) == ("MARTIN", "Zoé")

@@ -37,7 +37,7 @@ def cookies(browser: httpx.Client) -> set[str]:
 # -- it works --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("S2-027", "S2-005")
+@pytest.mark.req("S2-027")
 def test_unknown_physician_signs_in_without_any_account_before(browser, portal):
     page = sign_in(browser, ALICE)
     situation = "Médecin – Oncologie, option médicale (SM) – CHU FICTIF"
