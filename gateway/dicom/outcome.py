@@ -14,8 +14,9 @@ from typing import Final
 
 from gateway.dicom.command import Answer
 from gateway.errors import Fault, GatewayError, InvalidContent, Unavailable
+from gateway.web import outcome as web_outcome
 
-__all__ = ["DIMSE_STATUS", "HTTP_STATUS", "answer", "as_gateway_error", "http_status", "where"]
+__all__ = ["DIMSE_STATUS", "answer", "as_gateway_error", "http_status", "where"]
 
 # Category → status of a C-STORE-RSP [PS3.4 B.2.3] [PS3.7 C]. 0x0111 is PS3.7's general « duplicate SOP instance ».
 DIMSE_STATUS: Final[dict[str, int]] = {
@@ -31,18 +32,6 @@ DIMSE_STATUS: Final[dict[str, int]] = {
 
 # InvalidContent(rule=True): readable, but against what its SOP class promises.
 _AGAINST_A_RULE: Final = 0xA900  # Error: Data Set does not match SOP Class
-
-# Category → HTTP status of a DICOMweb answer [PS3.18 8.5].
-HTTP_STATUS: Final[dict[str, int]] = {
-    "invalid-content": 400,
-    "unknown-identity": 401,
-    "not-found": 404,
-    "forbidden": 403,
-    "conflict": 409,
-    "unsupported": 406,
-    "unavailable": 503,
-    "fault": 500,
-}
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -72,11 +61,8 @@ def answer(error: BaseException) -> Answer:
 
 
 def http_status(error: BaseException) -> int:
-    """Return the HTTP status that tells a DICOMweb client of `error`."""
-    known = as_gateway_error(error)
-    if isinstance(known, InvalidContent) and known.rule:
-        return 422
-    return HTTP_STATUS[known.category]
+    """Return the HTTP status that tells a DICOMweb client of `error`: the table of all HTTP wires."""
+    return web_outcome.http_status(as_gateway_error(error))
 
 
 def where(error: BaseException) -> str:

@@ -112,7 +112,7 @@ def render(
         Pixels that cannot be decoded, or too many.
     """
     if media_type not in MEDIA_TYPES:
-        raise Unsupported("dicom-media-type", "Format d’image non proposé.", expression="Accept")
+        raise Unsupported("not-acceptable", "Format d’image non proposé.", expression="Accept")
     ds = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER_BYTES)
     _refuse(ds, frame)
     try:

@@ -7,10 +7,10 @@ other bytes refused and quarantined. A study is never attached on a conflict of 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -28,13 +28,16 @@ class Study(Keyed, Base):
         ``attendu`` (no patient here yet), ``rattache`` (its patient record is known), ``quarantaine`` (a conflict:
         never shown in a dossier), ``propose`` (traits alone).
     traits
-        PatientName, PatientBirthDate, PatientSex as the objects say.
+        PatientName, PatientBirthDate, PatientSex and further identifiers as the objects say.
+    started_on
+        The day, when the objects say no time.
     """
 
     __tablename__ = "study"
     __table_args__ = (
         UniqueConstraint("partner_id", "study_instance_uid"),
         Index("ix_study_patient", "patient_id", "patient_id_system"),
+        Index("ix_study_unsettled", "last_instance_at", postgresql_where=text("settled_at IS NULL")),
         CheckConstraint("state IN ('attendu', 'rattache', 'quarantaine', 'propose')", name="state"),
     )
 
@@ -51,10 +54,11 @@ class Study(Keyed, Base):
     study_description: Mapped[str | None]
     referring_physician: Mapped[str | None]
     started_at: Mapped[datetime | None]
+    started_on: Mapped[date | None]
     modalities: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
     instances_count: Mapped[int] = mapped_column(default=0)
     received_at: Mapped[datetime] = mapped_column(default=utcnow)
-    last_instance_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
+    last_instance_at: Mapped[datetime] = mapped_column(default=utcnow)
     represented_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
 
@@ -109,7 +113,7 @@ class Instance(Keyed, Base):
     columns: Mapped[int | None]
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    dicom_json: Mapped[bytes] = mapped_column(LargeBinary)
+    dicom_json: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     received_at: Mapped[datetime] = mapped_column(default=utcnow)
 
     series: Mapped[Series] = relationship(back_populates="instances")

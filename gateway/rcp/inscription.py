@@ -29,7 +29,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
-from gateway.rcp import dossier_states
+from gateway.rcp import dossier_states, imaging
 from gateway.rcp.facts import (
     AnswerFacts,
     CodedFact,
@@ -134,6 +134,7 @@ def inscribe(
         _complete(step, dossier)
     step.session.flush()
     step.session.refresh(dossier)
+    imaging.attach_waiting(step, dossier)
     step.touch(dossier)
     return dossier
 

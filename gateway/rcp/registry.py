@@ -27,6 +27,7 @@ from gateway.model.network import Network
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.store import utcnow
 from gateway.rcp.calendar import holiday_zone, time_zone
+from gateway.rcp.identity import EVERY_DOMAIN
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "partners",
     "revoke_partner",
     "slug",
+    "trial_partner",
 ]
 
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?", re.ASCII)
@@ -184,6 +186,16 @@ def add_partner(step: Step, facts: PartnerFacts) -> Partner:
     step.session.refresh(partner)
     step.audit("droits", action="C", object_type="Partner", object_id=str(partner.id), purpose="HSYSADMIN")
     return partner
+
+
+def trial_partner(step: Step, name: str = "dev") -> Partner:
+    """Return the partner that stands for unknown callers in trials (CONTRACT); never called in ``prod``."""
+    found = step.session.scalar(select(Partner).where(Partner.name == name))
+    if found is None:
+        found = Partner(name=name, patient_domains=[EVERY_DOMAIN], fhir_scopes=["system/*.cruds"])
+        step.session.add(found)
+        step.session.flush()
+    return found
 
 
 def revoke_partner(step: Step, name: str) -> Partner:

@@ -70,7 +70,7 @@ def imaging_study(study: Study, record: PatientRecord, series: Sequence[Series])
         status="available",
         modality=[{"system": _DCM, "code": code} for code in modalities],
         subject=patient_reference(record),
-        started=wall(study.started_at, "Europe/Paris") if study.started_at else None,
+        started=_started(study),
         endpoint=[refer("Endpoint", ENDPOINT_ID)],
         numberOfSeries=len(series),
         numberOfInstances=study.instances_count,
@@ -79,6 +79,13 @@ def imaging_study(study: Study, record: PatientRecord, series: Sequence[Series])
             _series(one) for one in sorted(series, key=lambda one: (one.series_number or 0, one.series_instance_uid))
         ],
     )
+
+
+def _started(study: Study) -> str | None:
+    """The instant, or the day alone when the objects say no time [spec fhir-fr 6.1]."""
+    if study.started_at is not None:
+        return wall(study.started_at, "Europe/Paris")
+    return study.started_on.isoformat() if study.started_on is not None else None
 
 
 def _series(one: Series) -> Tree:

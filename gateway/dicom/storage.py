@@ -1,0 +1,183 @@
+"""Where received objects go: staged, hashed and synced by the blob store, then one row, then the answer.
+
+Promises
+--------
+* 0x0000 leaves after the bytes are durable and the row is committed; a crash between them costs a re-send only.
+* An object that cannot be read, or is not what its command said, is kept in quarantine and refused.
+* The calling application is known by its AE title and, when its partner registered one, its address.
+
+Does not judge patients: `gateway.rcp.imaging` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy import select
+
+from gateway.dicom import outcome, translate
+from gateway.dicom.command import Answer, StoreRequest, part10_head
+from gateway.dicom.scp import Scp
+from gateway.dicom.wire import Limits
+from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
+from gateway.exchange.blobs import Blob, BlobStore
+from gateway.model.partner import Partner, PartnerCredential
+from gateway.rcp import access, imaging, registry
+from gateway.rcp.access import Caller, CallerKind
+from gateway.rcp.imaging import Content
+from gateway.rcp.imaging_facts import ObjectFacts
+from gateway.rcp.step import Step, Steps
+from gateway.settings import Settings
+
+__all__ = ["Keeper", "Partners", "component"]
+
+LOG = logging.getLogger(__name__)
+
+
+def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]:
+    """Build the DICOM port of one process: ``start()`` it, and ``stop()`` it to drain."""
+    return Scp(
+        bind=settings.dicom.bind,
+        ae_title=settings.dicom.ae_title,
+        peers=Partners(steps, trial=not settings.prod),
+        storage=Keeper(steps, blobs),
+        limits=Limits(max_associations=settings.limits.dicom_associations),
+        tls=settings.dicom.tls,
+        require_called_ae_title=settings.prod,
+    )
+
+
+class Partners:
+    """The registry of partners as the port asks it (`gateway.dicom.scp.Peers`).
+
+    Parameters
+    ----------
+    trial
+        Take an unknown AE title for partner ``dev`` (CONTRACT); never in ``prod``.
+    """
+
+    def __init__(self, steps: Steps, *, trial: bool) -> None:
+        self._steps = steps
+        self._trial = trial
+
+    def recognise(self, calling_ae_title: str, address: str) -> Caller:
+        """Return whoever calls, or raise `UnknownIdentity`."""
+        return self._steps.run(access.SYSTEM, partial(self._find, title=calling_ae_title, address=address))
+
+    def _find(self, step: Step, *, title: str, address: str) -> Caller:
+        credential = step.session.scalars(
+            select(PartnerCredential)
+            .join(Partner, Partner.id == PartnerCredential.partner_id)
+            .where(
+                PartnerCredential.kind == "aet",
+                PartnerCredential.value == title,
+                PartnerCredential.revoked_at.is_(None),
+                Partner.revoked_at.is_(None),
+            )
+        ).one_or_none()
+        partner: Partner
+        if credential is not None:
+            host = credential.details.get("host")
+            if host and address not in _addresses(str(host)):
+                raise self._refused(title, address, "adresse-inattendue")
+            partner = credential.partner
+        elif self._trial:
+            partner = registry.trial_partner(step)
+        else:
+            raise self._refused(title, address, "titre-ae-inconnu")
+        return Caller(
+            kind=CallerKind.PACS,
+            partner_id=partner.id,
+            identifier=title,
+            name=partner.name,
+            wire="dicom",
+            address=address,
+        )
+
+    def _refused(self, title: str, address: str, reason: str) -> UnknownIdentity:
+        error = UnknownIdentity("unknown-ae-title", "Application DICOM inconnue de la passerelle.")
+        caller = Caller(kind=CallerKind.PACS, identifier=title, wire="dicom", address=address)
+        error.trail = access.facts(caller, "refus", action="E", outcome="4", reason=reason)
+        return error
+
+
+def _addresses(host: str) -> set[str]:
+    """Every address of a registered host; an unresolvable one has none."""
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()
+
+
+class Keeper:
+    """Storage of the port (`gateway.dicom.scp.Storage`)."""
+
+    def __init__(self, steps: Steps, blobs: BlobStore) -> None:
+        self._steps = steps
+        self._blobs = blobs
+
+    def open(self, request: StoreRequest, peer: Caller) -> _Keeping:
+        """Begin to keep one object."""
+        return _Keeping(self._steps, self._blobs, request, peer)
+
+
+class _Keeping:
+    """One object on its way in (`gateway.dicom.intake.Sink`)."""
+
+    def __init__(self, steps: Steps, blobs: BlobStore, request: StoreRequest, caller: Caller) -> None:
+        self._steps = steps
+        self._blobs = blobs
+        self._request = request
+        self._caller = caller
+        self._stack = contextlib.ExitStack()
+        self._staged = self._stack.enter_context(blobs.stage())
+        self._staged.write(part10_head(request))
+
+    def write(self, chunk: memoryview) -> None:
+        self._staged.write(chunk)
+
+    def discard(self) -> None:
+        self._stack.close()
+
+    def commit(self) -> Answer:
+        blob = self._staged.commit()
+        self._stack.close()
+        content = Content(blob.sha256, blob.size_bytes)
+        try:
+            facts = self._facts(blob)
+            refusal = self._run(lambda step: imaging.keep(step, facts, content))
+        except InvalidContent as error:
+            self._aside(content, error.code)
+            raise
+        except GatewayError:
+            raise  # not kept, and said so: the sender sends again
+        except Exception as error:
+            # A defect of ours must not lose what a hospital sent: kept aside, replayed once mended.
+            LOG.error("dicom object not understood: %s", outcome.where(error))  # noqa: TRY400 - no traceback in the log
+            self._aside(content, "defaut")
+            raise
+        if refusal is not None:
+            raise refusal
+        return Answer()
+
+    def _facts(self, blob: Blob) -> ObjectFacts:
+        path = self._blobs.path(blob.sha256)
+        if path is not None:
+            facts = translate.read(path)
+        else:
+            with self._blobs.open(blob.sha256) as file:
+                facts = translate.read(file)
+        said = (facts.instance.sop_instance_uid, facts.instance.sop_class_uid)
+        if said != (self._request.sop_instance_uid, self._request.sop_class_uid):
+            raise InvalidContent("dicom-mismatch", "Objet autre que celui que la commande annonce.", rule=True)
+        return facts
+
+    def _run(self, verb: Callable[[Step], GatewayError | None]) -> GatewayError | None:
+        return self._steps.run(self._caller, verb)
+
+    def _aside(self, content: Content, reason: str) -> None:
+        self._run(lambda step: imaging.quarantine(step, self._request.sop_instance_uid, content, reason))
