@@ -283,7 +283,7 @@ def _contribution(one: ContributionRow, row: Dossier) -> v.Contribution:
     treating = any(c.role == "medecin-traitant" and c.practitioner_id == one.author_id for c in row.correspondents)
     wishes = any(c.practitioner_id == one.author_id and c.wishes_to_attend for c in row.correspondents)
     prefix = "Contribution du médecin traitant – Commentaire du" if treating else "Commentaire du"
-    name = one.author_name if one.author_name.startswith(("Docteur", "Professeur")) else f"Docteur {one.author_name}"
+    name = words.titled(one.author_name)
     return v.Contribution(
         heading=f"{prefix} {name}",
         speciality=words.speciality(one.author_speciality),

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.portal.words import local
+from gateway.rcp.notice_rules import REASONS
 from gateway.rcp.templates import hour, short_date
 
 __all__ = ["LABELS", "register_labels"]
@@ -29,24 +30,20 @@ def _moment(at: datetime | None) -> str:
     return f"{short_date(at)} à {hour(at)}" if at is not None else "une date à fixer"
 
 
+def _plain(words: str) -> Callable[[datetime | None], str]:
+    return lambda _: words
+
+
 #: Code of the register to its label; the instant is the line's own (due, sent, limit).
 LABELS: Final[dict[str, Callable[[datetime | None], str]]] = {
+    **{code: _plain(words) for code, words in REASONS.items()},
     "PREVUE": lambda at: f"Notification avant RCP prévue le {_day(at)}",
     "ENVOYEE": lambda at: f"Notification envoyée le {_moment(at)}",
     "REMISE": lambda at: f"Remise le {_moment(at)}",
     "LUE": lambda at: f"Lue le {_moment(at)}",
     "CONNECTE": lambda at: f"Fiche consultée le {_moment(at)}",
     "CONTRIBUE": lambda at: f"Contribution du {_day(at)}",
-    "NON_RCP": lambda _: "Dispositif non activé pour cette RCP",
-    "NON_MT": lambda _: "Médecin traitant non renseigné",
-    "NON_RPPS": lambda _: "Médecin traitant sans numéro RPPS",
-    "NON_MSS": lambda _: "Adresse MSSanté inconnue",
     "NON_DELAI": lambda at: f"Dossier inscrit après la limite du {_moment(at)}",
-    "NON_ADRESSE": lambda _: "Aucune adresse cochée (personnelle ou secrétariat)",
-    "NON_OPPOSITION": lambda _: "Opposition du patient enregistrée",
-    "NON_DEMANDEUR": lambda _: "Médecin traitant et demandeur sont la même personne",
-    "NON_SEANCE": lambda _: "Séance annulée, reportée ou fictive",
-    "NON_REFUS": lambda _: "Le médecin a demandé à ne plus être informé",
     "ECHEC": lambda _: "Échec de remise – à traiter",
 }
 _DATED_BY_LIMIT: Final = frozenset({"PREVUE", "NON_DELAI"})

@@ -44,6 +44,7 @@ __all__ = [
     "session_badge",
     "slot",
     "speciality",
+    "titled",
     "tumour_line",
 ]
 
@@ -122,6 +123,7 @@ WORK_KINDS: Final = {
     "message": "Message",
 }
 WORK_REASONS: Final = {
+    "non-envoyee-avant-la-seance": "La notification du médecin traitant n’est pas partie avant la séance.",
     "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
 }
 _REGISTER_TONES: Final[dict[str, Tone]] = {
@@ -171,6 +173,15 @@ def formal_name(person: Practitioner) -> str:
     """Return « Docteur Paul DURANT »; a physician without a title is « Docteur » (S2-021)."""
     title = _TITLES.get((person.title or "DR").upper(), person.title or "")
     return " ".join(part for part in (title, person.given, person.family.upper()) if part)
+
+
+def titled(name: str) -> str:
+    """Return a frozen name with its title written out: « Docteur Camille NGUYEN »."""
+    first, _, rest = name.partition(" ")
+    written = _TITLES.get(first.rstrip(".").upper())
+    if written:
+        return f"{written} {rest}"
+    return name if first in _TITLES.values() else f"Docteur {name}"
 
 
 def speciality(code: str | None) -> str:

@@ -19,8 +19,12 @@ from sqlalchemy import select
 
 from gateway.model.audit import AuditLine
 from gateway.model.directory import Practitioner
+from gateway.mssante.report_mail import Forms, ReportMail
+from gateway.mssante.xdm_metadata import Sender
 from gateway.portal.pages import Portal
 from gateway.portal.routes import router
+from gateway.rcp.report import Press
+from gateway.rcp.report_content import Organisation
 from gateway.rcp.step import Steps
 from gateway.web.authenticators import SESSION, Authenticators, in_thread
 from gateway.web.background import served
@@ -118,13 +122,26 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     app.state.authenticators.register(
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
-    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs)))
+    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs, press=_press(blobs))))
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
     with store.session() as session, served(app, port=port) as origin:
         world = build(session)
         session.commit()
         yield Site(world, steps, clock, origin, csrf, sessions)
+
+
+def _press(blobs) -> Press:
+    sender = Sender(
+        source_id="1.2.250.1.999.77",
+        organisation=Organisation(name="3C d’essai", idnst="1000000001"),
+        application="rcp-gateway",
+        version="0",
+        publisher="essai",
+    )
+    return Press(
+        forms=Forms(sender), mails=ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP"), blobs=blobs
+    )
 
 
 def _free_port() -> int:

@@ -1,0 +1,210 @@
+"""Sessions and reports by forms: who may, what is kept, what is said, and the same form twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import func, select
+
+from gateway.model.dossier import Dossier
+from gateway.model.meeting import Attendance, RcpMember
+from gateway.model.message import Message
+from gateway.model.report import Report
+from tests.unit.portal.conftest import Browser, Site, words
+
+HELD = datetime(2026, 3, 19, 13, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def organiser(site: Site) -> Browser:
+    """The coordinator's browser, on the day of the session, which three specialities attend."""
+    world = site.world
+    for family, speciality in (("LAVAL", "SM05"), ("SIMON", "SM45")):
+        person = world.practitioner(family, speciality=speciality)
+        world.session.add(RcpMember(rcp_id=world.rcp.id, practitioner_id=person.id, role="membre"))
+    world.session.commit()
+    site.clock.at = HELD
+    return site.browser(world.coordinator)
+
+
+@pytest.fixture
+def dossier(site: Site) -> Dossier:
+    row = site.world.dossier()
+    site.world.session.commit()
+    return row
+
+
+def session_path(site: Site) -> str:
+    return f"/seances/{site.world.meeting.id}"
+
+
+def open_with_everybody(site: Site, organiser: Browser) -> None:
+    path = session_path(site)
+    organiser.post(f"{path}/etat", vers="ouverte")
+    choices = organiser.get(path).xpath("//select[starts-with(@name, 'presence-')]/@name")
+    modes = {name: "webconference" if index == 0 else "presentiel" for index, name in enumerate(choices)}
+    organiser.post(f"{path}/presents", **modes)
+
+
+def count(site: Site, statement) -> int:
+    return site.fresh().session.scalar(select(func.count()).select_from(statement.subquery()))
+
+
+def test_a_session_is_opened_attended_and_closed(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    path = session_path(site)
+    assert "Ouvrir la séance" in words(organiser.get(path))
+    answer = organiser.post(f"{path}/etat", vers="ouverte")
+    page = organiser.get(answer.headers["location"])
+    assert "La séance est ouverte." in words(page)
+    assert "Quorum non atteint" in words(page)
+    open_with_everybody(site, organiser)
+    page = organiser.get(path)
+    assert "Quorum atteint" in words(page)
+    kept = site.fresh().session.scalars(select(Attendance).order_by(Attendance.mode)).all()
+    assert [(one.mode, one.speciality) for one in kept if one.mode == "webconference"] == [("webconference", "SM05")]
+    assert len(kept) == 3
+    # One leaves: the same form again takes him back.
+    names = page.xpath("//select[starts-with(@name, 'presence-')]/@name")
+    organiser.post(f"{path}/presents", **dict.fromkeys(names[:2], "presentiel"), **{names[2]: ""})
+    assert "Quorum non atteint" in words(organiser.get(path))
+    organiser.post(f"{path}/etat", vers="close")
+    organiser.post(f"{path}/etat", vers="close")
+    page = organiser.get(path)
+    assert "Close" in words(page.xpath("//p[@class='badges']")[0])
+    assert not page.xpath("//main//form")
+
+
+def test_forms_are_for_the_organisers_with_their_own_token(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    path = session_path(site)
+    other = site.browser(site.world.treating)
+    other.post(f"{path}/etat", 404, vers="ouverte")
+    organiser.post(f"{path}/etat", 403, token="", vers="ouverte")
+    organiser.post(f"{path}/etat", 403, token=other.token, vers="ouverte")
+    foreign = organiser.client.post(
+        f"{path}/etat", data={"csrf": organiser.token, "vers": "ouverte"}, headers={"origin": "https://evil.example"}
+    )
+    assert foreign.status_code == 403
+    organiser.post(f"{path}/etat", 422, vers="annulee")
+    organiser.post(f"{path}/presents", 409)
+    assert site.fresh().meeting.state == "prevue"
+
+
+def test_nobody_outside_the_meeting_is_made_to_attend(site: Site, organiser: Browser) -> None:
+    organiser.post(f"{session_path(site)}/etat", vers="ouverte")
+    organiser.post(f"{session_path(site)}/presents", **{f"presence-{site.world.stranger.id}": "presentiel"})
+    assert count(site, select(Attendance)) == 0
+
+
+def test_a_report_waits_for_the_session(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    page = organiser.get(path)
+    assert "Le compte rendu se rédige à partir de l’ouverture de la séance." in words(page)
+    assert not page.xpath("//textarea")
+    organiser.post(path, 409, proposition="Chirurgie.")
+
+
+def test_a_report_is_drafted_reread_validated_and_downloaded(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    refused = organiser.post(path, 422, proposition=" ", referentiel="x" * 501)
+    assert "Écrivez la proposition de prise en charge." in refused.text
+    assert "Ce texte dépasse 500 caractères." in refused.text
+    assert count(site, select(Report)) == 0
+
+    fields = {
+        "proposition": "Chimiothérapie,\r\npuis chirurgie.",
+        "alternatives": "Chirurgie première.\n\n",
+        "essai": "",
+    }
+    answer = organiser.post(path, suite="valider", **fields)
+    assert answer.headers["location"] == f"{path}/validation"
+    organiser.post(path, suite="valider", **fields)
+    assert count(site, select(Report)) == 1
+    page = organiser.get(f"{path}/validation")
+    said = words(page.xpath("//main")[0])
+    assert "puis chirurgie." in said
+    assert "Quorum atteint" in said
+    assert "Docteur Camille NGUYEN (médecin traitant)" in said
+    assert "Docteur Camille MERCIER (demandeur)" in said
+    (version,) = page.xpath("//input[@name='version']/@value")
+
+    unread = organiser.post(f"{path}/validation", 422, version=version)
+    assert "Cochez la case après avoir relu le compte rendu." in unread.text
+    for _ in range(2):
+        organiser.post(f"{path}/validation", version=version, relu="oui")
+    report = site.fresh().session.scalars(select(Report)).one()
+    assert report.state == "valide"
+    assert count(site, select(Message).where(Message.channel == "mssante")) == 2
+
+    physician = site.browser(site.world.treating)
+    fiche = physician.get(f"/dossiers/{dossier.id}")
+    assert not fiche.xpath("//textarea")
+    assert "Document préparatoire" not in words(fiche)
+    assert "puis chirurgie." in words(fiche.xpath("//section[@aria-labelledby='recommandations']")[0])
+    (pdf,) = fiche.xpath("//td//a[contains(., 'PDF')]/@href")
+    got = physician.client.get(pdf)
+    assert got.headers["content-type"] == "application/pdf"
+    assert got.headers["content-disposition"] == f'attachment; filename="compte-rendu-{dossier.reference}-v1.pdf"'
+    assert got.content.startswith(b"%PDF-")
+    cda = physician.client.get(pdf.replace(".pdf", ".cda.xml"))
+    assert b"ClinicalDocument" in cda.content
+    assert "PAT-TROIS" not in got.headers["content-disposition"]
+    released = [line for line in site.audit() if line.get("object_type") == "ReportForm"]
+    assert [line["actor_id"] for line in released] == [site.world.treating.idnps] * 2
+    for person, status in ((site.world.stranger, 404), (site.world.requester, 200)):
+        assert site.browser(person).client.get(pdf).status_code == status
+    assert "Remis" not in words(physician.get(path))
+    sendings = organiser.get(path).xpath("//section[@aria-labelledby='envois']//tbody/tr")
+    assert len(sendings) == 2
+
+
+def test_only_who_coordinates_sees_and_writes_a_draft(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    organiser.post(path, proposition="Secret du brouillon.")
+    member = site.browser(
+        site.world.session.scalars(select(RcpMember).where(RcpMember.role == "membre")).first().practitioner
+    )
+    for browser in (site.browser(site.world.treating), site.browser(site.world.requester), member):
+        assert "Secret du brouillon." not in browser.get(path).text_content()
+        browser.get(f"{path}/validation", 403 if browser is member else 404)
+    site.browser(site.world.treating).post(path, 404, proposition="Autre.")
+    member.post(path, 403, proposition="Autre.")
+    site.browser(site.world.stranger).get(path, 404)
+
+
+def test_a_correction_is_a_new_version_that_says_why(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+
+    def validate() -> None:
+        (version,) = organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")
+        organiser.post(f"{path}/validation", version=version, relu="oui")
+
+    organiser.post(path, proposition="Une.")
+    validate()
+    organiser.post(f"{path}/correction")
+    organiser.post(f"{path}/correction")
+    assert count(site, select(Report)) == 2
+    page = organiser.get(path)
+    assert page.xpath("//textarea[@name='proposition']/text()")[0].strip() == "Une."
+    refused = organiser.post(path, 422, proposition="Deux.")
+    assert "Dites pourquoi le compte rendu est corrigé." in refused.text
+    organiser.post(path, proposition="Deux.", motif="Posologie précisée", nature="correction")
+    validate()
+    rows = organiser.get(path).xpath("//table[caption = 'Versions du compte rendu']//tbody/tr")
+    assert [words(row.xpath("td[@data-label='État']")[0]) for row in rows] == ["ValidéPosologie précisée", "Remplacé"]
+    organiser.post(f"{path}/correction")
+    organiser.post(f"{path}/abandon")
+    assert count(site, select(Report)) == 2
+
+
+def test_what_validation_refuses_is_said_on_the_page(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    organiser.get(f"{path}/validation", 409)
+    organiser.post(path, proposition="Une.")
+    organiser.post(f"{path}/validation", 409, version=str(dossier.id), relu="oui")
+    organiser.post(f"{path}/validation", 404, version="pas-un-identifiant", relu="oui")
+    assert site.fresh().session.scalars(select(Report.state)).one() == "brouillon"
