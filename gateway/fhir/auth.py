@@ -237,12 +237,13 @@ class SmartServer:
 
         def verb(step: Step) -> bool:
             step.session.execute(delete(TokenReplay).where(TokenReplay.expires_at < datetime.now(UTC)))
-            kept = step.session.execute(
+            kept = step.session.scalar(
                 insert(TokenReplay)
                 .values(client_id=client_id, jti=claims["jti"], expires_at=expires)
                 .on_conflict_do_nothing()
+                .returning(TokenReplay.jti)
             )
-            return kept.rowcount == 1  # type: ignore[attr-defined,no-any-return]  # a cursor result of an INSERT
+            return kept is not None
 
         if not self._steps.run(SYSTEM, verb):
             raise TokenRefused("invalid_client", "Cette assertion a déjà servi.")
@@ -259,7 +260,9 @@ class SmartServer:
             "exp": now + TOKEN_S,
             "jti": str(uuid.uuid4()),
         }
-        return jwt.encode({"alg": "ES384", "kid": self._key.kid, "typ": "at+jwt"}, claims, self._key)
+        return jwt.encode(
+            {"alg": "ES384", "kid": self._key.kid, "typ": "at+jwt"}, claims, self._key, algorithms=["ES384"]
+        )
 
     def _tell(self, client_id: str, address: str | None, request_id: str | None, refused: str | None) -> None:
         self._steps.record(
