@@ -1,1 +1,1 @@
-"""How messages enter and leave: kept once (inbox), delivered (outbox), in the background (jobs); their bytes (blobs)."""
+"""How messages enter and leave: kept once (inbox), posted (outbox), delivered (delivery), nudged (jobs); blobs."""
