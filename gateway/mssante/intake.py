@@ -1,0 +1,157 @@
+r"""What comes into the gateway's mailbox: kept first, then read, then marked ``\Seen``.
+
+Promises: no mail is lost (it is kept before it is marked) nor taken twice (the position is what was kept, and the same
+bytes under another number are recognised); a receipt is tied to the message that it speaks of, or waits for a person
+with the reason; whatever else comes is kept in quarantine with its reason, an answer to a letter of ours beside its
+dossier. An automatic answer changes nothing and gets no answer. Replies do not become contributions here.
+
+`MailIntake` is the `Taker` of `gateway.mssante.mailbox` and the `Reader` of `gateway.exchange.inbox`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.exchange.inbox import Inbox, Incoming, once
+from gateway.model.message import Message
+from gateway.mssante import receipts
+from gateway.mssante.mailbox import Fetched, Position
+from gateway.mssante.receipts import Kind
+from gateway.mssante.translate import receipt_kind
+from gateway.rcp import access, mail_events
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["MailIntake"]
+
+CHANNEL = "mssante"
+
+
+class MailIntake:
+    """Takes what `Mailbox` reads.
+
+    Parameters
+    ----------
+    address
+        The mailbox that is read.
+    """
+
+    channel = CHANNEL
+
+    def __init__(self, steps: Steps, *, address: str) -> None:
+        self._steps = steps
+        self._address = address
+        self._position: Position | None = None
+        self._inbox: Inbox | None = None
+
+    def attach(self, inbox: Inbox) -> MailIntake:
+        """Name the inbox that keeps the mail; it knows this reader in turn."""
+        self._inbox = inbox
+        return self
+
+    def position(self) -> Position | None:
+        """Return how far the mailbox has been kept."""
+        if self._position is None:
+            with self._steps.store.session() as session:
+                latest = session.scalars(
+                    select(Message.key)
+                    .where(Message.direction == "in", Message.channel == CHANNEL)
+                    .order_by(Message.id.desc())
+                    .limit(1)
+                ).first()
+            if latest is not None:
+                uid_validity, uid = latest.split(".")[:2]
+                self._position = Position(int(uid_validity), int(uid))
+        return self._position
+
+    def keep(self, message: Fetched) -> None:
+        """Keep one mail, then do its step; a step that fails leaves the mail kept for the sweep."""
+        assert self._inbox is not None  # noqa: S101 - composed by `attach`
+        found = receipts.read(message.content) if message.whole else receipts.Incoming(Kind.HUMAN, reason="too-large")
+        incoming = Incoming(
+            channel=CHANNEL,
+            kind=found.kind.value,
+            key=message.key,
+            content=message.content,
+            message_id=found.message_id,
+            sender=found.sender,
+            recipient=self._address,
+            details={} if message.whole else {"size_bytes": message.size_bytes},
+        )
+        now = self._steps.clock.now()
+        kept = self._inbox.keep(incoming, now)
+        if not kept.same_bytes:  # a server that gave one number to two mails: both are kept
+            digest = hashlib.sha256(message.content).hexdigest()
+            kept = self._inbox.keep(replace(incoming, key=f"{message.key}.{digest}"), now)
+        self._position = Position(message.uid_validity, message.uid)
+        if kept.state == "garde":
+            self._inbox.process(kept.id)
+
+    def reprocess(self, message_id: uuid.UUID, content: bytes) -> None:
+        """Do the step of one kept mail."""
+        found = receipts.read(content)
+
+        def verb(step: Step) -> None:
+            said: list[tuple[str, str | None]] = []
+
+            def work(message: Message) -> None:
+                said.append(_work(step, message, found))
+
+            once(step.session, message_id, work)
+            if said:
+                message = step.session.get_one(Message, message_id)
+                message.state, message.reason = said[0]
+
+        self._steps.run(access.SYSTEM, verb)
+
+
+def _work(step: Step, message: Message, found: receipts.Incoming) -> tuple[str, str | None]:
+    """Do what one mail asks for; return its state and the reason for a person."""
+    if "size_bytes" in message.details:
+        mail_events.ask_person(step.session, message, "courriel-trop-grand")
+        return "quarantaine", "too-large"
+    twin = _twin(step.session, message)
+    if twin is not None:
+        return ("ignore", "duplicate") if twin.sha256 == message.sha256 else ("quarantaine", "same-id-other-bytes")
+    if found.receipts:
+        return _take_receipts(step, message, found)
+    if found.kind is Kind.AUTOMATIC:
+        return "ignore", found.reason
+    about = mail_events.answered(step.session, found.answers)
+    if about is not None:
+        message.dossier_id, message.session_id = about.dossier_id, about.session_id
+    mail_events.ask_person(step.session, message, f"courriel-{found.kind.value}", about=about)
+    return "quarantaine", found.reason
+
+
+def _twin(session: Session, message: Message) -> Message | None:
+    """Return an earlier mail with the same Message-ID or bytes: a mailbox that was renumbered, or a forgery."""
+    same = Message.sha256 == message.sha256
+    if message.message_id:
+        same = same | (Message.message_id == message.message_id)
+    rows = session.scalars(
+        select(Message)
+        .where(Message.direction == "in", Message.channel == CHANNEL, Message.id < message.id, same)
+        .order_by(Message.id)
+    ).all()
+    return next((row for row in rows if row.sha256 == message.sha256), rows[0] if rows else None)
+
+
+def _take_receipts(step: Step, message: Message, found: receipts.Incoming) -> tuple[str, str | None]:
+    strays = []
+    for one in found.receipts:
+        sent = mail_events.find_sent(step.session, message_id=one.message_id, envelope_id=one.envelope_id)
+        if sent is None:
+            strays.append("receipt-of-nothing-sent")
+        elif one.recipient and sent.recipient and one.recipient != sent.recipient.lower():
+            strays.append("receipt-of-another-recipient")
+        else:
+            mail_events.take_receipt(step, sent, message, receipt_kind(one), code=one.code, status=one.status)
+    if strays:
+        mail_events.ask_person(step.session, message, f"courriel-{found.kind.value}")
+        return "quarantaine", strays[0]
+    return "traite", None
