@@ -202,6 +202,7 @@ def _post(
             details={"envelope_id": sealed.envelope_id, "version": report.version},
         )
     )
+    step.touch(message)
     step.audit(
         "envoi",
         action="E",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import hashlib
 import io
+import json
 import zipfile
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -15,12 +17,14 @@ from lxml import etree
 from sqlalchemy import select, text
 
 from gateway.errors import Conflict, Forbidden, InvalidContent, NotFound
+from gateway.fhir.represent import Representer
 from gateway.model.audit import AuditLine
 from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.meeting import Attendance, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report, ReportForm
+from gateway.model.representation import TABLES
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import report, report_sending
@@ -443,15 +447,20 @@ def test_a_validated_report_is_not_drafted_again(scene):
         _run(scene, report.validate, scene.press)
 
 
-@pytest.mark.parametrize("who", ["stranger", "client", "physician", "requesting"])
-@pytest.mark.parametrize("verb", ["draft", "validate", "revise", "discard", "cancel"])
-def test_only_who_coordinates_writes(scene, who, verb):
+def test_only_who_coordinates_writes(scene):
     """A stranger does not even learn that the dossier exists; who sees it without a part in the RCP neither writes."""
-    args = {"draft": (SAID,), "validate": (scene.press,), "cancel": ("x", scene.press)}.get(verb, ())
-    with pytest.raises((NotFound, Forbidden)):
-        _run(scene, getattr(report, verb), *args, caller=getattr(scene, who))
-    refused = _rows(scene, AuditLine, AuditLine.event == "refus")
-    assert len(refused) == 1
+    verbs = {
+        report.draft: (SAID,),
+        report.validate: (scene.press,),
+        report.revise: (),
+        report.discard: (),
+        report.cancel: ("x", scene.press),
+    }
+    for who in (scene.stranger, scene.client, scene.physician, scene.requesting):
+        for verb, args in verbs.items():
+            with pytest.raises((NotFound, Forbidden)):
+                _run(scene, verb, *args, caller=who)
+    assert len(_rows(scene, AuditLine, AuditLine.event == "refus")) == 4 * len(verbs)
     assert _rows(scene, Report) == []
 
 
@@ -501,3 +510,41 @@ def test_a_mailbox_that_bounced_for_good_is_not_used(scene):
     _validated(scene)
     assert [m.recipient for m in _rows(scene, Message)] == ["mercier@chu-x.mssante.fr"]
     assert [(e.practitioner_id, e.code) for e in _rows(scene, NotificationEntry)] == [(scene.treating, "NON_MSS")]
+
+
+def test_fhir_points_at_the_bytes_that_were_mailed(scene, make_steps):
+    """DocumentReference and Binary, as kept for readers, against hashes computed from the mail itself."""
+    scene.steps = make_steps(clock=scene.clock, represent=Representer(scene.press.blobs))
+    first = _validated(scene)
+    mail = _mail(scene, _rows(scene, Message, Message.kind == "M6")[0])
+    attached = _attached(mail)
+    archive = zipfile.ZipFile(io.BytesIO(attached.pop("IHE_XDM.zip")))
+    [page] = attached.values()
+    mailed = {
+        base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode(): (kind, len(data))
+        for kind, data in (
+            ("application/pdf", page),
+            ("text/xml", archive.read("IHE_XDM/SUBSET01/DOC0001.XML")),
+        )
+    }
+    [document] = _resources(scene, "DocumentReference")
+    found = {
+        one["attachment"]["hash"]: (one["attachment"]["contentType"], one["attachment"]["size"])
+        for one in document["content"]
+    }
+    assert found == mailed
+    assert document["status"] == "current"
+    urls = {one["attachment"]["url"].rpartition("/")[2] for one in document["content"]}
+    assert {one["id"] for one in _resources(scene, "Binary")} >= urls
+    _run(scene, report.revise, reason="Erreur")
+    _run(scene, report.validate, scene.press)
+    states = {one["id"]: one["status"] for one in _resources(scene, "DocumentReference")}
+    assert states.pop(str(first)) == "superseded"
+    assert list(states.values()) == ["current"]
+
+
+def _resources(scene, kind):
+    table = TABLES[kind]
+    with scene.store.session() as session:
+        rows = session.execute(select(table.c.id, table.c.body).where(table.c.current)).all()
+    return [{"id": row.id, **json.loads(bytes(row.body))} for row in rows]
