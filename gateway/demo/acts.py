@@ -29,6 +29,7 @@ _M1 = "Médecin – Notification préalable RCP"
 _M2 = "Demandeur – Contribution du médecin traitant avant RCP"
 _M6 = "XDM/1.0/DDM+"
 _REPORT = "http://loinc.org|34794-8"
+_STARTS = datetime.fromisoformat("2026-03-19T14:00:00+01:00")
 _LINK = re.compile(r"https?://\S+/dossiers/[0-9A-Za-z-]+")
 _CLASSICAL = frozenset({"titre", "situation", "antecedents", "histoire", "question", "proposition"})
 
@@ -81,10 +82,14 @@ def _inscription(theatre: Theatre) -> None:
     number = "urn:uuid:6a1f3f0e-5a55-4c2c-9a51-0c6f7d2c8d10"
     found = ehr.matches(f"ServiceRequest?identifier={quote('urn:ietf:rfc:3986|' + number, safe='')}")
     _require(len(found) == 1, "Dossier inscrit", f"{len(found)} dossier(s) à ce numéro d’inscription")
+    starts = datetime.fromisoformat(found[0]["occurrenceDateTime"])
+    _require(starts == _STARTS, "Séance du dossier", f"le dossier est inscrit à la séance du {starts:%d/%m/%Y}")
+    [task] = ehr.matches(f"Task?based-on=ServiceRequest/{found[0]['id']}") or [{}]
+    state = task.get("businessStatus", {}).get("coding", [{}])[0].get("display", "inconnu")
     narrator.seen(
         "Le dossier est dans la séance du jeudi 19 mars 2026",
         wire="FHIR",
-        outcome="retrouvé par son numéro d’inscription",
+        outcome=f"retrouvé par son numéro d’inscription, état « {state} »",
         file=answered,
     )
     _, again = ehr.transaction(bundle)
