@@ -74,6 +74,7 @@ class Misbehaving(PscStandIn):
             "expired": {"iat": now - 200, "exp": now - 31},
             "stale": {"iat": now - 3600},
             "future": {"iat": now + 120, "nbf": now + 120},
+            "not_yet": {"nbf": now + 120},
         }.get(self.fault, {}) | _CLAIM_FAULTS.get(self.fault, {})
         return {name: value for name, value in claims.items() if value is not None}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import random
 import re
 import socket
 import uuid
@@ -41,10 +42,12 @@ SECRET = b"a secret of the tests, 32 bytes."
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, below those that the system gives away by itself: it stays free for later."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

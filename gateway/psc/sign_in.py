@@ -34,7 +34,7 @@ from gateway.web.request_id import request_id
 
 __all__ = ["SIGN_IN_RATE", "Pages", "SignIn"]
 
-SIGN_IN_RATE: Final = Rate("connexions par adresse", per_minute=60)
+SIGN_IN_RATE: Final = Rate("connexions par adresse", per_minute=120)
 """Sign-in steps of one address: a hospital's doctors may share one."""
 
 _FORM: Final = Limit("formulaire de connexion", 64 * 1024)

@@ -188,6 +188,7 @@ REFUSED = {
     "text_exp": "psc-expired",
     "stale": "psc-issued-at",
     "future": "psc-issued-at",
+    "not_yet": "psc-not-yet-valid",
     "wrong_nonce": "psc-nonce",
     "no_nonce": "psc-nonce",
     "weak_acr": "psc-acr",
