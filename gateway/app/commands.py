@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -101,6 +103,47 @@ def check() -> None:
 
 cli.add_typer(partner_commands(_settings), name="partner")
 cli.add_typer(network_commands(_settings), name="network")
+
+
+@cli.command()
+def plan(
+    at: Annotated[str | None, typer.Option(help="Instant ISO avec décalage ; maintenant par défaut.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Dire sans rien envoyer.")] = False,  # noqa: FBT002 - typer's flag
+) -> None:
+    """Run the notification planner once, or say who would get what, when and why."""
+    from gateway.app import components
+
+    instant = _instant(at)
+    settings = _settings()
+    if not dry_run:
+        if instant is not None:
+            typer.echo("--at ne sert qu’avec --dry-run : un envoi réel se fait à l’heure du domaine.", err=True)
+            raise typer.Exit(2)
+        run = components.planned(settings)
+        typer.echo(f"{run.seen} dossiers examinés, {run.sent} messages mis en file, {run.failed} en échec.")
+        raise typer.Exit(1 if run.failed else 0)
+    for line in components.plan(settings, instant):
+        typer.echo(line.text())
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter("attendu un instant ISO, comme 2026-03-17T08:00+01:00") from error
+    if instant.tzinfo is None:
+        raise typer.BadParameter("l’instant doit porter son décalage, comme +01:00")
+    return instant
+
+
+@cli.command()
+def replay(message_id: Annotated[uuid.UUID, typer.Argument(help="Identifiant du message.")]) -> None:
+    """Deliver one outgoing message again, or process one incoming message again."""
+    from gateway.app.components import replayed
+
+    typer.echo(replayed(_settings(), message_id))
 
 
 @cli.command()

@@ -5,18 +5,33 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 import uvicorn
+from sqlalchemy.orm import Session
 
 from gateway.app import http
-from gateway.app.gateway import open_gateway
-from gateway.errors import Unavailable
+from gateway.app.gateway import Gateway, open_gateway
+from gateway.dicom.storage import component as dicom
+from gateway.errors import NotFound, Unavailable
+from gateway.exchange.delivery import Deliveries
+from gateway.exchange.inbox import Inbox
+from gateway.exchange.jobs import Periodic, Worker
+from gateway.fhir.represent import reindex
+from gateway.model.message import Message
+from gateway.model.sealing import seal, verify
+from gateway.mssante.intake import MailIntake
+from gateway.rcp import imaging, notification, report_sending
+from gateway.rcp.access import SYSTEM
+from gateway.rcp.notification import PlanLine
+from gateway.rcp.step import Step
 from gateway.settings import Settings
 
-__all__ = ["migrated", "prepared", "run"]
+__all__ = ["audit_faults", "migrated", "plan", "planned", "prepared", "reindexed", "replayed", "run"]
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +76,75 @@ def _http(settings: Settings) -> None:
         ).run(sockets=[listening])
 
 
+def _dicom(settings: Settings) -> None:
+    stop = _until_told()
+    with open_gateway(settings) as gateway:
+        port = dicom(settings, gateway.steps, gateway.blobs)
+        try:
+            port.start()
+        except OSError as error:
+            raise Unavailable("dicom-bind", f"L’adresse {settings.dicom.bind} ne peut pas être écoutée.") from error
+        log.info("dicom-ready", address=str(settings.dicom.bind), ae_title=settings.dicom.ae_title)
+        stop.wait()
+        port.stop()
+
+
+def _deliveries(gateway: Gateway) -> Deliveries:
+    channels = [gateway.mail.channel] if gateway.mail and gateway.mail.channel else []
+
+    def settled(session: Session, message: Message) -> None:
+        gateway.representer.keep(session, [message], {})
+
+    return Deliveries(gateway.store, gateway.blobs, gateway.trail, channels, settled=settled)
+
+
+def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
+    """The inbox with the readers that this process has, and the one of the mailbox."""
+    address = gateway.settings.mail.address
+    if address is None:
+        return Inbox(gateway.store, gateway.blobs), None
+    intake = MailIntake(gateway.steps, address=address)
+    inbox = Inbox(gateway.store, gateway.blobs, [intake])
+    return inbox, intake.attach(inbox)
+
+
+def _worker(settings: Settings) -> None:
+    stop = _until_told()
+    with open_gateway(settings) as gateway:
+        deliveries, (inbox, intake) = _deliveries(gateway), _inbox(gateway)
+        worker = Worker(gateway.store, deliveries.attempt, _periodic(gateway, deliveries, inbox))
+        log.info("worker-ready", mail=gateway.mail is not None)
+        with _mailbox_read(gateway, intake, stop):
+            worker.run(stop)
+
+
+def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Periodic]:
+    """Everything that comes again; what was missed while the worker was down is found at its start."""
+    steps, mail = gateway.steps, gateway.mail
+    tasks = [
+        Periodic("sweep-outbox", "* * * * *", deliveries.sweep),
+        Periodic("sweep-inbox", "* * * * *", inbox.sweep),
+        Periodic("seal", "*/5 * * * *", lambda: seal(gateway.store, gateway.trail)),
+        Periodic("settle-images", "* * * * * */10", lambda: imaging.settle(steps)),
+        Periodic("settle-reports", "* * * * * */5", lambda: report_sending.settle_due(steps)),
+    ]
+    if mail is not None:
+        tasks.append(Periodic("plan", "* * * * * */15", lambda: notification.plan_due(steps, mail.letters)))
+    return tasks
+
+
+@contextmanager
+def _mailbox_read(gateway: Gateway, intake: MailIntake | None, stop: threading.Event) -> Iterator[None]:
+    """Read the gateway's mailbox in a thread while the worker works."""
+    if gateway.mail is None or gateway.mail.mailbox is None or intake is None:
+        yield
+        return
+    reader = threading.Thread(target=gateway.mail.mailbox.watch, args=(intake, stop), name="mailbox", daemon=True)
+    reader.start()
+    yield
+    reader.join(timeout=5)
+
+
 @contextmanager
 def prepared(settings: Settings) -> Iterator[None]:
     """Hold the database open and migrated while children come and go."""
@@ -74,4 +158,54 @@ def migrated(settings: Settings) -> tuple[str | None, str | None]:
         return gateway.found_revision, gateway.store.revision()[0]
 
 
-_RUNNERS = {"http": _http}
+def reindexed(settings: Settings) -> int:
+    """Extract all search columns again; how many representations."""
+    done = 0
+    with open_gateway(settings) as gateway, gateway.store.session() as session:
+        for _, rows in reindex(session):
+            session.commit()
+            done += rows
+    return done
+
+
+def audit_faults(settings: Settings) -> list[str]:
+    """What is wrong with the trail, one sentence a break."""
+    with open_gateway(settings) as gateway:
+        return [found.text for found in verify(gateway.store, gateway.trail).breaks]
+
+
+def plan(settings: Settings, at: datetime | None) -> Iterator[PlanLine]:
+    """What a run of the planner at an instant would decide."""
+    with open_gateway(settings) as gateway, gateway.store.session() as session:
+        yield from notification.preview(session, at or gateway.clock.now())
+
+
+def planned(settings: Settings) -> notification.Run:
+    """Run the planner once, now."""
+    with open_gateway(settings) as gateway:
+        if gateway.mail is None:
+            raise Unavailable("mail", "La passerelle n’a pas de boîte MSSanté (RCP_MSSANTE_ADDRESS, RCP_OID_ROOT).")
+        return notification.plan_due(gateway.steps, gateway.mail.letters)
+
+
+def replayed(settings: Settings, message_id: uuid.UUID) -> str:
+    """Send one outgoing message again, or process one incoming message again; what was done, in French."""
+    with open_gateway(settings) as gateway:
+
+        def verb(step: Step) -> str | None:
+            kept = step.session.get(Message, message_id)
+            if kept is None:
+                raise NotFound("message", "Aucun message ne porte cet identifiant.")
+            step.audit("envoi", action="E", object_type="Message", object_id=str(message_id), reason="rejeu")
+            if kept.direction == "in":
+                return None
+            return _deliveries(gateway).replay(step.session, message_id).recipient
+
+        recipient = gateway.steps.run(SYSTEM, verb)
+        if recipient is not None:
+            return f"Message remis dans la file d’envoi, pour {recipient}."
+        settled = _inbox(gateway)[0].replay(message_id)
+        return "Message reçu traité à nouveau." if settled else "Message reçu gardé : il n’a pas pu être traité."
+
+
+_RUNNERS = {"http": _http, "dicom": _dicom, "worker": _worker}

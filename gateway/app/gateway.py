@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.app.mail import Mailing, mailing
 from gateway.errors import Fault
 from gateway.exchange.blobs import BlobStore, open_store
 from gateway.exchange.outbox import Outbox
@@ -41,6 +42,7 @@ class Gateway:
     outbox: Outbox
     steps: Steps
     representer: Representer
+    mail: Mailing | None
     found_revision: str | None
 
 
@@ -102,4 +104,6 @@ def open_gateway(settings: Settings, *, migrate: bool = False) -> Iterator[Gatew
         clock, trail, outbox = DomainClock(settings.clock), AuditTrail(secret), Outbox(blobs)
         representer = Representer(blobs)
         steps = Steps(store, clock, trail, outbox, representer)
-        yield Gateway(settings, secret, store, blobs, clock, trail, outbox, steps, representer, found)
+        yield Gateway(
+            settings, secret, store, blobs, clock, trail, outbox, steps, representer, mailing(settings, blobs), found
+        )

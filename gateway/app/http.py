@@ -6,6 +6,9 @@ caught is a page, an OperationOutcome or plain text by the path it came from, ne
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,13 +20,16 @@ from starlette.responses import Response
 from gateway.app.gateway import Gateway
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
+from gateway.fhir.auth import SmartServer, open_caller
+from gateway.fhir.routes import FhirWire, always
+from gateway.model.reads import Reads
 from gateway.portal import routes as portal_routes
 from gateway.portal.pages import Portal
 from gateway.portal.sign_in_pages import SignInPages
 from gateway.psc.oidc import PscClient
 from gateway.psc.sessions import Sessions
 from gateway.psc.sign_in import SignIn
-from gateway.web.authenticators import SESSION, Authenticators, in_thread
+from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticators, in_thread
 from gateway.web.csrf import Csrf
 from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.health import Check, health_router
@@ -42,11 +48,24 @@ _LIVE_WORKERS = text("SELECT count(*) FROM procrastinate_workers WHERE last_hear
 def application(gateway: Gateway) -> FastAPI:
     """The ASGI application of one process."""
     settings = gateway.settings
-    app = FastAPI(title="RCP gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    reads = Reads(gateway.store, gateway.trail)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await reads.close()
+
+    app = FastAPI(title="RCP gateway", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.authenticators = authenticators = Authenticators()
 
     csrf = Csrf(Seal(gateway.secret, "csrf"), settings.public_url)
-    portal = Portal(steps=gateway.steps, blobs=gateway.blobs, csrf=csrf, fictitious=settings.clock is not None)
+    portal = Portal(
+        steps=gateway.steps,
+        blobs=gateway.blobs,
+        csrf=csrf,
+        press=gateway.mail.press if gateway.mail else None,
+        fictitious=settings.clock is not None,
+    )
     client = (
         PscClient(settings.psc, f"{settings.public_url}/psc/retour") if settings.psc.discovery_url is not None else None
     )
@@ -63,6 +82,7 @@ def application(gateway: Gateway) -> FastAPI:
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
+    app.include_router(_fhir(gateway, authenticators, reads).router())
     app.include_router(portal_routes.router(portal))
     _answer_errors(app, portal)
 
@@ -73,6 +93,23 @@ def application(gateway: Gateway) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies))
     return app
+
+
+def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> FhirWire:
+    """The FHIR wire and its authorization server."""
+    settings = gateway.settings
+    smart = SmartServer(gateway.steps, gateway.secret, settings.public_url)
+    authenticators.register(BEARER, in_thread(smart.authenticate))
+    if settings.fhir.auth == "off":
+        authenticators.register(OPEN, always(open_caller(gateway.steps)))
+    return FhirWire(
+        steps=gateway.steps,
+        representer=gateway.representer,
+        reads=reads,
+        blobs=gateway.blobs,
+        smart=smart,
+        limits=settings.limits,
+    )
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:
