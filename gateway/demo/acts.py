@@ -118,11 +118,10 @@ def _images(theatre: Theatre) -> None:
     )
     study = "urn:oid:" + DOMINIQUE.study_uid
     query = f"ImagingStudy?identifier={quote('urn:dicom:uid|' + study, safe='')}"
-    found = theatre.patiently(lambda: theatre.ehr.matches(query), "Étude d’imagerie")
-    _require(
-        found[0].get("numberOfInstances") == len(paths),
-        "Étude d’imagerie",
-        f"{found[0].get('numberOfInstances')} objets",
+    # Represented at its first object, then again once it has settled.
+    found = theatre.patiently(
+        lambda: [one for one in theatre.ehr.matches(query) if one.get("numberOfInstances") == len(paths)],
+        f"ImagingStudy de {len(paths)} objets",
     )
     file = narrator.write("02-imagingstudy.json", msgspec.json.format(msgspec.json.encode(found[0]), indent=1))
     narrator.seen(
