@@ -15,11 +15,11 @@ from typing import Final
 
 from starlette.datastructures import FormData
 
+from gateway.rcp.contribution import TEXT_LIMIT
+from gateway.rcp.report_draft import LINE_MAX_CHARS, TEXT_MAX_CHARS
+
 __all__ = [
     "FORM_BYTES",
-    "LINE_LIMIT",
-    "PROPOSAL_LIMIT",
-    "TEXT_LIMIT",
     "ContributionInput",
     "Faults",
     "ReportInput",
@@ -32,12 +32,6 @@ __all__ = [
 
 FORM_BYTES: Final = 256 * 1024
 """Largest form of the portal, in bytes."""
-TEXT_LIMIT: Final = 10_000
-"""Characters of a contribution."""
-PROPOSAL_LIMIT: Final = 20_000
-"""Characters of a long text of a report."""
-LINE_LIMIT: Final = 500
-"""Characters of a one-line field."""
 
 Faults = Mapping[str, str]
 # What a pasted text may hide: control characters but line feed and tab, and marks that reorder what is read.
@@ -125,13 +119,13 @@ def read_report(fields: Mapping[str, str], *, asks_reason: bool) -> tuple[Report
     faults: dict[str, str] = {}
     if not given.proposal:
         faults["proposition"] = "Écrivez la proposition de prise en charge."
-    elif len(given.proposal) > PROPOSAL_LIMIT:
-        faults["proposition"] = _too_long(PROPOSAL_LIMIT)
-    if sum(map(len, lines)) > PROPOSAL_LIMIT:
-        faults["alternatives"] = _too_long(PROPOSAL_LIMIT)
+    elif len(given.proposal) > TEXT_MAX_CHARS:
+        faults["proposition"] = _too_long(TEXT_MAX_CHARS)
+    if sum(map(len, lines)) > TEXT_MAX_CHARS:
+        faults["alternatives"] = _too_long(TEXT_MAX_CHARS)
     for name, value in (("referentiel", given.guideline), ("essai", given.trial), ("motif", given.reason)):
-        if len(value) > LINE_LIMIT:
-            faults[name] = _too_long(LINE_LIMIT)
+        if len(value) > LINE_MAX_CHARS:
+            faults[name] = _too_long(LINE_MAX_CHARS)
     if asks_reason and not given.reason:
         faults["motif"] = "Dites pourquoi le compte rendu est corrigé."
     return given, faults

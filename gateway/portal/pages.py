@@ -30,6 +30,7 @@ from gateway.portal.outcome import error_page
 from gateway.portal.render import STATIC_TYPES, render, static_file
 from gateway.rcp import access
 from gateway.rcp.access import Caller
+from gateway.rcp.ports import Letters
 from gateway.rcp.report import Press
 from gateway.rcp.step import Step, Steps
 from gateway.web.authenticators import SESSION, current_caller
@@ -77,17 +78,27 @@ class Portal:
     ----------
     csrf
         The same as the sign-in's: forms are bound to the session.
+    letters
+        Composes the mail that a contribution causes; without it contributions are refused in words.
     press
-        What validating a report needs; without it the pages say that validation is not offered here.
+        What validating a report needs; without it validation is refused in words.
     fictitious
         Whether every page says that its data are fictitious (demonstration).
     """
 
     def __init__(
-        self, *, steps: Steps, csrf: Csrf, blobs: BlobStore, press: Press | None = None, fictitious: bool = False
+        self,
+        *,
+        steps: Steps,
+        csrf: Csrf,
+        blobs: BlobStore,
+        letters: Letters | None = None,
+        press: Press | None = None,
+        fictitious: bool = False,
     ) -> None:
         self.steps = steps
         self.blobs = blobs
+        self.letters = letters
         self.press = press
         self._csrf = csrf
         self._fictitious = fictitious

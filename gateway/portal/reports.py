@@ -19,7 +19,7 @@ from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Message, Receipt
 from gateway.model.report import Report
-from gateway.portal import dossiers, meetings, words
+from gateway.portal import dossiers, fiche, meetings, words
 from gateway.portal import views as v
 from gateway.portal.register import LABELS
 from gateway.rcp import access, report_sending
@@ -63,7 +63,7 @@ def report_page(
     if form is None and writes:
         form = _form(row, draft, current)
     said = read_draft(draft.draft) if draft is not None and writes else _said(current)
-    versions = dossiers.report_versions(session, row)
+    versions = fiche.report_versions(session, row)
     page = v.Report(
         reference=row.reference,
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
@@ -78,7 +78,9 @@ def report_page(
         proposal=said.proposal or "",
         alternatives="\n".join(said.alternatives),
         guideline=said.guideline or "",
-        contributions=dossiers.contributions(row),
+        contributions=fiche.contributions(
+            row, caller, organises=bool(access.roles_in(session, caller, row.session.rcp_id))
+        ),
         attendees=tuple(meetings.attendee_line(one) for one in row.session.attendances),
         quorum=meetings.quorum_view(row.session),
         form=form if writes else None,
@@ -188,7 +190,9 @@ def validation_page(
         action=f"/dossiers/{row.id}/compte-rendu/validation",
         back_url=f"/dossiers/{row.id}/compte-rendu",
         proposal=said.proposal or "",
-        contributions=dossiers.contributions(row),
+        contributions=fiche.contributions(
+            row, caller, organises=bool(access.roles_in(session, caller, row.session.rcp_id))
+        ),
         quorum=meetings.quorum_view(row.session),
         recipients=tuple(_recipients(step, row)),
         version=str(draft.id),

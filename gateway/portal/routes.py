@@ -2,7 +2,7 @@
 
 ``gateway.app``::
 
-    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, press=press, fictitious=settings.demo)
+    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, letters=letters, press=press, fictitious=…)
     app.include_router(routes.router(portal))
     SignIn(…, pages=SignInPages(portal.chrome))
 """

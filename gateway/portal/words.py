@@ -118,11 +118,12 @@ LINKS: Final = {
 WORK_KINDS: Final = {
     "identite": "Identité à vérifier",
     "imagerie": "Étude d’imagerie",
-    "pas-mon-patient": "Ce n’est pas mon patient",
     "notification": "Notification",
     "message": "Message",
 }
 WORK_REASONS: Final = {
+    "pas-mon-patient": "Le médecin traitant déclaré signale que ce n’est pas son patient.",
+    "demandeur-sans-adresse": "Le demandeur n’a pas d’adresse MSSanté : prévenez-le de la contribution reçue.",
     "non-envoyee-avant-la-seance": "La notification du médecin traitant n’est pas partie avant la séance.",
     "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
 }

@@ -19,10 +19,12 @@ from sqlalchemy import select
 
 from gateway.model.audit import AuditLine
 from gateway.model.directory import Practitioner
+from gateway.mssante import envelope
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
 from gateway.portal.pages import Portal
 from gateway.portal.routes import router
+from gateway.rcp.ports import Letter, SealedLetter
 from gateway.rcp.report import Press
 from gateway.rcp.report_content import Organisation
 from gateway.rcp.step import Steps
@@ -122,13 +124,41 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     app.state.authenticators.register(
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
-    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs, press=_press(blobs))))
+    app.include_router(
+        router(Portal(steps=steps, csrf=csrf, blobs=blobs, letters=WrittenLetters(), press=_press(blobs)))
+    )
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
     with store.session() as session, served(app, port=port) as origin:
         world = build(session)
         session.commit()
         yield Site(world, steps, clock, origin, csrf, sessions)
+
+
+class WrittenLetters:
+    """Composes letters as real MIME, as the mail wire does."""
+
+    def seal(self, letter: Letter) -> SealedLetter:
+        """Give the bytes."""
+        sealed = envelope.render(
+            envelope.Mail(
+                key=letter.key,
+                sender_address="rcp@3c.mssante.fr",
+                sender_name="RCP",
+                recipient_address=letter.address,
+                recipient_name=letter.name,
+                date=letter.at,
+                subject=letter.subject,
+                body=letter.body,
+                nil="000000",
+            )
+        )
+        return SealedLetter(
+            content=sealed.content,
+            message_id=sealed.message_id,
+            envelope_id=sealed.envelope_id,
+            sender="rcp@3c.mssante.fr",
+        )
 
 
 def _press(blobs) -> Press:

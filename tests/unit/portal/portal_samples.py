@@ -307,17 +307,9 @@ PAGES: dict[str, v.Page] = {
     "patients-vide": v.Patients(),
     "dossier": DOSSIER,
     "pas-mon-patient": v.NotMyPatient(
-        reference="RCP-7K3Q-29",
-        patient=PATIENT,
-        slot=SLOT,
-        action="/dossiers/7K3Q/pas-mon-patient",
-        reasons=(v.Choice("jamais", "Je n’ai jamais suivi cette personne"), v.Choice("plus", "Je ne la suis plus")),
-        back_url="/dossiers/7K3Q",
-        errors={"motif": "Choisissez ce que vous souhaitez signaler."},
+        PATIENT, SLOT, "/dossiers/7K3Q/pas-mon-patient", "RCP-7K3Q-29", back_url="/dossiers/7K3Q"
     ),
-    "pas-mon-patient-fait": v.NotMyPatient(
-        reference="RCP-7K3Q-29", patient=PATIENT, slot=SLOT, action="/x", recorded=NOW
-    ),
+    "pas-mon-patient-fait": v.NotMyPatient(recorded=NOW),
     "seances": v.Sessions(
         (v.SessionLine(SLOT, v.Badge("Programmée"), 2),), (v.SessionLine(SLOT, v.Badge("Close", "success"), 5, 1),), 2
     ),

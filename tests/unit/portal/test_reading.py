@@ -200,7 +200,7 @@ def test_the_register_says_for_each_correspondent_what_was_sent(site: Site) -> N
         )
     )
     site.world.session.commit()
-    page = site.browser(site.world.treating).get(f"/dossiers/{row.id}")
+    page = site.browser(site.world.coordinator).get(f"/dossiers/{row.id}")
     table = page.xpath("//section[@aria-labelledby='correspondants']//tbody/tr")
     said = {words(line.find("th")): words(line.xpath("td[@data-label='Informations']")[0]) for line in table}
     assert said == {

@@ -1,0 +1,275 @@
+"""The physician's pages: « Vos patients », the fiche, « ce n’est pas mon patient »."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gateway.portal.views.shared import Badge, Choice, Page, Patient, Professional, Slot
+
+__all__ = [
+    "Answer",
+    "Clinical",
+    "Contribution",
+    "ContributionForm",
+    "Correspondent",
+    "Document",
+    "Dossier",
+    "FormSection",
+    "HistoryLine",
+    "Image",
+    "InteropLine",
+    "News",
+    "NotMyPatient",
+    "Patients",
+    "ReportVersion",
+    "Study",
+    "Tile",
+    "Tumour",
+    "Webconference",
+]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One dossier in « Vos patients » (S0-053)."""
+
+    patient: Patient
+    rcp: str
+    start: datetime
+    state: Badge
+    url: str
+    tumour: str = ""
+
+
+@dataclass(frozen=True)
+class News:
+    """One line of « Actualité » (E8)."""
+
+    at: datetime
+    identity: str
+    tumour: str
+    information: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Patients(Page):
+    """`/patients`: the landing page, « Vos patients » and « Actualité » (E7, E8)."""
+
+    template = "patients.html"
+    title = "Vos patients"
+    total: int = 0
+    tiles: tuple[Tile, ...] = ()
+    news: tuple[News, ...] = ()
+    news_total: int = 0
+    shown: int = 0
+    filters: tuple[Choice, ...] = ()
+    page: int = 1
+    page_size: int = 10
+    sizes: tuple[int, ...] = (10, 20, 50, 100)
+    query: str = ""
+
+    @property
+    def pages(self) -> int:
+        """Return how many pages of news there are, at least one."""
+        return max(1, -(-self.news_total // self.page_size))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question of the form and what was answered."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class FormSection:
+    """A group of answers under one heading."""
+
+    title: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Tumour:
+    """The tumour that the dossier is about."""
+
+    label: str
+    code: str = ""
+    morphology: str = ""
+    laterality: str = ""
+    tnm: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """The parts of the form that every fiche has, in the order of its reading."""
+
+    case_type: str = ""
+    reason: str = ""
+    performance_status: str = ""
+    sections: tuple[FormSection, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """One attachment."""
+
+    title: str
+    kind: str
+    size: str
+    url: str
+    at: datetime | None = None
+    author: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One rendered image of a series."""
+
+    thumbnail_url: str
+    full_url: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One imaging study attached to the dossier."""
+
+    description: str
+    modality: str
+    at: datetime | None
+    series: int
+    instances: int
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One opinion of « Avis et commentaires »; `heading` names its author: « Commentaire du Docteur … »."""
+
+    heading: str
+    speciality: str
+    at: datetime
+    text: str
+    interested: bool = False
+    after_session: bool = False
+
+
+@dataclass(frozen=True)
+class ContributionForm:
+    """The treating physician's own section (E20)."""
+
+    action: str
+    signature: str
+    text: str = ""
+    interested: bool = False
+    limit: int = 10_000
+    version: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Correspondent:
+    """One line of the five columns of the recap table (S2-017)."""
+
+    kind: str
+    professional: Professional
+    personal: bool
+    secretariat: bool
+    information: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HistoryLine:
+    """One move of the dossier."""
+
+    at: datetime
+    text: str
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class InteropLine:
+    """One thing that came from another system."""
+
+    source: str
+    text: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Webconference:
+    """The access given to the notified physicians."""
+
+    url: str
+    complement: str = ""
+
+
+@dataclass(frozen=True)
+class ReportVersion:
+    """One validated (or cancelled) version of the report."""
+
+    number: int
+    badge: Badge
+    at: datetime
+    by: str
+    pdf_url: str = ""
+    cda_url: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Dossier(Page):
+    """`/dossiers/{id}`: the fiche (E19), read-only, with the contribution's section for the treating physician."""
+
+    template = "dossier.html"
+    title = "Fiche RCP"
+    reference: str = field(kw_only=True)
+    state: Badge = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    slot: Slot = field(kw_only=True)
+    requester: Professional = field(kw_only=True)
+    participation: str = ""
+    problem: str = ""
+    urgent: bool = False
+    question: str = ""
+    tumour: Tumour | None = None
+    clinical: Clinical = Clinical()
+    documents: tuple[Document, ...] = ()
+    studies: tuple[Study, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
+    contribution_form: ContributionForm | None = None
+    contribution_closed: str = ""
+    correspondents: tuple[Correspondent, ...] = ()
+    history: tuple[HistoryLine, ...] = ()
+    interop: tuple[InteropLine, ...] = ()
+    webconference: Webconference | None = None
+    reports: tuple[ReportVersion, ...] = ()
+    proposal: str = ""
+    recommendations: tuple[str, ...] = ()
+    preparatory: bool = True
+    report_url: str = ""
+    report_label: str = ""
+    not_my_patient_url: str = ""
+
+    def heading(self) -> str:
+        """Return a title without the patient's name: tabs and histories of browsers are read by others."""
+        return f"Fiche {self.reference}"
+
+
+@dataclass(frozen=True)
+class NotMyPatient(Page):
+    """`/dossiers/{id}/pas-mon-patient`: once it is recorded the page names nobody any more."""
+
+    template = "not_my_patient.html"
+    title = "Ce n’est pas mon patient"
+    patient: Patient | None = None
+    slot: Slot | None = None
+    action: str = ""
+    reference: str = ""
+    recorded: datetime | None = None
+    back_url: str = ""

@@ -1,0 +1,225 @@
+"""The organisers' pages: sessions, reports, work list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gateway.portal.views.dossier import Contribution, ReportVersion, Webconference
+from gateway.portal.views.shared import Action, Badge, Page, Patient, Professional, Slot, Tone
+
+__all__ = [
+    "Attendee",
+    "Quorum",
+    "RegisterLine",
+    "Report",
+    "ReportForm",
+    "ReportValidation",
+    "Sending",
+    "Session",
+    "SessionDossier",
+    "SessionLine",
+    "Sessions",
+    "WorkItem",
+    "Worklist",
+]
+
+
+@dataclass(frozen=True)
+class SessionLine:
+    """One session in a list."""
+
+    slot: Slot
+    state: Badge
+    dossiers: int
+    reports_pending: int = 0
+
+
+@dataclass(frozen=True)
+class Sessions(Page):
+    """`/seances`."""
+
+    template = "sessions.html"
+    title = "Séances"
+    coming: tuple[SessionLine, ...] = ()
+    past: tuple[SessionLine, ...] = ()
+    worklist_count: int = 0
+
+
+@dataclass(frozen=True)
+class SessionDossier:
+    """One line of the list of fiches (E17)."""
+
+    rank: int
+    identity: str
+    reference: str
+    birth_date: str
+    requester: str
+    url: str
+    state: Badge
+    tumour: str = ""
+    reason: str = ""
+    missing: tuple[str, ...] = ()
+    contribution: bool = False
+    imaging: bool = False
+    urgent: bool = False
+    physician_awaited: bool = False
+    report_url: str = ""
+    report_label: str = ""
+
+
+@dataclass(frozen=True)
+class Attendee:
+    """One member expected at the session."""
+
+    key: str
+    professional: Professional
+    present: bool = False
+    mode: str = ""
+    mode_label: str = ""
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """The rule and where the session stands."""
+
+    rule: str
+    badge: Badge
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class RegisterLine:
+    """One line of the register of notifications: every dossier has a status and a reason (S2-052)."""
+
+    reference: str
+    identity: str
+    physician: str
+    information: tuple[str, ...]
+    tone: Tone = "neutral"
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Session(Page):
+    """`/seances/{id}` (E16, E17)."""
+
+    template = "session.html"
+    title = "Séance"
+    slot: Slot = field(kw_only=True)
+    state: Badge = field(kw_only=True)
+    dossiers: tuple[SessionDossier, ...] = ()
+    register: tuple[RegisterLine, ...] = ()
+    attendees: tuple[Attendee, ...] = ()
+    quorum: Quorum | None = None
+    attendance_url: str = ""
+    presences: tuple[tuple[str, str], ...] = ()
+    order_url: str = ""
+    actions: tuple[Action, ...] = ()
+    webconference: Webconference | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def heading(self) -> str:
+        """Return the meeting's title; the day follows in the page."""
+        return f"Séance : {self.slot.rcp}"
+
+
+@dataclass(frozen=True)
+class ReportForm:
+    """The draft (E24)."""
+
+    action: str
+    proposal: str = ""
+    alternatives: str = ""
+    guideline: str = ""
+    trial: str = ""
+    reason: str = ""
+    addendum: bool = False
+    asks_reason: bool = False
+    discard_url: str = ""
+    limit: int = 20_000
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sending:
+    """One sending of a version to one recipient, with its receipts."""
+
+    recipient: str
+    address: str
+    version: int
+    badge: Badge
+    at: datetime | None = None
+    receipts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report(Page):
+    """`/dossiers/{id}/compte-rendu` (E24)."""
+
+    template = "report.html"
+    title = "Compte rendu"
+    reference: str = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    slot: Slot = field(kw_only=True)
+    state: Badge = field(kw_only=True)
+    dossier_url: str = field(kw_only=True)
+    question: str = ""
+    proposal: str = ""
+    alternatives: str = ""
+    guideline: str = ""
+    contributions: tuple[Contribution, ...] = ()
+    attendees: tuple[str, ...] = ()
+    quorum: Quorum | None = None
+    form: ReportForm | None = None
+    closed: str = ""
+    correct_url: str = ""
+    versions: tuple[ReportVersion, ...] = ()
+    sendings: tuple[Sending, ...] = ()
+
+    def heading(self) -> str:
+        """Return a title without the patient's name."""
+        return f"Compte rendu {self.reference}"
+
+
+@dataclass(frozen=True)
+class ReportValidation(Page):
+    """`/dossiers/{id}/compte-rendu/validation`: what becomes final, before it does."""
+
+    template = "report_validation.html"
+    title = "Valider le compte rendu"
+    reference: str = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    slot: Slot = field(kw_only=True)
+    action: str = field(kw_only=True)
+    back_url: str = field(kw_only=True)
+    proposal: str = ""
+    contributions: tuple[Contribution, ...] = ()
+    quorum: Quorum | None = None
+    recipients: tuple[str, ...] = ()
+    version: str = ""
+    replaces: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One thing that a person must decide."""
+
+    kind: str
+    text: str
+    at: datetime
+    tone: Tone = "warning"
+    url: str = ""
+    action: Action | None = None
+
+
+@dataclass(frozen=True)
+class Worklist(Page):
+    """`/seances/a-traiter`: the work list and the quarantine of the organisers."""
+
+    template = "worklist.html"
+    title = "À traiter"
+    items: tuple[WorkItem, ...] = ()
+    quarantine: tuple[WorkItem, ...] = ()
