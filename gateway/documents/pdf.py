@@ -33,6 +33,8 @@ MIME_TYPE = "application/pdf"
 STANDARD: Final = "a-1a"
 _TEMPLATE = Path(__file__).with_name("report.typ")
 _LOCK = threading.Lock()
+_FIRST_COMPLEX = 0x0300  # below: Latin; the first combining mark stands there
+_PUNCTUATION = frozenset("\u2009\u200a\u202f\u2010\u2011\u2012–—‘’“”†•…‰‹›€№™←→≈≠≤≥")
 _GENDERS = {"F": "female", "M": "male"}
 _SEXES = {"F": "sexe féminin", "M": "sexe masculin", "UN": "sexe non précisé"}
 
@@ -45,18 +47,23 @@ def render(content: ReportContent) -> bytes:
     Fault
         ``report-pdf`` if typst refuses: a defect of ours, the facts were checked before.
     """
-    data = _printable(msgspec.json.encode(_page(content)).decode())
-    moment = int(content.written_at.timestamp())
+    data = msgspec.json.encode(_page(content)).decode()
     try:
-        with _LOCK:
-            made = _compiler().compile(
-                format="pdf", pdf_standards=STANDARD, sys_inputs={"data": data}, timestamp=moment
-            )
-    except typst.TypstError as error:
-        raise Fault("report-pdf", "La mise en page du compte rendu a échoué.") from error
+        made = _compile(_printable(data), content)
+    except typst.TypstError:
+        try:
+            made = _compile(_plain(data), content)
+        except typst.TypstError as error:
+            raise Fault("report-pdf", "La mise en page du compte rendu a échoué.") from error
     if not isinstance(made, bytes):
         raise Fault("report-pdf", "La mise en page du compte rendu n’a rien produit.")
     return made
+
+
+def _compile(data: str, content: ReportContent) -> object:
+    moment = int(content.written_at.timestamp())
+    with _LOCK:
+        return _compiler().compile(format="pdf", pdf_standards=STANDARD, sys_inputs={"data": data}, timestamp=moment)
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +79,6 @@ def _page(content: ReportContent) -> dict[str, object]:
     hours = wording.hour(meeting.start, zone)
     if meeting.end is not None:
         hours = f"{hours} – {wording.hour(meeting.end, zone)}"
-    status = "Approuvé" if content.status == "approuve" else "Projet"
     return {
         "title": title(content),
         "author": wording.person_words(content.validator),
@@ -94,10 +100,7 @@ def _page(content: ReportContent) -> dict[str, object]:
         "patient": _patient(content.patient),
         "people": _people(content),
         "parts": _parts(wording.report_parts(content)),
-        "footer": (
-            f"{status} {wording.instant_words(content.written_at, zone)} par {wording.person_words(content.validator)}"
-            f" – version {content.version}"
-        ),
+        "footer": wording.status_words(content),
         "page": "Page",
         "number": f"Document {content.document_id.root}"
         + (f" – {clean(meeting.contact)}" if meeting.contact else ""),
@@ -147,8 +150,7 @@ _GROUPS = (
     ("Situation clinique", ("antecedents", "comorbidites", "etat", "examens", "phase")),
     ("Synthèse du cas et question posée", ("histoire",)),
     ("Proposition de la RCP", ("proposition",)),
-    ("Cadre, quorum et présents", ("cadre", "dossier")),
-    ("Remarques et statut du document", ("remarque", "statut")),
+    ("Cadre, quorum et présents", ("cadre", "dossier", "remarque", "statut")),
 )
 
 
@@ -173,6 +175,11 @@ def _line(row: Row) -> dict[str, object]:
 def _printable(data: str) -> str:
     """Replace the characters that no font of typst's can show: PDF/A refuses a glyph that is not there."""
     return "".join(c if c.isascii() or _has_glyph(c) else "\ufffd" for c in data)
+
+
+def _plain(data: str) -> str:
+    """Keep only scripts whose characters never need their neighbours; for the rare cluster that no font can set."""
+    return "".join(c if ord(c) < _FIRST_COMPLEX or c in _PUNCTUATION else "\ufffd" for c in _printable(data))
 
 
 @lru_cache(maxsize=4096)

@@ -50,6 +50,7 @@ __all__ = [
     "person_words",
     "report_parts",
     "short_date",
+    "status_words",
 ]
 
 UNKNOWN = "Non renseigné"
@@ -74,7 +75,7 @@ _WHO = (
     "capable de soins personnels limités, alité ou au fauteuil plus de la moitié du temps",
     "incapable de prendre soin de soi, alité ou au fauteuil en permanence",
 )
-_STATUS = {"en-cours": "En cours", "approuve": "Approuvé"}
+_STATUS = {"en-cours": "en cours", "approuve": "approuvée"}
 
 
 class Row(Struct, frozen=True):
@@ -428,15 +429,17 @@ def _frame(content: ReportContent) -> tuple[Row, ...]:
     )
 
 
+def status_words(content: ReportContent) -> str:
+    """« Version 1, approuvée le 26/11/2026 à 18:15 (heure de Paris) par Dr Claire MERCIER »."""
+    when = instant_words(content.written_at, content.tzinfo())
+    return f"Version {content.version}, {_STATUS[content.status]} {when} par {person_words(content.validator)}"
+
+
 def _document(content: ReportContent) -> tuple[Row, ...]:
-    zone = content.tzinfo()
-    by = f", {instant_words(content.written_at, zone)}, par {person_words(content.validator)}"
-    rows = [
-        _row("statut-document", "Statut du document", _STATUS[content.status] + by),
-        _row("version", "Version", str(content.version)),
-    ]
-    said = banner(content)
     return (
-        *rows,
-        *_texts(("avertissement", "À savoir", said), ("document-commentaire", "Commentaire", content.document_comment)),
+        _row("statut-document", "Statut du document", status_words(content)),
+        *_texts(
+            ("avertissement", "À savoir", banner(content)),
+            ("document-commentaire", "Commentaire", content.document_comment),
+        ),
     )
