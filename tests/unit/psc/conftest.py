@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from gateway.settings import Psc
+from gateway.web.rate import Rate
 from tests.psc_misbehaving import CLIENT, CLIENT_SECRET, Misbehaving
 from tests.psc_portal import free_port, portal_address, served_portal
 
@@ -41,7 +42,7 @@ def psc(provider):
 @pytest.fixture
 def portal(steps, psc, gateway_port):
     """The portal over a database of this test's own."""
-    with served_portal(steps, psc, port=gateway_port) as portal:
+    with served_portal(steps, psc, port=gateway_port, rate=Rate("essais", 100_000)) as portal:
         yield portal
 
 
