@@ -63,6 +63,7 @@ def application(gateway: Gateway) -> FastAPI:
         steps=gateway.steps,
         blobs=gateway.blobs,
         csrf=csrf,
+        letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
         fictitious=settings.clock is not None,
     )
