@@ -86,7 +86,8 @@ def database_url(postgres: str, _template: str) -> Iterator[str]:
     """URL of a database of this test's own, migrated and empty."""
     name = "essai_" + secrets.token_hex(6)
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_template}"')
+        # Copying files beats copying blocks through the log ten times when nothing is synced.
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_template}" STRATEGY file_copy')
     yield _with_database(postgres, name)
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
