@@ -1,4 +1,7 @@
-"""Starts the certified provider (npm oidc-provider) of this folder; ``npm ci`` here installs it."""
+"""Starts the certified provider (npm oidc-provider) of this folder.
+
+``npm ci`` of its package.json installs it, here or under ``.tools/psc_idp`` (`tests/install-servers`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ import pytest
 from tests.psc_portal import free_port
 
 HERE = Path(__file__).resolve().parent
+LIBRARIES = tuple(
+    folder / "node_modules" / "oidc-provider" / "lib" / "index.js"
+    for folder in (HERE.parents[2] / ".tools" / "psc_idp", HERE)
+)
 SECRET = "secret of the tests +%/"
 
 
@@ -21,8 +28,9 @@ SECRET = "secret of the tests +%/"
 def running(gateway: str) -> Iterator[str]:
     """Run the provider for a gateway at an address and yield its discovery address."""
     node = shutil.which("node")
-    if node is None or not (HERE / "node_modules" / "oidc-provider").is_dir():
-        pytest.skip("oidc-provider n’est pas installé : node, puis « npm ci » dans tests/e2e/psc_idp")
+    library = next((path for path in LIBRARIES if path.is_file()), None)
+    if node is None or library is None:
+        pytest.skip("oidc-provider n’est pas installé : node, puis tests/install-servers")
     port = free_port()
     client = {
         "client_secret": SECRET,
@@ -33,6 +41,7 @@ def running(gateway: str) -> Iterator[str]:
     }
     told = {
         "port": port,
+        "library": str(library),
         "accounts": json.loads((HERE / "accounts.json").read_text(encoding="utf-8")),
         "clients": [
             {"client_id": "rcp", **client},

@@ -2,12 +2,13 @@
 // under PSC's own name, authorization on another path, acr by account, userinfo with SubjectNameID and SubjectRefPro.
 // Everything else (code, PKCE, signatures, sessions, logout, back channel) is the library's own conduct.
 //
-// argv: one JSON object {port, accounts, clients}; "ready" on stdout once it listens.
+// argv: one JSON object {port, accounts, clients, library}; "ready" on stdout once it listens.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import Provider from 'oidc-provider';
+import { pathToFileURL } from 'node:url';
 
-const { port, accounts, clients } = JSON.parse(process.argv[2]);
+const { port, accounts, clients, library } = JSON.parse(process.argv[2]);
+const { default: Provider } = await import(pathToFileURL(library));
 const origin = `http://127.0.0.1:${port}`;
 const realm = '/auth/realms/esante-wallet';
 const protocol = '/protocol/openid-connect';
