@@ -75,7 +75,7 @@ class Mail:
     date
         Aware instant of rendering.
     nil
-        ``X-MSS-NIL``, on all mails.
+        ``X-MSS-NIL``, on all mails; left out only where none was attributed yet (trials).
     cda_codes
         Codes of the CDA documents inside an attached ``IHE_XDM.zip``; empty when there is none.
     ins_qualified
@@ -191,7 +191,8 @@ def _optional_headers(mail: Mail) -> Iterable[tuple[str, str]]:
         yield "Disposition-Notification-To", f"<{mail.sender_address}>"
     if mail.auto_submitted:
         yield "Auto-Submitted", "auto-generated"
-    yield "X-MSS-NIL", mail.nil
+    if mail.nil:
+        yield "X-MSS-NIL", mail.nil
     if mail.cda_codes:
         yield "X-MSS-CODECDA", ",".join(mail.cda_codes)
         yield "X-MSS-INS", "O" if mail.ins_qualified else "N"
