@@ -20,10 +20,11 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.errors import InvalidContent, NotFound, Unsupported
 
-__all__ = ["MAX_PIXELS", "MEDIA_TYPES", "Window", "render"]
+__all__ = ["MAX_PIXELS", "MEDIA_TYPES", "Window", "frame_bytes", "render"]
 
 MAX_PIXELS: Final = 64 << 20
 
@@ -35,6 +36,8 @@ MEDIA_TYPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 _DEFER_BYTES: Final = 64 * 1024
+# Little endian and uncompressed: the bytes of the file are the answer.
+_NATIVE: Final = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian})
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -115,12 +118,7 @@ def render(
         raise Unsupported("not-acceptable", "Format d’image non proposé.", expression="Accept")
     ds = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER_BYTES)
     _refuse(ds, frame)
-    try:
-        pixels = pixel_array(path, index=frame - 1)
-    except (NotImplementedError, RuntimeError) as error:  # no decoder for this transfer syntax
-        raise Unsupported("dicom-compression", "Compression d’image sans décodeur disponible.") from error
-    except Exception as error:  # decoders raise whatever the bytes led them to
-        raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
+    pixels = _decoded(path, frame)
     picture = Image.fromarray(_displayed(pixels, _of_frame(ds, frame), window))
     if viewport is not None:
         picture = _fitted(picture, ds, viewport)
@@ -128,6 +126,36 @@ def render(
     out = io.BytesIO()
     picture.save(out, kind, **options)
     return out.getvalue()
+
+
+def frame_bytes(path: Path, frame: int = 1) -> bytes:
+    """Give one frame's pixels uncompressed, little endian, laid out as the object's own attributes say.
+
+    Raises
+    ------
+    As `render`.
+    """
+    ds = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+    _refuse(ds, frame)
+    if ds.file_meta.TransferSyntaxUID not in _NATIVE:
+        return np.ascontiguousarray(_decoded(path, frame, raw=True)).tobytes()
+    bits = int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel") or 1) * int(ds.get("BitsAllocated") or 8)
+    if bits % 8:
+        raise Unsupported("dicom-packed-frames", "Images à pixels d’un bit : demander l’objet entier.")
+    frames = ds.get("PixelData") or b""
+    content = frames[(frame - 1) * bits // 8 : frame * bits // 8]
+    if len(content) != bits // 8:
+        raise InvalidContent("dicom-pixels", "Pixels manquants.")
+    return bytes(content)
+
+
+def _decoded(path: Path, frame: int, *, raw: bool = False) -> NDArray[Any]:
+    try:
+        return pixel_array(path, index=frame - 1, raw=raw)
+    except (NotImplementedError, RuntimeError) as error:  # no decoder for this transfer syntax
+        raise Unsupported("dicom-compression", "Compression d’image sans décodeur disponible.") from error
+    except Exception as error:  # decoders raise whatever the bytes led them to
+        raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
 
 
 def _refuse(ds: Dataset, frame: int) -> None:

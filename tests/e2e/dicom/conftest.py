@@ -1,0 +1,227 @@
+"""The DICOM wire whole: dcmtk and Orthanc outside, PostgreSQL, blobs and HTTP inside."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from gateway.demo.ct_phantom import DOMINIQUE, write_series
+from gateway.dicom import dicomweb, outcome
+from gateway.dicom.query import Images
+from gateway.dicom.scp import Scp
+from gateway.dicom.storage import component
+from gateway.errors import GatewayError
+from gateway.fhir.represent import Representer
+from gateway.model.partner import PartnerCredential
+from gateway.model.reads import Reads
+from gateway.rcp.access import Caller
+from gateway.rcp.step import Steps
+from gateway.settings import Address, Dicom, Settings
+from gateway.web.authenticators import BEARER, Authenticators
+from tests import world as worlds
+
+AE_TITLE = "CHUX_PACS"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> bool:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def session(store) -> Iterator[Session]:
+    with store.session() as session:
+        yield session
+
+
+@pytest.fixture
+def world(session) -> worlds.World:
+    """A hospital whose PACS calls itself CHUX_PACS from this machine."""
+    made = worlds.build(session, on=datetime.now(worlds.PARIS).date() + timedelta(days=30))
+    session.add(
+        PartnerCredential(
+            partner_id=made.partner.id, kind="aet", value=AE_TITLE, details={"host": "127.0.0.1", "port": 104}
+        )
+    )
+    session.commit()
+    return made
+
+
+@pytest.fixture
+def represented(make_steps, blobs) -> Steps:
+    return make_steps(represent=Representer(blobs))
+
+
+@pytest.fixture
+def make_port(represented, blobs, tmp_path) -> Iterator[Callable[..., Scp]]:
+    running = []
+
+    def make(**more) -> Scp:
+        settings = Settings(data_dir=tmp_path, dicom=Dicom(bind=Address("127.0.0.1", 0)), **more)
+        port = component(settings, represented, blobs)
+        port.start()
+        running.append(port)
+        return port
+
+    yield make
+    for port in running:
+        port.stop()
+
+
+@pytest.fixture
+def port(make_port, world) -> Scp:
+    return make_port(profile="prod")
+
+
+@pytest.fixture
+def ct(tmp_path) -> list[Path]:
+    return write_series(DOMINIQUE, tmp_path / "ct")
+
+
+def need(command: str) -> str:
+    found = shutil.which(command)
+    if found is None:
+        pytest.skip(f"{command} is not installed (make test installs it as root)")
+    return found
+
+
+def storescu(port: int, *files: Path, calling: str = AE_TITLE, called: str = "RCPGATEWAY", option: str | None = None):
+    """Send with dcmtk; what it says of each status stands in ``stdout``."""
+    titles = ["-aet", calling, "-aec", called]
+    command = [need("storescu"), "-v", *([option] if option else []), *titles, "127.0.0.1", str(port)]
+    return subprocess.run(
+        [*command, *map(str, files)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@dataclass
+class Web:
+    """DICOMweb over HTTP; a token is the key of a caller."""
+
+    url: str
+    callers: dict[str, Caller]
+
+    def get(self, path: str, who: str = "ehr", accept: str = "*/*") -> tuple[int, dict[str, str], bytes]:
+        request = urllib.request.Request(self.url + path, headers={"Accept": accept, "Authorization": f"Bearer {who}"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, dict(refusal.headers), refusal.read()
+
+    def json(self, path: str, who: str = "ehr"):
+        status, _, body = self.get(path, who, "application/dicom+json")
+        return (json.loads(body) if status == 200 else None) if status != 204 else []
+
+
+@pytest.fixture
+def web(store, trail, blobs) -> Iterator[Web]:
+    port = free_port()
+    callers: dict[str, Caller] = {}
+    url = f"http://127.0.0.1:{port}/dicom-web"
+    app = FastAPI()
+    app.state.authenticators = Authenticators()
+
+    async def by_token(request: Request) -> Caller | None:
+        return callers.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+
+    app.state.authenticators.register(BEARER, by_token)
+    app.include_router(dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url))
+
+    @app.exception_handler(GatewayError)
+    def refuse(request: Request, error: GatewayError):
+        return JSONResponse({"code": error.code}, outcome.http_status(error))
+
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert wait_until(lambda: server.started)
+    yield Web(url, callers)
+    server.should_exit = True
+    thread.join(10)
+
+
+@dataclass
+class Orthanc:
+    http: str
+    dicom_port: int
+
+    def post(self, path: str, body: bytes | dict) -> dict:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.http + path, data), timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def put(self, path: str, body: dict) -> None:
+        request = urllib.request.Request(self.http + path, json.dumps(body).encode(), method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
+    binary = need("Orthanc")
+    root = tmp_path_factory.mktemp("orthanc")
+    http, dicom = free_port(), free_port()
+    (root / "orthanc.json").write_text(
+        json.dumps(
+            {
+                "Name": "PACS",
+                "StorageDirectory": str(root / "storage"),
+                "IndexDirectory": str(root / "storage"),
+                "HttpPort": http,
+                "DicomPort": dicom,
+                "DicomAet": AE_TITLE,
+                "RemoteAccessAllowed": False,
+                "AuthenticationEnabled": False,
+                "Plugins": [],
+            }
+        )
+    )
+    log = (root / "log").open("w")
+    process = subprocess.Popen(
+        [binary, str(root / "orthanc.json")], stdout=log, stderr=log, env={**os.environ, "LC_ALL": "C"}
+    )
+    try:
+        server = Orthanc(f"http://127.0.0.1:{http}", dicom)
+
+        def answers() -> bool:
+            try:
+                urllib.request.urlopen(server.http + "/system", timeout=1).close()
+            except OSError:
+                return False
+            return True
+
+        assert wait_until(answers), (root / "log").read_text()
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
