@@ -18,6 +18,7 @@ from gateway.demo.narration import NotSeen
 __all__ = ["Browser", "Page"]
 
 _TIMEOUT_S = 60.0
+_FIELDS = ("input", "textarea", "select", "button")
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,14 @@ class Page:
         return [urljoin(self.url, a.get("href")) for a in self.tree.iter("a") if part in (a.get("href") or "")]
 
     def form(self, part: str) -> Any:
-        """Return the first form whose address, fields or words contain ``part``."""
-        for form in self.tree.forms:
+        """Return the first form with a field so named, else the first whose address, fields or words contain ``part``."""
+        named = [(form, [field.get("name") or "" for field in form.iter(*_FIELDS)]) for form in self.tree.forms]
+        for form, names in named:
+            if part in names:
+                return form
+        for form, names in named:
             words = " ".join(form.text_content().split())
-            names = [field.get("name") or "" for field in form.iter("input", "textarea", "select", "button")]
-            if part in (form.get("action") or "") or part in names or part in words:
+            if any(part in text for text in (form.get("action") or "", words, *names)):
                 return form
         raise NotSeen(f"Formulaire « {part} »", f"absent de la page {self.path}")
 

@@ -31,7 +31,7 @@ from gateway.rcp.registry import AeTitle, NetworkFacts, PartnerFacts, add_networ
 from gateway.rcp.sessions import RcpFacts, create_rcp, join_rcp, plan_sessions
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["directory", "enter", "fixtures_dir", "story"]
+__all__ = ["directory", "enter", "fixtures_dir", "places", "story"]
 
 
 def fixtures_dir() -> Path:
@@ -51,6 +51,11 @@ def directory() -> dict[str, ProfessionalFacts]:
     """Return the professionals by RPPS."""
     rows = [msgspec.convert(row, ProfessionalFacts) for row in _read("directory.json")["professionals"]]
     return {row.rpps: row for row in rows}
+
+
+def places() -> dict[str, str]:
+    """Return the names of the structures by FINESS."""
+    return {row["finess"]: row["name"] for row in _read("directory.json")["organisations"]}
 
 
 def story(name: str) -> Any:

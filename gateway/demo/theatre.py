@@ -100,8 +100,14 @@ class Theatre:
 
 
 def _account(who: ProfessionalFacts, note: str) -> Account:
+    places = fixtures.places()
     posts = tuple(
-        Post(profession=who.profession, speciality=who.speciality or "", structure=f"1{practice.finess}")
+        Post(
+            profession=who.profession,
+            speciality=who.speciality or "",
+            structure=f"1{practice.finess}",
+            structure_name=places.get(practice.finess or "", ""),
+        )
         for practice in who.practices
     )
     return Account(f"8{who.rpps}", who.given, who.family, title=who.title or "", posts=posts, note=note)
