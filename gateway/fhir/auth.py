@@ -316,6 +316,10 @@ class SmartServer:
             request_id=request.headers.get("x-request-id"),
         )
 
+    def forget(self) -> None:
+        """Ask the database again at the next request, before `LIVE_S` has passed."""
+        self._live.clear()
+
     def _client(self, client_id: str) -> _Client | None:
         kept = self._live.get(client_id)
         if kept is not None and kept[0] > time.monotonic():

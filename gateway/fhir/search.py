@@ -150,12 +150,12 @@ def parse(
     return query
 
 
-_PRINTABLE = re.compile(r"[^A-Za-z0-9_:.\-]")
+_PRINTABLE = re.compile(r"[_a-z][a-z-]{0,30}(?::[a-z]{1,12})?")
 
 
 def _printable(name: str) -> str:
-    """Keep of a name what may stand in an answer."""
-    return _PRINTABLE.sub("?", name)[:60]
+    """Repeat a name if it looks like one: whoever forgets an equals sign may have put a patient there."""
+    return name if _PRINTABLE.fullmatch(name) else "…"
 
 
 def _condition(kind: str, name: str, value: str, visible: Visible) -> ColumnElement[bool] | None:  # noqa: PLR0911 - one return a kind of name
@@ -277,13 +277,11 @@ def _string(
         entry = func.unnest(column).column_valued("entry")
         whole = not_(or_(entry.startswith(IS), entry.startswith(ANY)))
         if modifier == "contains":
-            conditions.append(
-                select(1).select_from(entry).where(whole, entry.contains(folded, autoescape=True)).exists()
-            )
+            conditions.append(select(literal(1)).where(whole, entry.contains(folded, autoescape=True)).exists())
             continue
         begins = _overlap(column, [IS + folded[:PREFIX]])
         if len(folded) > PREFIX:
-            matching = select(1).select_from(entry).where(whole, entry.startswith(folded, autoescape=True)).exists()
+            matching = select(literal(1)).where(whole, entry.startswith(folded, autoescape=True)).exists()
             begins = and_(begins, matching)
         conditions.append(begins)
     return or_(*conditions)

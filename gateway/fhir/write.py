@@ -380,14 +380,17 @@ def _write_patient(writing: Writing, operation: Operation) -> None:
     if operation.before is not None and (known is None or str(known.id) != operation.before.id):
         text = "L’identifiant de l’établissement ne peut pas changer sur un patient existant."
         raise Conflict("cle-modifiee", text, expression="Patient.identifier")
-    if operation.before is None and operation.query is None and known is not None:
-        text = "Un patient de cet établissement porte déjà cet identifiant."
-        raise Conflict("identifiant-deja-utilise", text, expression="Patient.identifier")
     if operation.query is not None and not _satisfies(operation):
         text = "Le patient ne porte pas l’identifiant que la condition désigne."
         raise InvalidContent("condition-non-satisfaite", text, expression="Patient.identifier", rule=True)
     treating = (known.treating_idnps, known.treating_display) if known is not None else None
-    record = identity.declare(writing.step, writing.partner, facts, key=key)
+    record = identity.declare(
+        writing.step,
+        writing.partner,
+        facts,
+        key=key,
+        new=operation.before is None and operation.query is None,
+    )
     if treating is not None and treating != (record.treating_idnps, record.treating_display):
         inscription.follow_patient(writing.step, record)
     operation.identity = str(record.id)

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gateway.errors import Forbidden, InvalidContent
+from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.identifiers import Ins, Ipp, uuid7
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
@@ -89,24 +89,33 @@ def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
     )
 
 
-def declare(step: Step, partner: Partner, facts: PatientFacts, *, key: IdentifierFact | None = None) -> PatientRecord:
+def declare(
+    step: Step, partner: Partner, facts: PatientFacts, *, key: IdentifierFact | None = None, new: bool = False
+) -> PatientRecord:
     """Keep what a source says of a patient: its record is made or brought up to date, then linked.
 
     Parameters
     ----------
     key
         The identifier that keys the record, when the wire already knows it; else `own_identifier` chooses.
+    new
+        Whether the source means to make a record: an existing one is then a conflict.
 
     Raises
     ------
     InvalidContent, Forbidden
         See `own_identifier`.
+    Conflict
+        ``identifiant-deja-utilise``: `new`, and the record exists.
     """
     chosen = key or own_identifier(partner, facts)
     # Writers of the same key queue here instead of clashing on the unique index and starting again.
     _serialise(step.session, f"ipp|{partner.id}|{chosen.system}|{chosen.value}")
     record = record_of(step.session, partner.id, chosen.system, chosen.value)
     created = record is None
+    if new and not created:
+        text = "Un patient de cet établissement porte déjà cet identifiant."
+        raise Conflict("identifiant-deja-utilise", text, expression="Patient.identifier")
     if record is None:
         record = PatientRecord(id=uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
     else:

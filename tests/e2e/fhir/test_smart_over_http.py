@@ -1,0 +1,141 @@
+"""SMART backend services as a client lives it: a key, an assertion, a token for minutes, scopes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet, OctKey
+from sqlalchemy import select
+
+from gateway.model.audit import AuditLine
+from gateway.model.partner import Partner
+from gateway.model.store import Store, utcnow
+from tests.e2e.fhir.conftest import ASSERTION_TYPE, SCOPES, Hospital, Served
+from tests.world import World
+
+
+def test_discovery_names_what_smart_requires(served: Served) -> None:
+    found = httpx.get(f"{served.base}/.well-known/smart-configuration").json()
+    assert found["token_endpoint"] == f"{served.url}/oauth/token"
+    assert found["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
+    assert set(found["token_endpoint_auth_signing_alg_values_supported"]) == {"RS384", "ES384"}
+    assert "client_credentials" in found["grant_types_supported"]
+    assert "client-confidential-asymmetric" in found["capabilities"]
+
+
+def test_token_is_signed_short_and_verifiable_by_the_published_keys(served: Served, hospital: Hospital) -> None:
+    answer = hospital.ask_token()
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    body = answer.json()
+    assert body["token_type"] == "bearer"
+    assert body["expires_in"] == 300
+    published = KeySet.import_key_set(httpx.get(f"{served.url}/oauth/jwks").json())
+    claims = jwt.decode(body["access_token"], published, algorithms=["ES384"]).claims
+    assert claims["aud"] == served.base
+    assert 0 < claims["exp"] - time.time() <= 300
+    assert all("d" not in key for key in httpx.get(f"{served.url}/oauth/jwks").json()["keys"])
+
+
+def test_rs384_is_accepted_too(world: World, admit: Callable[..., Hospital], rsa_key: Any) -> None:
+    assert admit(world.partner, key=rsa_key).ask_token().status_code == 200
+
+
+def test_an_assertion_serves_once(hospital: Hospital) -> None:
+    assertion = hospital.assertion()
+    assert hospital.ask_token(assertion).status_code == 200
+    again = hospital.ask_token(assertion)
+    assert (again.status_code, again.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"aud": "https://autre.example/oauth/token"},
+        {"exp": int(time.time()) - 120},
+        {"exp": int(time.time()) + 3600},
+        {"exp": None},
+        {"sub": "ehr-inconnu", "iss": "ehr-inconnu"},
+        {"iss": "quelqu-un-d-autre"},
+        {"jti": None},
+        {"nbf": int(time.time()) + 3600},
+    ],
+    ids=["aud", "perime", "trop-loin", "sans-exp", "inconnu", "iss", "sans-jti", "nbf"],
+)
+def test_a_bad_assertion_is_refused_and_audited(store: Store, hospital: Hospital, changed: dict[str, Any]) -> None:
+    answer = hospital.ask_token(hospital.assertion(**changed))
+    assert answer.status_code == 401
+    assert answer.json()["error"] == "invalid_client"
+    with store.session() as session:
+        lines = session.scalars(select(AuditLine).where(AuditLine.event == "connexion")).all()
+    assert [line.outcome for line in lines] == ["8"]
+
+
+def test_a_foreign_key_and_weak_algorithms_are_refused(hospital: Hospital) -> None:
+    foreign = ECKey.generate_key("P-384", {"kid": hospital.key.kid})
+    assert hospital.ask_token(hospital.assertion(key=foreign)).status_code == 401
+    secret = OctKey.import_key("x" * 48, {"kid": hospital.key.kid})
+    weak = jwt.encode({"alg": "HS384", "kid": hospital.key.kid}, hospital.claims(), secret, algorithms=["HS384"])
+    assert hospital.ask_token(weak).status_code == 401
+    assert hospital.ask_token("eyJhbGciOiJub25lIn0.e30.").status_code == 401
+    assert hospital.ask_token("n’importe quoi").status_code == 401
+
+
+def test_only_registered_scopes_are_granted(hospital: Hospital) -> None:
+    body = hospital.ask_token(scope="system/Patient.cruds system/Consent.crud system/Patient.read").json()
+    assert body["scope"].split() == ["system/Patient.crus", "system/Consent.r", "system/Patient.rs"]
+    refused = hospital.ask_token(scope="user/Patient.rs openid")
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_scope")
+
+
+def test_other_grants_are_refused(served: Served) -> None:
+    form = {"grant_type": "password", "username": "x", "password": "y"}
+    answer = httpx.post(f"{served.url}/oauth/token", data=form)
+    assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")
+    bare = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE}
+    assert httpx.post(f"{served.url}/oauth/token", data=bare).status_code == 401
+
+
+def test_without_a_good_token_nothing_is_read(served: Served, hospital: Hospital) -> None:
+    for headers in ({}, {"Authorization": "Bearer abc"}, {"Authorization": "Basic eDp5"}):
+        answer = httpx.get(f"{served.base}/Patient", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.json()["issue"][0]["code"] == "login"
+    foreign = ECKey.generate_key("P-384")
+    forged = jwt.encode(
+        {"alg": "ES384"},
+        {"iss": served.url, "aud": served.base, "client_id": hospital.client_id, "scope": SCOPES, "exp": 9999999999},
+        foreign,
+        algorithms=["ES384"],
+    )
+    assert httpx.get(f"{served.base}/Patient", headers={"Authorization": f"Bearer {forged}"}).status_code == 401
+
+
+def test_a_scope_that_was_not_granted_is_refused(world: World, hospital: Hospital) -> None:
+    from tests.e2e.fhir import samples
+
+    with hospital.client("system/Patient.rs") as ehr:
+        written = ehr.post("Patient", json=samples.patient())
+        assert written.status_code == 403
+        assert "portee-insuffisante" in written.text
+        assert ehr.get("Patient").status_code == 200
+        assert ehr.get("Condition").status_code == 403
+
+
+def test_a_revoked_partner_is_refused_at_once(store: Store, served: Served, hospital: Hospital) -> None:
+    with hospital.client() as ehr:
+        assert ehr.get("Patient").status_code == 200
+        with store.session() as session:
+            partner = session.get(Partner, hospital.partner.id)
+            assert partner is not None
+            partner.revoked_at = utcnow()
+            session.commit()
+        served.smart.forget()
+        assert ehr.get("Patient").status_code == 401
+    assert hospital.ask_token().status_code == 401
