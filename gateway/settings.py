@@ -379,7 +379,12 @@ def _coherence_faults(settings: Settings) -> list[str]:
         if server and server.security == "plain" and server.host not in {"127.0.0.1", "::1", "localhost"}
     ]
     faults = [f"RCP_MSSANTE_… : messagerie sans TLS refusée hors de cette machine ({host})" for host in plain_abroad]
-    for name, tls in (("DICOM", settings.dicom.tls), ("MLLP", settings.mllp_tls), ("MSSANTE", settings.mail.tls)):
+    for name, tls in (
+        ("DICOM", settings.dicom.tls),
+        ("MLLP", settings.mllp_tls),
+        ("MSSANTE", settings.mail.tls),
+        ("PSC", settings.psc.tls),
+    ):
         if (tls.certificate is None) != (tls.key is None):
             faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
     if settings.mail.smtp and not settings.mail.address:

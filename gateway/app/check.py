@@ -13,6 +13,7 @@ from gateway.app.components import prepared
 from gateway.errors import GatewayError
 from gateway.exchange.blobs import open_store
 from gateway.model.store import Store
+from gateway.psc.oidc import PscClient
 from gateway.settings import MailServer, Settings
 
 __all__ = ["probe"]
@@ -64,8 +65,7 @@ def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
         imap = settings.mail.imap
         yield "imap", lambda: _mail(imap, settings)
     if settings.psc.discovery_url:
-        discovery = settings.psc.discovery_url
-        yield "psc", lambda: _web(discovery)
+        yield "psc", PscClient(settings.psc, f"{settings.public_url}/psc/retour").ping
     if settings.annuaire_url:
         annuaire = settings.annuaire_url
         yield "annuaire", lambda: _web(f"{annuaire}/metadata")

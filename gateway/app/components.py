@@ -125,6 +125,7 @@ def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Pe
         Periodic("sweep-outbox", "* * * * *", deliveries.sweep),
         Periodic("sweep-inbox", "* * * * *", inbox.sweep),
         Periodic("seal", "*/5 * * * *", lambda: seal(gateway.store, gateway.trail)),
+        Periodic("sweep-sessions", "*/5 * * * *", http.portal_sessions(gateway).sweep),
         Periodic("settle-images", "* * * * * */10", lambda: imaging.settle(steps)),
         Periodic("settle-reports", "* * * * * */5", lambda: report_sending.settle_due(steps)),
     ]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import text
 from starlette.exceptions import HTTPException
@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.app.gateway import Gateway
+from gateway.dicom import dicomweb
+from gateway.dicom.query import Images
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.auth import SmartServer, open_caller
@@ -35,10 +37,11 @@ from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.health import Check, health_router
 from gateway.web.metrics import metrics_router
 from gateway.web.proxy import TrustedProxyMiddleware, networks
+from gateway.web.rate import Rate, RateLimiter, rate_by_address
 from gateway.web.request_id import RequestIdMiddleware
 from gateway.web.sealed import Seal
 
-__all__ = ["application"]
+__all__ = ["application", "portal_sessions"]
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +58,15 @@ def application(gateway: Gateway) -> FastAPI:
         yield
         await reads.close()
 
-    app = FastAPI(title="RCP gateway", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    limited = rate_by_address(RateLimiter(Rate("requests_per_minute", settings.limits.requests_per_minute)))
+    app = FastAPI(
+        title="RCP gateway",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(limited)],
+    )
     app.state.authenticators = authenticators = Authenticators()
 
     csrf = Csrf(Seal(gateway.secret, "csrf"), settings.public_url)
@@ -73,7 +84,7 @@ def application(gateway: Gateway) -> FastAPI:
     sign_in = SignIn(
         client=client,
         client_id=settings.psc.client_id or "",
-        sessions=Sessions(gateway.steps, Seal(gateway.secret, "psc-id-token")),
+        sessions=portal_sessions(gateway),
         csrf=csrf,
         pages=SignInPages(portal.chrome),
         public_url=settings.public_url,
@@ -84,6 +95,8 @@ def application(gateway: Gateway) -> FastAPI:
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
     app.include_router(_fhir(gateway, authenticators, reads).router())
+    images = Images(reads)
+    app.include_router(dicomweb.router(images, gateway.blobs, base_url=f"{settings.public_url}/dicom-web"))
     app.include_router(portal_routes.router(portal))
     _answer_errors(app, portal)
 
@@ -94,6 +107,11 @@ def application(gateway: Gateway) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies))
     return app
+
+
+def portal_sessions(gateway: Gateway) -> Sessions:
+    """The portal's sessions; the worker ends those that nobody asks for any more."""
+    return Sessions(gateway.steps, Seal(gateway.secret, "psc-id-token"))
 
 
 def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> FhirWire:
