@@ -22,7 +22,7 @@ from gateway.model.report import Report
 from gateway.portal import dossiers, fiche, meetings, words
 from gateway.portal import views as v
 from gateway.portal.register import LABELS
-from gateway.rcp import access, report_sending
+from gateway.rcp import access, report, report_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.report_draft import read as read_draft
@@ -195,7 +195,7 @@ def validation_page(
         ),
         quorum=meetings.quorum_view(row.session),
         recipients=tuple(_recipients(step, row)),
-        version=str(draft.id),
+        version=str(report.reading_of(draft)),
         replaces=previous.version if previous is not None else 0,
         errors=errors or {},
     )

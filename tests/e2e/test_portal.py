@@ -1,0 +1,371 @@
+"""The portal as a person has it: Chromium, the composed application, a real PostgreSQL, a sign-in through a provider.
+
+The pictures of ``docs/images`` are made by ``RCP_DOC_IMAGES=docs/images pytest tests/e2e/test_portal.py -k images``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from sqlalchemy import delete, select
+
+from gateway.app.gateway import Gateway, open_gateway
+from gateway.app.http import application
+from gateway.demo.psc_accounts import Account, Post
+from gateway.demo.psc_standin import PscStandIn
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Contribution, Correspondent, Dossier, DossierMove
+from gateway.model.meeting import Attendance, RcpMember
+from gateway.model.message import Message
+from gateway.model.report import Report
+from gateway.settings import Address, Mail, Organisation, Psc, Settings
+from gateway.web.background import served
+from tests.psc_portal import free_port, portal_address
+from tests.world import World, build
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PHONE = {"width": 360, "height": 640}
+DESK = {"width": 1280, "height": 900}
+HOSTILE = "<img src=x onerror=document.title='volé'>"
+#: Two days before the session of the world, and during it.
+BEFORE = datetime(2026, 3, 17, 13, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class House:
+    """The served gateway, its world, its dossiers and its provider."""
+
+    origin: str
+    gateway: Gateway
+    world: World
+    dossier: Dossier
+    hostile: Dossier
+    accounts: list[Practitioner]
+
+    def fresh(self) -> World:
+        """The world, read again."""
+        self.world.session.rollback()
+        self.world.session.expire_all()
+        return self.world
+
+
+@pytest.fixture
+def house(database_url: str, tmp_path: Path) -> Iterator[House]:
+    port = free_port()
+    address = portal_address(port)
+    standin_accounts: list[Account] = []
+    standin = PscStandIn(
+        standin_accounts,
+        client_id="rcp",
+        client_secret="secret-du-simulateur",
+        redirect_uris=[f"{address}/psc/retour"],
+        logout_uris=[f"{address}/connexion"],
+    )
+    with standin.serving():
+        settings = Settings(
+            data_dir=tmp_path,
+            database_url=database_url,
+            http_bind=Address("127.0.0.1", port),
+            public_url=address,
+            clock=BEFORE,
+            psc=Psc(discovery_url=standin.discovery_url, client_id="rcp", client_secret="secret-du-simulateur"),
+            mail=Mail(address="rcp@3c.exemple.mssante.fr"),
+            organisation=Organisation(finess="990000010", oid_root="1.2.250.1.999.77", mssante_nil="000000"),
+        )
+        with open_gateway(settings) as gateway, gateway.store.session() as session:
+            world, dossier, hostile = _world(session)
+            people = [world.treating, world.requester, world.coordinator, world.stranger]
+            standin.accounts = tuple(
+                Account(
+                    who.idnps, who.given, who.family, "DR", (Post(speciality=who.speciality, structure_name="CHU X"),)
+                )
+                for who in people
+            )
+            with served(application(gateway), port=port) as origin:
+                yield House(origin, gateway, world, dossier, hostile, people)
+
+
+def _world(session) -> tuple[World, Dossier, Dossier]:
+    world = build(session)
+    world.network.name, world.network.contact = "DCC d’essai (fictif)", "3C d’essai – 05 00 00 00 00"
+    world.rcp.title = "Sénologie et gynécologie"
+    world.rcp.webconference = {"lien": "https://visio.example.org/senologie", "complement": "Code : 134679"}
+    for family, speciality in (("LAVAL", "SM05"), ("SIMON", "SM45")):
+        world.rcp.members.append(_member(world, world.practitioner(family, speciality=speciality)))
+    clinical = {
+        "tumour": {
+            "label": "Tumeur du sein",
+            "topography": {"code": "C50.4", "text": "Quadrant supéro-externe du sein"},
+            "morphology": {"code": "8500/3", "text": "Carcinome canalaire infiltrant"},
+        },
+        "form": {
+            "completed": True,
+            "answers": [
+                {"link_id": "motif.type", "values": ["Appareil : sein"]},
+                {"link_id": "tumeur.tnm", "values": ["cT2 N1 M0"]},
+                {"link_id": "etat.oms", "values": [1]},
+            ],
+        },
+    }
+    dossier = world.dossier(world.record(given_names=["DOMINIQUE", "ANNE"], birth_place="33063"), clinical=clinical)
+    hostile = world.dossier(world.record(birth_family=HOSTILE), question=f"{HOSTILE}\n\nEt ensuite ?")
+    session.commit()
+    return world, dossier, hostile
+
+
+def _member(world: World, person: Practitioner):
+    return RcpMember(rcp_id=world.rcp.id, practitioner_id=person.id, role="membre")
+
+
+@dataclass
+class Visitor:
+    """A person at a browser."""
+
+    context: BrowserContext
+    page: Page
+    origin: str
+
+    def go(self, path: str) -> int:
+        answer = self.page.goto(f"{self.origin}{path}")
+        assert answer is not None
+        return answer.status
+
+    def sign_in(self, who: Practitioner) -> None:
+        """From the sign-in page through the provider's list of accounts."""
+        self.page.get_by_role("link", name="Pro Santé Connect").first.click()
+        self.page.locator(f"button:has-text('{who.family}')").first.click()
+        self.page.wait_for_url(lambda url: url.startswith(self.origin) and "/psc/" not in url)
+
+    def read(self) -> str:
+        return re.sub(r"\s+", " ", self.page.locator("main").inner_text())
+
+
+@pytest.fixture
+def visitor(chromium: Browser, house: House):
+    opened: list[BrowserContext] = []
+
+    def open_browser(viewport=DESK, *, scripts: bool = True) -> Visitor:
+        context = chromium.new_context(
+            viewport=viewport, java_script_enabled=scripts, locale="fr-FR", timezone_id="Europe/Paris"
+        )
+        opened.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        return Visitor(context, page, house.origin)
+
+    yield open_browser
+    for context in opened:
+        context.close()
+
+
+@pytest.mark.req("S2-023", "S2-027", "S2-036", "S2-037", "S3-013", "S3-020", "S0-007")
+def test_the_physician_follows_the_link_signs_in_and_contributes_without_javascript(house: House, visitor) -> None:
+    physician = visitor(scripts=False)
+    physician.go(f"/dossiers/{house.dossier.id}")
+    assert "PAT-TROIS" not in physician.page.content()
+    physician.sign_in(house.world.treating)
+    assert physician.page.url == f"{house.origin}/dossiers/{house.dossier.id}"
+    said = physician.read()
+    for expected in (
+        "PAT-TROIS DOMINIQUE ANNE",
+        "Chimiothérapie néoadjuvante ou chirurgie première ?",
+        "Document préparatoire, susceptible d’évoluer jusqu’à la validation.",
+        "Ce texte sera lu par les participants et conservé dans le compte rendu.",
+        "Code : 134679",
+    ):
+        assert expected in said, expected
+    physician.page.get_by_role("button", name="Enregistrer ma contribution").click()
+    assert "Rien n’a été enregistré." in physician.read()
+    physician.page.get_by_label(re.compile("Commentaire du Docteur")).fill("Vit seule.\nFatigue importante.")
+    physician.page.get_by_label(re.compile("La discussion m’intéresse")).check()
+    physician.page.get_by_role("button", name="Enregistrer ma contribution").click()
+    assert "Votre contribution est enregistrée." in physician.read()
+    assert "Fatigue importante." in physician.page.locator("section[aria-labelledby=avis]").inner_text()
+    row = house.fresh().session.scalars(select(Contribution)).one()
+    assert row.text == "Vit seule.\nFatigue importante."
+    (mail,) = house.world.session.scalars(select(Message).where(Message.kind == "M2")).all()
+    assert b"Fatigue" not in mail.content
+
+
+def test_another_physician_gets_404_and_the_next_one_at_the_machine_gets_nothing(house: House, visitor) -> None:
+    other = visitor()
+    other.go(f"/dossiers/{house.dossier.id}")
+    other.sign_in(house.world.stranger)
+    assert "Page introuvable" in other.read()
+    assert "PAT-TROIS" not in other.page.content()
+    assert other.go(f"/dossiers/{house.dossier.id}") == 404
+
+    physician = visitor()
+    physician.go(f"/dossiers/{house.dossier.id}")
+    physician.sign_in(house.world.treating)
+    assert "PAT-TROIS" in physician.read()
+    physician.page.get_by_role("button", name="Se déconnecter").click()
+    physician.page.wait_for_url(re.compile("/connexion"))
+    physician.page.go_back()
+    assert "PAT-TROIS" not in physician.page.content()
+    physician.go(f"/dossiers/{house.dossier.id}")
+    assert physician.page.url.startswith(f"{house.origin}/connexion")
+
+
+MEASURE = """() => ({
+  width: document.documentElement.scrollWidth,
+  small: [...document.querySelectorAll(
+      'button, .button, input:not([type=hidden]), select, textarea, nav a, .line-link, .foot a, .brand, .tile')]
+    .filter(e => !['checkbox', 'radio'].includes(e.type))
+    .map(e => [e, e.getBoundingClientRect()])
+    .filter(([e, r]) => r.height > 0 && (r.height < 44 || r.width < 44) && !e.closest('.pages'))
+    .map(([e, r]) => `${e.outerHTML.slice(0, 90)} ${r.width}x${r.height}`),
+})"""
+
+
+@pytest.mark.req("S0-006")
+def test_every_page_fits_a_phone(house: House, visitor) -> None:
+    phone = visitor(PHONE)
+    public = ["/", "/rcp", f"/rcp/{house.world.rcp.id}", "/connexion", "/aide", "/aide/medecin-traitant"]
+    public += ["/aide/medecin-rcp", "/aide/test?essai=2", "/aide/navigateurs", "/aide/accessibilite", "/rien"]
+    for path in public:
+        phone.go(path)
+        found = phone.page.evaluate(MEASURE)
+        assert found == {"width": PHONE["width"], "small": []}, path
+    phone.go("/patients")
+    phone.sign_in(house.world.coordinator)
+    base = f"/dossiers/{house.dossier.id}"
+    for path in (
+        "/patients",
+        base,
+        f"/dossiers/{house.hostile.id}",
+        f"{base}/compte-rendu",
+        "/seances",
+        f"/seances/{house.world.meeting.id}",
+        "/seances/a-traiter",
+    ):
+        assert phone.go(path) == 200
+        found = phone.page.evaluate(MEASURE)
+        assert found == {"width": PHONE["width"], "small": []}, path
+    physician = visitor(PHONE)
+    physician.go(base)
+    physician.sign_in(house.world.treating)
+    for path in (base, f"{base}/pas-mon-patient"):
+        physician.go(path)
+        assert physician.page.evaluate(MEASURE) == {"width": PHONE["width"], "small": []}, path
+
+
+@pytest.mark.req("S0-053")
+def test_a_hostile_name_runs_nothing(house: House, visitor) -> None:
+    physician = visitor()
+    refused: list[str] = []
+    physician.page.on(
+        "console", lambda said: refused.append(said.text) if "Content Security Policy" in said.text else None
+    )
+    physician.go("/patients")
+    physician.sign_in(house.world.treating)
+    for path in ("/patients", f"/dossiers/{house.hostile.id}"):
+        physician.go(path)
+        assert "ONERROR" in physician.read()
+        assert physician.page.title() != "volé"
+        assert physician.page.locator("img[src=x]").count() == 0
+    assert refused == [], "a page of ours breaks its own content security policy"
+
+
+def test_the_keyboard_reaches_the_content_and_shows_where_it_is(house: House, visitor) -> None:
+    reader = visitor()
+    reader.go("/")
+    reader.page.keyboard.press("Tab")
+    focused = "getComputedStyle(document.activeElement)"
+    assert reader.page.evaluate("document.activeElement.className") == "skip"
+    assert reader.page.evaluate(f"{focused}.outlineStyle") == "solid"
+    reader.page.keyboard.press("Enter")
+    assert reader.page.evaluate("document.activeElement.id") == "contenu"
+    reader.page.keyboard.press("Tab")
+    assert "Se connecter" in reader.page.evaluate("document.activeElement.textContent")
+
+
+def test_the_organiser_holds_the_session_and_validates_the_report(house: House, visitor) -> None:
+    organiser = visitor(scripts=False)
+    organiser.go("/seances")
+    organiser.sign_in(house.world.coordinator)
+    page = organiser.page
+    page.locator("main a", has_text="jeudi 19").first.click()
+    page.get_by_role("button", name="Ouvrir la séance").click()
+    for choice in page.locator("select[name^='presence-']").all():
+        choice.select_option("presentiel")
+    page.get_by_role("button", name="Enregistrer les présents").click()
+    assert "Quorum atteint" in organiser.read()
+    assert len(house.fresh().session.scalars(select(Attendance)).all()) == 3
+    page.locator(f"a[href='/dossiers/{house.dossier.id}/compte-rendu']").first.click()
+    page.get_by_label("Proposition de prise en charge").fill("Chimiothérapie néoadjuvante, puis chirurgie.")
+    page.get_by_role("button", name="Enregistrer et relire avant validation").click()
+    assert "À qui il sera envoyé" in organiser.read()
+    page.get_by_label("J’ai relu ce compte rendu et je le valide").check()
+    page.get_by_role("button", name="Valider et envoyer").click()
+    assert "Le compte rendu est validé." in organiser.read()
+    assert house.fresh().session.scalars(select(Report.state)).one() == "valide"
+    with page.expect_download() as download:
+        page.locator("a", has_text="PDF").first.click()
+    kept = download.value
+    assert re.fullmatch(r"compte-rendu-RCP-T\d+-00-v1\.pdf", kept.suggested_filename)
+    assert Path(kept.path()).read_bytes().startswith(b"%PDF-")
+
+
+def test_the_printed_fiche_names_the_patient_on_each_sheet(house: House, visitor, tmp_path: Path) -> None:
+    from pypdf import PdfReader
+
+    world = house.world
+    world.session.get(Dossier, house.dossier.id).question = "Une question longue. " * 600
+    world.session.commit()
+    physician = visitor()
+    physician.go(f"/dossiers/{house.dossier.id}")
+    physician.sign_in(world.treating)
+    physician.page.pdf(path=tmp_path / "fiche.pdf", format="A4")
+    sheets = [sheet.extract_text() for sheet in PdfReader(tmp_path / "fiche.pdf").pages]
+    assert len(sheets) >= 2
+    assert all("PAT-TROIS DOMINIQUE ANNE" in sheet for sheet in sheets)
+    assert "Enregistrer ma contribution" not in " ".join(sheets)
+
+
+def test_images_of_the_documentation_can_be_made(house: House, visitor, tmp_path: Path) -> None:
+    """With ``RCP_DOC_IMAGES=docs/images`` in the environment they are the documentation's."""
+    folder = Path(os.environ.get("RCP_DOC_IMAGES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    world = house.world
+    for kind in (Correspondent, DossierMove):
+        world.session.execute(delete(kind).where(kind.dossier_id == house.hostile.id))
+    world.session.execute(delete(Dossier).where(Dossier.id == house.hostile.id))
+    world.session.commit()
+    desk, phone, organiser = visitor(DESK), visitor(PHONE), visitor(DESK)
+    desk.go("/")
+    desk.page.screenshot(path=folder / "portail-accueil.png")
+    desk.go("/connexion")
+    desk.page.screenshot(path=folder / "portail-connexion.png")
+    for one, name in ((desk, "portail-fiche.png"), (phone, "portail-fiche-telephone.png")):
+        one.go(f"/dossiers/{house.dossier.id}")
+        one.sign_in(world.treating)
+        one.page.screenshot(path=folder / name, full_page=one is desk)
+    organiser.go(f"/seances/{world.meeting.id}")
+    organiser.sign_in(world.coordinator)
+    organiser.page.screenshot(path=folder / "portail-seance.png", full_page=True)
+    assert {path.suffix for path in folder.glob("portail-*")} == {".png"}
