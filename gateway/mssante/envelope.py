@@ -156,7 +156,6 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
     if mail.reply_to:
         message["Reply-To"] = _mailbox("", mail.reply_to)
     message["Subject"] = unicodedata.normalize("NFC", mail.subject)
-    message["Message-ID"] = f"<{identifier}>"
     for name, value in _optional_headers(mail):
         message[name] = value
     message.set_content(
@@ -173,7 +172,9 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
     if mail.attachments:
         # "=_" never occurs in quoted-printable or base64 text. [RFC 2045 §6.7]
         message.set_boundary("=_" + envelope_id(mail.key))
-    content = message.as_bytes()
+    # Written here: the standard library folds a long identifier away from its name, where some receivers miss it.
+    heads = [f"Message-ID: <{identifier}>", *([f"In-Reply-To: <{mail.in_reply_to}>"] if mail.in_reply_to else [])]
+    content = "".join(f"{head}\r\n" for head in heads).encode("ascii") + message.as_bytes()
     if len(content) > max_bytes:
         raise InvalidContent(
             "mail-too-large", f"Le message dépasse la taille permise ({max_bytes} octets, pièces jointes encodées)."
@@ -182,8 +183,6 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
 
 
 def _optional_headers(mail: Mail) -> Iterable[tuple[str, str]]:
-    if mail.in_reply_to:
-        yield "In-Reply-To", f"<{mail.in_reply_to}>"
     if mail.references:
         yield "References", " ".join(f"<{reference}>" for reference in mail.references)
     if mail.read_receipt:
