@@ -150,6 +150,7 @@ class BlobStore:
         self.url = url
         self._limit_bytes = limit_bytes
         self._root: Path | None = None
+        self._durable: set[Path] = set()  # folders known to be there after a power cut
         parts = urlsplit(url)
         if parts.scheme == "file":
             if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
@@ -285,7 +286,7 @@ class BlobStore:
             What is wrong.
         """
         name = f"probe/{secrets.token_hex(8)}"
-        with _remote_errors():
+        with _bucket(), _remote_errors():
             obstore.put(self._remote, name, b"probe")
             try:
                 answer = bytes(obstore.get(self._remote, name).bytes())
@@ -316,12 +317,17 @@ class BlobStore:
         if self._root is None:
             # The same content again costs no transfer; another size under this key is a broken former upload.
             if self.size(blob.sha256) != blob.size_bytes:
-                with _remote_errors():
+                with _bucket(), _remote_errors():
                     obstore.put(self._remote, _place(blob.sha256), staged)
             return
         target = self._root / _place(blob.sha256)
         with _local_errors():
-            _make_folder(target.parent)
+            if target.parent not in self._durable:
+                _make_folder(target.parent)
+                # Another process may have made them an instant ago without having synced them yet.
+                _sync_folder(target.parent.parent)
+                _sync_folder(self._root)
+                self._durable.add(target.parent)
             # Over what may be there: the same bytes, or a damaged copy that is healed.
             staged.rename(target)
             _sync_folder(target.parent)
@@ -398,14 +404,11 @@ def _corrupt() -> Fault:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and those above it, each durable in its parent."""
-    if folder.is_dir():
-        # Another writer may have made it an instant ago without having synced it yet.
+    """Create a folder and those above it that are missing, each durable in its parent."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o750, exist_ok=True)
         _sync_folder(folder.parent)
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o750, exist_ok=True)
-    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -427,6 +430,15 @@ def _local_errors() -> Iterator[None]:
         if reason is not None:
             raise Unavailable("blob-disk", f"Le contenu ne peut être conservé : {reason}.", retry_after_s=60) from error
         raise Fault("blob-disk", "Le dossier des contenus est inutilisable.") from error
+
+
+@contextlib.contextmanager
+def _bucket() -> Iterator[None]:
+    """Say what "not found" means of a write: the place itself is missing."""
+    try:
+        yield
+    except _Missing:
+        raise Fault("blob-bucket", "Le magasin de contenus désigné par RCP_BLOB_URL n’existe pas.") from None
 
 
 @contextlib.contextmanager
