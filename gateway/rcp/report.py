@@ -11,11 +11,13 @@ Not promised: who gets the mail (`gateway.rcp.report_sending`), or what the form
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -33,7 +35,7 @@ from gateway.rcp.report_content import Organisation, decode, encode
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.step import Step
 
-__all__ = ["Press", "cancel", "discard", "draft", "kept_form", "latest", "revise", "validate"]
+__all__ = ["Press", "cancel", "discard", "draft", "kept_form", "latest", "reading_of", "revise", "validate"]
 
 _HELD = ("ouverte", "close")
 _DISCUSSABLE = ("prefiche", "notifie", "reporte")
@@ -163,8 +165,8 @@ def validate(step: Step, dossier_id: uuid.UUID, press: Press, *, expected: uuid.
     Parameters
     ----------
     expected
-        The draft that the coordinator read; when it is no longer the draft, nothing is validated. A draft that was
-        validated meanwhile is returned as it is: a double click is one validation.
+        What the coordinator read (`reading_of`): when the draft, the contributions or the attendance changed since,
+        nothing is validated. What was validated meanwhile is returned as it is: a double click is one validation.
 
     Raises
     ------
@@ -178,12 +180,13 @@ def validate(step: Step, dossier_id: uuid.UUID, press: Press, *, expected: uuid.
     dossier, validator = _held(step, dossier_id)
     report = _open_draft(step.session, dossier.id)
     if report is None:
-        done = step.session.get(Report, expected) if expected is not None else None
-        if done is not None and done.dossier_id == dossier.id and done.state == "valide":
+        done = latest(step.session, dossier.id)
+        if done is not None and done.state == "valide" and expected == reading_of(done):
             return done
         raise Conflict("cr-absent", "Aucun brouillon de compte rendu n’est à valider.")
-    if expected is not None and report.id != expected:
-        raise Conflict("cr-change", "Le brouillon a changé depuis que vous l’avez relu.")
+    if expected is not None and expected != reading_of(report):
+        text = "Le brouillon, une contribution ou les présences ont changé depuis que vous l’avez relu : relisez-le."
+        raise Conflict("cr-change", text)
     said = report_draft.read(report.draft)
     _require_enough(said, report)
     # Attendance stops moving while the facts are copied.
@@ -244,6 +247,21 @@ def cancel(step: Step, dossier_id: uuid.UUID, reason: str, press: Press) -> Repo
     report_sending.withdraw(step, dossier, report, content, (withdrawn,), press.mails)
     _written(step, report, dossier, "modification", reason=reason)
     return report
+
+
+def reading_of(report: Report) -> uuid.UUID:
+    """Name what somebody who reads a draft now reads: the draft, the contributions, the attendance.
+
+    Two readings have the same name exactly when a validation would freeze the same words of people.
+    """
+    dossier = report.dossier
+    until = report.validated_at
+    contributions = sorted(
+        (one.key, one.at.isoformat(), one.text) for one in dossier.contributions if until is None or one.at <= until
+    )
+    attendees = sorted((str(one.practitioner_id), one.mode) for one in dossier.session.attendances)
+    said = msgspec.json.encode([report.draft, contributions, attendees], order="sorted")
+    return uuid.uuid5(report.id, hashlib.sha256(said).hexdigest())
 
 
 def latest(session: Session, dossier_id: uuid.UUID) -> Report | None:

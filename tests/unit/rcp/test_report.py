@@ -218,14 +218,39 @@ def test_a_validated_version_is_refused_by_the_database_itself(scene):
         session.execute(text("DELETE FROM report WHERE id = :id"), {"id": key})
 
 
+def _reading(scene):
+    with scene.store.session() as session:
+        return report.reading_of(session.scalars(select(Report).order_by(Report.version.desc())).unique().first())
+
+
 def test_a_double_click_is_one_validation_and_one_mail_each(scene):
     _run(scene, report.draft, SAID)
-    [drafted] = _rows(scene, Report)
-    first = _run(scene, report.validate, scene.press, expected=drafted.id)
+    read = _reading(scene)
+    first = _run(scene, report.validate, scene.press, expected=read)
     scene.clock.at += timedelta(minutes=1)
-    assert _run(scene, report.validate, scene.press, expected=drafted.id) == first
+    assert _run(scene, report.validate, scene.press, expected=read) == first
     assert len(_rows(scene, Message, Message.kind == "M6")) == 2
     assert len(_rows(scene, ReportForm)) == 3
+
+
+@pytest.mark.parametrize("change", ["draft", "contribution", "attendance"])
+def test_what_changed_since_it_was_read_is_not_validated(scene, change):
+    _run(scene, report.draft, SAID)
+    read = _reading(scene)
+    if change == "draft":
+        _run(scene, report.draft, ReportDraft(proposal="Autre chose"))
+    else:
+        with scene.store.session() as session:
+            done = {
+                "contribution": "UPDATE contribution SET text = 'Finalement opposée à la chirurgie.'",
+                "attendance": "DELETE FROM attendance",
+            }
+            session.execute(text(done[change]))
+            session.commit()
+    with pytest.raises(Conflict, match="cr-change"):
+        _run(scene, report.validate, scene.press, expected=read)
+    assert _rows(scene, Message) == []
+    _run(scene, report.validate, scene.press, expected=_reading(scene))
 
 
 def test_a_crash_before_the_commit_leaves_nothing_and_a_new_try_does_it_once(scene):
