@@ -28,6 +28,7 @@ from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 from procrastinate.exceptions import AlreadyEnqueued
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from gateway.errors import Fault, GatewayError
@@ -86,8 +87,10 @@ def alone(store: Store, key: int) -> Iterator[bool]:
             yield held
         finally:
             if held:
-                with contextlib.suppress(Exception):  # a broken connection has let go already
+                try:
                     connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+                except DBAPIError:
+                    connection.invalidate()  # closed for good, it lets go; back in the pool it might not
 
 
 @dataclass(frozen=True, slots=True)
