@@ -260,18 +260,26 @@ def _first_text(message: Message) -> str:
     return raw.decode("utf-8", "replace")[:2000] if isinstance(raw, bytes) else ""
 
 
+def _raw(message: Message, name: str) -> str | None:
+    """Return a header as it came; bytes beyond ASCII are UTF-8, as many senders write them without saying so."""
+    for known, value in message.raw_items():
+        if known.lower() == name.lower():
+            return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return None
+
+
 def _text(message: Message, name: str) -> str | None:
-    value = message.get(name)
+    value = _raw(message, name)
     if value is None:
         return None
     try:
-        return str(make_header(decode_header(str(value))))
+        return str(make_header(decode_header(value)))
     except (ValueError, LookupError):
-        return str(value)
+        return value
 
 
 def _message_ids(message: Message, name: str) -> list[str]:
-    return _MESSAGE_ID.findall(str(message.get(name) or ""))
+    return _MESSAGE_ID.findall(_raw(message, name) or "")
 
 
 def _address(text: str | None) -> str | None:
