@@ -239,8 +239,6 @@ def _session(theatre: Theatre) -> None:
     known, plan = fixtures.directory(), fixtures.story("report")
     with Browser() as browser:
         page = _sign_in(theatre, browser, coordinator, f"{theatre.url}/seances")
-        dated = next((link for link in page.links("/seances/") if not link.endswith("a-traiter")), "")
-        _require(dated, "Séance du jour", "aucune séance sur la page « Séances »")
         session = _session_of_the_day(browser, page)
         session = browser.submit(session, session.form("vers"))
         narrator.seen(
@@ -251,7 +249,7 @@ def _session(theatre: Theatre) -> None:
         form = session.form("presence-")
         present = [f"{known[rpps].given} {known[rpps].family}" for rpps in plan["attendees"]]
         session = browser.submit(session, form, _presences(form, present))
-        _require("atteint" in session.text.lower(), "Quorum", "le quorum n’est pas dit atteint")
+        _require("Quorum atteint" in session.text, "Quorum", "la page ne dit pas « Quorum atteint »")
         narrator.seen("Les présents sont notés", wire="HTTP", outcome=f"{len(present)} médecins, quorum atteint")
         _write_report(theatre, browser, plan)
 
@@ -304,7 +302,7 @@ def _sending(theatre: Theatre) -> None:
     archives = {name: _parts(letter) for name, letter in letters.items()}
     (cda, pdf, archive), other = archives[people.treating.family], archives[people.requester.family]
     _require((cda, pdf) == other[:2], "Compte rendu envoyé", "les deux destinataires n’ont pas reçu les mêmes octets")
-    _require(b"pdfaid" in pdf or b"/Metadata" in pdf, "PDF/A", "le PDF n’a pas de métadonnées PDF/A")
+    _require(b"pdfaid:part" in pdf, "PDF/A", "le PDF ne se déclare pas PDF/A")
     theatre.seen.cda, theatre.seen.pdf = cda, pdf
     for name, letter in letters.items():
         file = narrator.write(f"07-compte-rendu-{name.lower()}.eml", letter.raw)

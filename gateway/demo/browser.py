@@ -57,7 +57,7 @@ class Page:
         return [urljoin(self.url, a.get("href")) for a in self.tree.iter("a") if part in (a.get("href") or "")]
 
     def form(self, part: str) -> Any:
-        """Return the first form with a field so named, else the first whose address, fields or words contain ``part``."""
+        """Return the first form with a field so named, else whose address, fields or words contain ``part``."""
         named = [(form, [field.get("name") or "" for field in form.iter(*_FIELDS)]) for form in self.tree.forms]
         for form, names in named:
             if part in names:

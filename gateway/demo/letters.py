@@ -18,7 +18,7 @@ from gateway.demo.narration import NotSeen
 
 __all__ = ["Letter", "MailServer", "read_letters", "wait_for"]
 
-_POLL_S = 0.1
+_POLL_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Narrator:
         (self.folder / "story.json").write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def _wrapped(self, text: str, indent: int) -> str:
-        width = max(self._width - indent, _NARROW)
+        width = max(self._width, _NARROW)
         return textwrap.fill(
             text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
         )

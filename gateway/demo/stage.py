@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -107,6 +107,7 @@ class Stage:
             **environment,
         }
         self.log = folder / "gateway.log"
+        self._runs: list[tuple[datetime, datetime]] = []
 
     @contextlib.contextmanager
     def serving(self, clock: datetime | None) -> Iterator[None]:
@@ -121,6 +122,8 @@ class Stage:
         environment |= self.environment
         if clock is not None:
             environment["RCP_CLOCK"] = clock.isoformat()
+        began = datetime.now(UTC)
+        self._runs.append((began, clock or began))
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "serve"],
@@ -135,6 +138,11 @@ class Stage:
             yield
         finally:
             self._stop(process)
+
+    def in_the_story(self, real: datetime) -> datetime:
+        """Return what the domain's clock showed at a real instant, to within the seconds that a start takes."""
+        began, clock = max((run for run in self._runs if run[0] <= real), default=(real, real))
+        return clock + (real - began)
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_S

@@ -18,27 +18,40 @@ from gateway.demo.narration import NotSeen, french_instant
 from gateway.demo.theatre import Theatre
 from gateway.model.audit import AuditLine
 from gateway.model.dossier import Dossier
+from gateway.rcp.dossier_states import LABELS
 from gateway.settings import load
 
 __all__ = ["canaries", "tell_timeline"]
 
 _NUMBER = "urn:uuid:6a1f3f0e-5a55-4c2c-9a51-0c6f7d2c8d10"
 _WORDS = {
-    "connexion": "se connecte",
-    "deconnexion": "se déconnecte",
     "recherche": "cherche",
-    "consultation": "consulte",
+    "consultation": "lit",
     "creation": "crée",
     "modification": "modifie",
     "validation": "valide",
-    "imagerie": "dépose ou regarde des images",
+    "imagerie": "dépose des images :",
     "envoi": "envoie",
     "import": "importe",
-    "droits": "change des droits",
-    "opposition": "enregistre une opposition",
-    "audit": "consulte la piste",
-    "systeme": "agit de lui-même",
+    "opposition": "enregistre une opposition :",
     "refus": "se voit refuser",
+}
+_OBJECTS = {
+    "Patient": "la fiche de la patiente",
+    "Condition": "la tumeur",
+    "Dossier": "le dossier",
+    "QuestionnaireResponse": "la pré-fiche",
+    "ServiceRequest": "l’inscription",
+    "Task": "l’état du dossier",
+    "Study": "le scanner",
+    "ImagingStudy": "le scanner",
+    "Instance": "une coupe du scanner",
+    "Message": "un message",
+    "Contribution": "sa contribution",
+    "RcpSession": "la séance",
+    "Report": "le compte rendu",
+    "DocumentReference": "le compte rendu",
+    "Binary": "le document",
 }
 
 
@@ -50,6 +63,7 @@ class _Line(msgspec.Struct):
     actor_name: str | None = None
     wire: str | None = None
     object_type: str | None = None
+    object_id: str | None = None
     recipient: str | None = None
     reason: str | None = None
     happened: datetime | None = None
@@ -77,15 +91,26 @@ def tell_timeline(theatre: Theatre) -> None:
     lines = list(_lines(theatre))
     if not lines:
         raise NotSeen("Piste d’audit", "aucune ligne ne cite le dossier")
+    if not any(line.event == "refus" for line in lines):
+        raise NotSeen("Piste d’audit", "la tentative du confrère n’y est pas")
     file = narrator.write("09-piste.json", msgspec.json.format(msgspec.json.encode(lines), indent=1))
+    reads = sum(line.event in {"recherche", "consultation"} for line in lines)
     narrator.seen(
-        "La piste nomme chaque lecture et chaque envoi du dossier",
+        "La piste nomme chaque lecture, chaque changement et chaque envoi",
         wire="audit",
-        outcome=f"{len(lines)} lignes",
+        outcome=f"{len(lines)} lignes, dont {reads} lectures et recherches",
         file=file,
     )
-    for told in _folded(lines):
-        narrator.say(_sentence(told), indent=15)
+    narrator.say()
+    day = ""
+    for told in _folded([line for line in lines if line.event != "recherche"]):
+        when = french_instant(theatre.stage.in_the_story(told.line.recorded))
+        today, _, hour = when.partition(", ")
+        if today != day:
+            narrator.say(today, indent=6)
+            day = today
+        narrator.say(f"{hour:>8}  {_sentence(told)}", indent=8)
+    narrator.say()
     verified = subprocess.run(
         [sys.executable, "-m", "gateway", "audit", "verify"],
         env={**os.environ, **theatre.stage.environment},
@@ -113,11 +138,19 @@ def _lines(theatre: Theatre) -> Iterator[_Line]:
             return
         rows = session.scalars(
             select(AuditLine)
-            .where(or_(AuditLine.dossier == dossier.id, AuditLine.persons.contains([dossier.record_id])))
+            .where(
+                or_(
+                    AuditLine.dossier == dossier.id,
+                    AuditLine.persons.contains([dossier.record_id]),
+                    AuditLine.event == "refus",
+                )
+            )
             .order_by(AuditLine.seq)
         )
         for row in rows:
-            yield msgspec.json.decode(row.payload, type=_Line)
+            line = msgspec.json.decode(row.payload, type=_Line)
+            if line.event != "refus" or line.object_id == str(dossier.id):
+                yield line
 
 
 def _folded(lines: list[_Line]) -> Iterator[_Told]:
@@ -137,11 +170,13 @@ def _said(line: _Line) -> tuple[object, ...]:
 
 def _sentence(told: _Told) -> str:
     line = told.line
-    who = line.actor_name or line.actor_id or "La passerelle"
-    what = _WORDS.get(line.event, line.event)
-    about = f" ({line.object_type})" if line.object_type else ""
-    whom = f" à {line.recipient}" if line.recipient else ""
-    moved = f" : {line.detail['vers']}" if line.detail and "vers" in line.detail else ""
-    times = f" ×{told.times}" if told.times > 1 else ""
-    when = french_instant(line.happened) if line.happened else "—"
-    return f"{when}  {who} {what}{about}{whom}{moved}{times}"
+    who = line.actor_name or "La passerelle"
+    state = (line.detail or {}).get("vers")
+    if line.object_type == "Dossier" and isinstance(state, str):
+        return f"{who} : le dossier est « {LABELS.get(state, state).lower()} »"
+    what = f"{who} {_WORDS.get(line.event, line.event)} {_OBJECTS.get(line.object_type or '', line.object_type or '')}"
+    if line.recipient:
+        what += f" à {line.recipient}"
+    if line.reason and line.event == "envoi":
+        what += ", accepté par l’opérateur"
+    return f"{what} ({told.times} fois)" if told.times > 1 else what
