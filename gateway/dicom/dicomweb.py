@@ -328,7 +328,7 @@ def _negotiate(request: Request, offered: tuple[str, ...], *, related: str | Non
         kind, *parameters = (piece.strip() for piece in text.split(";"))
         values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
         part = values.get("type", "").strip('"')
-        if kind == "multipart/related" and related is not None and part not in ("", related):
+        if kind == "multipart/related" and related is not None and part not in ("", "*/*", related):
             continue
         family = kind.removesuffix("*")
         match = next(
