@@ -1,16 +1,14 @@
 """Real mail servers for the tests: Debian's postfix and dovecot in a temporary directory, on free ports.
 
-Started once a session, stopped by the process id that was started. Users, certificates and spool are made for the run.
-postfix delivers into maildirs that dovecot serves by IMAP; dovecot checks the SMTP passwords too. Import it as a plugin::
-
-    pytest_plugins = ["tests.e2e.mail_servers"]   # or: from mail_servers import *
+Started once a session, stopped by the process id that was started; users, certificates and spool are made for the run.
+postfix delivers into maildirs that dovecot serves by IMAP; dovecot checks the SMTP passwords too. A test that needs
+them imports the fixture: ``from tests.e2e.mail_servers import mail_servers``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import datetime
+import datetime as dt
 import grp
 import imaplib
 import ipaddress
@@ -36,11 +34,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "MailServers", "authority", "free_port", "mail_servers"]
 
+# Ends the servers when the tests end, however they end.
+_LEASH = ["/usr/bin/setpriv", "--pdeathsig", "TERM"]
+
 PASSWORD = "mot-de-passe-fictif"
 GATEWAY = "rcp-onco@ch-exemple.mssante.example"
 PHYSICIAN = "paul.durant@medecin.mssante.example"
 REQUESTER = "anne.demandeur@medecin.mssante.example"
-FULL = "boite.pleine@medecin.mssante.example"
+GONE = "partie@medecin.mssante.example"  # accepted at first, then bounced
 CLOSED = "fermee@medecin.mssante.example"
 
 
@@ -67,15 +68,15 @@ class Authority:
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject, public_key, days: int = 2):
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=5))
-            .not_valid_after(now + datetime.timedelta(days=days))
+            .not_valid_before(now - dt.timedelta(days=5))
+            .not_valid_after(now + dt.timedelta(days=days))
         )
 
     def issue(self, name: str, *, client: bool = False, days: int = 2) -> tuple[Path, Path]:
@@ -165,7 +166,7 @@ def _configure_dovecot(servers: MailServers, certificate: Path, key: Path) -> Pa
         (base / name).mkdir(parents=True)
     owner = pwd.getpwnam("nobody")
     os.chown(base / "mail", owner.pw_uid, owner.pw_gid)
-    users = "".join(f"{address}:{{PLAIN}}{PASSWORD}::::::\n" for address in (GATEWAY, PHYSICIAN, REQUESTER, FULL))
+    users = "".join(f"{address}:{{PLAIN}}{PASSWORD}::::::\n" for address in (GATEWAY, PHYSICIAN, REQUESTER))
     _write(base / "users", users)
     _write(
         base / "dovecot.conf",
@@ -227,7 +228,6 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
     os.chown(base / "data", postfix_user.pw_uid, grp.getgrnam("postfix").gr_gid)
     owner = pwd.getpwnam("nobody")
     _write(base / "etc" / "mailboxes", "".join(f"{a} {a}/\n" for a in (GATEWAY, PHYSICIAN, REQUESTER)))
-    _write(base / "etc" / "transports", f"/^{FULL}$/ error:5.2.2 mailbox full\n")
     _write(base / "etc" / "recipients", f"/^{CLOSED}$/ 550 5.2.1 mailbox closed\n/^lente@/ 451 4.7.1 come back later\n")
     _write(
         base / "etc" / "main.cf",
@@ -246,7 +246,7 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
         virtual_uid_maps = static:{owner.pw_uid}
         virtual_gid_maps = static:{owner.pw_gid}
         virtual_minimum_uid = 1
-        transport_maps = regexp:{base}/etc/transports
+        smtpd_reject_unlisted_recipient = no
         alias_maps =
         alias_database =
         local_recipient_maps =
@@ -297,11 +297,6 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
     return base / "etc"
 
 
-def _die_with_the_tests() -> None:
-    """Ask the kernel to end the child when this process ends, however it ends."""
-    ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGTERM)
-
-
 def _wait_port(port: int, log: Path, timeout_s: float = 20.0) -> None:
     until = time.monotonic() + timeout_s
     while True:
@@ -324,7 +319,7 @@ def running(directory: Path) -> Iterator[MailServers]:
     servers = MailServers(directory, authority, *(free_port() for _ in range(4)))
     dovecot_conf = _configure_dovecot(servers, certificate, key)
     postfix_etc = _configure_postfix(servers, certificate, key)
-    dovecot = subprocess.Popen(["/usr/sbin/dovecot", "-F", "-c", str(dovecot_conf)], preexec_fn=_die_with_the_tests)
+    dovecot = subprocess.Popen([*_LEASH, "/usr/sbin/dovecot", "-F", "-c", str(dovecot_conf)])
     postfix = None
     try:
         _wait_port(servers.imaps_port, directory / "dovecot" / "log")
@@ -335,10 +330,9 @@ def running(directory: Path) -> Iterator[MailServers]:
             raise RuntimeError(checked.stderr)
         environment = os.environ | {"MAIL_CONFIG": str(postfix_etc)}
         postfix = subprocess.Popen(
-            ["/usr/lib/postfix/sbin/master", "-d", "-c", str(postfix_etc)],
+            [*_LEASH, "/usr/lib/postfix/sbin/master", "-d", "-c", str(postfix_etc)],
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_the_tests,
         )
         servers.master_pid = postfix.pid
         _wait_port(servers.submission_port, directory / "postfix" / "log")

@@ -1,0 +1,385 @@
+"""Submission and reading against postfix and dovecot, and against a server that cuts where none should."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import socket
+import threading
+import time
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.errors import Unavailable
+from gateway.mssante.account import Account
+from gateway.mssante.envelope import Attachment, Mail, render
+from gateway.mssante.mailbox import Fetched, Mailbox, Position
+from gateway.mssante.receipts import Kind, read
+from gateway.mssante.submission import Fate, Submission, Timeouts
+from gateway.settings import MailServer, Tls
+from tests.e2e import mail_servers as servers
+from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
+
+QUICK = Timeouts(connect_s=5, command_s=5, final_answer_s=5)
+
+
+def sealed(recipient=servers.PHYSICIAN, **more):
+    return render(
+        Mail(
+            key=uuid.uuid4().hex,
+            sender_address=servers.GATEWAY,
+            sender_name="RCP Oncologie",
+            recipient_address=recipient,
+            recipient_name="Docteur Paul DURANT",
+            date=datetime(2026, 11, 24, 7, 0, tzinfo=UTC),
+            subject="Médecin – Notification préalable RCP",
+            body="Bonjour,\n\n.\n..Œuvre – « été »\n",
+            nil="000000",
+            **more,
+        )
+    )
+
+
+def account(where, security="starttls", *, password=servers.PASSWORD, user=servers.GATEWAY, tls=None, port=None):
+    port = port or {"starttls": where.submission_port, "tls": where.submissions_port}[security]
+    server = MailServer("127.0.0.1", port, security, user, password)
+    return Account(server, tls or Tls(authorities=where.authority.file))
+
+
+def send(where, mail, recipient=servers.PHYSICIAN, **more):
+    return Submission(account(where, **more), timeouts=QUICK).send(
+        mail.content, sender=servers.GATEWAY, recipient=recipient, envelope_id=mail.envelope_id
+    )
+
+
+def imap(where, user=servers.GATEWAY, *, security="tls", **more):
+    port = where.imaps_port if security == "tls" else where.imap_port
+    server = MailServer("127.0.0.1", port, security, user, more.pop("password", servers.PASSWORD))
+    return Mailbox(Account(server, more.pop("tls", None) or Tls(authorities=where.authority.file)), **more)
+
+
+class Keeper:
+    """Keeps in memory what a mailbox hands over."""
+
+    def __init__(self, *, failing=()):
+        self.kept: list[Fetched] = []
+        self.at: Position | None = None
+        self.failing = set(failing)
+
+    def position(self):
+        return self.at
+
+    def keep(self, message):
+        if message.uid in self.failing:
+            self.failing.discard(message.uid)
+            raise Unavailable("database", "Base indisponible.")
+        self.kept.append(message)
+        self.at = Position(message.uid_validity, message.uid)
+
+
+def about(mail):
+    return lambda content: mail.message_id.encode() in content
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_mail_arrives_as_it_was_rendered_and_its_report_comes_back(mail_servers, security):  # noqa: F811
+    mail = sealed(read_receipt=True)
+    attempted = send(mail_servers, mail, security=security)
+    assert (attempted.fate, attempted.code, attempted.dsn_requested) == (Fate.DELIVERED, "accepted", True)
+    assert attempted.queue_id
+    [arrived] = mail_servers.wait_inbox(servers.PHYSICIAN, about(mail))
+    assert arrived.endswith(mail.content)
+    subject = email.message_from_bytes(arrived, policy=email.policy.default)["subject"]
+    assert subject == "Médecin – Notification préalable RCP"
+    [report] = mail_servers.wait_inbox(servers.GATEWAY, about(mail))
+    found = read(report)
+    assert found.kind is Kind.DELIVERY_REPORT
+    [receipt] = found.receipts
+    assert (receipt.state, receipt.status[0], receipt.recipient) == ("delivered", "2", servers.PHYSICIAN)
+    assert (receipt.message_id, receipt.envelope_id) == (mail.message_id, mail.envelope_id)
+
+
+def test_a_client_certificate_opens_the_applicative_box(mail_servers):  # noqa: F811
+    certificate, key = mail_servers.authority.issue("bal-app.example", client=True)
+    tls = Tls(certificate, key, mail_servers.authority.file)
+    mail = sealed()
+    assert send(mail_servers, mail, user=None, password=None, tls=tls).fate is Fate.DELIVERED
+    assert len(mail_servers.wait_inbox(servers.PHYSICIAN, about(mail))) == 1
+    without = send(mail_servers, sealed(), user=None, password=None)
+    assert without.fate is Fate.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("recipient", "fate", "code", "status"),
+    [
+        (servers.CLOSED, Fate.REFUSED, "smtp-550", "5.2.1"),
+        ("lente@medecin.mssante.example", Fate.UNAVAILABLE, "smtp-451", "4.7.1"),
+    ],
+)
+def test_a_refusal_is_permanent_or_not_by_its_code(mail_servers, recipient, fate, code, status):  # noqa: F811
+    attempted = send(mail_servers, sealed(recipient), recipient)
+    assert (attempted.fate, attempted.code, attempted.status) == (fate, code, status)
+
+
+def test_a_failure_after_acceptance_comes_back_as_a_report(mail_servers):  # noqa: F811
+    mail = sealed(servers.GONE)
+    assert send(mail_servers, mail, servers.GONE).fate is Fate.DELIVERED
+    [report] = mail_servers.wait_inbox(servers.GATEWAY, about(mail))
+    [receipt] = read(report).receipts
+    assert (receipt.state, receipt.status, receipt.message_id) == ("failed", "5.1.1", mail.message_id)
+
+
+def test_a_server_that_is_not_the_operator_is_not_spoken_to(mail_servers, tmp_path):  # noqa: F811
+    other = servers.Authority(tmp_path / "ca", "Autre AC")
+    for security in ("starttls", "tls"):
+        attempted = send(mail_servers, sealed(), security=security, tls=Tls(authorities=other.file))
+        assert (attempted.fate, attempted.code, attempted.alarm) == (Fate.UNAVAILABLE, "tls-certificate", True)
+    with pytest.raises(Unavailable):
+        imap(mail_servers, tls=Tls(authorities=other.file)).check()
+
+
+def test_a_certificate_of_another_name_is_refused(mail_servers):  # noqa: F811
+    here = account(mail_servers)
+    named = replace(here, server=replace(here.server, host="localhost"))
+    attempted = Submission(named, timeouts=QUICK).check()
+    assert (attempted.fate, attempted.code) == (Fate.UNAVAILABLE, "tls-certificate")
+
+
+def test_a_wrong_password_alarms_and_sends_nothing(mail_servers):  # noqa: F811
+    attempted = send(mail_servers, sealed(), password="faux-é")
+    assert (attempted.fate, attempted.code, attempted.alarm) == (Fate.UNAVAILABLE, "auth-535", True)
+    with pytest.raises(Unavailable) as refused:
+        imap(mail_servers, password="faux-é").check()
+    assert refused.value.code == "mailbox-login"
+    Submission(account(mail_servers), timeouts=QUICK).check()
+
+
+def test_the_operator_s_size_is_asked_before_sending(mail_servers):  # noqa: F811
+    content = b"PK" + b"\x00" * 2_600_000
+    mail = replace_document(content)
+    attempted = send(mail_servers, mail)
+    assert (attempted.fate, attempted.code) == (Fate.REFUSED, "larger-than-operator-limit")
+
+
+def replace_document(content):
+    return render(
+        Mail(
+            key=uuid.uuid4().hex,
+            sender_address=servers.GATEWAY,
+            recipient_address=servers.PHYSICIAN,
+            date=datetime(2026, 11, 24, 7, 0, tzinfo=UTC),
+            subject="XDM/1.0/DDM+Compte rendu",
+            body="x\n",
+            nil="000000",
+            attachments=(Attachment("IHE_XDM.zip", "application/zip", content),),
+            cda_codes=("34794-8",),
+            ins_qualified=True,
+        )
+    )
+
+
+def test_bare_line_ends_and_long_lines_never_leave(mail_servers):  # noqa: F811
+    submission = Submission(account(mail_servers), timeouts=QUICK)
+    for content in (b"Subject: a\n\nb\r\n", b"Subject: a\r\n\r\nb\rc\r\n", b"X: " + b"a" * 999 + b"\r\n\r\n"):
+        attempted = submission.send(content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN)
+        assert (attempted.fate, attempted.code) == (Fate.REFUSED, "line-ends")
+
+
+def test_nobody_listens(mail_servers):  # noqa: F811
+    attempted = send(mail_servers, sealed(), port=servers.free_port())
+    assert (attempted.fate, attempted.code) == (Fate.UNAVAILABLE, "connect")
+
+
+class Script(threading.Thread):
+    """A server that answers by a script, line by line, and hangs up when the script says so."""
+
+    def __init__(self, *, features=(), at_dot=b"250 2.0.0 queued as ABCD1234\r\n", cut_in_data=False):
+        super().__init__(daemon=True)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.features, self.at_dot, self.cut_in_data = features, at_dot, cut_in_data
+        self.data = b""
+        self.start()
+
+    def run(self):
+        connection, _ = self.listening.accept()
+        self.listening.close()
+        with connection:
+            connection.sendall(b"220 fictif ESMTP\r\n")
+            stream = connection.makefile("rb")
+            for line in stream:
+                verb = line[:4].upper()
+                if verb == b"EHLO":
+                    lines = [b"fictif", *self.features]
+                    connection.sendall(
+                        b"".join(b"250-" + one + b"\r\n" for one in lines[:-1]) + b"250 " + lines[-1] + b"\r\n"
+                    )
+                elif verb == b"DATA":
+                    connection.sendall(b"354 go\r\n")
+                    if self.cut_in_data:
+                        return
+                    while not self.data.endswith(b"\r\n.\r\n"):
+                        self.data += stream.readline()
+                    if not self.at_dot:
+                        return
+                    connection.sendall(self.at_dot)
+                elif verb == b"QUIT":
+                    connection.sendall(b"221 bye\r\n")
+                    return
+                else:
+                    connection.sendall(b"250 ok\r\n")
+
+
+def say(script, mail):
+    plain = Account(MailServer("127.0.0.1", script.port, "plain"))
+    return Submission(plain, timeouts=QUICK).send(
+        mail.content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN, envelope_id=mail.envelope_id
+    )
+
+
+@pytest.mark.parametrize(
+    ("at_dot", "fate", "code"),
+    [
+        (b"250 2.0.0 queued as ABCD1234\r\n", Fate.DELIVERED, "accepted"),
+        (b"", Fate.UNCERTAIN, "cut-after-final-dot"),
+        (b"25", Fate.UNCERTAIN, "cut-after-final-dot"),
+        (b"blah\r\n", Fate.UNCERTAIN, "answer-unreadable"),
+        (b"451 4.3.0 later\r\n", Fate.UNAVAILABLE, "smtp-451"),
+        (b"554 5.7.1 spam: PAT-TROIS\r\n", Fate.REFUSED, "smtp-554"),
+    ],
+)
+def test_after_the_final_dot_only_an_answer_is_certain(at_dot, fate, code):
+    script, mail = Script(at_dot=at_dot), sealed()
+    attempted = say(script, mail)
+    assert (attempted.fate, attempted.code) == (fate, code)
+    assert "PAT-TROIS" not in repr(attempted)
+    script.join(5)
+    stuffed = script.data.removesuffix(b".\r\n")
+    assert stuffed.replace(b"\r\n..", b"\r\n.") == mail.content
+
+
+def test_a_cut_before_the_final_dot_is_certainly_nothing():
+    script = Script(cut_in_data=True)
+    big = render(
+        Mail(
+            key="k",
+            sender_address=servers.GATEWAY,
+            recipient_address=servers.PHYSICIAN,
+            date=datetime(2026, 11, 24, 7, 0, tzinfo=UTC),
+            subject="XDM/1.0/DDM+x",
+            body="x\n",
+            nil="0",
+            attachments=(Attachment("IHE_XDM.zip", "application/zip", b"\x00" * 6_000_000),),
+            cda_codes=("34794-8",),
+            ins_qualified=True,
+        )
+    )
+    attempted = say(script, big)
+    assert (attempted.fate, attempted.code) == (Fate.UNAVAILABLE, "cut-in-data")
+
+
+def test_starttls_that_somebody_stripped_is_not_done_without():
+    script = Script(features=(b"AUTH PLAIN",))
+    server = MailServer("127.0.0.1", script.port, "starttls", "u", "secret")
+    attempted = Submission(Account(server), timeouts=QUICK).check()
+    assert (attempted.fate, attempted.code, attempted.alarm) == (Fate.UNAVAILABLE, "starttls-not-offered", True)
+
+
+def test_clear_text_exists_only_on_the_machine_itself():
+    with pytest.raises(Unavailable):
+        Account(MailServer("mail.example", 25, "plain"))
+
+
+def test_eight_bit_content_needs_an_operator_that_carries_it():
+    content = "Subject: a\r\n\r\né\r\n".encode()
+    for features, fate in (((), Fate.REFUSED), ((b"8BITMIME",), Fate.DELIVERED)):
+        script = Script(features=features)
+        plain = Account(MailServer("127.0.0.1", script.port, "plain"))
+        attempted = Submission(plain, timeouts=QUICK).send(content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN)
+        assert attempted.fate is fate
+
+
+def test_reading_takes_each_mail_once_and_marks_it_after_it_was_kept(mail_servers):  # noqa: F811
+    first, second = sealed(servers.REQUESTER), sealed(servers.REQUESTER)
+    for mail in (first, second):
+        send(mail_servers, mail, servers.REQUESTER)
+        assert mail_servers.wait_inbox(servers.REQUESTER, about(mail))
+    keeper = Keeper()
+    for security in ("tls", "starttls"):
+        imap(mail_servers, servers.REQUESTER, security=security).read(keeper)
+    contents = [one.content for one in keeper.kept]
+    assert sum(map(about(first), contents)) == 1
+    assert sum(map(about(second), contents)) == 1
+    assert all(one.whole and one.size_bytes == len(one.content) for one in keeper.kept)
+    assert imap(mail_servers, servers.REQUESTER).read(keeper) == 0
+    assert len({one.key for one in keeper.kept}) == len(keeper.kept)
+
+
+def unseen(mail_servers, user):  # noqa: F811
+    import imaplib
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(mail_servers.authority.file))
+    with imaplib.IMAP4_SSL("127.0.0.1", mail_servers.imaps_port, ssl_context=context) as box:
+        box.login(user, servers.PASSWORD)
+        box.select("INBOX", readonly=True)
+        return [int(number) for number in box.uid("SEARCH", "UNSEEN")[1][0].split()]
+
+
+def test_what_could_not_be_kept_stays_unread_and_comes_again(mail_servers):  # noqa: F811
+    drained = Keeper()
+    imap(mail_servers, servers.REQUESTER).read(drained)
+    mail = sealed(servers.REQUESTER)
+    send(mail_servers, mail, servers.REQUESTER)
+    assert mail_servers.wait_inbox(servers.REQUESTER, about(mail))
+    [uid] = unseen(mail_servers, servers.REQUESTER)
+    drained.failing = {uid}
+    with pytest.raises(Unavailable):
+        imap(mail_servers, servers.REQUESTER).read(drained)
+    assert unseen(mail_servers, servers.REQUESTER) == [uid]
+    assert imap(mail_servers, servers.REQUESTER).read(drained) == 1
+    assert unseen(mail_servers, servers.REQUESTER) == []
+    assert about(mail)(drained.kept[-1].content)
+
+
+def test_a_mail_above_the_limit_is_handed_over_as_its_header(mail_servers):  # noqa: F811
+    keeper = Keeper()
+    imap(mail_servers, servers.REQUESTER).read(keeper)
+    mail = sealed(servers.REQUESTER)
+    send(mail_servers, mail, servers.REQUESTER)
+    assert mail_servers.wait_inbox(servers.REQUESTER, about(mail))
+    keeper.kept.clear()
+    imap(mail_servers, servers.REQUESTER, max_bytes=500).read(keeper)
+    [found] = keeper.kept
+    assert found.whole is False
+    assert about(mail)(found.content)
+    assert b"Bonjour" not in found.content
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_news_are_taken_as_they_come_and_after_a_failure(mail_servers, idle):  # noqa: F811
+    keeper, stop = Keeper(failing={-1}), threading.Event()
+    box = imap(mail_servers, servers.REQUESTER, idle=idle, poll_s=60 if idle else 0.2)
+    thread = threading.Thread(target=box.watch, args=(keeper, stop), kwargs={"first_pause_s": 0.1})
+    thread.start()
+    try:
+        mail = sealed(servers.REQUESTER)
+        send(mail_servers, mail, servers.REQUESTER)
+        until = time.monotonic() + 30
+        while not any(map(about(mail), (one.content for one in keeper.kept))):
+            assert time.monotonic() < until, "the mail did not come"
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_mailbox_that_does_not_answer_is_unavailable():
+    server = MailServer("127.0.0.1", servers.free_port(), "tls", "u", "p")
+    with pytest.raises(Unavailable) as refused:
+        Mailbox(Account(server)).read(Keeper())
+    assert refused.value.code == "mailbox"
