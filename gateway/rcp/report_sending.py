@@ -3,7 +3,8 @@
 Promises: one logical message a recipient and version, rendered once from the very forms that are kept; the treating
 physician, the requester and the other correspondents, each person once, and for a new version also whoever got an
 earlier one; who cannot be reached stands in the register with the reason; a dossier is `envoye` once every recipient
-is terminal, or there is none (DECISIONS 3). [S2-019; mssante 2.11, 6.1; features 4.3]
+is terminal, or there is none (DECISIONS 3). The trail's line « envoi » is the outbox's, when a mail leaves.
+[S2-019; mssante 2.11, 6.1; features 4.3]
 """
 
 from __future__ import annotations
@@ -203,17 +204,6 @@ def _post(
         )
     )
     step.touch(message)
-    step.audit(
-        "envoi",
-        action="E",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="Report",
-        object_id=str(report.id),
-        object_version=str(report.version),
-        object_sha256=message.sha256,
-        recipient=address,
-    )
     return message
 
 
