@@ -434,9 +434,9 @@ def reschedule(step: Step, dossier: Dossier, to: RcpSession, reason: str | None 
     [session] = step.lock(RcpSession, to.id)
     _require_open(step.session, session, step.now)
     _refuse_twin(step.session, dossier.record_id, session.id, dossier.tumour_key)
+    dossier.rank = _next_rank(step.session, session.id)
     dossier.session_id = session.id
     dossier.session = session
-    dossier.rank = _next_rank(step.session, session.id)
     # Rules of the new session: the limit is compared with the instant of its own registration.
     dossier.registered_at = step.now
     complete = dossier.prefiche_at is not None

@@ -1,4 +1,4 @@
-"""Examples made outside this project are accepted and come back unchanged; broken ones are refused as the judge does."""
+"""Examples made elsewhere are accepted and come back unchanged; broken ones are refused as the judge does."""
 
 from __future__ import annotations
 
