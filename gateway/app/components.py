@@ -25,7 +25,7 @@ from gateway.fhir.represent import reindex
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
-from gateway.rcp import imaging, notification, report_sending
+from gateway.rcp import imaging, mail_events, notification, report_sending
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.notification import PlanLine
 from gateway.rcp.step import Step
@@ -93,7 +93,8 @@ def _deliveries(gateway: Gateway) -> Deliveries:
     channels = [gateway.mail.channel] if gateway.mail and gateway.mail.channel else []
 
     def settled(session: Session, message: Message) -> None:
-        gateway.representer.keep(session, [message], {})
+        changed = mail_events.after_delivery(session, message)
+        gateway.representer.keep(session, [message, *changed], {})
 
     return Deliveries(gateway.store, gateway.blobs, gateway.trail, channels, settled=settled)
 

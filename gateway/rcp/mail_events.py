@@ -93,29 +93,33 @@ def take_receipt(
     if state is not None and _RANK[state] > _RANK.get(message.state, 0):
         message.state = state
     step.session.flush()
-    if kind in {"rejetee", "refusee"}:
-        _undelivered(step.session, message, status or code)
-    step.touch(message)
+    failed = _undelivered(step.session, message, status or code) if kind in {"rejetee", "refusee"} else ()
+    step.touch(message, *failed)
 
 
-def after_delivery(session: Session, message: Message) -> None:
+def after_delivery(session: Session, message: Message) -> Sequence[NotificationEntry]:
     """Follow the outcome of a delivery into the register and the work list.
 
-    For `gateway.exchange.delivery.Deliveries` (``settled``): inside the transaction that records the outcome.
+    For `gateway.exchange.delivery.Deliveries` (``settled``), inside the transaction that records the outcome. Returns
+    the lines of the register that changed, so that their representations follow.
     """
     if message.channel == CHANNEL and message.direction == "out" and message.state in _FAILED:
-        _undelivered(session, message, (message.reason or "").partition(" ")[2] or None)
+        return _undelivered(session, message, (message.reason or "").partition(" ")[2] or None)
+    return ()
 
 
-def _undelivered(session: Session, message: Message, status: str | None) -> None:
+def _undelivered(session: Session, message: Message, status: str | None) -> Sequence[NotificationEntry]:
     if message.recipient and status is not None and status.startswith("5.1."):
         session.execute(
             update(Mailbox)
             .where(func.lower(Mailbox.address) == message.recipient.lower(), Mailbox.unusable_since.is_(None))
             .values(unusable_since=utcnow())
         )
-    session.execute(update(NotificationEntry).where(NotificationEntry.message_id == message.id).values(code="ECHEC"))
+    entries = session.scalars(select(NotificationEntry).where(NotificationEntry.message_id == message.id)).all()
+    for entry in entries:
+        entry.code = "ECHEC"
     ask_person(session, message, f"envoi-{message.state}", about=message)
+    return entries
 
 
 def ask_person(session: Session, message: Message, reason: str, *, about: Message | None = None) -> None:
