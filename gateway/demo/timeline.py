@@ -30,7 +30,7 @@ _WORDS = {
     "creation": "crée",
     "modification": "modifie",
     "validation": "valide",
-    "imagerie": "dépose des images :",
+    "imagerie": "regarde",
     "envoi": "envoie",
     "import": "importe",
     "opposition": "enregistre une opposition :",
@@ -45,6 +45,7 @@ _OBJECTS = {
     "Task": "l’état du dossier",
     "Study": "le scanner",
     "ImagingStudy": "le scanner",
+    "Rendered": "une coupe du scanner",
     "Instance": "une coupe du scanner",
     "Message": "un message",
     "Contribution": "sa contribution",
@@ -53,11 +54,13 @@ _OBJECTS = {
     "DocumentReference": "le compte rendu",
     "Binary": "le document",
 }
+_MAILS = {"M1": "la notification préalable", "M2": "l’avis de contribution", "M6": "le compte rendu"}
 
 
 class _Line(msgspec.Struct):
     recorded: datetime
     event: str
+    action: str = "R"
     outcome: str = "0"
     actor_id: str | None = None
     actor_name: str | None = None
@@ -165,18 +168,21 @@ def _folded(lines: list[_Line]) -> Iterator[_Told]:
 
 
 def _said(line: _Line) -> tuple[object, ...]:
-    return line.event, line.outcome, line.actor_id, line.object_type, line.recipient, str(line.detail)
+    return line.event, line.action, line.actor_id, line.object_type, line.recipient, str(line.detail)
 
 
 def _sentence(told: _Told) -> str:
-    line = told.line
+    line, detail = told.line, told.line.detail or {}
     who = line.actor_name or "La passerelle"
-    state = (line.detail or {}).get("vers")
+    state = detail.get("vers")
     if line.object_type == "Dossier" and isinstance(state, str):
         return f"{who} : le dossier est « {LABELS.get(state, state).lower()} »"
-    what = f"{who} {_WORDS.get(line.event, line.event)} {_OBJECTS.get(line.object_type or '', line.object_type or '')}"
-    if line.recipient:
-        what += f" à {line.recipient}"
-    if line.reason and line.event == "envoi":
-        what += ", accepté par l’opérateur"
-    return f"{what} ({told.times} fois)" if told.times > 1 else what
+    verb = "dépose" if line.event == "imagerie" and line.action == "C" else _WORDS.get(line.event, line.event)
+    what = _OBJECTS.get(line.object_type or "", line.object_type or "")
+    if line.event == "envoi":
+        what = _MAILS.get(str(detail.get("kind") or detail.get("type")), what)
+        # One line when the message is kept with its step, one when the operator has taken it.
+        verb = "envoie" if line.wire == "mssante" else "prépare"
+    whom = f" à {line.recipient}" if line.recipient else ""
+    times = f" ({told.times} fois)" if told.times > 1 else ""
+    return f"{who} {verb} {what}{whom}{times}"
