@@ -44,7 +44,6 @@ NOTICES: Final = {
     "valide": Notice("Le compte rendu est validé. Son envoi est en cours.", "success"),
     "correction": Notice("Une nouvelle version est en préparation ; la précédente reste en vigueur.", "info"),
     "abandon": Notice("Le brouillon est abandonné.", "info"),
-    "ordre": Notice("L’ordre de passage est enregistré.", "success"),
 }
 
 
@@ -107,4 +106,6 @@ def _user(session: Session, caller: Caller | None) -> User | None:
         .limit(1)
     )
     name = formal_name(person) if person is not None else caller.name or ""
-    return User(name, caller.situation or "", organises is not None)
+    # The lists' own suffixes (« (SM) ») say nothing to people.
+    situation = re.sub(r" \([A-Z]{2,3}\)", "", caller.situation or "")
+    return User(name, situation, organises is not None)

@@ -93,9 +93,7 @@ def held_session(session: Session, caller: Caller, session_id: uuid.UUID) -> Rcp
     return found
 
 
-def session_page(
-    session: Session, caller: Caller, session_id: uuid.UUID, errors: dict[str, str] | None = None
-) -> tuple[v.Session, list[AuditFacts]]:
+def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tuple[v.Session, list[AuditFacts]]:
     """Return one session with its dossiers, and the line that names their persons."""
     row = held_session(session, caller, session_id)
     dossiers = list(
@@ -128,7 +126,6 @@ def session_page(
         webconference=v.Webconference(webconference["lien"], webconference.get("complement", ""))
         if webconference.get("lien")
         else None,
-        errors=errors or {},
     )
     persons = tuple(dict.fromkeys(one.record_id for one in live))
     line = access.facts(caller, "consultation", persons=persons, object_type="RcpSession", object_id=str(row.id))
@@ -155,7 +152,9 @@ def _lines(session: Session, caller: Caller, rows: list[Dossier]) -> Iterable[v.
         if rcp_id not in writes:
             writes[rcp_id] = access.coordinates(session, caller, rcp_id)
         report = reported.get(row.id)
-        shown = writes[rcp_id] or report in {"valide", "remplace"}
+        # A report is drafted from the opening of the session on (`gateway.rcp.report.draft`).
+        drafted = writes[rcp_id] and (report is not None or row.session.state in {"ouverte", "close"})
+        shown = drafted or report in {"valide", "remplace"}
         yield v.SessionDossier(
             rank=rank,
             identity=words.identity(row.record, with_birth=False),

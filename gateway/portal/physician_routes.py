@@ -21,6 +21,8 @@ from gateway.rcp.step import Step
 
 __all__ = ["PhysicianPages"]
 
+_OWN_FIELDS = frozenset({"commentaire", "interet", "version"})
+
 States = Annotated[list[str] | None, Query()]
 
 
@@ -95,8 +97,8 @@ class PhysicianPages:
             identifier, letters = opaque(dossier), self._portal.letters
             if letters is None:
                 raise Unsupported("contribution", "Les contributions ne sont pas configurées ici.")
+            self._require_own(caller, identifier, fields)
             given, faults = read_contribution(fields)
-            self._require_own(caller, identifier)
             if faults:
                 return self._fiche(request, caller, identifier, (given, faults))
             self._steps.run(
@@ -109,17 +111,17 @@ class PhysicianPages:
 
         return self._portal.posted(request, who, form, act)
 
-    def _require_own(self, caller: Caller, dossier_id: uuid.UUID) -> None:
-        """Refuse who is not the treating physician before anything is said of the form."""
+    def _require_own(self, caller: Caller, dossier_id: uuid.UUID, fields: dict[str, str]) -> None:
+        """Refuse who is not the treating physician, and any field of the fiche but his own (S2-035)."""
 
         def verb(step: Step) -> None:
             row = dossiers.visible_dossier(step.session, caller, dossier_id)
             if access.treats(caller, row) is None:
-                error = Forbidden("role", "Seul le médecin traitant déclaré peut contribuer à cette fiche.")
-                error.trail = access.facts(
-                    caller, "refus", outcome="4", reason="role", object_type="Dossier", object_id=str(dossier_id)
-                )
-                raise error
+                text = "Seul le médecin traitant déclaré peut contribuer à cette fiche."
+                raise _forbidden(caller, dossier_id, "role", text)
+            if not fields.keys() <= _OWN_FIELDS:
+                text = "Les champs de la fiche sont en lecture seule pour le médecin traitant."
+                raise _forbidden(caller, dossier_id, "lecture-seule", text)
 
         self._steps.run(caller, verb)
 
@@ -148,3 +150,11 @@ class PhysicianPages:
             return RedirectResponse(f"/dossiers/{identifier}/pas-mon-patient", 303)
 
         return self._portal.posted(request, who, form, act)
+
+
+def _forbidden(caller: Caller, dossier_id: uuid.UUID, reason: str, text: str) -> Forbidden:
+    error = Forbidden(reason, text)
+    error.trail = access.facts(
+        caller, "refus", outcome="4", reason=reason, object_type="Dossier", object_id=str(dossier_id)
+    )
+    return error

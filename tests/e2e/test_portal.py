@@ -182,7 +182,7 @@ def visitor(chromium: Browser, house: House):
         context.close()
 
 
-@pytest.mark.req("S2-023", "S2-027", "S2-036", "S2-037", "S3-013", "S3-020", "S0-007")
+@pytest.mark.req("S0-007", "S2-027", "S2-036", "S3-020")
 def test_the_physician_follows_the_link_signs_in_and_contributes_without_javascript(house: House, visitor) -> None:
     physician = visitor(scripts=False)
     physician.go(f"/dossiers/{house.dossier.id}")
@@ -211,6 +211,7 @@ def test_the_physician_follows_the_link_signs_in_and_contributes_without_javascr
     assert b"Fatigue" not in mail.content
 
 
+@pytest.mark.req("S0-049")
 def test_another_physician_gets_404_and_the_next_one_at_the_machine_gets_nothing(house: House, visitor) -> None:
     other = visitor()
     other.go(f"/dossiers/{house.dossier.id}")

@@ -13,7 +13,6 @@ __all__ = [
     "Contribution",
     "ContributionForm",
     "Correspondent",
-    "Document",
     "Dossier",
     "FormSection",
     "HistoryLine",
@@ -112,18 +111,6 @@ class Clinical:
     reason: str = ""
     performance_status: str = ""
     sections: tuple[FormSection, ...] = ()
-
-
-@dataclass(frozen=True)
-class Document:
-    """One attachment."""
-
-    title: str
-    kind: str
-    size: str
-    url: str
-    at: datetime | None = None
-    author: str = ""
 
 
 @dataclass(frozen=True)
@@ -239,7 +226,6 @@ class Dossier(Page):
     question: str = ""
     tumour: Tumour | None = None
     clinical: Clinical = Clinical()
-    documents: tuple[Document, ...] = ()
     studies: tuple[Study, ...] = ()
     contributions: tuple[Contribution, ...] = ()
     contribution_form: ContributionForm | None = None
@@ -250,7 +236,6 @@ class Dossier(Page):
     webconference: Webconference | None = None
     reports: tuple[ReportVersion, ...] = ()
     proposal: str = ""
-    recommendations: tuple[str, ...] = ()
     preparatory: bool = True
     report_url: str = ""
     report_label: str = ""

@@ -114,11 +114,8 @@ class Session(Page):
     quorum: Quorum | None = None
     attendance_url: str = ""
     presences: tuple[tuple[str, str], ...] = ()
-    order_url: str = ""
     actions: tuple[Action, ...] = ()
     webconference: Webconference | None = None
-    errors: dict[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
     def heading(self) -> str:
         """Return the meeting's title; the day follows in the page."""
@@ -212,7 +209,6 @@ class WorkItem:
     at: datetime
     tone: Tone = "warning"
     url: str = ""
-    action: Action | None = None
 
 
 @dataclass(frozen=True)

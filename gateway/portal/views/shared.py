@@ -117,7 +117,6 @@ class Action:
 
     url: str
     label: str
+    name: str
+    value: str
     primary: bool = False
-    advice: str = ""
-    name: str = ""
-    value: str = ""

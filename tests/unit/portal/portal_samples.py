@@ -107,16 +107,6 @@ DOSSIER = v.Dossier(
             ),
         ),
     ),
-    documents=(
-        v.Document(
-            "Compte rendu d’anatomopathologie",
-            "PDF",
-            "184 Ko",
-            "/dossiers/7K3Q/pieces/1",
-            NOW,
-            "CHU fictif de Bordeaux",
-        ),
-    ),
     studies=(
         v.Study(
             "Scanner thoraco-abdomino-pelvien",
@@ -237,7 +227,6 @@ SESSION = v.Session(
     ),
     attendance_url="/seances/12/presents",
     presences=(("", "Absent"), ("presentiel", "En salle"), ("webconference", "À distance")),
-    order_url="/seances/12/ordre",
     actions=(v.Action("/seances/12/etat", "Clore la séance", primary=True, name="vers", value="close"),),
     webconference=WEBCONF,
 )

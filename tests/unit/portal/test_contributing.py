@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select
@@ -11,7 +12,7 @@ from sqlalchemy import func, select
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.message import Message
 from gateway.model.person import WorkItem
-from tests.unit.portal.conftest import Browser, Site, words
+from tests.unit.portal.conftest import BEFORE, Browser, Site, words
 
 TEXT = "Autonome à domicile.\r\nVit seule : <b>fatigue</b>."
 
@@ -70,7 +71,7 @@ def test_neither_text_nor_wish_is_refused_beside_the_field(site: Site, dossier: 
     assert count(site, Contribution) == 1
 
 
-@pytest.mark.req("S2-037", "S2-038", "S2-039")
+@pytest.mark.req("S2-038")
 def test_the_same_form_twice_is_one_contribution_and_one_mail(site: Site, dossier: Dossier, physician: Browser) -> None:
     key = key_of(physician, dossier)
     for _ in range(3):
@@ -80,6 +81,16 @@ def test_the_same_form_twice_is_one_contribution_and_one_mail(site: Site, dossie
     mail = email.message_from_bytes(message.content, policy=email.policy.default)
     assert message.kind == "M2"
     assert "Vit seule" not in mail.get_body().get_content()
+
+
+@pytest.mark.req("S2-039")
+def test_three_saves_in_five_minutes_are_one_mail(site: Site, dossier: Dossier, physician: Browser) -> None:
+    for minute, text in enumerate(("Vit seule.", "Vit seule, fatiguée.", "Vit seule, très fatiguée.")):
+        site.clock.at = BEFORE + timedelta(minutes=2 * minute)
+        key = key_of(physician, dossier)
+        physician.post(f"/dossiers/{dossier.id}/contribution", commentaire=text, version=key)
+    assert site.fresh().session.scalars(select(Contribution.text)).one() == "Vit seule, très fatiguée."
+    assert count(site, Message) == 1
 
 
 @pytest.mark.req("S2-035", "S2-045")
@@ -101,18 +112,13 @@ def test_only_the_treating_physician_contributes(site: Site, dossier: Dossier, p
 
 
 @pytest.mark.req("S2-035")
-def test_a_classical_field_sent_with_the_contribution_changes_nothing(
-    site: Site, dossier: Dossier, physician: Browser
-) -> None:
-    physician.post(
-        f"/dossiers/{dossier.id}/contribution", commentaire="Vu.", question="Falsifiée", label="x", state="x"
-    )
+@pytest.mark.parametrize("field", ["question", "label", "state", "proposition", "tumeur"])
+def test_a_classical_field_is_read_only(site: Site, dossier: Dossier, physician: Browser, field: str) -> None:
+    physician.post(f"/dossiers/{dossier.id}/contribution", 403, commentaire="Vu.", **{field: "Falsifié"})
     row = site.fresh().session.get(Dossier, dossier.id)
-    assert (row.question, row.label, row.state) == (
-        "Chimiothérapie néoadjuvante ou chirurgie première ?",
-        "Tumeur du sein",
-        "prefiche",
-    )
+    assert (row.question, row.label) == ("Chimiothérapie néoadjuvante ou chirurgie première ?", "Tumeur du sein")
+    assert count(site, Contribution) == 0
+    assert [line["reason"] for line in site.audit() if line["event"] == "refus"] == ["lecture-seule"]
 
 
 @pytest.mark.req("S2-036")

@@ -76,7 +76,7 @@ def test_who_is_not_signed_in_is_led_to_the_sign_in_and_back(site: Site) -> None
         assert answer.headers["location"] == f"/connexion?next={path}"
 
 
-@pytest.mark.req("S3-014", "S3-018", "S0-054")
+@pytest.mark.req("S0-054", "S3-016")
 def test_the_treating_physician_reads_the_fiche_and_the_trail_knows(site: Site) -> None:
     row = dossier_of(site)
     page = site.browser(site.world.treating).get(f"/dossiers/{row.id}")
@@ -103,7 +103,6 @@ def test_the_treating_physician_reads_the_fiche_and_the_trail_knows(site: Site) 
     assert "PAT-TROIS" not in str(line)
 
 
-@pytest.mark.req("S3-018")
 def test_another_physician_gets_the_404_of_what_does_not_exist(site: Site) -> None:
     row = dossier_of(site)
     browser = site.browser(site.world.stranger)
@@ -131,7 +130,7 @@ def information(browser: Browser, path: str = "/patients") -> list[list[str]]:
     return [[words(cell) for cell in row] for row in browser.get(path).xpath("//table//tbody/tr")]
 
 
-@pytest.mark.req("S2-031", "S2-032", "S2-033")
+@pytest.mark.req("S2-032", "S2-033")
 def test_the_news_say_what_comes_until_the_session_ends(site: Site) -> None:
     dossier_of(site)
     browser = site.browser(site.world.treating)
@@ -183,7 +182,7 @@ def test_a_hostile_name_from_the_database_is_text(site: Site) -> None:
         assert "<SCRIPT>ALERT(1)</SCRIPT>" in words(page)
 
 
-@pytest.mark.req("S2-018", "S2-019", "S2-052")
+@pytest.mark.req("S2-019", "S2-052")
 def test_the_register_says_for_each_correspondent_what_was_sent(site: Site) -> None:
     row = site.world.dossier()
     other = site.world.practitioner("CORRESPONDANT")
@@ -210,7 +209,7 @@ def test_the_register_says_for_each_correspondent_what_was_sent(site: Site) -> N
     }
 
 
-@pytest.mark.req("S2-041", "S2-042", "S2-043")
+@pytest.mark.req("S2-042", "S2-043")
 def test_a_contribution_is_seen_by_the_organisers(site: Site) -> None:
     row = dossier_of(site)
     site.world.session.add(

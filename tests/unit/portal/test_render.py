@@ -134,7 +134,7 @@ def test_the_clinical_part_of_the_fiche_has_no_field() -> None:
 
 @pytest.mark.req("S2-043")
 def test_contributions_stand_between_the_question_and_the_recommendations() -> None:
-    page = replace(DOSSIER, proposal="Chimiothérapie.", recommendations=("Consultation d’oncogénétique",))
+    page = replace(DOSSIER, proposal="Chimiothérapie.")
     tree = html.document_fromstring(render(page, CHROME))
     order = [heading.get("id") for heading in tree.iter("h2") if heading.get("id")]
     assert order.index("question") < order.index("avis") < order.index("recommandations")
