@@ -13,6 +13,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -20,7 +21,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pydicom
-import pydicom.filereader
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -93,19 +93,20 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
 
 def _refuse_deflate_bomb(source: Path | BinaryIO) -> None:
     """Inflate a deflated data set piecewise first: the reader would take it whole."""
-    meta = pydicom.filereader.read_file_meta_info(source) if isinstance(source, Path) else None
-    if meta is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian or not isinstance(source, Path):
-        return
-    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with source.open("rb") as file:
-        file.seek(144 + meta.FileMetaInformationGroupLength)
-        while chunk := file.read(64 * 1024):
-            while chunk:
-                inflated += len(inflater.decompress(chunk, 1 << 20))
-                chunk = inflater.unconsumed_tail
-                if inflated > MAX_INFLATED_BYTES:
-                    text = f"Objet DICOM de plus de {MAX_INFLATED_BYTES} octets une fois décompressé."
-                    raise InvalidContent("dicom-too-large", text)
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        start = file.tell()
+        # Preamble, prefix, then the group length, as `part10_head` writes them.
+        meta = file.read(min(int.from_bytes(file.read(144)[140:144], "little"), _DEFER_BYTES))
+        if DeflatedExplicitVRLittleEndian.encode("ascii") in meta:
+            inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            while chunk := file.read(64 * 1024):
+                while chunk:
+                    inflated += len(inflater.decompress(chunk, 1 << 20))
+                    chunk = inflater.unconsumed_tail
+                    if inflated > MAX_INFLATED_BYTES:
+                        text = f"Objet DICOM de plus de {MAX_INFLATED_BYTES} octets une fois décompressé."
+                        raise InvalidContent("dicom-too-large", text)
+        file.seek(start)
 
 
 class _Attributes:

@@ -83,6 +83,12 @@ def test_a_series_is_kept_attached_and_represented(port, session, world, dossier
     assert resource["started"].startswith("2026-03-05T09:12:30")
 
 
+def test_dcmsend_sends_and_is_answered(port, session, world, dossier, ct):
+    command = [need("dcmsend"), "-aet", AE_TITLE, "-aec", "RCPGATEWAY", "127.0.0.1", str(port.port), *map(str, ct)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    assert count(session) == 5
+
+
 def test_the_representation_follows_when_the_study_has_settled(port, session, dossier, ct, represented, monkeypatch):
     assert storescu(port.port, *ct).returncode == 0
     monkeypatch.setattr(imaging, "EVERY_S", 0.0)
