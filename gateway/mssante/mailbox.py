@@ -10,7 +10,6 @@ Sources: [RFC 9051], [RFC 3501 §2.3.1.1], [RFC 2177], mssante.md 5.8.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
 from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError, LoginError
 
@@ -26,7 +26,7 @@ from gateway.mssante.account import Account, tls_context
 
 __all__ = ["Fetched", "Mailbox", "Position", "Taker"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES = 30_000_000
 """Above this only the header is read; the rest stays on the server (setting ``limits.mail_bytes``)."""
@@ -143,9 +143,9 @@ class Mailbox:
                         pause_s = first_pause_s
                         self._wait(client, stop)
             except Unavailable as error:
-                _log.warning("mailbox unavailable: %s", error.code)
+                _log.warning("mailbox-unavailable", code=error.code)
             except Exception as error:  # noqa: BLE001 (the reader must outlive any one message; its type is enough)
-                _log.error("mailbox round failed: %s", type(error).__name__)  # no trace: it may hold content
+                _log.error("mailbox-round-failed", error=type(error).__name__)  # no trace: it may hold content
             stop.wait(pause_s)
             pause_s = min(pause_s * 2, 300.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import socket
@@ -17,8 +18,9 @@ from gateway.errors import Unavailable
 from gateway.mssante.account import Account
 from gateway.mssante.envelope import Attachment, Mail, render
 from gateway.mssante.mailbox import Fetched, Mailbox, Position
+from gateway.mssante.outcome import delivery
 from gateway.mssante.receipts import Kind, read
-from gateway.mssante.submission import Fate, Submission, Timeouts
+from gateway.mssante.submission import Attempted, Fate, Submission, Timeouts
 from gateway.settings import MailServer, Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
@@ -201,7 +203,7 @@ class Script(threading.Thread):
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         self.features, self.at_dot, self.cut_in_data = features, at_dot, cut_in_data
-        self.data = b""
+        self.data, self.lines = b"", []
         self.start()
 
     def run(self):
@@ -212,6 +214,7 @@ class Script(threading.Thread):
             stream = connection.makefile("rb")
             for line in stream:
                 verb = line[:4].upper()
+                self.lines.append(line)
                 if verb == b"EHLO":
                     lines = [b"fictif", *self.features]
                     connection.sendall(
@@ -229,6 +232,8 @@ class Script(threading.Thread):
                 elif verb == b"QUIT":
                     connection.sendall(b"221 bye\r\n")
                     return
+                elif verb == b"AUTH":
+                    connection.sendall(b"235 2.7.0 ok\r\n")
                 else:
                     connection.sendall(b"250 ok\r\n")
 
@@ -383,3 +388,36 @@ def test_a_mailbox_that_does_not_answer_is_unavailable():
     with pytest.raises(Unavailable) as refused:
         Mailbox(Account(server)).read(Keeper())
     assert refused.value.code == "mailbox"
+
+
+def test_a_token_replaces_the_password_and_is_fetched_for_each_connection():
+    tokens = iter(["jeton-1", "jeton-2"])
+    for expected in ("jeton-1", "jeton-2"):
+        script, mail = Script(features=(b"AUTH XOAUTH2",)), sealed()
+        server = MailServer("127.0.0.1", script.port, "plain", "bal@x.example")
+        attempted = Submission(Account(server, token=lambda: next(tokens)), timeouts=QUICK).send(
+            mail.content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN
+        )
+        assert attempted.fate is Fate.DELIVERED
+        proof = next(line for line in script.lines if line.startswith(b"AUTH XOAUTH2 ")).split()[2]
+        assert base64.b64decode(proof) == b"user=bal@x.example\x01auth=Bearer " + expected.encode() + b"\x01\x01"
+
+
+def test_no_token_is_unavailable_not_a_refusal():
+    def none():
+        raise Unavailable("mail-token", "Aucun jeton.")
+
+    script = Script()
+    account_without = Account(MailServer("127.0.0.1", script.port, "plain", "u"), token=none)
+    attempted = Submission(account_without, timeouts=QUICK).check()
+    assert (attempted.fate, attempted.code, attempted.alarm) == (Fate.UNAVAILABLE, "mail-token", True)
+
+
+def test_every_outcome_has_words_without_the_server_s():
+    for fate in Fate:
+        for code in ("accepted", "connect", "auth-535", "smtp-550", "jamais-vu"):
+            told = delivery(Attempted(fate, code, "5.1.1", alarm=code.startswith("auth")))
+            assert told.outcome.value == fate.value
+            assert told.reason
+            assert told.code == f"{code} 5.1.1"
+            assert (told.retry_after_s is not None) == code.startswith("auth")
