@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -47,7 +48,10 @@ class NotSeen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One step of the story, as ``story.json`` keeps it; ``instant`` is the domain's."""
+    """One step of the story, as ``story.json`` keeps it.
+
+    ``instant`` is the domain's; ``elapsed_s`` is real: since the step before, starts of the gateway included.
+    """
 
     act: int
     name: str
@@ -55,6 +59,7 @@ class Told:
     wire: str
     outcome: str
     file: str | None
+    elapsed_s: float
 
 
 def french_instant(instant: datetime) -> str:
@@ -80,6 +85,7 @@ class Narrator:
         self.steps: list[Told] = []
         self.act = 0
         self.clock = datetime.now(_PARIS)
+        self._told_at = time.monotonic()
         self._colours = self.out.isatty() and "NO_COLOR" not in os.environ
         self._width = min(shutil.get_terminal_size((100, 24)).columns, 110)
 
@@ -93,7 +99,7 @@ class Narrator:
     def seen(self, name: str, *, wire: str, outcome: str, file: Path | None = None) -> None:
         """Tell a step that was seen to work."""
         kept = str(file.relative_to(self.folder)) if file else None
-        self.steps.append(Told(self.act, name, self.clock.isoformat(), wire, outcome, kept))
+        self.steps.append(Told(self.act, name, self.clock.isoformat(), wire, outcome, kept, self._elapsed()))
         self._line(f"   {self._paint('32', '✓')} {self._paint('2', f'{wire:<9}')} {self._wrapped(name, 15)}")
         if outcome:
             self._line(f"               {self._paint('2', self._wrapped(outcome, 15))}")
@@ -116,7 +122,7 @@ class Narrator:
 
     def failed(self, act: int, step: str, why: str) -> None:
         """Tell where the story broke."""
-        self.steps.append(Told(act, step, self.clock.isoformat(), "", f"échec : {why}", None))
+        self.steps.append(Told(act, step, self.clock.isoformat(), "", f"échec : {why}", None, self._elapsed()))
         self._line(f"   {self._paint('1;31', '✗')} {step}")
         for line in why.splitlines() or [""]:
             self._line(f"     {line}")
@@ -127,6 +133,10 @@ class Narrator:
         path = self.folder / name
         path.write_bytes(content)
         return path
+
+    def _elapsed(self) -> float:
+        since, self._told_at = self._told_at, time.monotonic()
+        return round(self._told_at - since, 3)
 
     def _save(self) -> None:
         told = [asdict(step) for step in self.steps]

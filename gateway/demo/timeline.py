@@ -177,12 +177,14 @@ def _sentence(told: _Told) -> str:
     state = detail.get("vers")
     if line.object_type == "Dossier" and isinstance(state, str):
         return f"{who} : le dossier est « {LABELS.get(state, state).lower()} »"
+    if (line.reason or "").startswith("rattachement"):
+        return "La passerelle rattache le scanner au dossier, par l’IPP et son domaine"
     verb = "dépose" if line.event == "imagerie" and line.action == "C" else _WORDS.get(line.event, line.event)
     what = _OBJECTS.get(line.object_type or "", line.object_type or "")
     if line.event == "envoi":
         what = _MAILS.get(str(detail.get("kind") or detail.get("type")), what)
         # One line when the message is kept with its step, one when the operator has taken it.
         verb = "envoie" if line.wire == "mssante" else "prépare"
-    whom = f" à {line.recipient}" if line.recipient else ""
+    whom = f" pour {line.recipient}" if line.recipient else ""
     times = f" ({told.times} fois)" if told.times > 1 else ""
     return f"{who} {verb} {what}{whom}{times}"
