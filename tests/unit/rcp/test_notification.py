@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import delete, select, update
 
+from gateway.fhir.represent import Representer
 from gateway.model.audit import AuditLine
 from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
@@ -18,6 +19,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.network import Network
 from gateway.model.person import WorkItem
+from gateway.model.representation import TABLES
 from gateway.mssante.translate import Composer
 from gateway.rcp import access, notification
 from gateway.rcp.notice_rules import REASONS
@@ -365,7 +367,7 @@ def test_a_session_brought_forward_past_its_limit_is_too_late(scene):
 def test_a_withdrawn_dossier_is_not_told_of(scene, state):
     run(scene, SENDS - timedelta(hours=1))
     change(scene, Dossier, scene.dossier, state=state)
-    assert run(scene).sent == 0
+    assert run(scene, SENDS).sent == 0
     assert entry(scene).code == "NON_SEANCE"
     assert rows(scene, Message) == []
 
@@ -457,6 +459,19 @@ def test_a_step_undone_sends_nothing(scene):
     assert rows(scene, Message) == []
     assert rows(scene, NotificationEntry) == []
     assert run(scene).sent == 1
+
+
+def test_fhir_shows_what_was_sent_without_its_text(scene, make_steps, blobs):
+    scene.steps = make_steps(clock=scene.clock, represent=Representer(blobs))
+    run(scene, SENDS - timedelta(hours=1))
+    run(scene, SENDS)
+    table = TABLES["Communication"]
+    with scene.store.session() as session:
+        shown = [
+            bytes(row.body) for row in session.execute(select(table.c.body).where(table.c.dossier_id == scene.dossier))
+        ]
+    assert any(rows(scene, Message)[0].message_id.encode() in body for body in shown)
+    assert all("Rien ne vous est imposé".encode() not in body for body in shown)
 
 
 def test_settling_the_same_dossier_by_hand_is_idempotent(scene):
