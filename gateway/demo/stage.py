@@ -24,7 +24,7 @@ import httpx
 
 from gateway.errors import Fault, Unavailable
 
-__all__ = ["Addresses", "Stage", "free_port", "own_directory"]
+__all__ = ["Addresses", "Stage", "free_port", "own_directory", "usual_ports"]
 
 _MARKER = ".demonstration-rcp"
 _START_S = 60.0
@@ -56,9 +56,25 @@ def own_directory(data_dir: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def usual_ports() -> Iterator[bool]:
+    """Say whether this demonstration may take the usual ports: one at a time on a machine, whoever runs it.
+
+    A port is chosen minutes before the gateway listens on it; two demonstrations that look at once would both find it
+    free. The name that is held is Linux's abstract one: no file stays behind. Elsewhere the ports are only looked at.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
+        try:
+            name.bind("\0rcp-gateway-demonstration")
+        except OSError:
+            yield not sys.platform.startswith("linux")
+        else:
+            yield True
+
+
 def free_port(usual: int, host: str = "127.0.0.1") -> int:
-    """Return the usual port if nobody listens on it, else a free one."""
-    for port in (usual, 0):
+    """Return the usual port if nobody listens on it, else a free one; 0 has no usual."""
+    for port in dict.fromkeys((usual, 0)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
@@ -107,6 +123,7 @@ class Stage:
             **environment,
         }
         self.log = folder / "gateway.log"
+        self._log_before = 0
         self._runs: list[tuple[datetime, datetime]] = []
 
     @contextlib.contextmanager
@@ -125,6 +142,7 @@ class Stage:
         began = datetime.now(UTC)
         self._runs.append((began, clock or began))
         with self.log.open("ab") as log:
+            self._log_before = log.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "serve"],
                 env=environment,
@@ -149,10 +167,15 @@ class Stage:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise Unavailable("passerelle-arretee", f"La passerelle s’est arrêtée au démarrage.\n{self.log_end()}")
-            if self._answers() and self._listens(self.addresses.dicom):
+            if self._said_ready() and self._answers() and self._listens(self.addresses.dicom):
                 return
             time.sleep(_POLL_S)
         raise Unavailable("passerelle-muette", f"La passerelle ne répond pas après {_START_S:.0f} s.\n{self.log_end()}")
+
+    def _said_ready(self) -> bool:
+        """Whether our own processes listen: an answer alone may be another gateway's."""
+        said = self.log.read_bytes()[self._log_before :]
+        return all(word in said for word in (b'"event": "http-ready"', b'"event": "dicom-ready"'))
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):

@@ -22,7 +22,7 @@ from gateway.demo.mail_pages import mail_app
 from gateway.demo.narration import Narrator, NotSeen
 from gateway.demo.psc_accounts import Account, Post
 from gateway.demo.psc_standin import PscStandIn
-from gateway.demo.stage import Addresses, Stage, free_port
+from gateway.demo.stage import Addresses, Stage, free_port, usual_ports
 from gateway.rcp.directory import ProfessionalFacts
 from gateway.rcp.registry import PartnerFacts, slug
 from gateway.web.background import served
@@ -125,7 +125,6 @@ def open_theatre(folder: Path, narrator: Narrator) -> Iterator[Theatre]:
     """Start the stand-ins and describe the gateway; nothing of the gateway runs yet."""
     known = fixtures.directory()
     people = People(known["10100000040"], known["10100000024"], known["10100000016"], known["10100000065"])
-    addresses = Addresses(http=free_port(_HTTP), dicom=free_port(_DICOM))
     password, secret = secrets.token_urlsafe(9), secrets.token_urlsafe(24)
     boxes = [box.address for who in known.values() for box in who.mailboxes] + [APPLICATION_BOX]
     notes = {
@@ -135,25 +134,31 @@ def open_theatre(folder: Path, narrator: Narrator) -> Iterator[Theatre]:
         people.stranger.rpps: "un confrère que le dossier ne concerne pas",
     }
     accounts = [_account(who, notes.get(who.rpps, "")) for who in known.values()]
-    psc = PscStandIn(
-        accounts,
-        client_id="rcp-gateway",
-        client_secret=secret,
-        redirect_uris=[f"{addresses.public_url}/psc/retour"],
-        logout_uris=[f"{addresses.public_url}/", addresses.public_url],
-    )
     with contextlib.ExitStack() as stack:
+        usual = stack.enter_context(usual_ports())
+
+        def port(wanted: int) -> int:
+            return free_port(wanted if usual else 0)
+
+        addresses = Addresses(http=port(_HTTP), dicom=port(_DICOM))
+        psc = PscStandIn(
+            accounts,
+            client_id="rcp-gateway",
+            client_secret=secret,
+            redirect_uris=[f"{addresses.public_url}/psc/retour"],
+            logout_uris=[f"{addresses.public_url}/", addresses.public_url],
+        )
         operator = stack.enter_context(
             MailOperator(
                 folder / "operator",
                 dict.fromkeys(boxes, password),
-                smtp_port=free_port(_SMTP),
-                imap_port=free_port(_IMAP),
+                smtp_port=port(_SMTP),
+                imap_port=port(_IMAP),
             )
         )
-        origin = stack.enter_context(psc.serving(free_port(_PSC)))
+        origin = stack.enter_context(psc.serving(port(_PSC)))
         pages = Starlette(routes=[Mount("/messagerie", mail_app(operator))])
-        boxes_url = stack.enter_context(served(pages, port=free_port(_BOXES))) + "/messagerie/"
+        boxes_url = stack.enter_context(served(pages, port=port(_BOXES))) + "/messagerie/"
         facts = _client(_HOSPITAL)
         ehr = Ehr(addresses.public_url, slug(facts.name), " ".join(facts.fhir_scopes))
         stack.callback(ehr.close)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.demo.narration import Narrator, french_instant
 from gateway.demo.programme import run
-from gateway.demo.stage import free_port, own_directory
+from gateway.demo.stage import free_port, own_directory, usual_ports
 from gateway.errors import Fault
 
 
@@ -55,6 +55,17 @@ def test_a_taken_port_is_left_to_its_owner():
         usual = taken.getsockname()[1]
         assert free_port(usual) not in {0, usual}
     assert free_port(usual) == usual
+
+
+def test_the_usual_ports_belong_to_one_demonstration_at_a_time():
+    with usual_ports() as mine:
+        with usual_ports() as other:
+            assert not other
+        with usual_ports() as third:
+            assert not third
+    # Another demonstration may run on this machine beside the tests: then nobody here had them.
+    with usual_ports() as again:
+        assert again == mine
 
 
 def test_it_is_refused_in_prod(tmp_path, monkeypatch):
