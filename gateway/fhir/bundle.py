@@ -7,7 +7,7 @@ between entries (``urn:uuid:``, ``urn:oid:`` or any fullUrl) and conditional ref
 keeps the order of the request; the same transaction again answers 200 for each entry and makes no new version.
 Not offered: batch, and GET, PATCH or DELETE entries (refused by name).
 
-Entries are carried out in the order of `gateway.fhir.write.WRITABLE` (patients before what is about them), whatever
+Entries are carried out in the order of `gateway.fhir.writing.WRITABLE` (patients before what is about them), whatever
 their order in the Bundle; only creates and updates are offered, so FHIR's order of methods has nothing to add.
 """
 
@@ -24,7 +24,8 @@ from gateway.fhir import document, validate
 from gateway.fhir.document import Tree
 from gateway.fhir.outcome import InvalidResource, Issue
 from gateway.fhir.represent import Representer
-from gateway.fhir.write import WRITABLE, Done, Operation, Writing
+from gateway.fhir.write import apply
+from gateway.fhir.writing import WRITABLE, Done, Operation, Writing
 from gateway.model.representation import TABLES
 from gateway.rcp.step import Step
 
@@ -77,7 +78,7 @@ class Transaction:
         for index in patients:
             with _Entry(index, operations[index]):
                 _rewrite(writing, operations[index], names)
-                writing.apply(operations[index])
+                apply(writing, operations[index])
             self._name(names, index, operations[index])
         for index in others:
             _name_task(operations[index], names, self._full_urls[index])
@@ -87,7 +88,7 @@ class Transaction:
         writing.trees.update(_known(operations))
         for index in others:
             with _Entry(index, operations[index]):
-                writing.apply(operations[index])
+                apply(writing, operations[index])
         writing.finish()
         return [writing.done(operation) for operation in operations]
 

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.fhir import search_columns
 from gateway.fhir.document import encode
 from gateway.fhir.read import READABLE
-from gateway.fhir.write import WRITABLE
+from gateway.fhir.writing import WRITABLE
 
 __all__ = ["statement"]
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, insert, select, update
-from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document, search_columns
 from gateway.fhir.document import Tree
+from gateway.fhir.keeping import Kept, Owner, current, keep, reindex
 from gateway.fhir.translate import directory, dossier, imaging, report
 from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
@@ -36,39 +36,12 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
-from gateway.model.representation import TABLES
-from gateway.model.store import utcnow
 from gateway.rcp.step import Step
 
-__all__ = ["Kept", "Owner", "Representer", "Sent", "columns", "current", "keep", "reindex"]
+__all__ = ["Representer", "Sent", "reindex"]
 
 #: What a client sent for a resource that a root stands behind: (type, id) → tree.
 Sent = Mapping[tuple[str, str], Tree]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Columns that the access predicate and the writers look at."""
-
-    partner_id: uuid.UUID | None = None
-    record_id: uuid.UUID | None = None
-    dossier_id: uuid.UUID | None = None
-    network_id: uuid.UUID | None = None
-    public: bool = False
-    root_kind: str | None = None
-    root_id: uuid.UUID | None = None
-
-
-class Kept(NamedTuple):
-    """What became of one resource."""
-
-    kind: str
-    id: str
-    version: int
-    updated_at: datetime
-    created: bool
-    changed: bool
-    body: bytes
 
 
 class _Rendered(NamedTuple):
@@ -76,54 +49,6 @@ class _Rendered(NamedTuple):
     id: str
     tree: Tree
     owner: Owner
-
-
-def columns(tree: Tree) -> dict[str, Any]:
-    """Search columns of a resource as the database takes them."""
-    found: dict[str, Any] = {}
-    for name, value in search_columns.extract(tree).items():
-        found[name] = Range(value[0], value[1], bounds="[)") if isinstance(value, tuple) else value
-    return found
-
-
-def current(session: Session, kind: str, identity: str, *, lock: bool = False) -> Any | None:
-    """Newest version of a resource as a row, or `None`; deleted ones too."""
-    table = TABLES[kind]
-    statement = select(table).where(table.c.id == identity, table.c.current)
-    return session.execute(statement.with_for_update() if lock else statement).one_or_none()
-
-
-def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -> Kept:
-    """Write a resource unless it already says the same."""
-    table = TABLES[kind]
-    before = current(session, kind, identity, lock=True)
-    if before is not None and not before.deleted and document.same_content(document.parse(before.body), tree):
-        return Kept(kind, identity, before.version, before.updated_at, created=False, changed=False, body=before.body)
-    version = 1 if before is None else before.version + 1
-    updated = utcnow()
-    body = document.encode(document.with_meta(tree, identity=identity, version=version, updated=updated))
-    if before is not None:
-        session.execute(
-            update(table).where(table.c.id == identity, table.c.version == before.version).values(current=False)
-        )
-    session.execute(
-        insert(table).values(
-            id=identity,
-            version=version,
-            body=body,
-            current=True,
-            updated_at=updated,
-            partner_id=owner.partner_id,
-            record_id=owner.record_id,
-            dossier_id=owner.dossier_id,
-            network_id=owner.network_id,
-            public=owner.public,
-            root_kind=owner.root_kind,
-            root_id=owner.root_id,
-            **columns(tree),
-        )
-    )
-    return Kept(kind, identity, version, updated, created=before is None, changed=True, body=body)
 
 
 @dataclass(slots=True)
@@ -468,34 +393,3 @@ class Representer:
             for rendered in list(_ROOTS[key[0]](root, run)):
                 kept[rendered.kind, rendered.id] = keep(session, *rendered)
         return kept
-
-
-def reindex(session: Session, *, batch: int = 500) -> Iterator[tuple[str, int]]:
-    """Extract the search columns of every current resource again, type by type.
-
-    Yields the type and how many rows were done; the caller commits after each.
-    """
-    for kind, table in TABLES.items():
-        done = 0
-        last = ""
-        while True:
-            rows = session.execute(
-                select(table.c.id, table.c.version, table.c.body)
-                .where(table.c.current, table.c.id > last)
-                .order_by(table.c.id)
-                .limit(batch)
-            ).all()
-            if not rows:
-                break
-            for row in rows:
-                _reindex_row(session, table, row)
-            last = rows[-1].id
-            done += len(rows)
-        if done:
-            yield kind, done
-
-
-def _reindex_row(session: Session, table: Table, row: Any) -> None:
-    values = columns(document.parse(row.body))
-    if values:
-        session.execute(update(table).where(table.c.id == row.id, table.c.version == row.version).values(**values))

@@ -42,7 +42,8 @@ from gateway.fhir.document import Tree, encode
 from gateway.fhir.read import READABLE, FhirReads
 from gateway.fhir.represent import Representer
 from gateway.fhir.search import COUNT_DEFAULT, COUNT_MAX
-from gateway.fhir.write import WRITABLE, Done, Operation, Writing
+from gateway.fhir.write import apply
+from gateway.fhir.writing import WRITABLE, Done, Operation, Writing
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step, Steps
@@ -327,7 +328,7 @@ class FhirWire:
                 if_none_match=operation.if_none_match,
             )
             writing.locate(again)
-            writing.apply(again)
+            apply(writing, again)
             writing.finish()
             return writing.done(again)
 
