@@ -1,4 +1,6 @@
-"""What an error becomes on DICOM's two wires: a DIMSE status with its Error Comment, a DICOMweb HTTP status.
+"""What an error becomes for a DICOM peer: a DIMSE status with its Error Comment.
+
+DICOMweb answers by the table of all HTTP wires, `gateway.web.outcome`.
 
 Promises: total over the categories of `gateway.errors` (a test walks the tree); a comment is ASCII, 64 characters at
 most, and carries a stable code, never a patient's datum. Does not decide anything.
@@ -14,9 +16,8 @@ from typing import Final
 
 from gateway.dicom.command import Answer
 from gateway.errors import Fault, GatewayError, InvalidContent, Unavailable
-from gateway.web import outcome as web_outcome
 
-__all__ = ["DIMSE_STATUS", "answer", "as_gateway_error", "http_status", "where"]
+__all__ = ["DIMSE_STATUS", "answer", "as_gateway_error", "where"]
 
 # Category → status of a C-STORE-RSP [PS3.4 B.2.3] [PS3.7 C]. 0x0111 is PS3.7's general « duplicate SOP instance ».
 DIMSE_STATUS: Final[dict[str, int]] = {
@@ -58,11 +59,6 @@ def answer(error: BaseException) -> Answer:
         status = _AGAINST_A_RULE
     # The code first: it is what an integrator searches for, and it is never cut.
     return Answer(status, _ascii(f"{known.code}: {known.text}")[:64].rstrip())
-
-
-def http_status(error: BaseException) -> int:
-    """Return the HTTP status that tells a DICOMweb client of `error`: the table of all HTTP wires."""
-    return web_outcome.http_status(as_gateway_error(error))
 
 
 def where(error: BaseException) -> str:

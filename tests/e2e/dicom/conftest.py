@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
-from gateway.dicom import dicomweb, outcome
+from gateway.dicom import dicomweb
 from gateway.dicom.query import Images
 from gateway.dicom.scp import Scp
 from gateway.dicom.storage import component
@@ -32,6 +32,7 @@ from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps
 from gateway.settings import Address, Dicom, Settings
 from gateway.web.authenticators import BEARER, Authenticators
+from gateway.web.outcome import http_status
 from tests import world as worlds
 
 AE_TITLE = "CHUX_PACS"
@@ -159,7 +160,7 @@ def web(store, trail, blobs) -> Iterator[Web]:
 
     @app.exception_handler(GatewayError)
     def refuse(request: Request, error: GatewayError):
-        return JSONResponse({"code": error.code}, outcome.http_status(error))
+        return JSONResponse({"code": error.code}, http_status(error))
 
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
