@@ -1,0 +1,99 @@
+"""The asynchronous path gives what psycopg gives, whatever the shape of the statement, and its lines are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import any_, func, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
+
+from gateway.errors import Unavailable
+from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
+from gateway.model.partner import Partner
+from gateway.model.reads import Reads
+from gateway.model.store import Store
+
+
+def test_statements_of_one_shape_keep_their_own_values(store: Store, trail: AuditTrail) -> None:
+    with store.session() as session:
+        session.add_all([Partner(name=name, patient_domains=[name]) for name in "abc"])
+        session.commit()
+
+    async def ask() -> list[list[str]]:
+        reads = Reads(store, trail)
+        try:
+            found = []
+            for names in (["a"], ["b", "c"], ["a", "b", "c"], []):
+                one = await reads.fetch(select(Partner.name).where(Partner.name.in_(names)).order_by(Partner.name))
+                other = await reads.fetch(
+                    select(Partner.name)
+                    .where(Partner.name == any_(literal(names, ARRAY(Text()))))
+                    .order_by(Partner.name)
+                )
+                assert [row[0] for row in one] == [row[0] for row in other]
+                found.append([row["name"] for row in one])
+            for name in "abc":
+                rows = await reads.fetch(select(Partner.name).where(Partner.name == name))
+                found.append([row[0] for row in rows])
+            return found
+        finally:
+            await reads.close()
+
+    assert asyncio.run(ask()) == [["a"], ["b", "c"], ["a", "b", "c"], [], ["a"], ["b"], ["c"]]
+
+
+def test_values_of_every_kind_pass(store: Store, trail: AuditTrail) -> None:
+    key, at = uuid.uuid4(), datetime(2026, 3, 19, 13, tzinfo=UTC)
+    with store.session() as session:
+        session.add(Partner(id=key, name="x", created_at=at, fhir_scopes=["s"]))
+        session.commit()
+
+    async def ask() -> int:
+        reads = Reads(store, trail)
+        try:
+            statement = select(func.count()).where(
+                Partner.id == key, Partner.created_at == at, Partner.fhir_scopes == ["s"], Partner.revoked_at.is_(None)
+            )
+            return int((await reads.fetch(statement))[0][0])
+        finally:
+            await reads.close()
+
+    assert asyncio.run(ask()) == 1
+
+
+def test_lines_of_concurrent_reads_are_durable_and_share_commits(store: Store, trail: AuditTrail) -> None:
+    async def write() -> None:
+        reads = Reads(store, trail)
+        try:
+            await asyncio.gather(
+                *(reads.record(AuditFacts(event="consultation", object_id=str(place))) for place in range(200))
+            )
+        finally:
+            await reads.close()
+
+    asyncio.run(write())
+    with store.session() as session:
+        lines = session.scalars(select(AuditLine)).all()
+        commits = session.scalar(select(func.count(func.distinct(text("xid::text")))).select_from(AuditLine))
+    assert len(lines) == 200
+    assert commits is not None
+    assert commits < 20
+    assert all(trail.mac(line.payload) == line.mac for line in lines)
+
+
+def test_a_database_that_is_gone_is_unavailable(trail: AuditTrail) -> None:
+    nowhere = Store("postgresql://rcp@/x?host=/nulle-part")
+
+    async def ask() -> None:
+        await Reads(nowhere, trail, timeout_s=2).fetch(select(Partner.name))
+
+    async def write() -> None:
+        await Reads(nowhere, trail, timeout_s=2).record(AuditFacts(event="consultation"))
+
+    for question in (ask, write):
+        with pytest.raises(Unavailable):
+            asyncio.run(question())
