@@ -7,7 +7,7 @@ images are addresses of the DICOMweb wire, which asks for rights again, and neve
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, selectinload
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Contribution as ContributionRow
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.model.imaging import Series, StudyDossier
+from gateway.model.imaging import Instance, Series, StudyDossier
 from gateway.model.imaging import Study as StudyRow
 from gateway.model.message import NotificationEntry
 from gateway.model.report import Report
@@ -24,6 +24,7 @@ from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.register import register_labels
+from gateway.portal.render import counted
 from gateway.rcp import access, dossier_states
 from gateway.rcp.access import Caller
 from gateway.rcp.contribution import TEXT_LIMIT
@@ -66,6 +67,8 @@ def fiche(
         select(Report).where(Report.dossier_id == row.id, Report.state == "valide").order_by(Report.version.desc())
     ).first()
     webconference = row.session.rcp.webconference
+    attached = _attached(session, caller, row)
+    studies = _studies(session, attached, row.session.zone)
     page = v.Dossier(
         reference=row.reference,
         state=words.dossier_badge(row.state),
@@ -81,13 +84,13 @@ def fiche(
         question=row.question or "",
         tumour=_tumour(row),
         clinical=_clinical(row),
-        studies=_studies(session, caller, row),
+        studies=studies,
         contributions=contributions(row, caller, organises=bool(parts)),
         contribution_form=form,
         contribution_closed=_closed(own, validated=validated),
         correspondents=tuple(_correspondents(session, row)),
         history=tuple(_history(row)),
-        interop=tuple(_interop(session, caller, row)),
+        interop=tuple(_interop(row, attached, studies)),
         webconference=v.Webconference(webconference["lien"], webconference.get("complement", ""))
         if webconference.get("lien")
         else None,
@@ -193,13 +196,15 @@ def _history(row: Dossier) -> Iterable[v.HistoryLine]:
         )
 
 
-def _interop(session: Session, caller: Caller, row: Dossier) -> Iterable[v.InteropLine]:
-    zone, source = row.session.zone, row.partner.name if row.partner else ""
+def _interop(row: Dossier, attached: list[StudyRow], studies: tuple[v.Study, ...]) -> Iterable[v.InteropLine]:
+    zone = row.session.zone
     if row.partner is not None:
-        yield v.InteropLine(source, "Inscription reçue", words.local(row.registered_at, zone))
-    for study in _attached(session, caller, row):
-        said = f"Étude {'/'.join(study.modalities) or 'd’imagerie'} reçue, {study.instances_count} images"
-        yield v.InteropLine("PACS", said, words.local(study.received_at, zone))
+        yield v.InteropLine(row.partner.name, "Inscription reçue", words.local(row.registered_at, zone))
+    for study, shown in zip(attached, studies, strict=True):
+        said = (
+            f"Étude {'/'.join(study.modalities) or 'd’imagerie'} reçue, {counted(shown.instances, 'image', 'images')}"
+        )
+        yield v.InteropLine("Imagerie", said, words.local(study.received_at, zone))
 
 
 def _tumour(row: Dossier) -> v.Tumour | None:
@@ -262,44 +267,57 @@ def _attached(session: Session, caller: Caller, row: Dossier) -> list[StudyRow]:
             select(StudyRow)
             .join(StudyDossier, StudyDossier.study_id == StudyRow.id)
             .where(StudyDossier.dossier_id == row.id, access.studies(caller))
-            .options(selectinload(StudyRow.series).selectinload(Series.instances))
+            .options(selectinload(StudyRow.series))
             .order_by(StudyRow.started_at.desc().nulls_last(), StudyRow.id)
         )
     )
 
 
-def _studies(session: Session, caller: Caller, row: Dossier) -> tuple[v.Study, ...]:
-    return tuple(
-        v.Study(
-            description=study.study_description or "Étude d’imagerie",
-            modality=", ".join(study.modalities),
-            at=words.local(study.started_at, row.session.zone) if study.started_at else None,
-            series=len(study.series),
-            instances=study.instances_count,
-            images=tuple(image for series in sorted(study.series, key=_series_key) for image in _images(study, series)),
+def _studies(session: Session, attached: list[StudyRow], zone: str) -> tuple[v.Study, ...]:
+    # Instances are counted, not their study's own figure, which follows them at a distance while images arrive.
+    held = _instances(session, attached)
+    found = []
+    for study in attached:
+        series = sorted(study.series, key=_series_key)
+        found.append(
+            v.Study(
+                description=study.study_description or "Étude d’imagerie",
+                modality=", ".join(study.modalities),
+                at=words.local(study.started_at, zone) if study.started_at else None,
+                series=len(series),
+                instances=sum(len(held.get(one.id, ())) for one in series),
+                images=tuple(image for one in series for image in _images(study, one, held.get(one.id, ()))),
+            )
         )
-        for study in _attached(session, caller, row)
-    )
+    return tuple(found)
+
+
+def _instances(session: Session, attached: list[StudyRow]) -> dict[uuid.UUID, list[tuple[str, bool]]]:
+    """Return each series' instances in order, by their UID and whether they can be drawn; never their bytes."""
+    wanted = [series.id for study in attached for series in study.series]
+    found: dict[uuid.UUID, list[tuple[str, bool]]] = {}
+    for series_id, uid, rows in session.execute(
+        select(Instance.series_id, Instance.sop_instance_uid, Instance.rows)
+        .where(Instance.series_id.in_(wanted))
+        .order_by(Instance.instance_number.nulls_last(), Instance.sop_instance_uid)
+    ):
+        found.setdefault(series_id, []).append((uid, rows is not None))
+    return found
 
 
 def _series_key(series: Series) -> tuple[int, str]:
     return (series.series_number or 0, series.series_instance_uid)
 
 
-def _images(study: StudyRow, series: Series) -> Iterable[v.Image]:
-    instances = sorted(
-        (one for one in series.instances if one.rows), key=lambda one: (one.instance_number or 0, one.id)
-    )
-    count = len(instances)
+def _images(study: StudyRow, series: Series, held: Sequence[tuple[str, bool]]) -> Iterable[v.Image]:
+    drawn = [uid for uid, drawable in held if drawable]
+    count = len(drawn)
     chosen = sorted({0, count // 2, count - 1})[:_IMAGES_PER_SERIES] if count else []
     for index in chosen:
-        one = instances[index]
-        base = (
-            f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}"
-            f"/instances/{one.sop_instance_uid}"
-        )
-        words_of = f"{series.modality or 'Image'}, série {series.series_number or 1}, image {index + 1} sur {count}"
-        yield v.Image(f"{base}/thumbnail", f"{base}/rendered", words_of)
+        parent = f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}"
+        base = f"{parent}/instances/{drawn[index]}"
+        said = f"{series.modality or 'Image'}, série {series.series_number or 1}, image {index + 1} sur {count}"
+        yield v.Image(f"{base}/thumbnail", f"{base}/rendered", said)
 
 
 def report_versions(session: Session, row: Dossier) -> tuple[v.ReportVersion, ...]:

@@ -33,7 +33,6 @@ __all__ = ["PRESENCES", "attendee_line", "held_session", "quorum_view", "session
 #: How one attends; the first is absence.
 PRESENCES: Mapping[str, str] = {"": "Absent", "presentiel": "En salle", "webconference": "À distance"}
 _LISTED = 50
-_QUARANTINED = "quarantaine"
 
 
 def sessions_page(session: Session, caller: Caller, now: datetime) -> v.Sessions:
@@ -256,7 +255,7 @@ def worklist(session: Session, caller: Caller) -> tuple[v.Worklist, list[AuditFa
     for row in rows:
         reference = references.get(row.dossier_id) if row.dossier_id else None
         said = words.WORK_REASONS.get(row.reason, row.reason)
-        held = row.study_id is not None or row.kind == _QUARANTINED
+        held = row.kind == "imagerie" and row.reason not in words.PROPOSALS
         (kept if held else items).append(
             v.WorkItem(
                 kind=words.WORK_KINDS.get(row.kind, row.kind),

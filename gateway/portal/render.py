@@ -24,7 +24,17 @@ from gateway.portal.views import Chrome, Page
 from gateway.rcp import templates
 from gateway.web.csrf import CSRF_FIELD
 
-__all__ = ["STATIC_TYPES", "hour", "long_date", "render", "short_date", "static_file", "static_url", "typographic"]
+__all__ = [
+    "STATIC_TYPES",
+    "counted",
+    "hour",
+    "long_date",
+    "render",
+    "short_date",
+    "static_file",
+    "static_url",
+    "typographic",
+]
 
 STATIC_TYPES: Final = {
     "portal.css": "text/css; charset=utf-8",
@@ -83,7 +93,7 @@ def _paragraphs(text: str) -> Markup:
     )
 
 
-def _count(number: int, one: str, many: str) -> str:
+def counted(number: int, one: str, many: str) -> str:
     """Return « 1 dossier », « 2 dossiers »; zero is singular in French."""
     return f"{number}{_NBSP}{one if abs(number) < 2 else many}"
 
@@ -133,7 +143,7 @@ def _environment() -> Environment:
         hour=hour,
         moment=_moment,
         paragraphs=_paragraphs,
-        count=_count,
+        count=counted,
     )
     environment.globals.update(static=static_url, csrf_field=CSRF_FIELD)
     return environment

@@ -25,6 +25,7 @@ __all__ = [
     "LEVELS",
     "LINKS",
     "PARTICIPATIONS",
+    "PROPOSALS",
     "RECEIPTS",
     "ROLES",
     "WORK_KINDS",
@@ -122,11 +123,23 @@ WORK_KINDS: Final = {
     "message": "Message",
 }
 WORK_REASONS: Final = {
+    "domaine-hors-partenaire": "L’étude porte un identifiant d’un domaine qui n’est pas celui de son établissement.",
+    "patient-inconnu": "Le patient de l’étude n’est pas connu ici.",
+    "traits-seuls": "L’étude ressemble à un patient connu, par ses seuls traits : à confirmer.",
+    "identifiants-contradictoires": "Les identifiants de l’étude désignent plusieurs patients.",
+    "date-de-naissance-differente": "La date de naissance de l’étude contredit celle du patient.",
+    "sexe-different": "Le sexe de l’étude contredit celui du patient.",
+    "nom-different": "Le nom de l’étude contredit celui du patient.",
+    "prenom-different": "Le prénom de l’étude contredit celui du patient.",
+    "autres-octets": "Une image déjà reçue est revenue avec un autre contenu.",
+    "identite-autre-que-l-etude": "Une image porte une autre identité que le reste de son étude.",
     "pas-mon-patient": "Le médecin traitant déclaré signale que ce n’est pas son patient.",
     "demandeur-sans-adresse": "Le demandeur n’a pas d’adresse MSSanté : prévenez-le de la contribution reçue.",
     "non-envoyee-avant-la-seance": "La notification du médecin traitant n’est pas partie avant la séance.",
     "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
 }
+#: Questions about images that are still open to a match; every other one is held in quarantine.
+PROPOSALS: Final = frozenset({"domaine-hors-partenaire", "patient-inconnu", "traits-seuls"})
 _REGISTER_TONES: Final[dict[str, Tone]] = {
     "PREVUE": "info",
     "ENVOYEE": "success",

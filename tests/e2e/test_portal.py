@@ -9,24 +9,30 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE
 from sqlalchemy import delete, select
 
 from gateway.app.gateway import Gateway, open_gateway
 from gateway.app.http import application
+from gateway.demo.ct_phantom import DOMINIQUE, Phantom, write_series
 from gateway.demo.psc_accounts import Account, Post
 from gateway.demo.psc_standin import PscStandIn
+from gateway.dicom.storage import component
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier, DossierMove
 from gateway.model.meeting import Attendance, RcpMember
 from gateway.model.message import Message
+from gateway.model.partner import PartnerCredential
+from gateway.model.person import PatientRecord
 from gateway.model.report import Report
-from gateway.settings import Address, Mail, Organisation, Psc, Settings
+from gateway.settings import Address, Dicom, Mail, Organisation, Psc, Settings
 from gateway.web.background import served
 from tests.psc_portal import free_port, portal_address
 from tests.world import World, build
@@ -346,6 +352,76 @@ def test_the_printed_fiche_names_the_patient_on_each_sheet(house: House, visitor
     assert len(sheets) >= 2
     assert all("PAT-TROIS DOMINIQUE ANNE" in sheet for sheet in sheets)
     assert "Enregistrer ma contribution" not in " ".join(sheets)
+
+
+AE_TITLE = "CHUX_PACS"
+
+
+def send_images(house: House, phantom: Phantom, folder: Path) -> None:
+    """Send a series by C-STORE to the gateway's own DICOM port."""
+    house.world.session.add(
+        PartnerCredential(
+            partner_id=house.world.partner.id, kind="aet", value=AE_TITLE, details={"host": "127.0.0.1", "port": 104}
+        )
+    )
+    house.world.session.commit()
+    port = component(
+        replace(house.gateway.settings, dicom=Dicom(bind=Address("127.0.0.1", 0))),
+        house.gateway.steps,
+        house.gateway.blobs,
+    )
+    port.start()
+    try:
+        pacs = AE(AE_TITLE)
+        pacs.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+        association = pacs.associate("127.0.0.1", port.port, ae_title="RCPGATEWAY")
+        assert association.is_established
+        statuses = [association.send_c_store(path).Status for path in write_series(phantom, folder)]
+        association.release()
+    finally:
+        port.stop()
+    assert statuses == [0x0000] * len(statuses)
+
+
+PICTURES = "[...document.querySelectorAll('.thumbs img')].map(i => [i.complete, i.naturalWidth > 32])"
+
+
+def test_the_images_of_the_fiche_are_seen_by_who_may(house: House, visitor, tmp_path: Path) -> None:
+    house.world.session.get(PatientRecord, house.dossier.record_id).value = DOMINIQUE.patient_id
+    house.world.session.commit()
+    send_images(house, DOMINIQUE, tmp_path / "ct")
+    physician = visitor()
+    physician.go(f"/dossiers/{house.dossier.id}")
+    physician.sign_in(house.world.treating)
+    assert "TDM THORAX – bilan d’extension" in physician.read()
+    assert "1 série, 5 images" in physician.read()
+    pictures = physician.page.locator(".thumbs img")
+    pictures.last.scroll_into_view_if_needed()
+    physician.page.wait_for_function(f"() => {PICTURES}.every(([done, drawn]) => done && drawn)")
+    assert pictures.count() == 3
+    address = pictures.first.get_attribute("src")
+    other = visitor()
+    other.go("/patients")
+    other.sign_in(house.world.stranger)
+    assert other.go(address) == 404
+
+
+def test_an_image_that_contradicts_the_patient_is_held_for_the_organisers(
+    house: House, visitor, tmp_path: Path
+) -> None:
+    house.world.session.get(PatientRecord, house.dossier.record_id).value = DOMINIQUE.patient_id
+    house.world.session.commit()
+    send_images(house, replace(DOMINIQUE, birth_date=date(1951, 1, 2)), tmp_path / "ct")
+    physician = visitor()
+    physician.go(f"/dossiers/{house.dossier.id}")
+    physician.sign_in(house.world.treating)
+    assert "TDM THORAX" not in physician.page.content()
+    organiser = visitor()
+    organiser.go("/seances/a-traiter")
+    organiser.sign_in(house.world.coordinator)
+    assert "La date de naissance de l’étude contredit celle du patient." in organiser.read()
+    assert "La quarantaine est vide." not in organiser.read()
+    assert "1951" not in organiser.page.content()
 
 
 def test_images_of_the_documentation_can_be_made(house: House, visitor, tmp_path: Path) -> None:
