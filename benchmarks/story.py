@@ -19,23 +19,26 @@ from pathlib import Path
 LIMIT_S = 120.0
 
 
-def played() -> list[dict[str, object]]:
+def steps_of_a_run() -> list[dict[str, object]]:
     """Play the story once; return its steps."""
     with tempfile.TemporaryDirectory(prefix="rcp-story-") as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
-        subprocess.run(
+        played = subprocess.run(
             [sys.executable, "-m", "gateway", "demo", "--once"],
             env=environment | {"RCP_DATA_DIR": folder},
-            stdout=subprocess.DEVNULL,
-            check=True,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if played.returncode:
+            sys.exit(played.stdout[-2000:] + played.stderr[-2000:])
         return json.loads((Path(folder) / "demo" / "story.json").read_text(encoding="utf-8"))
 
 
 def main() -> int:
     """Print the table; 1 when the story takes longer than its limit."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    runs = [played() for _ in range(rounds)]
+    runs = [steps_of_a_run() for _ in range(rounds)]
     print(f"{'act':>3}  {'wire':<9} {'s':>7}  step")
     for steps in zip(*runs, strict=True):
         seconds = statistics.median(float(step["elapsed_s"]) for step in steps)

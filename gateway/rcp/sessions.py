@@ -1,11 +1,11 @@
-"""RCPs, their planned sessions, who attends them, and what a session says of itself on a given day.
+"""RCPs, their planned sessions, who attends them, and when its physicians are told.
 
 Promises: a session is wall time; planning twice adds nothing; a session's own identifier is stable when its date moves;
 states follow one table; attendance freezes the speciality of that day and the quorum counts groups of specialities of
 different people, by the RCP's own rule; how an RCP notifies is read here once (`notice_of`), from its settings.
 Not promised: that a report exists (`gateway.rcp.report`), or that who opens a session is really there.
 
-[spec features 1 S1-005 S1-008 S0-075, 5.4, A.1]
+[spec features 1 S1-005 S1-008, 5.4, A.1]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -46,14 +45,12 @@ from gateway.rcp.step import Step
 from gateway.terminology import specialty_groups
 
 __all__ = [
-    "DayState",
     "Quorum",
     "RcpFacts",
     "attend",
     "catch_up_of",
     "close_session",
     "create_rcp",
-    "day_state",
     "holidays_of",
     "join_rcp",
     "leave",
@@ -118,13 +115,6 @@ class Quorum:
     counted: Mapping[str, int]
     missing: tuple[str, ...]
     minimum: int
-
-
-class DayState(StrEnum):
-    """What a session's page offers, by the local date of its place (S0-075)."""
-
-    PRESENT_A_PATIENT = "presenter"
-    TAKE_PART = "participer"
 
 
 def create_rcp(step: Step, network: Network, facts: RcpFacts) -> Rcp:
@@ -312,12 +302,6 @@ def quorum_of(session: RcpSession) -> Quorum:
         counted[group] = counted.get(group, 0) + 1
     missing = tuple(group for group, least in wanted.items() if counted.get(group, 0) < least)
     return Quorum(not missing and len(counted) >= minimum, MappingProxyType(counted), missing, minimum)
-
-
-def day_state(session: RcpSession, now: datetime) -> DayState:
-    """Say what a session's page offers: on its own local day « Participer », before and after « Présenter »."""
-    today = WallTime.of(now, session.zone).day
-    return DayState.TAKE_PART if today == session.on else DayState.PRESENT_A_PATIENT
 
 
 def holidays_of(rcp: Rcp) -> HolidaySet:

@@ -13,9 +13,9 @@ from gateway.model.directory import Practitioner
 from gateway.model.meeting import Attendance, Rcp, RcpMember, RcpSession
 from gateway.rcp import registry, sessions
 from gateway.rcp.access import SYSTEM, Caller, CallerKind, Role
-from gateway.rcp.calendar import EveryWeeks, instant_of
+from gateway.rcp.calendar import EveryWeeks
 from gateway.rcp.registry import NetworkFacts
-from gateway.rcp.sessions import DayState, RcpFacts
+from gateway.rcp.sessions import RcpFacts
 
 FACTS = RcpFacts(
     national_number="RCP-1",
@@ -178,19 +178,6 @@ def test_a_rule_is_data():
     assert sessions.quorum_of(
         _session("SM55", "SM45", rule={"groups": {"radiologie": 1, "radiotherapie": 1}, "minimum": 2})
     ).reached
-
-
-@pytest.mark.req("S0-075")
-@pytest.mark.parametrize("zone", ["Europe/Paris", "Indian/Reunion", "America/Martinique", "Pacific/Noumea"])
-def test_the_day_of_a_session_is_its_places_own(zone):
-    session = _session()
-    session.zone = zone
-    states = [
-        sessions.day_state(session, instant_of(date(2026, 3, day), at, zone))
-        for day, at in ((18, time(23, 59)), (19, time(0)), (19, time(23, 59)), (20, time(0)))
-    ]
-    present, take_part = DayState.PRESENT_A_PATIENT, DayState.TAKE_PART
-    assert states == [present, take_part, take_part, present]
 
 
 def test_an_rcp_says_when_its_physicians_are_told():
