@@ -5,9 +5,9 @@ Revision 0001.
 
 from __future__ import annotations
 
-from alembic import op
+from pathlib import Path
 
-from gateway.model.schema import METADATA
+from alembic import op
 
 revision = "0001"
 down_revision = None
@@ -50,6 +50,6 @@ CREATE TRIGGER report_keep_validated BEFORE UPDATE OR DELETE ON report
 
 
 def upgrade() -> None:
-    METADATA.create_all(op.get_bind())
+    op.get_bind().exec_driver_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
     op.execute(_APPEND_ONLY)
     op.execute(_FROZEN_REPORT)
