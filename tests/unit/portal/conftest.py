@@ -64,7 +64,7 @@ class Site:
 
     def browser(self, person: Practitioner | None = None) -> Browser:
         """A browser, signed in as somebody or as nobody."""
-        client = httpx.Client(base_url=self.origin)
+        client = httpx.Client(base_url=self.origin, timeout=60)
         if person is None:
             return Browser(client, "")
         key = uuid.uuid4().hex
