@@ -14,7 +14,6 @@ import structlog
 import uvicorn
 from sqlalchemy.orm import Session
 
-from gateway.app import http
 from gateway.app.gateway import Gateway, open_gateway
 from gateway.dicom.storage import component as dicom
 from gateway.errors import NotFound, Unavailable
@@ -51,6 +50,9 @@ def _until_told() -> threading.Event:
 
 
 def _http(settings: Settings) -> None:
+    # Only this component needs the HTTP wires: the others start a second earlier without them.
+    from gateway.app import http
+
     bind = settings.http_bind
     with open_gateway(settings) as gateway:
         application = http.application(gateway)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +9,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import or_, select
 
+from gateway.app.components import audit_faults
 from gateway.app.gateway import open_gateway
 from gateway.demo import fixtures
 from gateway.demo.narration import NotSeen, french_instant
@@ -114,17 +112,10 @@ def tell_timeline(theatre: Theatre) -> None:
             day = today
         narrator.say(f"{hour:>8}  {_sentence(told)}", indent=8)
     narrator.say()
-    verified = subprocess.run(
-        [sys.executable, "-m", "gateway", "audit", "verify"],
-        env={**os.environ, **theatre.stage.environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if verified.returncode:
-        raise NotSeen("Vérification de la piste", (verified.stderr or verified.stdout).strip()[-400:])
-    narrator.seen("Aucune ligne n’a été retirée, changée ou déplacée", wire="audit", outcome=verified.stdout.strip())
+    faults = audit_faults(load({**theatre.stage.environment, "RCP_CLOCK": ""}))
+    if faults:
+        raise NotSeen("Vérification de la piste", faults[0])
+    narrator.seen("Aucune ligne n’a été retirée, changée ou déplacée", wire="audit", outcome="rcp-gateway audit verify")
     log = theatre.stage.log.read_bytes()
     if any(canary in log for canary in canaries()):
         raise NotSeen("Journaux sans patient", f"l’identité de la patiente figure dans {theatre.stage.log.name}")
