@@ -50,7 +50,6 @@ def _until_told() -> threading.Event:
 
 
 def _http(settings: Settings) -> None:
-    # Only this component needs the HTTP wires: the others start a second earlier without them.
     from gateway.app import http
 
     bind = settings.http_bind
@@ -123,6 +122,9 @@ def _worker(settings: Settings) -> None:
 
 def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Periodic]:
     """Everything that comes again; what was missed while the worker was down is found at its start."""
+    # Here and in `_http` alone: the port and the supervisor start a second earlier without the HTTP wires.
+    from gateway.app import http
+
     steps, mail = gateway.steps, gateway.mail
     tasks = [
         Periodic("sweep-outbox", "* * * * *", deliveries.sweep),
