@@ -6,7 +6,7 @@ Promises
     * No TCP listener; ``peer`` authentication over a unix socket, for root and the server's own user only.
     * As root the server runs as a system user without login. No folder that is not ours changes owner or mode: under a
       closed tree the binaries are copied to a place of ours, and the cluster is reached without crossing its parents.
-    * What was committed survives a SIGKILL of any process here (``fsync`` and ``synchronous_commit`` are on, as PostgreSQL is made).
+    * What was committed survives a SIGKILL of any process here: ``fsync`` and ``synchronous_commit`` are on.
 
 Not promised: other systems than Linux lose the death signals (a server left behind is then found and used again);
 a major upgrade of PostgreSQL is refused in words, never tried.

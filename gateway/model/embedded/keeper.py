@@ -124,7 +124,11 @@ def main() -> int:
         return 0
     keeper = Keeper(plan)
     threading.Thread(target=keeper.wait_for_the_last_user, args=(users,), daemon=True).start()
-    return keeper.run()
+    status = keeper.run()
+    with contextlib.suppress(OSError):
+        # Nobody can be starting anew: they wait for the lock that is held here.
+        os.rmdir(plan["socket_folder"])  # noqa: PTH106 - pathlib would be loaded for this alone
+    return status
 
 
 if __name__ == "__main__":

@@ -162,6 +162,7 @@ class EmbeddedServer:
             "command": self.cluster.command(binaries, account, folder),
             "environment": ENVIRONMENT,
             "cluster": str(self.cluster.data),
+            "socket_folder": str(folder),
             "files": self.cluster.rules(account),
             "uid": account.uid,
             "gid": account.gid,

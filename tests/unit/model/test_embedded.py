@@ -110,6 +110,22 @@ def open_folder():
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A home whose cluster was made once: making one is most of what a start costs."""
+    folder = tmp_path_factory.mktemp("made")
+    with running(folder):
+        pass
+    return Cluster.of(folder).home
+
+
+@pytest.fixture
+def data(tmp_path, made) -> Path:
+    """A data directory whose cluster is made already."""
+    subprocess.run(["cp", "-a", made, tmp_path / "postgres"], check=True)
+    return tmp_path
+
+
 def test_it_starts_serves_stops_and_starts_again(tmp_path):
     before = modes(tmp_path)
     with running(tmp_path / "data") as url:
@@ -131,9 +147,9 @@ def test_it_starts_serves_stops_and_starts_again(tmp_path):
     assert modes(tmp_path) == before
 
 
-def test_the_server_is_never_root_and_listens_on_no_port(tmp_path):
-    with running(tmp_path) as url:
-        pid = postmaster(tmp_path)
+def test_the_server_is_never_root_and_listens_on_no_port(data):
+    with running(data) as url:
+        pid = postmaster(data)
         assert Path(f"/proc/{pid}").stat().st_uid == (
             pwd.getpwnam(account.SYSTEM_USER).pw_uid if ROOT else os.geteuid()
         )
@@ -154,7 +170,7 @@ def test_the_server_is_never_root_and_listens_on_no_port(tmp_path):
         assert entry.pw_dir == "/nonexistent"
 
 
-def test_sqlalchemy_and_asyncpg_take_the_same_url(tmp_path):
+def test_sqlalchemy_and_asyncpg_take_the_same_url(data):
     import asyncio
 
     import asyncpg
@@ -167,7 +183,7 @@ def test_sqlalchemy_and_asyncpg_take_the_same_url(tmp_path):
         finally:
             await connection.close()
 
-    with running(tmp_path) as url:
+    with running(data) as url:
         assert asyncio.run(ask(url)) == 42
         engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         with engine.connect() as connection:
@@ -175,58 +191,58 @@ def test_sqlalchemy_and_asyncpg_take_the_same_url(tmp_path):
         engine.dispose()
 
 
-def test_several_starters_at_once_make_one_server(tmp_path):
-    starters = [user_process(tmp_path) for _ in range(4)]
+def test_several_starters_at_once_make_one_server(data):
+    starters = [user_process(data) for _ in range(4)]
     urls = {starter.stdout.readline() for starter in starters}
     assert len(urls) == 1
     parents = {}
-    for pid in Cluster.of(tmp_path).processes():
+    for pid in Cluster.of(data).processes():
         with contextlib.suppress(FileNotFoundError):  # a connection's process may just have ended
             parents[pid] = keeper_of(pid)
     # One postmaster, and everything else is its child.
-    assert {pid for pid, parent in parents.items() if parent not in parents} == {postmaster(tmp_path)}
+    assert {pid for pid, parent in parents.items() if parent not in parents} == {postmaster(data)}
     for starter in starters[:-1]:
         leave(starter)  # among them the one that started it
-        assert alive(tmp_path)
+        assert alive(data)
     leave(starters[-1])
-    assert not alive(tmp_path)
+    assert not alive(data)
 
 
-def test_it_dies_with_an_owner_killed_by_sigkill(tmp_path):
-    owner = user_process(tmp_path)
+def test_it_dies_with_an_owner_killed_by_sigkill(data):
+    owner = user_process(data)
     put(owner.stdout.readline().strip(), 7)
     owner.kill()
     owner.wait()
-    until(lambda: not alive(tmp_path))
-    with running(tmp_path) as url:
+    until(lambda: not alive(data))
+    with running(data) as url:
         assert kept(url) == [7]
 
 
-def test_a_start_right_after_a_sigkill_waits_for_the_old_server_to_be_gone(tmp_path):
+def test_a_start_right_after_a_sigkill_waits_for_the_old_server_to_be_gone(data):
     for value in range(3):
-        owner = user_process(tmp_path)
+        owner = user_process(data)
         put(owner.stdout.readline().strip(), value)
         owner.kill()  # and no wait: the next owner comes while the keeper stops the server
         owner.wait()
-    with running(tmp_path) as url:
+    with running(data) as url:
         assert kept(url) == [0, 1, 2]
 
 
-def test_a_killed_owner_leaves_the_server_to_the_others(tmp_path):
-    owner = user_process(tmp_path)
+def test_a_killed_owner_leaves_the_server_to_the_others(data):
+    owner = user_process(data)
     owner.stdout.readline()
-    with running(tmp_path) as url:
+    with running(data) as url:
         owner.kill()
         owner.wait()
         put(url, 3)
         assert kept(url) == [3]
-    assert not alive(tmp_path)
+    assert not alive(data)
 
 
-def test_data_survives_a_sigkill_of_the_postmaster_and_it_comes_back(tmp_path):
-    with running(tmp_path) as url:
+def test_data_survives_a_sigkill_of_the_postmaster_and_it_comes_back(data):
+    with running(data) as url:
         put(url, 5)
-        first = postmaster(tmp_path)
+        first = postmaster(data)
         os.kill(first, signal.SIGKILL)
 
         def answers() -> bool:
@@ -235,30 +251,30 @@ def test_data_survives_a_sigkill_of_the_postmaster_and_it_comes_back(tmp_path):
             return False
 
         until(answers)
-        assert postmaster(tmp_path) != first
+        assert postmaster(data) != first
 
 
-def test_a_killed_keeper_takes_the_server_down_cleanly_and_a_new_one_comes(tmp_path, monkeypatch):
+def test_a_killed_keeper_takes_the_server_down_cleanly_and_a_new_one_comes(data, monkeypatch):
     monkeypatch.setattr("gateway.model.embedded.server._WATCH_EVERY_S", 0.05)
-    with running(tmp_path) as url:
+    with running(data) as url:
         put(url, 6)
-        first = postmaster(tmp_path)
+        first = postmaster(data)
         os.kill(keeper_of(first), signal.SIGKILL)
 
         def another() -> bool:
             with contextlib.suppress(psycopg.OperationalError, OSError, ValueError):
-                return kept(url) == [6] and postmaster(tmp_path) != first
+                return kept(url) == [6] and postmaster(data) != first
             return False
 
         until(another)
-    assert "received fast shutdown request" in Cluster.of(tmp_path).log.read_text()
-    assert not alive(tmp_path)
+    assert "received fast shutdown request" in Cluster.of(data).log.read_text()
+    assert not alive(data)
 
 
-def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(tmp_path):
-    with running(tmp_path) as url:
+def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(data):
+    with running(data) as url:
         put(url, 8)
-    cluster = Cluster.of(tmp_path)
+    cluster = Cluster.of(data)
     owner = cluster.data.stat().st_uid
     identity = {"user": owner} if ROOT else {}
     # A container that starts again often gives the old number to another process of the same user.
@@ -267,7 +283,7 @@ def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(tmp_path):
         stale = cluster.data / "postmaster.pid"
         stale.write_text(f"{stranger.pid}\n{cluster.data}\n1700000000\n5432\n/nowhere\n\n  123456   0\nready   \n")
         os.chown(stale, owner, -1)
-        with running(tmp_path) as url:
+        with running(data) as url:
             assert kept(url) == [8]
         assert stranger.poll() is None
     finally:
@@ -275,10 +291,10 @@ def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(tmp_path):
         stranger.wait()
 
 
-def test_a_postmaster_left_without_a_keeper_is_stopped_and_replaced(tmp_path):
-    with running(tmp_path) as url:
+def test_a_postmaster_left_without_a_keeper_is_stopped_and_replaced(data):
+    with running(data) as url:
         put(url, 9)
-    cluster = Cluster.of(tmp_path)
+    cluster = Cluster.of(data)
     who = account.server_account(cluster.data)
     programs = binaries.Binaries.usable_by(who, cluster.home)
     folder = cluster.prepare_socket_folder(who)
@@ -291,7 +307,7 @@ def test_a_postmaster_left_without_a_keeper_is_stopped_and_replaced(tmp_path):
         start_new_session=True,
         **identity,
     )
-    server = EmbeddedServer(tmp_path)
+    server = EmbeddedServer(data)
     until((folder / ".s.PGSQL.5432").exists)
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -328,38 +344,38 @@ def test_a_crash_inside_initdb_leaves_no_half_made_cluster(tmp_path):
     assert not list(home.glob("initdb-*"))
 
 
-def test_another_major_version_is_refused_in_words(tmp_path):
-    with running(tmp_path):
+def test_another_major_version_is_refused_in_words(data):
+    with running(data):
         pass
-    (Cluster.of(tmp_path).data / "PG_VERSION").write_text("17\n")
+    (Cluster.of(data).data / "PG_VERSION").write_text("17\n")
     with pytest.raises(Fault, match="version 17") as refusal:
-        EmbeddedServer(tmp_path).start()
+        EmbeddedServer(data).start()
     assert refusal.value.code == "embedded-version"
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nobody_waiting(tmp_path):
+def test_a_server_that_cannot_start_says_why_and_leaves_nobody_waiting(data):
     from gateway.errors import Unavailable
 
-    with running(tmp_path):
+    with running(data):
         pass
-    configuration = Cluster.of(tmp_path).data / "postgresql.conf"
+    configuration = Cluster.of(data).data / "postgresql.conf"
     configuration.write_text(configuration.read_text() + "\nno_such_setting = 1\n")
     with pytest.raises(Unavailable) as refusal:
-        EmbeddedServer(tmp_path).start()
+        EmbeddedServer(data).start()
     assert refusal.value.code == "embedded-start"
     assert "configuration file" in refusal.value.text
-    assert not alive(tmp_path)
+    assert not alive(data)
 
 
-def test_the_log_holds_neither_statements_nor_values(tmp_path):
-    with running(tmp_path) as url, psycopg.connect(url, autocommit=True) as connection:
+def test_the_log_holds_neither_statements_nor_values(data):
+    with running(data) as url, psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE person (name text PRIMARY KEY)")
         connection.execute("INSERT INTO person VALUES ('CANARI-PATIENT')")
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute("INSERT INTO person VALUES ('CANARI-PATIENT')")
         with pytest.raises(psycopg.errors.InvalidTextRepresentation):
             connection.execute("SELECT 'CANARI-PATIENT'::int")
-    assert "CANARI" not in Cluster.of(tmp_path).log.read_text()
+    assert "CANARI" not in Cluster.of(data).log.read_text()
 
 
 def test_a_squatted_socket_folder_is_refused(tmp_path, monkeypatch):
