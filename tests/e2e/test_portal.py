@@ -53,7 +53,7 @@ HOSTILE = "<img src=x onerror=document.title='volé'>"
 BEFORE = datetime(2026, 3, 17, 13, 0, tzinfo=UTC)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
