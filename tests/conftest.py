@@ -102,7 +102,8 @@ END $$
 """
 _SCHEMA = """
 SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc),
-       (SELECT string_agg(tgname::text || tgenabled::text, ',' ORDER BY tgname, tgrelid) FROM pg_trigger WHERE NOT tgisinternal),
+       (SELECT string_agg(tgname::text || tgenabled::text, ',' ORDER BY tgname, tgrelid)
+          FROM pg_trigger WHERE NOT tgisinternal),
        (SELECT count(*) FROM pg_attribute), (SELECT version_num FROM alembic_version)
 """
 

@@ -1,7 +1,7 @@
 """``@pytest.mark.req``: which rows of the requirements table a test proves, and the table that says so.
 
-``pytest --requirements docs/requirements.md`` writes the table from the marks; ``proved`` means that a marked test exists
-in the suite, which fails when one of its tests does.
+``pytest --requirements docs/requirements.md`` writes the table from the marks; ``proved`` means that a marked test
+exists in the suite, which fails when one of its tests does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The human, and what each source says of him.
 
 A `PatientRecord` is keyed (source partner, system, value), one FHIR Patient each. The link record → person is a row
-with reason and author: merge and unmerge add and end links, nothing stored is rewritten. Same INS with other traits: the
-record is accepted, unlinked, and a `WorkItem` asks a person.
+with reason and author: merge and unmerge add and end links, nothing stored is rewritten. Same INS with other traits:
+the record is accepted, unlinked, and a `WorkItem` asks a person.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def _common() -> list[Column[Any]]:
     ``id``/``version``: FHIR logical id and versionId. ``body``: UTF-8 JSON as read returns it, with ``id`` and ``meta``
     spliced in, without any base URL of ours. ``current``: the newest version. ``partner_id``: the owner, the only
     writer (none: the gateway itself). ``record_id``, ``dossier_id``, ``network_id``: what the access predicate looks
-    at; ``public``: directory facts that any authenticated caller may read. ``root_kind``/``root_id``: the aggregate root
-    that it represents. ``xid``: for cursors below the horizon.
+    at; ``public``: directory facts that any authenticated caller may read. ``root_kind``/``root_id``: the aggregate
+    root that it represents. ``xid``: for cursors below the horizon.
     """
     return [
         Column("id", Text, nullable=False),

@@ -1,1 +1,11 @@
-"""rcp"""
+"""What the gateway does, in its users' words: verbs over the model; no protocol is known here.
+
+A verb receives an open `step.Step`, locks what it changes and never commits; what it needs from above stands in
+`ports`.
+
+Reading order: `access` (who may), `step` (one change, one commit), `ports`; then along a dossier's life: `registry`,
+`identity`, `directory`, `calendar`, `sessions`, `inscription` with `dossier_states`, `imaging`, `notification` with
+`notice_rules` and `letters`, `contribution`, `report`, `mail_events`.
+
+Not promised: authentication, which is each wire's, and delivery, which is the outbox's.
+"""

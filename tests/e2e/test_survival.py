@@ -1,8 +1,8 @@
 """The story survives SIGKILL: every process of the gateway, its database included, is killed after each act.
 
 Each act then finds a gateway started anew over what the killed one had kept. At the end the story is the same,
-and each mail is one logical message: one Message-ID, and should a kill have fallen between the final dot and its record,
-a byte-identical copy (DECISIONS 1).
+and each mail is one logical message: one Message-ID, and should a kill have fallen between the final dot and its
+record, a byte-identical copy (DECISIONS 1).
 """
 
 from __future__ import annotations

@@ -95,7 +95,9 @@ def test_deflate_is_undone(client):
     assert got.content == b"abc" * 50
 
 
-@pytest.mark.parametrize("damaged", [gzip.compress(b"abc" * 100, mtime=0)[:-9], b"not gzip", gzip.compress(b"abc", mtime=0) + b"tail"])
+@pytest.mark.parametrize(
+    "damaged", [gzip.compress(b"abc" * 100, mtime=0)[:-9], b"not gzip", gzip.compress(b"abc", mtime=0) + b"tail"]
+)
 def test_damaged_gzip_is_refused(client, damaged):
     got = client.post("/bytes", content=damaged, headers={"Content-Encoding": "gzip"})
     assert (got.status_code, got.text.split("|")[0]) == (400, "body-incomplete")
