@@ -7,10 +7,10 @@ import re
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from gateway.identifiers.faults import refuse_if
+from gateway.identifiers.written import Written
 
 __all__ = ["Oid", "Uid", "Urn", "uuid7"]
 
@@ -23,18 +23,8 @@ _UUID_FORM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII
 
 
 @dataclass(frozen=True, slots=True)
-class Oid:
-    """An object identifier, dotted."""
-
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read it, bare or as ``urn:oid:``, or refuse (``oid-forme``, ``oid-longueur``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
+class Oid(Written):
+    """An object identifier, dotted. Faults: ``oid-forme``, ``oid-longueur``."""
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -54,23 +44,10 @@ class Oid:
         """The number as a URN."""
         return f"urn:oid:{self.value}"
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class Uid:
-    """A DICOM unique identifier: at most 64 characters [PS3.5 §9.1]."""
-
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read it, or refuse (``uid-forme``, ``uid-longueur``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
+class Uid(Written):
+    """A DICOM unique identifier: at most 64 characters [PS3.5 §9.1]. Faults: ``uid-forme``, ``uid-longueur``."""
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -90,16 +67,13 @@ class Uid:
         """``urn:oid:…``, as FHIR writes StudyInstanceUID in ``urn:dicom:uid``."""
         return f"urn:oid:{self.value}"
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class Urn:
-    """A number that says its own kind: ``urn:uuid:…`` or ``urn:oid:…`` (FHIR system ``urn:ietf:rfc:3986``)."""
+class Urn(Written):
+    """A number that says its own kind: ``urn:uuid:…`` or ``urn:oid:…`` (FHIR system ``urn:ietf:rfc:3986``).
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
+    Faults: ``urn-forme``, ``oid-longueur``.
+    """
 
     @classmethod
     def new(cls) -> Self:
@@ -110,13 +84,6 @@ class Urn:
     def of(cls, number: uuid.UUID | Oid) -> Self:
         """Return the number as it is written."""
         return cls(f"urn:uuid:{number}" if isinstance(number, uuid.UUID) else number.urn)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read it, or refuse (``urn-forme``, ``oid-longueur``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -144,9 +111,6 @@ class Urn:
             return None
         number = self.uuid
         return Oid.of_uuid(number) if number else Oid(self.value[8:])
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class _Sequence:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from gateway.identifiers.faults import compact, refuse_if
+from gateway.identifiers.faults import compact
 from gateway.identifiers.keys import luhn_valid
+from gateway.identifiers.written import Written
 
 __all__ = ["IdNatPs", "MssanteAddress", "Rpps"]
 
@@ -20,18 +21,11 @@ _RPPS_TYPE = "8"
 
 
 @dataclass(frozen=True, slots=True)
-class Rpps:
-    """A professional by the national register: 11 digits, the last of which is a Luhn key [spec annuaire §3, §8]."""
+class Rpps(Written):
+    """A professional by the national register: 11 digits, the last of which is a Luhn key [spec annuaire §3, §8].
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read 11 digits, or refuse (``rpps-forme``, ``rpps-cle``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
+    Faults: ``rpps-forme``, ``rpps-cle``.
+    """
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -48,27 +42,15 @@ class Rpps:
         """The national identifier of 12 digits that CDA, HL7 v2 and Pro Santé Connect use."""
         return _RPPS_TYPE + self.value
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class IdNatPs:
+class IdNatPs(Written):
     """National identifier of a professional: one digit that says what the number is, then the number.
 
     ``8`` is followed by an RPPS, ``0`` by an ADELI number, ``3`` or ``5`` by a structure and a register number
     (TRE_G08). Pro Santé Connect also issues others to its test identities: kept, flagged.
+    Faults: ``idnps-forme``, and those of the RPPS it holds.
     """
-
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read it, or refuse (``idnps-forme``, and the faults of the RPPS it holds)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -93,26 +75,13 @@ class IdNatPs:
         holds = self.value.startswith(_RPPS_TYPE) and _RPPS.fullmatch(self.value[1:])
         return Rpps.from_wire(self.value[1:]) if holds else None
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class MssanteAddress:
+class MssanteAddress(Written):
     """A mailbox inside the MSSanté trust space, the only place where health data may be mailed [spec annuaire §5].
 
-    Compared without case: operators treat addresses so.
+    Compared without case: operators treat addresses so. Fault: ``mssante-forme``.
     """
-
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read an address, or refuse (``mssante-forme``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -124,6 +93,3 @@ class MssanteAddress:
     def domain(self) -> str:
         """What stands after the ``@``."""
         return self.value.rpartition("@")[2]
-
-    def __str__(self) -> str:
-        return self.value

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from gateway.identifiers.faults import compact, refuse_if
+from gateway.identifiers.faults import compact
+from gateway.identifiers.written import Written
 
 __all__ = ["DossierReference"]
 
@@ -25,29 +26,16 @@ _IN_TEXT = re.compile(rf"\bRCP-[{_ALPHABET}]{{4}}-[{_ALPHABET}]{{2}}\b", re.IGNO
 
 
 @dataclass(frozen=True, slots=True)
-class DossierReference:
-    """An opaque name of a dossier, with a check character."""
+class DossierReference(Written):
+    """An opaque name of a dossier, with a check character; read in any case, with or without hyphens.
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
+    Faults: ``reference-forme``, ``reference-cle``.
+    """
 
     @classmethod
     def new(cls) -> Self:
         """Draw one; nothing of the dossier, of its date or of its patient is in it."""
         return cls._of("".join(secrets.choice(_ALPHABET) for _ in range(_DRAWN)))
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read what a person typed, in any case, with or without hyphens, or refuse.
-
-        Raises
-        ------
-        InvalidContent
-            ``reference-forme``, ``reference-cle``.
-        """
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -71,6 +59,3 @@ class DossierReference:
         total = _OFFSET + sum(weight * _ALPHABET.index(character) for weight, character in enumerate(drawn, start=1))
         characters = drawn + _ALPHABET[total % len(_ALPHABET)]
         return cls(f"RCP-{characters[:4]}-{characters[4:]}")
-
-    def __str__(self) -> str:
-        return self.value

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
-from gateway.identifiers.faults import compact, refuse_if
+from gateway.identifiers.faults import compact
 from gateway.identifiers.keys import luhn_valid
+from gateway.identifiers.written import Written
 
 __all__ = ["Finess", "IdNatSt", "Siren", "Siret"]
 
@@ -19,21 +20,14 @@ _LA_POSTE = "356000000"
 
 
 @dataclass(frozen=True, slots=True)
-class Finess:
+class Finess(Written):
     """A health organisation, legal or geographic entity: 9 characters, Luhn [spec annuaire §3, §8].
 
-    The key of a Corsican number (2A, 2B) cannot be verified: accepted in forms, flagged from a wire.
+    Faults: ``finess-forme``, ``finess-cle``, ``finess-lettre``. The last one, that the key of a Corsican number (2A,
+    2B) cannot be verified, is accepted in forms and flagged from a wire.
     """
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read 9 characters, or refuse (``finess-forme``, ``finess-cle``)."""
-        read = cls.from_wire(value)
-        refuse_if(tuple(fault for fault in read.faults if fault != "finess-lettre"), expression=expression)
-        return cls(read.value)
+    accepted_in_forms = frozenset({"finess-lettre"})
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -52,23 +46,10 @@ class Finess:
         """The national identifier of 10 characters that CDA and HL7 v2 use."""
         return "1" + self.value
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class Siren:
-    """A legal unit: 9 digits, Luhn."""
-
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read 9 digits, or refuse (``siren-forme``, ``siren-cle``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
+class Siren(Written):
+    """A legal unit: 9 digits, Luhn. Faults: ``siren-forme``, ``siren-cle``."""
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -78,23 +59,13 @@ class Siren:
             return cls(number, ("siren-forme",))
         return cls(number, () if luhn_valid(number) else ("siren-cle",))
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class Siret:
-    """A place of a legal unit: its SIREN and five digits, Luhn; La Poste's own places follow another rule."""
+class Siret(Written):
+    """A place of a legal unit: its SIREN and five digits, Luhn; La Poste's own places follow another rule.
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read 14 digits, or refuse (``siret-forme``, ``siret-cle``)."""
-        read = cls.from_wire(value)
-        refuse_if(read.faults, expression=expression)
-        return read
+    Faults: ``siret-forme``, ``siret-cle``.
+    """
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -110,23 +81,15 @@ class Siret:
         """The legal unit."""
         return Siren.from_wire(self.value[:9])
 
-    def __str__(self) -> str:
-        return self.value
-
 
 @dataclass(frozen=True, slots=True)
-class IdNatSt:
-    """National identifier of a structure: one digit that says what the number is (TRE_G07), then the number."""
+class IdNatSt(Written):
+    """National identifier of a structure: one digit that says what the number is (TRE_G07), then the number.
 
-    value: str
-    faults: tuple[str, ...] = field(default=(), compare=False)
+    Faults: ``idnst-forme``, and those of the number it holds.
+    """
 
-    @classmethod
-    def parse(cls, value: str, *, expression: str | None = None) -> Self:
-        """Read it, or refuse (``idnst-forme``, and the faults of the number it holds)."""
-        read = cls.from_wire(value)
-        refuse_if(tuple(fault for fault in read.faults if fault != "finess-lettre"), expression=expression)
-        return cls(read.value)
+    accepted_in_forms = Finess.accepted_in_forms
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -151,9 +114,6 @@ class IdNatSt:
     def siret(self) -> Siret | None:
         """The SIRET it holds, with its faults; None for any other kind of number."""
         return Siret.from_wire(self.value[1:]) if self.type_code == "3" else None
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _HELD: dict[str, type[Finess | Siren | Siret]] = {"1": Finess, "2": Siren, "3": Siret}
