@@ -1,0 +1,234 @@
+"""The command line: statuses, refusals in one sentence, and the process tree that `serve` supervises."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.__main__ import cli, main
+from gateway.app.gateway import open_gateway
+from gateway.errors import GatewayError
+from gateway.exchange.outbox import Outgoing
+from gateway.model.message import Message
+from gateway.rcp.access import SYSTEM
+from gateway.settings import load
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run one command in this process, with a data directory of its own."""
+    for name in [name for name in os.environ if name.startswith("RCP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RCP_DATA_DIR", str(tmp_path / "donnees"))
+    monkeypatch.setenv("RCP_LOG_LEVEL", "error")
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(cli, list(arguments), env=environment)
+
+    return invoke
+
+
+def test_help_names_every_command(run) -> None:
+    told = run("--help").output
+    commands = ("serve", "demo", "migrate", "check", "partner", "network", "plan", "replay", "audit", "reindex")
+    assert [name for name in commands if name not in told] == []
+
+
+def test_migrate_says_what_it_did_and_twice_is_no_error(run) -> None:
+    first, second = run("migrate"), run("migrate")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert first.output == "Base migrée : vide → 0001.\n"
+    assert second.output == "Base à jour (révision 0001).\n"
+
+
+def test_every_fault_of_the_configuration_is_told(run) -> None:
+    told = run("migrate", RCP_CLOK="x", RCP_HTTP_BIND="nulle part")
+    assert told.exit_code == 1
+    assert "RCP_CLOCK" in told.output
+    assert "RCP_HTTP_BIND" in told.output
+
+
+def test_wrong_usage_is_2_and_a_wire_that_is_not_built_says_so(run) -> None:
+    assert run("serve", "--only", "telex").exit_code == 2
+    planned = run("serve", "--only", "mllp")
+    assert planned.exit_code == 1
+    assert "mllp" in planned.output
+
+
+def test_the_registry_keeps_what_it_is_told_and_refuses_a_private_key(run, tmp_path: Path) -> None:
+    network = run(
+        "network",
+        "add",
+        "dcc-a",
+        "--name",
+        "DCC A",
+        "--base-url",
+        "https://rcp.dcc-a.example",
+        "--contact",
+        "3c@a.example",
+    )
+    assert network.exit_code == 0, network.output
+    assert "dcc-a" in run("network", "list").output
+    public = tmp_path / "jwks.json"
+    key = {name: value for name, value in _ec_key().items() if name != "d"}
+    public.write_text(json.dumps({"keys": [key]}))
+    added = run(
+        *("partner", "add", "CHU X", "--network", "dcc-a", "--patient-domain", "https://chu-x.example/ns/ipp"),
+        *("--fhir-scopes", "system/Patient.crus", "--jwks", str(public), "--aet", "PACSX@127.0.0.1:11113"),
+    )
+    assert added.exit_code == 0, added.output
+    assert "CHU X" in run("partner", "list").output
+    public.write_text(json.dumps({"keys": [_ec_key()]}))
+    with pytest.raises(GatewayError):
+        raise run("partner", "add", "CHU Y", "--jwks", str(public)).exception or AssertionError("accepted")
+    assert run("partner", "revoke", "CHU X").exit_code == 0
+    assert "CHU X" not in run("partner", "list").output
+
+
+def _ec_key() -> dict[str, str]:
+    from joserfc.jwk import ECKey
+
+    return ECKey.generate_key("P-384", {"use": "sig", "alg": "ES384", "kid": "essai"}).as_dict(private=True)
+
+
+def test_a_refusal_is_one_french_sentence_and_status_1(run, monkeypatch, capsys) -> None:
+    run("migrate")
+    monkeypatch.setattr(sys, "argv", ["rcp-gateway", "partner", "revoke", "Personne"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("rcp-gateway : ")
+    assert told.count("\n") == 1
+
+
+def test_the_trail_is_verified_and_a_message_is_replayed(run) -> None:
+    run("migrate")
+    outgoing = Outgoing(channel="mssante", kind="M1", key="essai", content=b"octets", recipient="a@exemple.mssante.fr")
+    with open_gateway(load()) as gateway:
+        kept = gateway.steps.run(SYSTEM, lambda step: step.post(outgoing).id)
+        with gateway.store.session() as session:
+            session.get_one(Message, kept).state = "parque"
+            session.commit()
+    again = run("replay", str(kept))
+    assert again.exit_code == 0
+    assert "a@exemple.mssante.fr" in again.output
+    with open_gateway(load()) as gateway, gateway.store.session() as session:
+        assert session.get_one(Message, kept).state == "en-attente"
+    intact = run("audit", "verify")
+    assert (intact.exit_code, intact.output) == (0, "Piste d’audit intacte.\n")
+    assert run("reindex").exit_code == 0
+
+
+def test_the_plan_is_told_without_being_done(run) -> None:
+    run("migrate")
+    assert run("plan", "--dry-run", "--at", "2026-03-17T08:00+01:00").exit_code == 0
+    assert run("plan", "--at", "2026-03-17T08:00+01:00").exit_code == 2
+    assert run("plan", "--dry-run", "--at", "2026-03-17T08:00").exit_code == 2
+    unsent = run("plan")
+    assert isinstance(unsent.exception, GatewayError)
+    assert "RCP_MSSANTE_ADDRESS" in unsent.exception.text
+
+
+def test_check_tells_each_peer_and_fails_when_one_is_away(run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused at once
+        away = f"imaps://rcp:secret@127.0.0.1:{taken.getsockname()[1]}"
+        told = run("check", RCP_MSSANTE_IMAP_URL=away)
+    assert told.exit_code == 1
+    lines = dict(line.split(maxsplit=1) for line in told.output.splitlines())
+    assert lines["base"] == "répond"
+    assert lines["fichiers"] == "répond"
+    assert lines["imap"].startswith("ne répond pas")
+
+
+# -- serve
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The whole process tree on free ports, ready."""
+    http, dicom = _free_port(), _free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")} | {
+        "RCP_DATA_DIR": str(tmp_path / "donnees"),
+        "RCP_HTTP_BIND": f"127.0.0.1:{http}",
+        "RCP_PUBLIC_URL": f"http://127.0.0.1:{http}",
+        "RCP_DICOM_BIND": f"127.0.0.1:{dicom}",
+        "RCP_LOG_LEVEL": "warning",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{http}"
+            _wait(lambda: _ready(url), (tmp_path / "log").read_text)
+            yield process, url
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/health/ready", timeout=10).status_code == 200
+    return False
+
+
+def _wait(happens: Callable[[], bool], otherwise: Callable[[], str] = str, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.1)
+
+
+def _components(process: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            command = child.cmdline()
+            if "--only" in command:
+                found[command[command.index("--only") + 1]] = child
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_a_dead_component_comes_back_and_sigterm_ends_all(serving) -> None:
+    process, url = serving
+    before = _components(process)
+    assert set(before) == {"http", "dicom", "worker"}
+    before["http"].kill()
+    _wait(lambda: "http" in _components(process) and _components(process)["http"].pid != before["http"].pid)
+    _wait(lambda: _ready(url))
+    everybody = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(35) == 0
+    _gone, alive = psutil.wait_procs(everybody, timeout=10)
+    assert alive == []
+
+
+@pytest.mark.timeout(240)
+def test_no_component_outlives_a_killed_supervisor(serving) -> None:
+    process, _url = serving
+    everybody = list(_components(process).values())
+    process.kill()
+    _gone, alive = psutil.wait_procs(everybody, timeout=35)
+    assert alive == []
