@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
-import random
 import re
-import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,15 +37,6 @@ from gateway.web.request_id import RequestIdMiddleware, request_id
 from gateway.web.sealed import Seal
 
 SECRET = b"a secret of the tests, 32 bytes."
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, below those that the system gives away by itself: it stays free for later."""
-    while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass

@@ -10,8 +10,8 @@ four characters, so that a value slipped into a log names nobody.
 
 Not promised: that a number was ever issued, or belongs to whom it is said to.
 
-Reading order: `faults`, `keys`, `written`, then one module a family: `ins`, `professionals`, `structures`, `patients`, `numbers`,
-`references`, and `systems` for what FHIR, HL7 v2 and CDA call each of them.
+Reading order: `faults`, `keys`, `written`, then one module a family: `ins`, `professionals`, `structures`, `patients`,
+`numbers`, `references`, and `systems` for what FHIR, HL7 v2 and CDA call each of them.
 """
 
 from gateway.identifiers.ins import Ins, InsAuthority

@@ -32,7 +32,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "MailServers", "authority", "free_port", "mail_servers"]
+from tests.loopback import free_port, raw_mails
+
+__all__ = ["Authority", "MailServers", "authority", "mail_servers"]
 
 # Ends the servers when the tests end, however they end.
 _LEASH = ["/usr/bin/setpriv", "--pdeathsig", "TERM"]
@@ -43,12 +45,6 @@ PHYSICIAN = "paul.durant@medecin.mssante.example"
 REQUESTER = "anne.demandeur@medecin.mssante.example"
 GONE = "partie@medecin.mssante.example"  # accepted at first, then bounced
 CLOSED = "fermee@medecin.mssante.example"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Authority:
@@ -131,10 +127,7 @@ class MailServers:
         """Return the raw messages of a mailbox, read by the standard library's own IMAP client."""
         context = ssl.create_default_context(cafile=str(self.authority.file))
         with imaplib.IMAP4_SSL("127.0.0.1", self.imaps_port, ssl_context=context) as imap:
-            imap.login(user, PASSWORD)
-            imap.select("INBOX", readonly=True)
-            _, found = imap.search(None, "ALL")
-            return [imap.fetch(number, "(BODY.PEEK[])")[1][0][1] for number in found[0].split()]
+            return raw_mails(imap, user, PASSWORD)
 
     def wait_inbox(self, user: str, match, *, count: int = 1, timeout_s: float = 30.0) -> list[bytes]:
         """Return the messages of a mailbox that `match` accepts, once there are `count` of them."""

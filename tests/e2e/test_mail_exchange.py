@@ -33,6 +33,7 @@ from gateway.settings import MailServer, Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.e2e.test_mail_wire import QUICK, Script
+from tests.loopback import free_port
 from tests.world import build
 
 SENDS = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)
@@ -107,7 +108,7 @@ def take(scene, match, count=1):
 
 @pytest.mark.req("S2-020", "S2-026", "S3-005")
 def test_the_operator_is_down_for_an_hour_and_the_notification_leaves_once(scene):
-    port = servers.free_port()
+    port = free_port()
     notification.plan_due(scene.steps, LETTERS)
     message = the_letter(scene)
     down = scene.deliveries(port)

@@ -24,6 +24,7 @@ from gateway.mssante.submission import Attempted, Fate, Submission, Timeouts
 from gateway.settings import MailServer, Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
+from tests.loopback import free_port
 
 QUICK = Timeouts(connect_s=5, command_s=5, final_answer_s=5)
 
@@ -191,7 +192,7 @@ def test_bare_line_ends_and_long_lines_never_leave(mail_servers):  # noqa: F811
 
 
 def test_nobody_listens(mail_servers):  # noqa: F811
-    attempted = send(mail_servers, sealed(), port=servers.free_port())
+    attempted = send(mail_servers, sealed(), port=free_port())
     assert (attempted.fate, attempted.code) == (Fate.UNAVAILABLE, "connect")
 
 
@@ -384,7 +385,7 @@ def test_news_are_taken_as_they_come_and_after_a_failure(mail_servers, idle):  #
 
 
 def test_a_mailbox_that_does_not_answer_is_unavailable():
-    server = MailServer("127.0.0.1", servers.free_port(), "tls", "u", "p")
+    server = MailServer("127.0.0.1", free_port(), "tls", "u", "p")
     with pytest.raises(Unavailable) as refused:
         Mailbox(Account(server)).read(Keeper())
     assert refused.value.code == "mailbox"

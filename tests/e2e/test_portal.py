@@ -34,7 +34,8 @@ from gateway.model.person import PatientRecord
 from gateway.model.report import Report
 from gateway.settings import Address, Dicom, Mail, Organisation, Psc, Settings
 from gateway.web.background import served
-from tests.psc_portal import free_port, portal_address
+from tests.loopback import free_port
+from tests.psc_portal import portal_address
 from tests.world import World, build
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"

@@ -21,7 +21,8 @@ from gateway.model.dossier import Correspondent, Dossier
 from gateway.settings import Address, Psc, Settings
 from gateway.web.background import served
 from tests.e2e.psc_idp import provider
-from tests.psc_portal import free_port, hidden_field, portal_address
+from tests.loopback import free_port
+from tests.psc_portal import hidden_field, portal_address
 from tests.world import World, build
 
 

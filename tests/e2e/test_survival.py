@@ -26,6 +26,7 @@ from gateway.demo.narration import Narrator
 from gateway.demo.programme import _prepare
 from gateway.demo.stage import Stage, own_directory
 from gateway.demo.theatre import Theatre, open_theatre
+from tests.loopback import raw_mails
 
 #: Acts after which everything is killed at once: the next act needs what this one left, kept or still to be sent.
 CRASH_AFTER = frozenset({1, 2, 3, 4, 6})
@@ -103,7 +104,4 @@ def mails(theatre: Theatre, box: str) -> list[bytes]:
             time.sleep(0.1)
     with client:
         client.starttls(context)
-        client.login(box, theatre.mail.password)
-        client.select("INBOX", readonly=True)
-        _, (found,) = client.search(None, "ALL")
-        return [client.fetch(number, "(BODY.PEEK[])")[1][0][1] for number in found.split()]
+        return raw_mails(client, box, theatre.mail.password)

@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
-import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
@@ -32,25 +28,12 @@ from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps
 from gateway.settings import Address, Dicom, Settings
 from gateway.web.authenticators import BEARER, Authenticators
+from gateway.web.background import served
 from gateway.web.outcome import http_status
 from tests import world as worlds
+from tests.loopback import free_port, wait_until
 
 AE_TITLE = "CHUX_PACS"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> bool:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture
@@ -162,13 +145,8 @@ def web(store, trail, blobs) -> Iterator[Web]:
     def refuse(request: Request, error: GatewayError):
         return JSONResponse({"code": error.code}, http_status(error))
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert wait_until(lambda: server.started)
-    yield Web(url, callers)
-    server.should_exit = True
-    thread.join(10)
+    with served(app, port=port):
+        yield Web(url, callers)
 
 
 @dataclass

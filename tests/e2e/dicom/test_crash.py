@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.imaging import Instance, QuarantinedObject, StudyDossier
-from tests.e2e.dicom.conftest import free_port, need, storescu, wait_until
+from tests.e2e.dicom.conftest import need, storescu
+from tests.loopback import free_port, wait_until
 
 
 @pytest.fixture

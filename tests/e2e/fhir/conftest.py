@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import secrets
-import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
@@ -29,8 +26,10 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
+from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators, in_thread
 from gateway.web.request_id import RequestIdMiddleware
+from tests.loopback import free_port
 from tests.world import World, build
 
 SCOPES = (
@@ -114,33 +113,24 @@ def fhir_steps(make_steps: Callable[..., Steps], representer: Representer) -> St
 def served(
     fhir_steps: Steps, representer: Representer, store: Store, trail: AuditTrail, blobs: BlobStore
 ) -> Iterator[Served]:
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
     smart = SmartServer(fhir_steps, secrets.token_bytes(32), url)
     reads = Reads(store, trail)
-    app = FastAPI()
+
+    @contextlib.asynccontextmanager
+    async def closing(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await reads.close()
+
+    app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
     app.state.authenticators.register(BEARER, in_thread(smart.authenticate))
     wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart)
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, ws="none", lifespan="off"))
-
-    def run() -> None:
-        async def serve() -> None:
-            try:
-                await server.serve(sockets=[listening])
-            finally:
-                await reads.close()
-
-        asyncio.run(serve())
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    yield Served(url, smart, fhir_steps, store)
-    server.should_exit = True
-    thread.join(timeout=15)
-    listening.close()
+    with background.served(app, port=port):
+        yield Served(url, smart, fhir_steps, store)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.psc_portal import free_port
+from tests.loopback import free_port
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = tuple(

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,15 +83,6 @@ class Everyone:
         if calling_ae_title == "BROKEN":
             raise RuntimeError("the registry is down")
         return f"{calling_ae_title}@{address}"
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 10) -> bool:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from gateway.dicom import wire
 from gateway.dicom.wire import Limits
 from gateway.errors import Unavailable
 from gateway.settings import Tls
-from tests.unit.dicom.conftest import wait_until
+from tests.loopback import wait_until
 from tests.unit.dicom.raw_peer import (
     ABORT,
     ASSOCIATE_RJ,

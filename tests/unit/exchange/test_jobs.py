@@ -18,6 +18,7 @@ from gateway.exchange.jobs import Periodic, Worker, alone, nudge
 from gateway.model.message import Message
 from gateway.model.store import Store
 from gateway.rcp.access import SYSTEM
+from tests.loopback import until
 from tests.unit.exchange.channels import Scripted, outgoing
 
 
@@ -27,13 +28,6 @@ def jobs(store) -> list[tuple[str, str]]:
         return connection.execute(
             "SELECT task_name, status::text FROM procrastinate_jobs WHERE task_name = 'deliver' ORDER BY id"
         ).fetchall()
-
-
-def until(condition, limit_s: float = 20) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

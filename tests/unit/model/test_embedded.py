@@ -16,7 +16,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
@@ -26,6 +25,7 @@ from gateway.errors import Fault
 from gateway.model import embedded
 from gateway.model.embedded import EmbeddedServer, account, binaries, running
 from gateway.model.embedded.cluster import Cluster
+from tests.loopback import until
 
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(embedded.__file__).parents[3]
@@ -60,13 +60,6 @@ def leave(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "left\n"
     assert process.wait(30) == 0
     process.stdout.close()
-
-
-def until(condition, limit_s: float = 30) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def put(url: str, value: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from gateway.web.csrf import CSRF_FIELD, Csrf
 from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.request_id import RequestIdMiddleware
 from gateway.web.sealed import Seal
+from tests.loopback import free_port
 from tests.world import World, build
 
 #: Four days before the session of the world, in the afternoon of Paris.
@@ -116,7 +116,7 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     """The portal over a fresh world."""
     clock = FixedClock()
     steps = make_steps(clock=clock)
-    port = _free_port()
+    port = free_port()
     csrf = Csrf(Seal(b"a secret of the tests, 32 bytes.", "csrf"), f"http://127.0.0.1:{port}")
     sessions: dict[str, Any] = {}
     app = FastAPI()
@@ -172,9 +172,3 @@ def _press(blobs) -> Press:
     return Press(
         forms=Forms(sender), mails=ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP"), blobs=blobs
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

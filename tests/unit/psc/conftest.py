@@ -7,8 +7,9 @@ import pytest
 
 from gateway.settings import Psc
 from gateway.web.rate import Rate
+from tests.loopback import free_port
 from tests.psc_misbehaving import CLIENT, CLIENT_SECRET, Misbehaving
-from tests.psc_portal import free_port, portal_address, served_portal
+from tests.psc_portal import portal_address, served_portal
 
 
 @pytest.fixture(scope="session")
