@@ -5,7 +5,7 @@ fonts are those that typst carries, embedded, whatever the machine has; text of 
 facts give the same bytes (for one version of typst). A character that no such font has is shown as U+FFFD rather than
 refusing a report. Not promised: the judgement of veraPDF, which runs elsewhere, nor PDF/UA-1, which cannot have a
 footer in the PDF 1.4 that PDF/A-1 is.
-[Référentiel MSSanté ECO.2.1.5; DECISIONS 15]
+[MSSanté ECO.2.1.5; DECISIONS 15]
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ class Deliveries:
 
 
 def _said(session: Session, message: Message, delivery: Delivery, now: datetime) -> AuditFacts:
-    """What the trail keeps of an outcome: where the bytes went, which bytes, for whom [audit.md §2, row 7]."""
+    """What the trail keeps of an outcome: where the bytes went, which bytes, for whom [spec audit §2, row 7]."""
     record_id = (
         session.scalar(select(Dossier.record_id).where(Dossier.id == message.dossier_id))
         if message.dossier_id is not None

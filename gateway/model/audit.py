@@ -26,7 +26,7 @@ __all__ = ["AuditFacts", "AuditLine", "AuditSeal", "AuditTrail"]
 
 
 class AuditFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one line says [audit.md §2].
+    """What one line says [spec audit §2].
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ class PracticeRole(Keyed, Base):
 
 
 class Mailbox(Keyed, Base):
-    """An MSSanté address [TRE_R257]: PER, ORG, APP or CAB.
+    """An MSSanté address (TRE_R257): PER, ORG, APP or CAB.
 
     ``unusable_since`` is set by a hard bounce; ``confidential`` is the red list.
     """

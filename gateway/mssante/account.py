@@ -2,7 +2,7 @@
 
 Promises: nothing is said in clear but on the loopback of a trial; a server without STARTTLS, with a certificate of
 another authority or another name is not spoken to; the authorities given are the only ones trusted (IGC-Santé is in no
-public store). Keeps no token beyond a connection. [mssante.md 1.3, 1.4]
+public store). Keeps no token beyond a connection. [spec mssante 1.3, 1.4]
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Promises: the CDA inside ``IHE_XDM.zip`` and the PDF beside it are the very bytes given; the national subject with the
 identity (DECISIONS 2) unless the short one is chosen; what replaces or withdraws says so in the body and answers, in
 threads, the first mail to the same person. The same letter gives the same bytes.
-Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6; mssante.md 2.2 to 2.7, 6.1]
+Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6; spec mssante 2.2 to 2.7, 6.1]
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Forms:
         )
 
     def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
-        """Give the zip that asks receivers to delete the document: the same bytes, action ``D``. [mssante.md 6.1]."""
+        """Give the zip that asks receivers to delete the document: the same bytes, action ``D``. [spec mssante 6.1]."""
         submission = xdm.report_submission(content, cda, self.sender, cda_code=_CODE, title=frcp.title(content))
         entries = tuple(replace(entry, action="D") for entry in submission.entries)
         again = replace(submission, unique_id=f"{content.document_id.root}.2", entries=entries)

@@ -5,7 +5,7 @@ Promises: what is sent is exactly the bytes given, dot-stuffed; the outcome says
 connection was lost between the final dot and the answer). The outcome is read from codes; the server's words, which
 may repeat what we sent, are not kept. No fallback to clear text, no retry: the outbox retries.
 
-Sources: [RFC 5321], [RFC 3207], [RFC 4954], [RFC 3461], [RFC 1870], [RFC 6152], [RFC 2034], mssante.md 1.3, 5.2, 5.7.
+Sources: [RFC 5321], [RFC 3207], [RFC 4954], [RFC 3461], [RFC 1870], [RFC 6152], [RFC 2034], spec mssante 1.3, 5.2, 5.7.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Attempted:
     alarm
         A person must act: wrong certificate, refused authentication. Retrying alone will not help.
     dsn_requested
-        Whether the operator was asked for delivery reports; without, success is never known. [mssante.md 5.2]
+        Whether the operator was asked for delivery reports; without, success is never known. [spec mssante 5.2]
     """
 
     fate: Fate
@@ -286,7 +286,7 @@ def _not_connected(error: Exception) -> Attempted:
 
 
 def _judge(code: int, text: bytes) -> Attempted:
-    """Turn a reply code into an outcome. [RFC 5321 §4.2.1], mssante.md 5.7."""
+    """Turn a reply code into an outcome. [RFC 5321 §4.2.1], spec mssante 5.7."""
     found = _ENHANCED.search(text)
     status = found[1].decode("ascii") if found else None
     if 200 <= code <= 299:

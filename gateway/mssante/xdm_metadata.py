@@ -3,7 +3,7 @@
 Promises: hash and size over the very bytes given; components of HL7 v2 types escaped, XML escaped once; ids derived
 from the submission's own id, so that the same submission gives the same bytes; instants in UTC as XDS wants them.
 
-Sources: mssante.md 2.8 to 2.10, `[CI-SIS lien en-tête CDA et métadonnées XDS]` read through it.
+Sources: spec mssante 2.8 to 2.10, `[CI-SIS lien en-tête CDA et métadonnées XDS]` read through it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IDNPS_ROOT = "1.2.250.1.71.4.2.1"
 _IDNST_ROOT = "1.2.250.1.71.4.2.2"
 _HL7_ESCAPES = str.maketrans({"\\": "\\E\\", "^": "\\S\\", "&": "\\T\\", "|": "\\F\\", "~": "\\R\\"})
 
-# Schemes and object types of XDS, all as urn:uuid. [mssante.md 2.9]
+# Schemes and object types of XDS, all as urn:uuid. [spec mssante 2.9]
 _DOCUMENT_ENTRY = "urn:uuid:7edca82f-054d-47f2-a032-9b2a5b5186c1"
 _SUBMISSION_SET = "urn:uuid:a54d6aa5-d40d-43f9-88c5-b4633d873bdd"
 _ENTRY_SCHEMES = {
@@ -86,7 +86,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     confidentiality
         First the document's own, then the flags of visibility.
     action
-        ``C`` replaces an earlier version, ``D`` withdraws it; none for a first sending. [mssante.md 6.1]
+        ``C`` replaces an earlier version, ``D`` withdraws it; none for a first sending. [spec mssante 6.1]
     """
 
     file_name: str
@@ -270,7 +270,7 @@ def _external(kind: str, schemes: dict[str, str], name: str, value: str, owner: 
     )  # fmt: skip
 
 
-# --- Composite formats of HL7 v2 [mssante.md 2.10] ------------------------------------------------------------------
+# --- Composite formats of HL7 v2 [spec mssante 2.10] ------------------------------------------------------------------
 
 
 def _hl7(text: str) -> str:
@@ -298,7 +298,7 @@ def _cx(number: Identifier, kind: str) -> str:
 
 
 def patient_id(patient: PatientContent) -> str:
-    """INS when it is qualified; else the first local number (exchange by derogation, mssante.md 2.12)."""
+    """INS when it is qualified; else the first local number (exchange by derogation, spec mssante 2.12)."""
     if patient.ins is not None and patient.ins_qualified:
         return _cx(patient.ins, "NH")
     if not patient.ipps:

@@ -1,6 +1,6 @@
 """Images: what a PACS sends is kept, recognised by identifier, and attached to the dossiers of its patient.
 
-[spec fhir-fr 6.2; features B17; DESIGN §3 Imaging; DECISIONS 7]
+[spec fhir-fr 6.2; spec features B17; DESIGN §3 Imaging; DECISIONS 7]
 
 Promises
 --------

@@ -3,7 +3,7 @@
 Promises: states follow the receipts and never go backwards, but a delivered mail may still bounce; the same report
 twice is one receipt; a mailbox that does not exist is not used again; whatever needs a person stands on the work list,
 once.
-Knows no mail format (`gateway.mssante.receipts` reads them). [mssante.md 5.3, 5.7]
+Knows no mail format (`gateway.mssante.receipts` reads them). [spec mssante 5.3, 5.7]
 """
 
 from __future__ import annotations

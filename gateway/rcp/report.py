@@ -4,7 +4,7 @@ Promises: only who coordinates the RCP drafts, validates, corrects or withdraws;
 validation with the contributions, the quorum and the attendees of that moment, and never changes; a correction or an
 addendum is a new version that replaces (DECISIONS 5); at validation, in the same step, the forms are kept under their
 SHA-256 and one mail a recipient stands in the outbox, carrying the very bytes that are kept; validating twice is the
-same validation. [spec fhir-fr 2.2, 2.3; mssante 6.1]
+same validation. [spec fhir-fr 2.2, 2.3; spec mssante 6.1]
 
 Not promised: who gets the mail (`gateway.rcp.report_sending`), or what the forms look like (`gateway.documents`).
 """

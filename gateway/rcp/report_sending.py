@@ -4,7 +4,7 @@ Promises: one logical message a recipient and version, rendered once from the ve
 physician, the requester and the other correspondents, each person once, and for a new version also whoever got an
 earlier one; who cannot be reached stands in the register with the reason; a dossier is `envoye` once every recipient
 is terminal, or there is none (DECISIONS 3). The trail's line « envoi » is the outbox's, when a mail leaves.
-[S2-019; mssante 2.11, 6.1; features 4.3]
+[S2-019; spec mssante 2.11, 6.1; spec features 4.3]
 """
 
 from __future__ import annotations
