@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable
 
 from gateway.errors import Forbidden
+from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["allows", "granted", "require_scope"]
+__all__ = ["allows", "granted", "permits", "require_scope"]
 
 _SCOPE = re.compile(r"system/(\*|[A-Z][A-Za-z]+)\.(\*|read|write|c?r?u?d?s?)")
 _VERSION_1 = {"read": "rs", "write": "cud", "*": "cruds"}
@@ -53,14 +54,22 @@ def granted(asked: Iterable[str], registered: Iterable[str]) -> list[str]:
     return kept
 
 
+def permits(caller: Caller, kind: str, letter: str) -> bool:
+    """Whether a caller's token allows one interaction on one type; people and the gateway have no scopes."""
+    bounded = caller.kind in {CallerKind.CLIENT, CallerKind.PEER, CallerKind.PACS}
+    return not bounded or allows(caller.scopes, kind, letter)
+
+
 def require_scope(caller: Caller, kind: str, letter: str) -> None:
-    """Refuse an interaction that a client's token does not allow; people and the gateway have no scopes.
+    """Refuse an interaction that a client's token does not allow; the refusal says to the trail who asked.
 
     Raises
     ------
     Forbidden
         ``portee-insuffisante``.
     """
-    if caller.kind in {CallerKind.CLIENT, CallerKind.PEER, CallerKind.PACS} and not allows(caller.scopes, kind, letter):
+    if not permits(caller, kind, letter):
         text = f"Le jeton ne permet pas de {_WORDS[letter]} des ressources {kind}."
-        raise Forbidden("portee-insuffisante", text)
+        refusal = Forbidden("portee-insuffisante", text)
+        refusal.trail = access.facts(caller, "refus", outcome="4", reason=refusal.code, object_type=kind)
+        raise refusal

@@ -3,8 +3,8 @@
 [FHIR R4 http#read, #vread, #history, search; DESIGN §3 and §4; spec fhir-fr 3.1, 3.2]
 
 Promises: what the caller may not see does not exist (404, audited); an answer that names a person leaves once its audit
-line is durable; ``_include`` and ``_revinclude`` show only what the caller may see; pages are followed by id, so that
-nothing is lost or shown twice while others write.
+line is durable; ``_include`` and ``_revinclude`` show, and chained parameters betray, only what the caller and his
+token may see; pages are followed by id, so that nothing is lost or shown twice while others write.
 Not promised: totals that still hold on the next page.
 """
 
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, any_, cast, func, literal, not_, select
+from sqlalchemy import ColumnElement, Table, any_, cast, false, func, literal, not_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
-from gateway.errors import NotFound
+from gateway.errors import Forbidden, NotFound
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document
-from gateway.fhir.auth_scopes import require_scope
+from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.search import Include, Query, Visible, parse
 from gateway.fhir.translate.imaging import BASE_URL
@@ -119,8 +119,16 @@ class FhirReads:
         await self._tell(caller, "Binary", row, sha256=form["sha256"])
         return RawContent(form["content_type"], content, row["version"], row["updated_at"])
 
+    async def _require_scope(self, caller: Caller, kind: str, letter: str) -> None:
+        try:
+            require_scope(caller, kind, letter)
+        except Forbidden as refusal:
+            if isinstance(refusal.trail, AuditFacts):
+                await self._reads.record(refusal.trail)
+            raise
+
     async def _row(self, caller: Caller, kind: str, identity: str, version: int | None) -> Any:
-        require_scope(caller, kind, "r")
+        await self._require_scope(caller, kind, "r")
         table = TABLES[kind]
         which = table.c.current if version is None else table.c.version == version
         rows = await self._reads.fetch(
@@ -175,7 +183,7 @@ class FhirReads:
 
     async def history(self, caller: Caller, kind: str, identity: str, *, count: int, before: int | None) -> bytes:
         """Return the versions of one resource, newest first [FHIR R4 http#history]."""
-        require_scope(caller, kind, "r")
+        await self._require_scope(caller, kind, "r")
         table = TABLES[kind]
         statement = select(*_columns(table)).where(table.c.id == identity, access.representations(caller, table))
         if before is not None:
@@ -197,8 +205,8 @@ class FhirReads:
                 "lastModified": document.instant(row["updated_at"]),
             }
             entries.append(entry)
-        if page:
-            await self._tell(caller, kind, page[0])
+        for row in {row["record_id"]: row for row in reversed(page)}.values():
+            await self._tell(caller, kind, row)
         links = [{"relation": "self", "url": f"{self._base}/{kind}/{identity}/_history"}]
         if len(rows) > count:
             url = f"{self._base}/{kind}/{identity}/_history?_count={count}&_before={page[-1]['version']}"
@@ -217,20 +225,27 @@ class FhirReads:
         InvalidContent, Unsupported
             See `gateway.fhir.search.parse`.
         """
-        require_scope(caller, kind, "s")
+        await self._require_scope(caller, kind, "s")
 
-        def visible(_kind: str, table: Table) -> ColumnElement[bool]:
-            return access.representations(caller, table)
+        def by(letter: str) -> Visible:
+            """What the caller may see of any type, as far as his token allows this interaction on it."""
 
-        query = parse(kind, pairs, visible=visible, strict=strict)
+            def visible(other: str, table: Table) -> ColumnElement[bool]:
+                if other != kind and not permits(caller, other, letter):
+                    return false()
+                return access.representations(caller, table)
+
+            return visible
+
+        query = parse(kind, pairs, visible=by("s"), strict=strict)
         table = TABLES[kind]
-        wanted = [table.c.current, not_(table.c.deleted), visible(kind, table), query.where]
+        wanted = [table.c.current, not_(table.c.deleted), access.representations(caller, table), query.where]
         if query.horizon:
             wanted.append(table.c.xid < func.pg_snapshot_xmin(func.pg_current_snapshot()))
         total = await self._count(table, wanted) if query.total or query.count_only else None
         rows = [] if query.count_only else await self._page(table, query, wanted)
         page = rows[: query.count]
-        included = await self._included(query, page, visible) if page else []
+        included = await self._included(query, page, by("r")) if page else []
         persons = {row["record_id"] for row in page} | {row["record_id"] for _, row in included}
         await self._reads.record(
             access.facts(

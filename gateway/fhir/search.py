@@ -102,7 +102,8 @@ def parse(
     Raises
     ------
     InvalidContent
-        ``parametre-inconnu`` (strict), ``parametre-valeur``, ``parametre-modificateur``, ``trop-de-parametres``.
+        ``parametre-inconnu`` (strict), ``parametre-valeur``, ``parametre-modificateur``, ``trop-de-parametres``,
+        ``chaine-trop-longue``.
     """
     given = list(pairs)
     if len(given) > PARAMETERS_MAX:
@@ -113,6 +114,8 @@ def parse(
     for name, value in given:
         if not value:
             continue
+        if "\x00" in value:  # no text of PostgreSQL holds it
+            raise bad_value(name)
         control = _CONTROLS.get(name.partition(":")[0])
         if control is not None:
             control(query, name, value)
@@ -133,7 +136,7 @@ def parse(
 
 
 def _count(query: Query, name: str, value: str) -> None:
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > 9:
         raise bad_value(name)
     if int(value) == 0:
         query.count_only = True

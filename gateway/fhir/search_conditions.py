@@ -47,15 +47,26 @@ def printable(name: str) -> str:
     return name if _PRINTABLE.fullmatch(name) else "…"
 
 
-def condition(kind: str, name: str, value: str, visible: Visible) -> ColumnElement[bool] | None:  # noqa: PLR0911 - one return a kind of name
+def condition(  # noqa: PLR0911 - one return a kind of name
+    kind: str, name: str, value: str, visible: Visible, *, chained: bool = False
+) -> ColumnElement[bool] | None:
     """Make the condition of one parameter; `None` when the type has no such parameter.
+
+    Parameters
+    ----------
+    chained
+        Whether a chain or ``_has`` led here: each further level would multiply the statement by all target types.
 
     Raises
     ------
     InvalidContent
-        ``parametre-valeur``, ``parametre-modificateur``, ``trop-de-parametres``, ``parametre-inconnu`` (in a chain).
+        ``parametre-valeur``, ``parametre-modificateur``, ``trop-de-parametres``, ``parametre-inconnu`` (in a chain),
+        ``chaine-trop-longue``.
     """
     table = TABLES[kind]
+    if chained and ("." in name or name.startswith("_has:")):
+        text = "Un paramètre enchaîné (« . » ou « _has ») ne suit qu’une référence ; celui-ci en suit davantage."
+        raise InvalidContent("chaine-trop-longue", text)
     if name.startswith("_has:"):
         return _reverse_chain(kind, name, value, visible)
     head, dot, rest = name.partition(".")
@@ -272,7 +283,7 @@ def _chain(
     targets = [modifier] if modifier else [kind for kind in parameter.targets if kind in TABLES]
     conditions: list[ColumnElement[bool]] = []
     for target in targets or [kind for kind in types() if "*" in parameter.targets]:
-        inner = condition(target, rest, value, visible)
+        inner = condition(target, rest, value, visible, chained=True)
         if inner is None:
             continue
         table = TABLES[target]
@@ -294,7 +305,7 @@ def _reverse_chain(kind: str, name: str, value: str, visible: Visible) -> Column
         raise bad_value(name)
     _, source, code, rest = steps
     parameter = parameters(source).get(code)
-    inner = condition(source, rest, value, visible)
+    inner = condition(source, rest, value, visible, chained=True)
     if parameter is None or parameter.kind != "reference" or inner is None:
         raise bad_value(name)
     table = TABLES[source]
