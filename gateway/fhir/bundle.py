@@ -32,6 +32,8 @@ from gateway.rcp.step import Step
 __all__ = ["Transaction", "read_transaction"]
 
 _PHRASES = {200: "200 OK", 201: "201 Created"}
+#: Elements of a request that are read here; each is a text.
+_REQUEST = ("method", "url", "ifMatch", "ifNoneMatch", "ifNoneExist")
 
 
 class Transaction:
@@ -220,6 +222,11 @@ def _entry_faults(entry: Any, path: str) -> list[Issue]:
     resource = entry.get("resource")
     if not isinstance(resource, dict):
         return [Issue(code="element-obligatoire", text="Élément obligatoire absent : resource.", expression=path)]
+    said = {f"{path}.fullUrl": entry.get("fullUrl")}
+    said |= {f"{path}.request.{name}": entry["request"].get(name) for name in _REQUEST}
+    shapes = [where for where, value in said.items() if not isinstance(value, str | None)]
+    if shapes:
+        return [Issue(code="valeur-invalide", text="Un texte est attendu.", expression=where) for where in shapes]
     return [
         Issue(
             code=issue.code,
@@ -251,7 +258,10 @@ def _operation(entry: Mapping[str, Any], path: str, issues: list[Issue]) -> Oper
     if method not in {"POST", "PUT"}:
         refuse("operation-non-offerte", "seuls POST et PUT sont offerts dans une transaction.", "method")
         return operation
-    parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+    try:
+        parts = urlsplit(url or "")
+    except ValueError:  # an address in brackets that is none
+        parts = urlsplit("")
     steps = parts.path.strip("/").split("/")
     if kind not in TABLES or steps[0] != kind or len(steps) > 2 or parts.netloc:
         refuse("valeur-invalide", "l’adresse de la requête ne correspond pas au type de la ressource.", "url")

@@ -277,7 +277,11 @@ class FhirWire:
             _require_type(kind)
             tree = self._parse(request, content)
             if tree["resourceType"] == "Parameters":
-                given = (one.get("resource") for one in tree.get("parameter", ()) if one.get("name") == "resource")
+                parameters = tree.get("parameter")
+                listed = parameters if isinstance(parameters, list) else []
+                given = (
+                    one.get("resource") for one in listed if isinstance(one, dict) and one.get("name") == "resource"
+                )
                 tree = next((one for one in given if isinstance(one, dict)), tree)
             return Response(_judgement(tree), 200, _NO_STORE, media_type=_MEDIA)
 

@@ -80,6 +80,10 @@ def _satisfies(operation: Operation) -> bool:
 
 
 def _write_request(writing: Writing, operation: Operation) -> None:
+    before = operation.before
+    if before is not None and (before.root_kind == "Dossier") != is_inscription(operation.tree):
+        text = "Une inscription à une RCP ne devient pas une autre demande, ni l’inverse."
+        raise Conflict("cle-modifiee", text, expression="ServiceRequest.code")
     if not is_inscription(operation.tree):
         _keep_as_sent(writing, operation)
         return
@@ -88,21 +92,39 @@ def _write_request(writing: Writing, operation: Operation) -> None:
     if record.partner_id != writing.partner.id:
         text = "Le patient inscrit doit être un patient de l’établissement qui l’inscrit."
         raise Forbidden("proprietaire", text, expression="ServiceRequest.subject")
+    key = uuid.UUID(operation.identity)
+    known = writing.step.lock(Dossier, key)[0] if before is not None else None
+    if known is not None and known.record_id != record.id:
+        text = "Une inscription ne change pas de patient : annulez-la et inscrivez l’autre patient."
+        raise Conflict("patient-different", text, expression="ServiceRequest.subject")
     tumour = _referred(operation.tree, "reasonReference", "Condition", resolve)
     form = _form_of(writing, operation, resolve)
+    _require_same_patient(writing, tumour, record.id, "ServiceRequest.reasonReference")
+    _require_same_patient(writing, form, record.id, "ServiceRequest.supportingInfo")
     facts = inscription_facts(operation.tree, tumour=tumour, form=form, resolve=resolve)
-    key = uuid.UUID(operation.identity)
-    if operation.before is None:
+    if known is None:
         dossier = inscription.inscribe(writing.step, record, facts, partner=writing.partner, key=key)
         writing.made[str(dossier.id)] = dossier
     else:
-        [dossier] = writing.step.lock(Dossier, key)
+        dossier = known
         if operation.tree["status"] in {"revoked", "entered-in-error"} and dossier.state != "annule":
             inscription.cancel(writing.step, dossier)
         elif dossier.state != "annule":
             inscription.amend(writing.step, dossier, facts)
         writing.step.touch(dossier)
     writing.sent["ServiceRequest", str(key)] = operation.tree
+
+
+def _require_same_patient(writing: Writing, tree: Tree | None, record_id: uuid.UUID, expression: str) -> None:
+    """Refuse the tumour or the form of another patient: a dossier holds what is said of its own."""
+    subject = tree.get("subject") if tree is not None else None
+    reference = subject.get("reference") if isinstance(subject, dict) else None
+    if not isinstance(reference, str):
+        return
+    named = reference.removeprefix(f"{writing.base_url}/").partition("/_history/")[0]
+    if named != f"Patient/{record_id}":
+        text = "Le patient de cet élément n’est pas celui de l’inscription."
+        raise InvalidContent("patient-different", text, expression=expression, rule=True)
 
 
 def _referred(tree: Tree, name: str, kind: str, resolve: Resolve) -> Tree | None:
@@ -185,6 +207,8 @@ def _write_form(writing: Writing, operation: Operation) -> None:
     dossier = None
     for based in operation.tree.get("basedOn", ()):
         dossier = dossier or _dossier_of(writing, str(based.get("reference", "")))
+    if dossier is not None:
+        _require_same_patient(writing, operation.tree, dossier.record_id, "QuestionnaireResponse.subject")
     if dossier is not None and str(dossier.id) not in writing.made:
         inscription.replace_form(writing.step, dossier, form_facts(operation.tree, writing.resolve()))
     _keep_as_sent(writing, operation, dossier=dossier)

@@ -19,11 +19,11 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sqlalchemy import func, not_, select
+from sqlalchemy import false, func, not_, select
 
 from gateway.errors import Conflict, Fault, Forbidden, InvalidContent, NotFound, Unsupported
 from gateway.fhir import document, search
-from gateway.fhir.auth_scopes import require_scope
+from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, current
 from gateway.fhir.represent import Representer
@@ -157,8 +157,9 @@ class Writing:
     # What is concerned
 
     def visible(self, kind: str, table: Any) -> Any:
-        """Rows of a type that exist for the caller."""
-        del kind
+        """Rows of a type that a chained parameter may look at: those that exist for the caller and his token."""
+        if not permits(self.step.caller, kind, "s"):
+            return false()
         return access.representations(self.step.caller, table)
 
     def matches(self, kind: str, query: str, *, limit: int = 2) -> list[Any]:
@@ -326,6 +327,8 @@ class Writing:
         """Say what became of an operation, after `finish`."""
         key = (operation.kind, operation.identity or "")
         found = self.kept.get(key)
+        if found is None or not found.changed:
+            self._tell_shown(operation)
         if found is not None:
             created = found.created and not operation.untouched
             return Done(201 if created else 200, *key, found.version, found.updated_at, found.body)
@@ -333,6 +336,19 @@ class Writing:
         if row is None:
             raise Fault("sans-representation", "La ressource écrite n’est pas représentée.")
         return Done(200, *key, row.version, row.updated_at, row.body)
+
+    def _tell_shown(self, operation: Operation) -> None:
+        """Tell the trail of a person whom the answer shows although nothing was written of him."""
+        row = operation.before
+        if row is not None and row.record_id is not None:
+            self.step.audit(
+                "consultation",
+                persons=(row.record_id,),
+                dossier=row.dossier_id,
+                object_type=operation.kind,
+                object_id=row.id,
+                object_version=str(row.version),
+            )
 
     def patient_of(self, operation: Operation, *names: str) -> PatientRecord | None:
         """Record of the patient whom a resource is about.
