@@ -48,7 +48,7 @@ class House:
     dossier: Dossier
 
     def browser(self) -> Browser:
-        return Browser(httpx.Client(base_url=self.origin, follow_redirects=True))
+        return Browser(httpx.Client(timeout=60, base_url=self.origin, follow_redirects=True))
 
     def audit(self, *events: str) -> list[dict]:
         with self.store.session() as session:
@@ -219,7 +219,7 @@ def test_return_is_used_once(house):
     back = browser.returned("infirmiere")
     kept = dict(browser.client.cookies)
     assert browser.client.get(back).url.path == "/patients"
-    with httpx.Client(cookies=kept, follow_redirects=True) as again:
+    with httpx.Client(timeout=60, cookies=kept, follow_redirects=True) as again:
         assert again.get(back).status_code == 400
     assert [line["reason"] for line in house.audit("connexion")] == [None, "psc-state-reused"]
 

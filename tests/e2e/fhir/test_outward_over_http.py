@@ -20,7 +20,7 @@ from gateway.model.imaging import Series, Study, StudyDossier
 from gateway.model.message import Message
 from gateway.model.report import Report, ReportForm
 from gateway.model.store import Store
-from gateway.rcp.report_content import encode
+from gateway.rcp.report_content import CodedValue, encode
 from tests.e2e.fhir.conftest import Hospital, Served
 from tests.report_samples import content
 from tests.world import World
@@ -37,6 +37,12 @@ def told(world: World, store: Store, blobs: BlobStore) -> dict[str, Any]:
         world.session = session
         dossier = world.dossier(state="cr-valide")
         facts = content()
+        private = CodedValue("SA04", "1.2.250.1.71.4.2.4", "Etablissement privé non PSPH")
+        facts = replace(
+            facts,
+            visibility=("INVISIBLE_PATIENT",),
+            meeting=replace(facts.meeting, place=replace(facts.meeting.place, facility=private)),
+        )
         report = Report(
             id=uuid.uuid4(),
             dossier_id=dossier.id,
@@ -123,6 +129,14 @@ def test_report_is_found_and_its_bytes_are_those_that_were_kept(
             resource = ehr.get(attachment["url"]).json()
             assert base64.b64decode(resource["data"]) == bytes_
             assert resource["securityContext"]["reference"] == f"DocumentReference/{document['id']}"
+        # What was frozen at the validation, as the mail's XDM says it.
+        assert [one["coding"][0]["code"] for one in document["securityLabel"]] == ["N", "INVISIBLE_PATIENT"]
+        [facility] = document["context"]["facilityType"]["coding"]
+        assert facility == {
+            "system": "https://mos.esante.gouv.fr/NOS/TRE_R02-SecteurActivite/FHIR/TRE-R02-SecteurActivite",
+            "code": "SA04",
+            "display": "Etablissement privé non PSPH",
+        }
         studies = [
             one["identifier"]["value"]
             for one in document["context"]["related"]

@@ -150,7 +150,7 @@ def test_pages_show_mails_as_text_and_run_nothing(operator):
         ins_qualified=True,
     )
     send(operator, sealed)
-    with served(mail_app(operator)) as origin, httpx.Client(base_url=origin) as client:
+    with served(mail_app(operator)) as origin, httpx.Client(timeout=60, base_url=origin) as client:
         _look(client, operator, archive)
 
 

@@ -30,7 +30,7 @@ def origin():
 
 @pytest.fixture
 def browser(origin):
-    with httpx.Client(base_url=origin) as client:
+    with httpx.Client(timeout=60, base_url=origin) as client:
         yield client
 
 

@@ -50,5 +50,5 @@ def portal(steps, psc, gateway_port):
 @pytest.fixture
 def browser(portal):
     """A browser without a session."""
-    with httpx.Client(base_url=portal.origin, follow_redirects=True) as client:
+    with httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as client:
         yield client

@@ -158,7 +158,7 @@ def test_rotated_key_is_fetched_again(steps, psc, provider, gateway_port):
     turned = {"by": timedelta()}
     with (
         served_portal(steps, psc, port=gateway_port, now=lambda: utcnow() + turned["by"]) as portal,
-        httpx.Client(base_url=portal.origin, follow_redirects=True) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as browser,
     ):
         sign_in(browser, ALICE)
         provider.rotate()
@@ -279,7 +279,7 @@ def test_return_is_used_once(browser, portal):
     back = returned(browser)
     kept = browser.cookies["rcp-connexion"]
     assert browser.get(back).url.path == "/patients"
-    with httpx.Client(cookies={"rcp-connexion": kept}) as thief:
+    with httpx.Client(timeout=60, cookies={"rcp-connexion": kept}) as thief:
         page = thief.get(back)
     assert page.status_code == 400
     assert portal.signed() == [("connexion", "0", None), ("connexion", "4", "psc-state-reused")]
@@ -288,7 +288,7 @@ def test_return_is_used_once(browser, portal):
 
 def test_return_in_another_browser_is_refused_and_the_own_one_still_works(browser, portal):
     back = returned(browser)
-    with httpx.Client(base_url=portal.origin, follow_redirects=True) as other:
+    with httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as other:
         assert_refused(portal, other, other.get(back), 400, "psc-state-missing")
         other.get("/psc/connexion")
         assert_refused(portal, other, other.get(back), 400, "psc-state-foreign")
@@ -316,7 +316,7 @@ def test_forged_code_is_refused(browser, portal):
 
 def test_code_of_another_sign_in_is_refused(browser, portal):
     """Code injection: the thief's code with the victim's state fails on PKCE."""
-    with httpx.Client(base_url=portal.origin, follow_redirects=True) as thief:
+    with httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as thief:
         stolen = returned(thief, BRUNO).params["code"]
     back = returned(browser)
     assert_refused(portal, browser, browser.get(back.copy_set_param("code", stolen)), 403, "psc-code-refused")
@@ -362,7 +362,10 @@ def test_discovery_of_another_environment_is_not_followed(browser, portal, provi
 
 def test_provider_that_is_down_gives_a_page(steps, gateway_port):
     away = Psc(discovery_url="http://127.0.0.1:9/auth/.well-known/wallet-openid-configuration", client_id="x")
-    with served_portal(steps, away, port=gateway_port) as portal, httpx.Client(base_url=portal.origin) as browser:
+    with (
+        served_portal(steps, away, port=gateway_port) as portal,
+        httpx.Client(timeout=60, base_url=portal.origin) as browser,
+    ):
         page = browser.get("/psc/connexion")
     assert page.status_code == 503
     assert "Pro Santé Connect ne répond pas" in page.text
@@ -370,7 +373,10 @@ def test_provider_that_is_down_gives_a_page(steps, gateway_port):
 
 
 def test_without_configuration_the_page_says_so(steps, gateway_port):
-    with served_portal(steps, None, port=gateway_port) as portal, httpx.Client(base_url=portal.origin) as browser:
+    with (
+        served_portal(steps, None, port=gateway_port) as portal,
+        httpx.Client(timeout=60, base_url=portal.origin) as browser,
+    ):
         page = browser.get("/psc/connexion")
     assert page.status_code == 503
     assert "psc-not-configured" in page.text
@@ -382,7 +388,7 @@ def test_wrong_client_secret_is_ours_to_mend(steps, psc, gateway_port):
     wrong = replace(psc, client_secret="wrong")
     with (
         served_portal(steps, wrong, port=gateway_port) as portal,
-        httpx.Client(base_url=portal.origin, follow_redirects=True) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as browser,
     ):
         assert_refused(portal, browser, sign_in(browser, ALICE), 500, "psc-client-refused", "8")
 
@@ -390,7 +396,7 @@ def test_wrong_client_secret_is_ours_to_mend(steps, psc, gateway_port):
 def test_too_many_steps_are_refused_by_name(steps, psc, gateway_port):
     with (
         served_portal(steps, psc, port=gateway_port, rate=Rate("connexions par adresse", 60, burst=3)) as portal,
-        httpx.Client(base_url=portal.origin) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin) as browser,
     ):
         for _ in range(3):
             assert browser.get("/connexion").status_code == 200
@@ -416,7 +422,7 @@ def test_logout_ends_both_sessions_and_leaves_nothing_in_the_browser(browser, po
     landed = browser.get(target)
     assert str(landed.url) == f"{portal.origin}/connexion"
     assert cookies(browser) == set()
-    with httpx.Client(base_url=portal.origin, cookies={"rcp-session": stolen}) as thief:
+    with httpx.Client(timeout=60, base_url=portal.origin, cookies={"rcp-session": stolen}) as thief:
         assert thief.get("/patients").status_code == 303
     (row,) = sessions_of(portal)
     assert (row.ended_by, row.id_token) == ("utilisateur", None)
@@ -437,7 +443,7 @@ def test_session_ends_by_itself(steps, psc, gateway_port, after, by):
     turned = {"by": timedelta()}
     with (
         served_portal(steps, psc, port=gateway_port, now=lambda: utcnow() + turned["by"]) as portal,
-        httpx.Client(base_url=portal.origin, follow_redirects=True) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as browser,
     ):
         sign_in(browser, ALICE)
         step = timedelta(minutes=20)
@@ -454,7 +460,7 @@ def test_sweep_ends_what_nobody_asks_for(steps, psc, gateway_port):
     turned = {"by": timedelta()}
     with (
         served_portal(steps, psc, port=gateway_port, now=lambda: utcnow() + turned["by"]) as portal,
-        httpx.Client(base_url=portal.origin, follow_redirects=True) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin, follow_redirects=True) as browser,
     ):
         sign_in(browser, ALICE)
         assert portal.sessions.sweep() == 0
@@ -533,7 +539,7 @@ def test_cookies_of_an_https_portal_are_host_bound_and_secure(steps, psc, gatewa
     public = "https://rcp.example.fr"
     with (
         served_portal(steps, psc, port=gateway_port, public_url=public) as portal,
-        httpx.Client(base_url=portal.origin) as browser,
+        httpx.Client(timeout=60, base_url=portal.origin) as browser,
     ):
         told = browser.get("/psc/connexion").headers["set-cookie"]
     assert told.startswith("__Host-rcp-connexion=")

@@ -63,7 +63,7 @@ def client(release):
     app.mount("/ill", ill)
     app.add_middleware(SecurityHeadersMiddleware, form_targets=(PSC,), https=True)
     app.add_middleware(RequestIdMiddleware)
-    with served(app) as origin, httpx.Client(base_url=origin) as http:
+    with served(app) as origin, httpx.Client(timeout=60, base_url=origin) as http:
         yield http
         release.set()
 

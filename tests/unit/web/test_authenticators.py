@@ -38,7 +38,7 @@ def client(registry):
         second = await current_caller(request)
         return Response(f"{first} {second}")
 
-    with served(app) as origin, httpx.Client(base_url=origin) as http:
+    with served(app) as origin, httpx.Client(timeout=60, base_url=origin) as http:
         yield http
 
 

@@ -42,7 +42,7 @@ def client():
         fields = await form_under(request, LIMIT, max_fields=3)
         return Response("&".join(f"{name}={value}" for name, value in fields.multi_items()))
 
-    with served(app) as origin, httpx.Client(base_url=origin) as http:
+    with served(app) as origin, httpx.Client(timeout=60, base_url=origin) as http:
         yield http
 
 
