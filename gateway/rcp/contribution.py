@@ -18,24 +18,22 @@ from datetime import timedelta
 from sqlalchemy import exists, func, select
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
-from gateway.exchange.outbox import Outgoing
 from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
-from gateway.model.person import WorkItem
 from gateway.model.report import Report
-from gateway.rcp import access, directory, dossier_states
+from gateway.rcp import access, directory, dossier_states, mailing
 from gateway.rcp.letters import contribution_values, full_name
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step
 from gateway.rcp.templates import template
+from gateway.rcp.work_list import ask_secretariat
 from gateway.terminology import code_list
 
 __all__ = ["KIND", "TEXT_LIMIT", "contribute", "decline"]
 
 KIND = "M2"
-CHANNEL = "mssante"
 TEXT_LIMIT = 10_000
 """Characters of one contribution."""
 
@@ -121,7 +119,7 @@ def decline(step: Step, dossier_id: uuid.UUID) -> None:
     """
     dossier, own = _own_dossier(step, dossier_id)
     own.declined_at = step.now
-    _ask_secretariat(step, dossier, f"pas-mon-patient|{dossier.id}|{own.id}", "pas-mon-patient")
+    ask_secretariat(step.session, dossier, f"pas-mon-patient|{dossier.id}|{own.id}", "pas-mon-patient")
     step.session.flush()
     step.touch(dossier)
     step.audit(
@@ -185,7 +183,7 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
     count, last = step.session.execute(
         select(func.count(), func.max(Message.domain_at)).where(
             Message.direction == "out",
-            Message.channel == CHANNEL,
+            Message.channel == mailing.CHANNEL,
             Message.kind == KIND,
             Message.dossier_id == dossier.id,
             Message.details["auteur"].astext == author.idnps,
@@ -197,7 +195,7 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
     boxes = directory.addresses(step.session, requester, secretariat=True) if requester is not None else ()
     if requester is None or not boxes:
         _register(step, dossier, requester, "NON_MSS" if requester is not None else "NON_RPPS", None)
-        _ask_secretariat(step, dossier, f"demandeur-injoignable|{dossier.id}", "demandeur-sans-adresse")
+        ask_secretariat(step.session, dossier, f"demandeur-injoignable|{dossier.id}", "demandeur-sans-adresse")
         return
     text = template(KIND).render(contribution_values(dossier, author, interested=interested))
     key = "|".join((KIND, str(dossier.id), str(dossier.session_id), requester.idnps, author.idnps, str(count + 1)))
@@ -212,24 +210,17 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
             body=text.body,
         )
     )
-    message = step.post(
-        Outgoing(
-            channel=CHANNEL,
-            kind=KIND,
-            key=key,
-            content=sealed.content,
-            message_id=sealed.message_id,
-            sender=sealed.sender,
-            recipient=boxes[0].address,
-            recipient_id=requester.id,
-            dossier_id=dossier.id,
-            session_id=dossier.session_id,
-            partner_id=dossier.partner_id,
-            details={"envelope_id": sealed.envelope_id, "auteur": author.idnps},
-        )
+    message = mailing.post(
+        step,
+        dossier,
+        sealed,
+        kind=KIND,
+        key=key,
+        recipient=requester,
+        address=boxes[0].address,
+        auteur=author.idnps,
     )
     _register(step, dossier, requester, "ENVOYEE", message)
-    step.touch(message)
 
 
 def _register(step: Step, dossier: Dossier, requester: Practitioner | None, code: str, message: Message | None) -> None:
@@ -251,17 +242,3 @@ def _register(step: Step, dossier: Dossier, requester: Practitioner | None, code
     entry.code, entry.decided_at, entry.message_id = code, step.now, message.id if message is not None else None
     step.session.flush()
     step.touch(entry)
-
-
-def _ask_secretariat(step: Step, dossier: Dossier, key: str, reason: str) -> None:
-    known = step.session.scalar(select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None)))
-    if known is None:
-        step.session.add(
-            WorkItem(
-                key=key,
-                kind="notification",
-                reason=reason,
-                network_id=dossier.session.rcp.network_id,
-                dossier_id=dossier.id,
-            )
-        )

@@ -21,11 +21,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
-from gateway.identifiers import Ins, Ipp, uuid7
+from gateway.identifiers import Ins, InsAuthority, Ipp, uuid7
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.store import utcnow
-from gateway.rcp import access
+from gateway.rcp import work_list
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
 from gateway.rcp.step import Step
 
@@ -37,7 +37,6 @@ __all__ = [
     "own_identifier",
     "person_of",
     "record_of",
-    "visible_record",
 ]
 
 #: Author of the links that the gateway made by rule; it ends only its own.
@@ -104,10 +103,11 @@ def declare(
     Raises
     ------
     InvalidContent, Forbidden
-        See `own_identifier`.
+        See `own_identifier`; ``ins-essai`` (rule): the INS of a test or a demonstration, in ``prod``.
     Conflict
         ``identifiant-deja-utilise``: `new`, and the record exists.
     """
+    _refuse_invented(step, facts)
     chosen = key or own_identifier(partner, facts)
     # Writers of the same key queue here instead of clashing on the unique index and starting again.
     _serialise(step.session, f"ipp|{partner.id}|{chosen.system}|{chosen.value}")
@@ -136,6 +136,14 @@ def declare(
         )
     step.touch(record)
     return record
+
+
+def _refuse_invented(step: Step, facts: PatientFacts) -> None:
+    """Refuse in ``prod`` an INS that no real person has: it would prove who a patient is [annuaire.md §9]."""
+    authority = InsAuthority.of(facts.ins.system) if facts.ins is not None else None
+    if authority is not None and authority.environment != "production" and not step.fictitious:
+        text = "L’INS porte l’OID de test ou de démonstration : il est refusé en production."
+        raise InvalidContent("ins-essai", text, expression="Patient.identifier", rule=True)
 
 
 def _serialise(session: Session, key: str) -> None:
@@ -266,33 +274,15 @@ def _begin(step: Step, record: PatientRecord, person: uuid.UUID, reason: str) ->
 
 def _ask(step: Step, partner: Partner, record: PatientRecord, others: Iterable[PatientRecord]) -> None:
     """Ask a person, once while the question is open; the item names records, never an INS or a trait."""
-    key = f"identite|{record.id}"
-    known = step.session.scalar(select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None)))
-    if known is None:
-        step.session.add(
-            WorkItem(
-                key=key,
-                kind="identite",
-                reason="meme-ins-traits-differents",
-                network_id=partner.network_id,
-                partner_id=partner.id,
-                record_id=record.id,
-                details={"enregistrements": [str(other.id) for other in others]},
-            )
-        )
-
-
-def visible_record(step: Step, record_id: uuid.UUID) -> PatientRecord:
-    """Return a record that exists for the step's caller.
-
-    Raises
-    ------
-    NotFound
-        It does not exist, or not for him.
-    """
-    found = step.session.scalars(
-        select(PatientRecord).where(PatientRecord.id == record_id, access.records(step.caller))
-    ).one_or_none()
-    if found is None:
-        raise access.hidden(step.caller, "Patient", record_id)
-    return found
+    work_list.ask(
+        step.session,
+        WorkItem(
+            key=f"identite|{record.id}",
+            kind="identite",
+            reason="meme-ins-traits-differents",
+            network_id=partner.network_id,
+            partner_id=partner.id,
+            record_id=record.id,
+            details={"enregistrements": [str(other.id) for other in others]},
+        ),
+    )

@@ -18,7 +18,7 @@ from gateway.model.dossier import Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, PersonLink, WorkItem
-from gateway.rcp import dossier_states
+from gateway.rcp import dossier_states, work_list
 from gateway.rcp.facts import IdentifierFact, NameFact, PatientFacts, Sex
 from gateway.rcp.identity import EVERY_DOMAIN, match_key, person_of
 from gateway.rcp.imaging_facts import ImagedPatientFacts
@@ -257,9 +257,6 @@ def ask(
     details: dict[str, Any] | None = None,
 ) -> None:
     """Put a question on the work list, once while it is open; it names rows, never a trait."""
-    open_one = select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None))
-    if step.session.scalar(open_one) is not None:
-        return
     dossier_id = (
         step.session.scalar(
             select(Dossier.id).where(Dossier.record_id == record.id).order_by(Dossier.id.desc()).limit(1)
@@ -267,7 +264,8 @@ def ask(
         if record is not None
         else None
     )
-    step.session.add(
+    work_list.ask(
+        step.session,
         WorkItem(
             key=key,
             kind="imagerie",
@@ -278,6 +276,5 @@ def ask(
             dossier_id=dossier_id,
             study_id=study_id,
             details=details or {},
-        )
+        ),
     )
-    step.session.flush()

@@ -21,11 +21,12 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
+from gateway.rcp import mailing
 from gateway.rcp.step import Step
+from gateway.rcp.work_list import ask
 
 __all__ = ["after_delivery", "answered", "ask_person", "find_sent", "take_receipt"]
 
-CHANNEL = "mssante"
 
 #: State of an outgoing message by what a receipt says of it.
 _STATES: Mapping[str, str] = {
@@ -58,7 +59,7 @@ def find_sent(session: Session, *, message_id: str | None, envelope_id: str | No
         if wanted is None:
             continue
         found = session.scalars(
-            select(Message).where(Message.direction == "out", Message.channel == CHANNEL, wanted)
+            select(Message).where(Message.direction == "out", Message.channel == mailing.CHANNEL, wanted)
         ).first()
         if found is not None:
             return found
@@ -103,7 +104,7 @@ def after_delivery(session: Session, message: Message) -> Sequence[NotificationE
     For `gateway.exchange.delivery.Deliveries` (``settled``), inside the transaction that records the outcome. Returns
     the lines of the register that changed, so that their representations follow.
     """
-    if message.channel == CHANNEL and message.direction == "out" and message.state in _FAILED:
+    if message.channel == mailing.CHANNEL and message.direction == "out" and message.state in _FAILED:
         return _undelivered(session, message, (message.reason or "").partition(" ")[2] or None)
     return ()
 
@@ -130,23 +131,19 @@ def ask_person(session: Session, message: Message, reason: str, *, about: Messag
     about
         The message of ours that it concerns, when known: its dossier's secretariat is asked.
     """
-    key = f"message|{message.id}"
-    known = session.scalar(select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None)))
-    if known is not None:
-        return
     dossier_id = about.dossier_id if about is not None else None
-    session.add(
+    ask(
+        session,
         WorkItem(
-            key=key,
+            key=f"message|{message.id}",
             kind="message",
             reason=reason,
             message_id=message.id,
             dossier_id=dossier_id,
             network_id=_network(session, dossier_id),
             details={"type": about.kind} if about is not None else {},
-        )
+        ),
     )
-    session.flush()
 
 
 def _network(session: Session, dossier_id: uuid.UUID | None) -> uuid.UUID | None:
@@ -164,7 +161,7 @@ def answered(session: Session, message_ids: Sequence[str]) -> Message | None:
         return None
     rows = session.scalars(
         select(Message).where(
-            Message.direction == "out", Message.channel == CHANNEL, Message.message_id.in_(message_ids)
+            Message.direction == "out", Message.channel == mailing.CHANNEL, Message.message_id.in_(message_ids)
         )
     ).all()
     by_id = {row.message_id: row for row in rows}

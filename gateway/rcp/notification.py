@@ -22,24 +22,22 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.errors import GatewayError, Unavailable
-from gateway.exchange.outbox import Outgoing
 from gateway.identifiers import uuid7
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
-from gateway.model.person import WorkItem
-from gateway.rcp import access, directory, dossier_states
+from gateway.rcp import access, directory, dossier_states, mailing
 from gateway.rcp.letters import full_name, preliminary_values
 from gateway.rcp.notice_rules import REASONS, Decision, Facts, decide
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.sessions import catch_up_of, notice_of
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.templates import hour, short_date, template
+from gateway.rcp.work_list import ask_secretariat
 
 __all__ = ["KIND", "PlanLine", "Run", "plan_due", "preview", "settle"]
 
 KIND = "M1"
-CHANNEL = "mssante"
 TREATING = "medecin-traitant"
 
 _AHEAD = timedelta(days=120)  # longer than the longest notice that an RCP may ask for
@@ -188,7 +186,8 @@ def _settle_case(step: Step, dossier: Dossier, case: _Case, letters: Letters) ->
     entry.practitioner_id = case.correspondent.practitioner_id if case.correspondent else None
     entry.code, entry.due_at, entry.ready_at, entry.decided_at = decision.code, decision.due_at, case.ready_at, step.now
     if decision.code == "ECHEC":
-        _ask_secretariat(step, dossier, case.subject)
+        key = f"notification|{dossier.id}|{dossier.session_id}|{case.subject}"
+        ask_secretariat(step.session, dossier, key, "non-envoyee-avant-la-seance")
     sent = decision.code == "ENVOYEE"
     if sent:
         _send(step, dossier, case, entry, letters)
@@ -214,21 +213,15 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
             body=text.body,
         )
     )
-    message = step.post(
-        Outgoing(
-            channel=CHANNEL,
-            kind=KIND,
-            key=key,
-            content=sealed.content,
-            message_id=sealed.message_id,
-            sender=sealed.sender,
-            recipient=case.address,
-            recipient_id=physician.id,
-            dossier_id=dossier.id,
-            session_id=dossier.session_id,
-            partner_id=dossier.partner_id,
-            details={"envelope_id": sealed.envelope_id, "rattrapage": case.decision.catch_up},
-        )
+    message = mailing.post(
+        step,
+        dossier,
+        sealed,
+        kind=KIND,
+        key=key,
+        recipient=physician,
+        address=case.address,
+        rattrapage=case.decision.catch_up,
     )
     entry.message_id, entry.late = message.id, case.decision.late
     step.audit(
@@ -398,21 +391,6 @@ def _came_true(entry: NotificationEntry, decision: Decision, now: datetime) -> b
 def _is_final(entry: NotificationEntry | None) -> bool:
     """What was sent is never decided again."""
     return entry is not None and entry.message_id is not None
-
-
-def _ask_secretariat(step: Step, dossier: Dossier, subject: str) -> None:
-    key = f"notification|{dossier.id}|{dossier.session_id}|{subject}"
-    known = step.session.scalar(select(WorkItem.id).where(WorkItem.key == key, WorkItem.closed_at.is_(None)))
-    if known is None:
-        step.session.add(
-            WorkItem(
-                key=key,
-                kind="notification",
-                reason="non-envoyee-avant-la-seance",
-                network_id=dossier.session.rcp.network_id,
-                dossier_id=dossier.id,
-            )
-        )
 
 
 def _line(dossier: Dossier, case: _Case) -> PlanLine:

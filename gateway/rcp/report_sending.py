@@ -16,19 +16,17 @@ from dataclasses import dataclass
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 
-from gateway.exchange.outbox import Outgoing
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
-from gateway.rcp import access, directory, dossier_states, report_people
+from gateway.rcp import access, directory, dossier_states, mailing, report_people
 from gateway.rcp.ports import RenderedForm, ReportLetter, ReportMails
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["Recipient", "recipients", "send", "settle", "settle_due", "withdraw"]
 
-CHANNEL = "mssante"
 _REPORT, _WITHDRAWAL = "M6", "M6r"
 _SETTLING = ("cr-valide", "correction", "addendum")
 #: States of a message after which its sending is still open; a parked one waits for a person.
@@ -126,7 +124,7 @@ def _hold_back(step: Step, dossier: Dossier) -> None:
         select(Message)
         .where(
             Message.direction == "out",
-            Message.channel == CHANNEL,
+            Message.channel == mailing.CHANNEL,
             Message.dossier_id == dossier.id,
             Message.kind == _REPORT,
             Message.state.in_(_PENDING),
@@ -149,7 +147,7 @@ def _sent(step: Step, dossier_id: uuid.UUID) -> Iterator[Message]:
             select(Message)
             .where(
                 Message.direction == "out",
-                Message.channel == CHANNEL,
+                Message.channel == mailing.CHANNEL,
                 Message.dossier_id == dossier_id,
                 Message.kind == _REPORT,
                 Message.state != "annule",
@@ -185,26 +183,17 @@ def _post(
         signature=dossier.session.rcp.signature,
         previous=tuple(earlier),
     )
-    sealed = mails.seal(letter)
-    message = step.post(
-        Outgoing(
-            channel=CHANNEL,
-            kind=kind,
-            key=key,
-            content=sealed.content,
-            message_id=sealed.message_id,
-            sender=sealed.sender,
-            recipient=address,
-            recipient_id=person.id,
-            dossier_id=dossier.id,
-            session_id=dossier.session_id,
-            report_id=report.id,
-            partner_id=dossier.partner_id,
-            details={"envelope_id": sealed.envelope_id, "version": report.version},
-        )
+    return mailing.post(
+        step,
+        dossier,
+        mails.seal(letter),
+        kind=kind,
+        key=key,
+        recipient=person,
+        address=address,
+        report_id=report.id,
+        version=report.version,
     )
-    step.touch(message)
-    return message
 
 
 def _register(step: Step, dossier: Dossier, report: Report, one: Recipient) -> None:

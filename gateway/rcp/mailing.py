@@ -1,0 +1,55 @@
+"""How a sealed mail about a dossier is put into the outbox.
+
+Promises: one logical mail a key; the message remembers dossier, session and addressee, so that receipts and pages find
+it; its representation follows. Writes no text (`letters`, the mail wire) and delivers nothing (the outbox does).
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from gateway.exchange.outbox import Outgoing
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Dossier
+from gateway.model.message import Message
+from gateway.rcp.ports import SealedLetter
+from gateway.rcp.step import Step
+
+__all__ = ["CHANNEL", "post"]
+
+CHANNEL = "mssante"
+
+
+def post(
+    step: Step,
+    dossier: Dossier,
+    sealed: SealedLetter,
+    *,
+    kind: str,
+    key: str,
+    recipient: Practitioner,
+    address: str,
+    report_id: uuid.UUID | None = None,
+    **details: Any,
+) -> Message:
+    """Put one sealed mail into the outbox; the same key twice is the same message."""
+    message = step.post(
+        Outgoing(
+            channel=CHANNEL,
+            kind=kind,
+            key=key,
+            content=sealed.content,
+            message_id=sealed.message_id,
+            sender=sealed.sender,
+            recipient=address,
+            recipient_id=recipient.id,
+            dossier_id=dossier.id,
+            session_id=dossier.session_id,
+            report_id=report_id,
+            partner_id=dossier.partner_id,
+            details={"envelope_id": sealed.envelope_id, **details},
+        )
+    )
+    step.touch(message)
+    return message
