@@ -1,7 +1,8 @@
 """How the gateway says what became of a request: HTTP status and OperationOutcome.
 
 One total table from the categories of `gateway.errors` to HTTP and ``issue.code`` [FHIR R4 http#rejecting-updates],
-refined by a second table for the stable codes that FHIR has a status of its own for. DECISIONS 10: 400 for what is
+refined by a second table for the stable codes that FHIR has a status of its own for, and by the statuses that every
+HTTP wire answers alike (`gateway.web.outcome`). DECISIONS 10: 400 for what is
 unreadable or structurally invalid, 422 for profiles, invariants and business rules.
 
 Promises: every exception has an answer; the text is French, names no patient and quotes no content; the stable code
@@ -10,16 +11,16 @@ travels in ``details.coding`` so that clients need not read the text.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from gateway.errors import Conflict, Fault, GatewayError, InvalidContent, Unavailable
+from gateway.errors import Conflict, Fault, GatewayError, InvalidContent
 from gateway.fhir.document import encode
+from gateway.web.outcome import STATUS_OF_CODE, answer_headers
 
-__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "answer", "body", "status_of", "warning"]
+__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "answer", "body", "warning"]
 
 ERROR_SYSTEM = "https://rcp.example.org/fhir/CodeSystem/rcp-erreur"
 
@@ -60,7 +61,15 @@ CODES: dict[str, tuple[int, str]] = {
     "version-exigee": (428, "required"),
     "plusieurs-correspondances": (412, "multiple-matches"),
     "identifiant-deja-utilise": (409, "duplicate"),
-    "debit": (429, "throttled"),
+}
+
+#: status of what no HTTP wire takes → issue.code
+ISSUE_OF_STATUS: dict[int, str] = {
+    413: "too-long",
+    429: "throttled",
+    405: "not-supported",
+    406: "not-supported",
+    415: "not-supported",
 }
 
 
@@ -92,14 +101,12 @@ class InvalidResource(InvalidContent):
         self.issues = tuple(issues)
 
 
-def status_of(error: GatewayError) -> int:
-    """HTTP status of an error."""
-    return _pair(error)[0]
-
-
 def _pair(error: GatewayError) -> tuple[int, str]:
     if error.code in CODES:
         return CODES[error.code]
+    if error.code in STATUS_OF_CODE:
+        status = STATUS_OF_CODE[error.code]
+        return status, ISSUE_OF_STATUS.get(status, "invalid")
     if isinstance(error, InvalidContent) and error.rule:
         return 422, "business-rule"
     if isinstance(error, Conflict) and error.precondition:
@@ -114,9 +121,7 @@ def answer(error: BaseException) -> tuple[int, dict[str, str], bytes]:
     """
     known = error if isinstance(error, GatewayError) else Fault("erreur-interne", "Erreur interne de la passerelle.")
     status, issue_code = _pair(known)
-    headers: dict[str, str] = {}
-    if isinstance(known, Unavailable) or status == 429:
-        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after_s or 1)))
+    headers = answer_headers(known)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="fhir"'
     issues = (

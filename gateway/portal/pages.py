@@ -37,6 +37,7 @@ from gateway.web.authenticators import SESSION, current_caller
 from gateway.web.body import Limit, form_under
 from gateway.web.csrf import CSRF_FIELD, Csrf
 from gateway.web.next_path import sign_in_address
+from gateway.web.outcome import answer_headers
 from gateway.web.request_id import request_id
 
 __all__ = ["Answer", "Form", "Portal", "PublicPages", "Who", "opaque"]
@@ -176,7 +177,7 @@ class Portal:
                 around = self._around(request, session, caller, "")
         except Exception:  # noqa: BLE001 - the page of a failing database needs none
             around = v.Chrome(old_browser=frame.is_old(request), fictitious=self._fictitious)
-        headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if error and error.retry_after_s else None
+        headers = answer_headers(error) if error is not None else None
         return HTMLResponse(render(page, around), page.status, headers)
 
 

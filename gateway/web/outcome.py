@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gateway.errors import Conflict, GatewayError, InvalidContent
+from gateway.errors import Conflict, GatewayError, InvalidContent, Unavailable
 
 __all__ = ["STATUS_OF_CATEGORY", "STATUS_OF_CODE", "answer_headers", "http_status"]
 
@@ -32,9 +32,7 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "body-encoding-unknown": 415,
     "method-not-offered": 405,
     "too-many-requests": 429,
-    "media-type-unsupported": 415,
     "not-acceptable": 406,
-    "headers-too-large": 431,
 }
 """Codes for which HTTP has a more precise status than the category's [RFC 9110 §15.5, RFC 6585 §4]."""
 
@@ -58,7 +56,10 @@ def http_status(error: GatewayError) -> int:
 
 
 def answer_headers(error: GatewayError) -> dict[str, str]:
-    """Give the headers that go with the status: ``Retry-After`` in whole seconds [RFC 9110 §10.2.3]."""
-    if error.retry_after_s is None:
+    """Give the headers that go with the status: ``Retry-After`` in whole seconds, with all that may be tried again.
+
+    [RFC 9110 §10.2.3]
+    """
+    if not isinstance(error, Unavailable):
         return {}
-    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return {"Retry-After": str(max(1, math.ceil(error.retry_after_s or 1)))}

@@ -44,6 +44,9 @@ def test_every_category_has_a_status_and_an_issue_code() -> None:
         (errors.Conflict("x", "…", precondition=True), 412, "conflict"),
         (errors.Unsupported("x", "…"), 405, "not-supported"),
         (errors.Unavailable("x", "…", retry_after_s=2.2), 503, "transient"),
+        (errors.InvalidContent("body-too-large", "…"), 413, "too-long"),
+        (errors.Unavailable("too-many-requests", "…", retry_after_s=2.2), 429, "throttled"),
+        (errors.Unsupported("not-acceptable", "…"), 406, "not-supported"),
         (errors.Fault("x", "…"), 500, "exception"),
         (RuntimeError("un nom de patient"), 500, "exception"),
     ],
@@ -53,8 +56,7 @@ def test_answer(error: BaseException, status: int, code: str) -> None:
     issue = json.loads(body)["issue"][0]
     assert (found, issue["code"]) == (status, code)
     assert "patient" not in body.decode()
-    if status == 503:
-        assert headers["Retry-After"] == "3"
+    assert headers.get("Retry-After") == ("3" if status in {429, 503} else None)
 
 
 def test_several_faults_are_said_at_once_and_structure_decides_the_status() -> None:
