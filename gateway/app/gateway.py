@@ -103,7 +103,7 @@ def open_gateway(settings: Settings, *, migrate: bool = False) -> Iterator[Gatew
         secret = _secret(settings)
         clock, trail, outbox = DomainClock(settings.clock), AuditTrail(secret), Outbox(blobs)
         representer = Representer(blobs)
-        steps = Steps(store, clock, trail, outbox, representer)
+        steps = Steps(store, clock, trail, outbox, representer, fictitious=not settings.prod)
         yield Gateway(
             settings, secret, store, blobs, clock, trail, outbox, steps, representer, mailing(settings, blobs), found
         )

@@ -66,6 +66,8 @@ class Step:
         For whom the step is done.
     now
         Domain time, one instant for the whole step.
+    fictitious
+        Whether patients may be invented ones: not in ``prod``.
     """
 
     session: Session
@@ -73,6 +75,7 @@ class Step:
     now: datetime
     trail: AuditTrail
     outbox: Outbox
+    fictitious: bool = True
     roots: dict[tuple[str, uuid.UUID], Any] = field(default_factory=dict)
 
     def lock(self, kind: type[R], *ids: uuid.UUID) -> list[R]:
@@ -117,14 +120,26 @@ class Steps:
     ----------
     represent
         Runs once before each commit over the touched roots (`gateway.rcp.ports.Represent`).
+    fictitious
+        See `Step`.
     """
 
-    def __init__(self, store: Store, clock: Clock, trail: AuditTrail, outbox: Outbox, represent: Represent) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        trail: AuditTrail,
+        outbox: Outbox,
+        represent: Represent,
+        *,
+        fictitious: bool = True,
+    ) -> None:
         self.store = store
         self.clock = clock
         self.trail = trail
         self.outbox = outbox
         self.represent = represent
+        self.fictitious = fictitious
 
     def run(self, caller: Caller, verb: Callable[[Step], T]) -> T:
         """Run a verb in one step and commit it.
@@ -162,7 +177,7 @@ class Steps:
 
     def _once(self, caller: Caller, verb: Callable[[Step], T]) -> T:
         with self.store.session() as session:
-            step = Step(session, caller, self.clock.now(), self.trail, self.outbox)
+            step = Step(session, caller, self.clock.now(), self.trail, self.outbox, self.fictitious)
             answer = verb(step)
             session.flush()
             if step.roots:
