@@ -36,10 +36,11 @@ from gateway.errors import GatewayError, UnknownIdentity
 from gateway.fhir.auth_scopes import granted
 from gateway.model.audit import AuditFacts
 from gateway.model.partner import Partner, PartnerCredential, TokenReplay
-from gateway.rcp import access
+from gateway.rcp import access, registry
 from gateway.rcp.access import SYSTEM, Caller, CallerKind
-from gateway.rcp.identity import EVERY_DOMAIN
 from gateway.rcp.step import Step, Steps
+from gateway.web.proxy import client_address
+from gateway.web.request_id import request_id
 
 __all__ = ["ALGORITHMS", "ASSERTION_MAX_S", "LIVE_S", "TOKEN_S", "SmartServer", "TokenRefused", "open_caller"]
 
@@ -312,8 +313,8 @@ class SmartServer:
             name=client.name,
             scopes=frozenset(str(claims["scope"]).split()),
             wire="fhir",
-            address=request.client.host if request.client else None,
-            request_id=request.headers.get("x-request-id"),
+            address=client_address(request),
+            request_id=request_id(),
         )
 
     def forget(self) -> None:
@@ -353,19 +354,9 @@ def _unverified_claims(assertion: str) -> dict[str, Any]:
 
 def open_caller(steps: Steps, name: str = "dev") -> Caller:
     """Make the trial partner that every caller is under ``RCP_FHIR_AUTH=off``; never called in ``prod``."""
-
-    def verb(step: Step) -> uuid.UUID:
-        found = step.session.scalar(select(Partner.id).where(Partner.name == name))
-        if found is not None:
-            return found
-        partner = Partner(name=name, patient_domains=[EVERY_DOMAIN], fhir_scopes=["system/*.cruds"])
-        step.session.add(partner)
-        step.session.flush()
-        return partner.id
-
     return Caller(
         kind=CallerKind.CLIENT,
-        partner_id=steps.run(access.SYSTEM, verb),
+        partner_id=steps.run(access.SYSTEM, lambda step: registry.trial_partner(step, name).id),
         identifier=name,
         name=name,
         scopes=frozenset({"system/*.cruds"}),
