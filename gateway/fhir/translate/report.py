@@ -17,7 +17,8 @@ from gateway.fhir.document import instant
 from gateway.fhir.translate.dossier import patient_reference
 from gateway.fhir.translate.elements import RCP_CARE, concept, refer, wall, without_empty
 from gateway.model.report import Report, ReportForm
-from gateway.rcp.report_content import Identifier, ReportContent, decode
+from gateway.rcp.report_content import CodedValue, Identifier, ReportContent, decode
+from gateway.terminology import code_list, system_of_oid
 
 __all__ = ["KeptForm", "binary", "composition", "document_reference"]
 
@@ -30,12 +31,7 @@ _TYPE = {
 _CLASS = concept(
     "https://mos.esante.gouv.fr/NOS/TRE_A03-ClasseDocument/FHIR/TRE-A03-ClasseDocument", "10", "Compte rendu"
 )
-_VISIBLE = concept(
-    "https://mos.esante.gouv.fr/NOS/TRE_A07-StatusVisibiliteDocument/FHIR/TRE-A07-StatusVisibiliteDocument",
-    "N",
-    "Normal",
-)
-_HOSPITAL = concept("https://mos.esante.gouv.fr/NOS/TRE_R02-SecteurActivite/FHIR/TRE-R02-SecteurActivite", "SA01")
+_VISIBILITY = "https://mos.esante.gouv.fr/NOS/TRE_A07-StatusVisibiliteDocument/FHIR/TRE-A07-StatusVisibiliteDocument"
 _SETTING = concept("https://mos.esante.gouv.fr/NOS/TRE_A01-CadreExercice/FHIR/TRE-A01-CadreExercice", "ETABLISSEMENT")
 # Part of the report → LOINC code of its section [CI-SIS FRCP 2022.01].
 _SECTIONS = {
@@ -187,7 +183,7 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         date=instant(content.written_at),
         author=[author for author in (_people(report),) if author],
         description=f"CR de la {content.meeting.rcp} du {content.meeting.start.astimezone(content.tzinfo()):%d/%m/%Y}",
-        securityLabel=[_VISIBLE],
+        securityLabel=_labels(content),
         relatesTo=replaced,
         content=[
             without_empty(
@@ -208,11 +204,22 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         context=without_empty(
             encounter=[refer("Encounter", report.dossier_id)],
             period=_period(content),
-            facilityType=_HOSPITAL,
+            facilityType=_frozen(content.meeting.place.facility),
             practiceSetting=_SETTING,
             related=related,
         ),
     )
+
+
+def _frozen(said: CodedValue | None) -> Tree | None:
+    """A code as it was when the facts were frozen."""
+    return concept(system_of_oid(said.system), said.code, said.label) if said is not None else None
+
+
+def _labels(content: ReportContent) -> list[Tree]:
+    """Confidentiality of the document, then the flags of its visibility: those of the sending [mssante.md 6.1]."""
+    known = code_list("JDV_J08")
+    return [concept(_VISIBILITY, code, known.require(code).label) for code in ("N", *content.visibility)]
 
 
 def _related(kind: str, system: str, value: str) -> Tree:
