@@ -31,6 +31,8 @@ _MESSAGE_ID = re.compile(r"<([^<>\s@]+@[^<>\s@]+)>")
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 _SMTP_CODE = re.compile(r"^\s*smtp\s*;\s*(\d{3})\b", re.IGNORECASE)
 _BOUNCE_SENDERS = ("mailer-daemon@", "postmaster@")
+# They mean nothing in a header, and no text of the database holds NUL: one such mail would stop all that follow.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Kind(enum.Enum):
@@ -264,7 +266,7 @@ def _raw(message: Message, name: str) -> str | None:
     """Return a header as it came; bytes beyond ASCII are UTF-8, as many senders write them without saying so."""
     for known, value in message.raw_items():
         if known.lower() == name.lower():
-            return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            return _CONTROL.sub("", str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
     return None
 
 
@@ -273,9 +275,10 @@ def _text(message: Message, name: str) -> str | None:
     if value is None:
         return None
     try:
-        return str(make_header(decode_header(value)))
+        decoded = str(make_header(decode_header(value)))
     except (ValueError, LookupError):
         return value
+    return _CONTROL.sub("", decoded)
 
 
 def _message_ids(message: Message, name: str) -> list[str]:
@@ -292,7 +295,7 @@ def _typed(text: str | None) -> str | None:
 
 
 def _from_xtext(text: str) -> str:
-    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
+    return _CONTROL.sub("", re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text))
 
 
 def _filename(part: Message) -> str | None:

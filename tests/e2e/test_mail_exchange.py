@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import smtplib
@@ -312,3 +313,23 @@ def test_a_renumbered_mailbox_is_read_again_and_nothing_is_done_twice(scene):
 
 def test_the_timeouts_of_production_follow_the_standard():
     assert Timeouts().final_answer_s >= 600  # RFC 5321 4.5.3.2.6: ten minutes
+
+
+def test_one_mail_with_a_nul_in_its_headers_does_not_stop_those_that_follow(scene):
+    """An encoded word carries what no server lets through in the clear, and no text of PostgreSQL holds it."""
+    for name in ("a", "b"):
+        word = base64.b64encode(f"<nul\0{name}@example.mssante.example>".encode()).decode()
+        lines = [
+            f"From: {servers.PHYSICIAN} (=?utf-8?B?{word}?=)",
+            f"Message-ID: <nul-{name}@example.mssante.example>",
+            f"To: {servers.GATEWAY}",
+            "Subject: Bonjour",
+        ]
+        post(scene, "\r\n".join(lines) + "\r\n\r\nTexte.\r\n")
+    take(scene, lambda content: b"nul-" in content, count=2)
+    kept = rows(scene, Message, Message.direction == "in", Message.message_id.like("nul-%"))
+    assert [(one.message_id, one.state) for one in kept] == [
+        ("nul-a@example.mssante.example", "quarantaine"),
+        ("nul-b@example.mssante.example", "quarantaine"),
+    ]
+    assert {one.sender for one in kept} == {"nula@example.mssante.example", "nulb@example.mssante.example"}
