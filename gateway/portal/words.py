@@ -278,6 +278,7 @@ def patient_view(record: PatientRecord, today: date, source: str = "") -> Patien
         given=" ".join(record.given_names) or record.used_given or record.given or "",
         sex=record.sex,
         sex_label=_SEXES.get(record.sex, "Inconnu"),
+        born=templates.born(record.sex),
         birth_date=_birth(record.birth_date),
         age_label=_age(record.birth_date, today),
         birth_place=f"code INSEE {record.birth_place}" if record.birth_place else "",

@@ -84,6 +84,7 @@ class Patient:
     ins_badge: Badge
     birth_family: str = ""
     sex_label: str = ""
+    born: str = "né(e)"
     age_label: str = ""
     birth_place: str = ""
     ins: str = ""

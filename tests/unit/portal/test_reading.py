@@ -172,6 +172,15 @@ def test_the_filters_combine(site: Site) -> None:
 
 
 @pytest.mark.req("S0-053")
+@pytest.mark.parametrize(("sex", "words_of_birth"), [("F", "née le"), ("M", "né le"), ("U", "né(e) le")])
+def test_a_tile_agrees_with_the_sex(site: Site, sex: str, words_of_birth: str) -> None:
+    site.world.dossier(site.world.record(sex=sex))
+    site.world.session.commit()
+    tile = site.browser(site.world.treating).get("/patients").xpath("//div[@class='tile']")[0]
+    assert f"{words_of_birth} 28/03/1979" in words(tile)
+
+
+@pytest.mark.req("S0-053")
 def test_a_hostile_name_from_the_database_is_text(site: Site) -> None:
     row = site.world.dossier(site.world.record(birth_family="<script>alert(1)</script>", given='"><b onclick=x>'))
     site.world.session.commit()
