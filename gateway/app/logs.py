@@ -1,20 +1,25 @@
 """How log lines look: structlog everywhere, the libraries' own loggers through it, never a patient.
 
-Promises: one line an event, JSON or console; what a library says in words at INFO is not repeated; exception texts of
-the database are cut to their type, because a driver quotes parameters.
+Promises: one line an event, JSON or console; what a library says in words at INFO is not repeated; of an exception,
+ours or a library's, the types, the codes and the places are said and never the words, which may quote a patient.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from gateway.errors import GatewayError
+
 __all__ = ["configure"]
+
+_FRAMES = 12
 
 #: Libraries that quote addresses, payloads or parameters in their own words.
 _QUIET = {
@@ -35,17 +40,28 @@ _QUIET = {
 }
 
 
-def _without_parameters(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep the type of a database error, not its text: drivers quote values."""
-    raised = event.get("exc_info")
+def _without_words(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep of an exception its types and its frames, never its words: whatever raised it may have quoted a patient."""
+    raised = event.pop("exc_info", None)
     if raised is True:
         raised = sys.exc_info()
-    if isinstance(raised, BaseException):
-        raised = (type(raised), raised, raised.__traceback__)
-    if isinstance(raised, tuple) and isinstance(raised[1], DBAPIError):
-        event["exc_info"] = None
-        event["error"] = type(raised[1].orig).__name__
-        event["sqlstate"] = getattr(raised[1].orig, "sqlstate", None)
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    if not isinstance(raised, BaseException):
+        return event
+    chain = [raised]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    event["error"] = type(raised).__name__
+    if len(chain) > 1:
+        event["causes"] = [type(one).__name__ for one in chain[1:]]
+    for one in chain:
+        if isinstance(one, GatewayError):
+            event.setdefault("code", one.code)
+        if isinstance(one, DBAPIError):
+            event.setdefault("sqlstate", getattr(one.orig, "sqlstate", None))
+    frames = traceback.extract_tb(chain[-1].__traceback__)[-_FRAMES:]
+    event["where"] = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
     return event
 
 
@@ -65,7 +81,7 @@ def configure(level: str, form: str | None) -> None:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_parameters,
+        _without_words,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -73,11 +89,8 @@ def configure(level: str, form: str | None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    # Tracebacks without locals: a local variable may be a patient.
     final: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        [structlog.dev.ConsoleRenderer()] if console else [structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

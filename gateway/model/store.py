@@ -117,6 +117,7 @@ class Store:
             max_overflow=0,
             pool_timeout=pool_timeout_s,
             pool_pre_ping=True,
+            hide_parameters=True,  # an error that nobody caught would quote them
             connect_args={"options": "-c timezone=UTC -c lock_timeout=20000 -c statement_timeout=60000"},
         )
 
