@@ -16,7 +16,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import select
 
 from gateway.errors import GatewayError, UnknownIdentity
-from gateway.model.audit import AuditLine
 from gateway.model.dossier import Dossier
 from gateway.portal.sign_in_pages import SignInPages
 from gateway.portal.views import Chrome
@@ -35,6 +34,7 @@ from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.next_path import sign_in_address
 from gateway.web.request_id import RequestIdMiddleware, request_id
 from gateway.web.sealed import Seal
+from tests.world import audit_lines
 
 SECRET = b"a secret of the tests, 32 bytes."
 
@@ -50,11 +50,8 @@ class Portal:
 
     def audit(self) -> list[dict]:
         """Every audit line's payload, oldest first."""
-        import msgspec
-
         with self.steps.store.session() as session:
-            rows = session.scalars(select(AuditLine).order_by(AuditLine.seq)).all()
-        return [msgspec.json.decode(row.payload) for row in rows]
+            return audit_lines(session)
 
     def signed(self) -> list[tuple[str, str, str | None]]:
         """(event, outcome, reason) of the lines about sessions."""

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from gateway.rcp.report_content import ReportContent, decode
+from gateway.exchange.blobs import BlobStore
+from gateway.mssante.report_mail import Forms, ReportMail
+from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp.report import Press
+from gateway.rcp.report_content import Organisation, ReportContent, decode
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "fixtures" / "report"
@@ -17,6 +21,19 @@ FIXTURES = ROOT / "fixtures" / "report"
 def content(name: str = "full") -> ReportContent:
     """``full`` says nearly everything, ``minimal`` the least that a meeting has."""
     return decode((FIXTURES / f"content-{name}.json").read_bytes())
+
+
+def press(blobs: BlobStore) -> Press:
+    """What renders and mails reports, as a gateway of its own organisation does."""
+    sender = Sender(
+        source_id="1.2.250.1.999.77",
+        organisation=Organisation(name="3C d’essai", idnst="1000000001"),
+        application="rcp-gateway",
+        version="0",
+        publisher="essai",
+    )
+    mails = ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP")
+    return Press(forms=Forms(sender), mails=mails, blobs=blobs)
 
 
 def cisis() -> Path | None:

@@ -9,8 +9,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.model.audit import AuditLine
 from gateway.model.directory import Mailbox, Organisation, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
@@ -126,6 +129,12 @@ class World:
     def client(self, partner: Partner | None = None) -> Caller:
         """The hospital's record, over FHIR."""
         return Caller(kind=CallerKind.CLIENT, partner_id=(partner or self.partner).id, identifier="ehr", wire="fhir")
+
+
+def audit_lines(session: Session) -> list[dict[str, Any]]:
+    """What the trail says, oldest line first."""
+    payloads = session.scalars(select(AuditLine.payload).order_by(AuditLine.seq))
+    return [msgspec.json.decode(payload) for payload in payloads]
 
 
 def build(session: Session, *, on: date = date(2026, 3, 19), start: time = time(14, 0)) -> World:

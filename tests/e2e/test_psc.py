@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
-import msgspec
 import pytest
 import structlog
 from sqlalchemy import func, select
@@ -16,14 +15,13 @@ from sqlalchemy import func, select
 from gateway.app.gateway import open_gateway
 from gateway.app.http import application
 from gateway.model.account import WebSession
-from gateway.model.audit import AuditLine
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.settings import Address, Psc, Settings
 from gateway.web.background import served
 from tests.e2e.psc_idp import provider
 from tests.loopback import free_port
 from tests.psc_portal import hidden_field, portal_address
-from tests.world import World, build
+from tests.world import World, audit_lines, build
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +50,7 @@ class House:
 
     def audit(self, *events: str) -> list[dict]:
         with self.store.session() as session:
-            rows = session.scalars(select(AuditLine).order_by(AuditLine.seq)).all()
-        lines = [msgspec.json.decode(row.payload) for row in rows]
-        return [line for line in lines if not events or line["event"] in events]
+            return [line for line in audit_lines(session) if not events or line["event"] in events]
 
     def open_sessions(self) -> int:
         with self.store.session() as session:

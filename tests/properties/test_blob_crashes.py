@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import sys
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.exchange import blobs as module
 from gateway.exchange.blobs import open_store
+from tests.properties.crashing import killed_before_line
 
 PIECES = (b"one", b"two" * 1000, b"three")
 KEY = hashlib.sha256(b"".join(PIECES)).hexdigest()
@@ -25,37 +24,14 @@ def write(url: str, said: int) -> None:
         os.write(said, b"kept")
 
 
-def killed_before_line(number: int, url: str) -> tuple[bool, bool]:
+def killed_writer(number: int, url: str) -> tuple[bool, bool]:
     """Whether the writer died, and whether it had been told that its content is kept."""
     read_end, said = os.pipe()
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def trace(frame, event, argument):
-            nonlocal count
-            if frame.f_code.co_filename not in {module.__file__, __file__}:
-                return None
-            if event == "line":
-                count += 1
-                if count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        status = 1
-        try:
-            sys.settrace(trace)
-            write(url, said)
-            sys.settrace(None)
-            status = 0
-        finally:
-            os._exit(status)
+    died = killed_before_line(number, lambda: write(url, said), {module.__file__, __file__})
     os.close(said)
-    _, status = os.waitpid(child, 0)
     told = os.read(read_end, 10) == b"kept"
     os.close(read_end)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status), told
+    return died, told
 
 
 def test_a_kill_at_any_line_keeps_the_whole_content_or_nothing(tmp_path):
@@ -63,7 +39,7 @@ def test_a_kill_at_any_line_keeps_the_whole_content_or_nothing(tmp_path):
     while True:
         number += 1
         root = tmp_path / str(number)
-        died, told = killed_before_line(number, root.as_uri())
+        died, told = killed_writer(number, root.as_uri())
         target = root / "sha256" / KEY[:2] / KEY
         if target.exists():
             assert hashlib.sha256(target.read_bytes()).hexdigest() == KEY

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from gateway.model.message import Attempt, Message
 from gateway.model.store import Store
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.step import DomainClock, Steps
+from tests.properties.crashing import killed_before_line
 from tests.unit.exchange.channels import outgoing
 
 TRACED = {module.__file__ for module in (delivery_module, outbox_module, jobs_module)} | {__file__}
@@ -57,38 +56,6 @@ class Operator:
 
     def copies(self) -> list[dict]:
         return [json.loads(line) for line in self.mailbox.read_text().splitlines()] if self.mailbox.exists() else []
-
-
-def killed_before_line(number: int, work) -> bool:
-    """Run ``work`` in a process of its own that dies before the n-th traced line; tells whether it died."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def trace(frame, event, argument):
-            nonlocal count
-            if frame.f_code.co_filename not in TRACED:
-                return None
-            if event == "line":
-                count += 1
-                if count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        status = 1
-        try:
-            sys.settrace(trace)
-            work()
-            sys.settrace(None)
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
 
 
 @pytest.fixture
@@ -157,7 +124,7 @@ def test_a_kill_at_any_line_of_posting_keeps_message_and_nudge_together_or_neith
     while True:
         number += 1
         world.forget()
-        died = killed_before_line(number, world.post)
+        died = killed_before_line(number, world.post, TRACED)
         messages = world.messages()
         assert len(messages) == world.jobs()
         kept, lost = kept + len(messages), lost + (not messages)
@@ -176,7 +143,7 @@ def test_a_kill_at_any_line_of_a_delivery_ends_in_one_copy_or_in_two_alike_that_
         world.forget()
         world.post()
         (message,) = world.messages()
-        died = killed_before_line(number, partial(world.attempt, message.id))
+        died = killed_before_line(number, partial(world.attempt, message.id), TRACED)
         copies_at_death, open_at_death = len(world.operator.copies()), world.open_attempts()
         world.until_idle(message.id)
         (message,) = world.messages()
@@ -209,7 +176,7 @@ def test_kills_one_after_another_with_any_answers_never_lose_the_message(world, 
     world.post(content=os.urandom(64))
     (message,) = world.messages()
     for number in kills:
-        killed_before_line(number, lambda: world.attempt(message.id, list(answers)))
+        killed_before_line(number, lambda: world.attempt(message.id, list(answers)), TRACED)
     world.until_idle(message.id)
     (message,) = world.messages()
     copies = world.operator.copies()
@@ -227,5 +194,5 @@ def test_what_a_killed_worker_left_is_nudged_by_the_sweep(world):
     (message,) = world.messages()
     with psycopg.connect(world.store().dsn, autocommit=True) as connection:
         connection.execute("UPDATE procrastinate_jobs SET status = 'doing'")
-    assert killed_before_line(40, lambda: world.attempt(message.id))
+    assert killed_before_line(40, lambda: world.attempt(message.id), TRACED)
     assert world.sweep() == 1

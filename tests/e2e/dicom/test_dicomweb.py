@@ -9,12 +9,11 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 from PIL import Image
 from pydicom import dcmread
-from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE
-from gateway.model.audit import AuditLine
 from gateway.rcp.access import Caller, CallerKind
 from tests.e2e.dicom.conftest import storescu
+from tests.world import audit_lines
 
 STUDY = DOMINIQUE.study_uid
 SERIES = f"{STUDY}.1"
@@ -51,7 +50,7 @@ def client(shown, web):
 
 def trail(session):
     session.rollback()
-    return [msgspec.json.decode(line) for line in session.scalars(select(AuditLine.payload).order_by(AuditLine.seq))]
+    return audit_lines(session)
 
 
 def test_a_client_of_others_finds_and_fetches(client, ct):

@@ -5,13 +5,11 @@ import json
 import subprocess
 from dataclasses import replace
 
-import msgspec
 import pytest
 from pydicom import dcmread
 from sqlalchemy import func, select
 
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
-from gateway.model.audit import AuditLine
 from gateway.model.imaging import Instance, QuarantinedObject, Series, Study, StudyDossier
 from gateway.model.partner import PartnerCredential
 from gateway.model.person import WorkItem
@@ -21,6 +19,7 @@ from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.facts import CodedFact, InscriptionFacts, SessionFact, TumourFacts
 from tests.e2e.dicom.conftest import AE_TITLE, need, storescu
 from tests.unit.dicom.raw_peer import Peer, fields, status, whole_store
+from tests.world import audit_lines
 
 
 def count(session, *conditions):
@@ -282,7 +281,7 @@ def test_unknown_applications_are_rejected_in_prod_and_told_to_the_trail(port, s
     assert "Calling AE Title Not Recognized" in result.stdout
     assert "Called AE Title Not Recognized" in storescu(port.port, ct[0], called="OTHER").stdout
     session.rollback()
-    lines = [msgspec.json.decode(line) for line in session.scalars(select(AuditLine.payload)).all()]
+    lines = audit_lines(session)
     assert [(line["event"], line["actor_id"], line["reason"]) for line in lines] == [
         ("refus", "NOBODY", "titre-ae-inconnu")
     ]
@@ -326,7 +325,7 @@ def test_nothing_of_the_patient_is_logged(port, session, world, ct, caplog):
 def test_each_arrival_of_a_study_is_in_the_trail(port, session, world, dossier, ct):
     assert storescu(port.port, *ct).returncode == 0
     session.rollback()
-    lines = [msgspec.json.decode(line) for line in session.scalars(select(AuditLine.payload).order_by(AuditLine.seq))]
+    lines = audit_lines(session)
     said = [(line["event"], line["action"], line["object_id"], line["actor_id"]) for line in lines]
     assert ("imagerie", "C", DOMINIQUE.study_uid, AE_TITLE) in said
     assert ("imagerie", "U", DOMINIQUE.study_uid, AE_TITLE) in said

@@ -165,3 +165,12 @@ def test_what_was_sent_comes_back_to_the_last_decimal(world: World, hospital: Ho
         float_hook=Decimal
     ).decode(read.content)
     assert list(tree) == list(wanted)
+
+
+def test_a_body_over_its_limit_is_refused_by_name(hospital: Hospital) -> None:
+    with hospital.client() as ehr:
+        answer = ehr.post("Patient", content=b'{"resourceType": "Patient", "id": "' + b"x" * (16 << 20) + b'"}')
+    assert answer.status_code == 413
+    [issue] = answer.json()["issue"]
+    assert issue["code"] == "too-long"
+    assert "http_body_bytes" in issue["details"]["text"]

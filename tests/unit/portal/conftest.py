@@ -10,22 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from fastapi import FastAPI
 from lxml import html
-from sqlalchemy import select
 
-from gateway.model.audit import AuditLine
 from gateway.model.directory import Practitioner
-from gateway.mssante import envelope
-from gateway.mssante.report_mail import Forms, ReportMail
-from gateway.mssante.xdm_metadata import Sender
+from gateway.mssante.translate import Composer
 from gateway.portal.pages import Portal
 from gateway.portal.routes import router
-from gateway.rcp.ports import Letter, SealedLetter
-from gateway.rcp.report import Press
-from gateway.rcp.report_content import Organisation
 from gateway.rcp.step import Steps
 from gateway.web.authenticators import SESSION, Authenticators, in_thread
 from gateway.web.background import served
@@ -34,10 +26,12 @@ from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.request_id import RequestIdMiddleware
 from gateway.web.sealed import Seal
 from tests.loopback import free_port
-from tests.world import World, build
+from tests.report_samples import press
+from tests.world import World, audit_lines, build
 
 #: Four days before the session of the world, in the afternoon of Paris.
 BEFORE = datetime(2026, 3, 15, 13, 0, tzinfo=UTC)
+LETTERS = Composer(address="rcp@3c.mssante.fr", nil="000000", name="RCP")
 
 
 class FixedClock:
@@ -75,8 +69,7 @@ class Site:
     def audit(self) -> list[dict[str, Any]]:
         """Every audit line's payload, oldest first."""
         with self.steps.store.session() as session:
-            rows = session.scalars(select(AuditLine).order_by(AuditLine.seq)).all()
-        return [msgspec.json.decode(row.payload) for row in rows]
+            return audit_lines(session)
 
     def fresh(self) -> World:
         """The world, read again."""
@@ -124,51 +117,10 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     app.state.authenticators.register(
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
-    app.include_router(
-        router(Portal(steps=steps, csrf=csrf, blobs=blobs, letters=WrittenLetters(), press=_press(blobs)))
-    )
+    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs, letters=LETTERS, press=press(blobs))))
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
     with store.session() as session, served(app, port=port) as origin:
         world = build(session)
         session.commit()
         yield Site(world, steps, clock, origin, csrf, sessions)
-
-
-class WrittenLetters:
-    """Composes letters as real MIME, as the mail wire does."""
-
-    def seal(self, letter: Letter) -> SealedLetter:
-        """Give the bytes."""
-        sealed = envelope.render(
-            envelope.Mail(
-                key=letter.key,
-                sender_address="rcp@3c.mssante.fr",
-                sender_name="RCP",
-                recipient_address=letter.address,
-                recipient_name=letter.name,
-                date=letter.at,
-                subject=letter.subject,
-                body=letter.body,
-                nil="000000",
-            )
-        )
-        return SealedLetter(
-            content=sealed.content,
-            message_id=sealed.message_id,
-            envelope_id=sealed.envelope_id,
-            sender="rcp@3c.mssante.fr",
-        )
-
-
-def _press(blobs) -> Press:
-    sender = Sender(
-        source_id="1.2.250.1.999.77",
-        organisation=Organisation(name="3C d’essai", idnst="1000000001"),
-        application="rcp-gateway",
-        version="0",
-        publisher="essai",
-    )
-    return Press(
-        forms=Forms(sender), mails=ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP"), blobs=blobs
-    )

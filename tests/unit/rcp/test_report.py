@@ -25,11 +25,10 @@ from gateway.model.meeting import Attendance, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report, ReportForm
 from gateway.model.representation import TABLES
-from gateway.mssante.report_mail import Forms, ReportMail
-from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import report, report_sending
-from gateway.rcp.report_content import Organisation, decode
+from gateway.rcp.report_content import decode
 from gateway.rcp.report_draft import DraftTreatment, ReportDraft
+from tests import report_samples
 from tests.report_samples import cisis, national_validator
 from tests.world import build
 
@@ -52,16 +51,7 @@ INS = {
 
 @pytest.fixture
 def press(blobs):
-    sender = Sender(
-        source_id="1.2.250.1.999.77",
-        organisation=Organisation(name="3C d’essai", idnst="1000000001"),
-        application="rcp-gateway",
-        version="0",
-        publisher="essai",
-    )
-    return report.Press(
-        forms=Forms(sender), mails=ReportMail(address="rcp@3c.mssante.fr", nil="000000", name="RCP"), blobs=blobs
-    )
+    return report_samples.press(blobs)
 
 
 @pytest.fixture
