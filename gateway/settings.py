@@ -133,15 +133,15 @@ class Organisation:
 
 @dataclass(frozen=True)
 class Limits:
-    """Every explicit limit of the process; exceeding one names it."""
+    """The limits of what comes in by HTTP and of how much at once; exceeding one names it.
+
+    Those of one wire alone stand beside its code: DICOM's in `gateway.dicom.wire`, mail's in `gateway.mssante`.
+    """
 
     http_body_bytes: int = 16 << 20
-    dicomweb_body_bytes: int = 2 << 30
     bundle_entries: int = 500
     json_depth: int = 64
     dicom_associations: int = 50
-    mail_bytes: int = 20 << 20
-    attachment_bytes: int = 10 << 20
     requests_per_minute: int = 6000
 
 

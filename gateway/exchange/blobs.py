@@ -177,11 +177,6 @@ class BlobStore:
             )
         self._sweep()
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the content lies on this machine."""
-        return self._root is not None
-
     # Writing
 
     def stage(self, *, limit_bytes: int | None = None) -> Staged:

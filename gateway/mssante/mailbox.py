@@ -29,7 +29,7 @@ __all__ = ["Fetched", "Mailbox", "Position", "Taker"]
 _log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES = 30_000_000
-"""Above this only the header is read; the rest stays on the server (setting ``limits.mail_bytes``)."""
+"""Above this only the header is read; the rest stays on the server."""
 
 _BATCH = 100
 

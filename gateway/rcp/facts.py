@@ -142,10 +142,7 @@ class PatientFacts(Struct, frozen=True, kw_only=True):
     sex: Sex = Sex.UNKNOWN
     birth_date: str | None = None
     birth_place_insee: str | None = None
-    birth_place_text: str | None = None
-    deceased: bool | datetime | date | None = None
     treating_physician: ProfessionalFact | None = None
-    phones: tuple[str, ...] = ()
     active: bool = True
 
 

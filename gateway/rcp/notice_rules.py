@@ -119,8 +119,6 @@ def decide(facts: Facts, now: datetime) -> Decision:
     if sending.at is None:
         return Decision("NON_DELAI", notice.limit)
     catch_up = sending.verdict is Verdict.CATCH_UP
-    if now >= notice.starts_at:
-        return Decision("ECHEC", sending.at, catch_up=catch_up)
-    if now < sending.at:
-        return Decision("PREVUE", sending.at, catch_up=catch_up)
-    return Decision("ENVOYEE", sending.at, now - sending.at > LATE_AFTER, catch_up)
+    if notice.is_due(sending, now):
+        return Decision("ENVOYEE", sending.at, now - sending.at > LATE_AFTER, catch_up)
+    return Decision("PREVUE" if now < sending.at else "ECHEC", sending.at, catch_up=catch_up)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEARER",
-    "CERTIFICATE",
     "OPEN",
     "SESSION",
     "Authenticator",
@@ -38,8 +37,6 @@ SESSION: Final = "session"
 """The portal's cookie, opened by Pro Santé Connect."""
 BEARER: Final = "bearer"
 """A SMART access token."""
-CERTIFICATE: Final = "certificate"
-"""A client certificate, seen by us or told by a trusted proxy."""
 OPEN: Final = "open"
 """`RCP_FHIR_AUTH=off`: every caller is partner `dev`; never registered in ``prod``."""
 

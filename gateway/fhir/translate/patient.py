@@ -20,7 +20,6 @@ from gateway.fhir.translate.elements import (
     extension,
     identifier,
     identifiers,
-    moment,
     nowhere,
     professional,
     without_empty,
@@ -65,7 +64,6 @@ def patient_facts(tree: Tree, resolve: Resolve = nowhere) -> PatientFacts:
     said = identifiers(tree.get("identifier"))
     ins = _ins(tree, said, status)
     birth = _name(tree, "official") or _name(tree, None)
-    place = _birth_place(tree)
     official: Tree = next((name for name in tree.get("name", ()) if name.get("use") == "official"), {})
     return PatientFacts(
         identifiers=tuple(fact for fact in said if fact.system not in INS_SYSTEMS),
@@ -80,14 +78,9 @@ def patient_facts(tree: Tree, resolve: Resolve = nowhere) -> PatientFacts:
         used_name=_name(tree, "usual"),
         sex=_SEX.get(tree.get("gender", ""), Sex.UNKNOWN),
         birth_date=tree.get("birthDate"),
-        birth_place_insee=place[0],
-        birth_place_text=place[1],
-        deceased=tree["deceasedBoolean"] if "deceasedBoolean" in tree else moment(tree.get("deceasedDateTime")),
+        birth_place_insee=_birth_place(tree),
         treating_physician=next(
             (who for who in (professional(one, resolve) for one in tree.get("generalPractitioner", ())) if who), None
-        ),
-        phones=tuple(
-            point["value"] for point in tree.get("telecom", ()) if point.get("system") == "phone" and point.get("value")
         ),
         active=tree.get("active", True),
     )
@@ -155,10 +148,11 @@ def _name(tree: Tree, use: str | None) -> NameFact | None:
     return None
 
 
-def _birth_place(tree: Tree) -> tuple[str | None, str | None]:
+def _birth_place(tree: Tree) -> str | None:
+    """INSEE code of the commune or country of birth."""
     for place in extension(tree, "http://hl7.org/fhir/StructureDefinition/patient-birthPlace"):
         address = place.get("valueAddress", {})
-        code = next(
+        return next(
             (
                 coding.get("code")
                 for found in extension(address, _core("fr-core-address-insee-code"))
@@ -166,8 +160,7 @@ def _birth_place(tree: Tree) -> tuple[str | None, str | None]:
             ),
             None,
         )
-        return code, address.get("city")
-    return None, None
+    return None
 
 
 _GENDER = {"M": "male", "F": "female", "U": "unknown"}
