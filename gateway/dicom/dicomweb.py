@@ -48,6 +48,10 @@ _DICOM: Final = "application/dicom"
 _OCTETS: Final = "application/octet-stream"
 _THUMBNAIL: Final = (160, 160)
 _MAX_FRAMES: Final = 256
+# One answer is held whole: frames are said to exist before the first byte leaves.
+_MAX_FRAMES_BYTES: Final = 256 << 20
+# Choosing a media type takes time that grows with the square of the question.
+_MAX_ACCEPT_CHARACTERS: Final = 1024
 _MAX_VIEWPORT: Final = 4096
 # Decoding is processor work: more at once only makes each slower.
 _RENDERERS: Final = 4
@@ -81,8 +85,6 @@ class _Wire:
         self, caller: Caller, records: Iterable[uuid.UUID], kind: str, uid: str | None, **detail: int
     ) -> None:
         persons = tuple(sorted(set(records)))
-        if not persons and kind == "Query":
-            return  # an empty answer names nobody
         line = access.facts(
             caller,
             "imagerie" if uid else "recherche",
@@ -99,8 +101,7 @@ class _Wire:
             await self._images.reads.record(refusal.trail)
         return refusal
 
-    @staticmethod
-    def _allowed(caller: Caller, *uids: str | None) -> None:
+    async def _allowed(self, caller: Caller, *uids: str | None) -> None:
         """Refuse a token without the right scope, and a path that holds no UID.
 
         Raises
@@ -108,7 +109,10 @@ class _Wire:
         Forbidden, InvalidContent
         """
         if caller.kind is CallerKind.CLIENT and not any(_READS_IMAGES.fullmatch(scope) for scope in caller.scopes):
-            raise Forbidden("scope", "Le jeton ne permet pas de lire l’imagerie (system/ImagingStudy.rs).")
+            refusal = Forbidden("scope", "Le jeton ne permet pas de lire l’imagerie (system/ImagingStudy.rs).")
+            line = access.facts(caller, "refus", outcome="4", reason=refusal.code, object_type="Study")
+            await self._images.reads.record(line)
+            raise refusal
         if any(uid is not None and not is_uid(uid) for uid in uids):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
 
@@ -133,12 +137,12 @@ class _Searches(_Wire):
         add("/studies/{study}/series/{series}/instances/{instance}/metadata", self.metadata)
 
     async def studies(self, request: Request, who: Who) -> Response:
-        self._allowed(who)
+        await self._allowed(who)
         body, records = await self._images.studies(who, request.query_params.multi_items(), self._base)
         return await self._matches(who, body, records)
 
     async def series(self, request: Request, who: Who, study: str | None = None) -> Response:
-        self._allowed(who, study)
+        await self._allowed(who, study)
         asked = request.query_params.multi_items()
         body, records = await self._images.series(who, study, asked, self._base)
         return await self._matches(who, body, records)
@@ -146,7 +150,7 @@ class _Searches(_Wire):
     async def instances(
         self, request: Request, who: Who, study: str | None = None, series: str | None = None
     ) -> Response:
-        self._allowed(who, study, series)
+        await self._allowed(who, study, series)
         asked = request.query_params.multi_items()
         body, records = await self._images.instances(who, study, series, asked, self._base)
         return await self._matches(who, body, records)
@@ -160,7 +164,7 @@ class _Searches(_Wire):
     async def metadata(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
-        self._allowed(who, study, series, instance)
+        await self._allowed(who, study, series, instance)
         _negotiate(request, (_JSON, "application/json"))
         body, records = await self._images.metadata(who, study, series, instance)
         if not body:
@@ -188,7 +192,7 @@ class _Retrieval(_Wire):
         add(f"{one}/frames/{{frames}}/rendered", self.rendered)
 
     async def _found(self, who: Caller, study: str, series: str | None, instance: str | None) -> list[Found]:
-        self._allowed(who, study, series, instance)
+        await self._allowed(who, study, series, instance)
         found = await self._images.find(who, study, series, instance)
         if not found:
             raise await self._hidden(who, "Instance" if instance else "Study", instance or study)
@@ -224,7 +228,12 @@ class _Retrieval(_Wire):
         [one, *_] = await self._found(who, study, series, instance)
         numbers = _frame_numbers(frames)
         _negotiate(request, ("multipart/related",), related=_OCTETS)
-        contents = [await self._on_file(one, partial(frame_bytes, frame=number)) for number in numbers]
+        contents: list[bytes] = []
+        for number in numbers:
+            contents.append(await self._on_file(one, partial(frame_bytes, frame=number)))
+            if sum(map(len, contents)) > _MAX_FRAMES_BYTES:
+                text = f"Ces images dépassent {_MAX_FRAMES_BYTES} octets par réponse : demandez-en moins à la fois."
+                raise InvalidContent("dicom-frames", text, expression="frames")
         await self._tell(who, _records([one]), "Frame", instance, images=len(numbers))
         boundary = secrets.token_hex(16)
         body = b"".join(_part(boundary, _OCTETS, len(content)) + content + b"\r\n" for content in contents)
@@ -323,6 +332,9 @@ def _negotiate(request: Request, offered: tuple[str, ...], *, related: str | Non
     ``related`` is the type of the parts of ``multipart/related``.
     """
     asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
+    if len(asked) > _MAX_ACCEPT_CHARACTERS:
+        text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
+        raise InvalidContent("accept-too-long", text, expression="Accept")
     ranked: list[tuple[float, int, str]] = []
     for position, text in enumerate(re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", asked)):
         kind, *parameters = (piece.strip() for piece in text.split(";"))

@@ -170,6 +170,8 @@ def _criteria(level: str, asked: Sequence[tuple[str, str]]) -> tuple[list[Column
     wanted: list[ColumnElement[bool]] = []
     numbers = {"limit": _DEFAULT_MATCHES, "offset": 0}
     for key, value in asked:
+        if "\x00" in value:  # no text of PostgreSQL holds it
+            raise InvalidContent("dicom-query", "Valeur de recherche invalide.")
         if key in numbers:
             if not value.isascii() or not value.isdigit() or len(value) > 9:
                 raise InvalidContent("dicom-query", f"Paramètre « {key} » invalide.", expression=key)
