@@ -217,7 +217,7 @@ def _frozen(said: CodedValue | None) -> Tree | None:
 
 
 def _labels(content: ReportContent) -> list[Tree]:
-    """Confidentiality of the document, then the flags of its visibility: those of the sending [mssante.md 6.1]."""
+    """Confidentiality of the document, then the flags of its visibility: those of the sending [spec mssante 6.1]."""
     known = code_list("JDV_J08")
     return [concept(_VISIBILITY, code, known.require(code).label) for code in ("N", *content.visibility)]
 
