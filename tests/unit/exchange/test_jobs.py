@@ -158,17 +158,18 @@ def test_a_slow_delivery_keeps_no_periodic_task_waiting(store, steps, work):
 
 
 def test_stopping_lets_what_runs_end(store, steps, work):
-    begun, ended = threading.Event(), threading.Event()
+    begun, told_to_stop, ended = threading.Event(), threading.Event(), threading.Event()
 
     def deliver(_) -> None:
         begun.set()
-        time.sleep(0.3)
+        assert told_to_stop.wait(15)
         ended.set()
 
     steps.run(SYSTEM, lambda step: step.post(outgoing()))
     stop = work(Worker(store, deliver))
     assert begun.wait(15)
     stop.set()
+    told_to_stop.set()
     until(ended.is_set)
     until(lambda: jobs(store) == [])
 
