@@ -185,7 +185,9 @@ class SmartServer:
         try:
             unverified = _unverified_claims(assertion)
             client_id = unverified.get("sub")
-            client = self._client(client_id) if isinstance(client_id, str) else None
+            # Unprintable is no name of ours, and no text of PostgreSQL holds NUL.
+            named = isinstance(client_id, str) and client_id.isprintable()
+            client = self._client(str(client_id)) if named else None
             if client is None or unverified.get("iss") != client_id:
                 raise refused
             read = jwt.decode(assertion, self._client_keys(client), algorithms=list(ALGORITHMS))
@@ -206,6 +208,7 @@ class SmartServer:
             and before <= now + SKEW_S
             and isinstance(claims.get("jti"), str)
             and 0 < len(claims["jti"]) <= 255
+            and claims["jti"].isprintable()
         )
         if not good:
             raise refused

@@ -27,6 +27,7 @@ from gateway.fhir import document
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.search import Include, Query, Visible, parse
+from gateway.fhir.search_conditions import ID
 from gateway.fhir.translate.imaging import BASE_URL
 from gateway.model.audit import AuditFacts
 from gateway.model.reads import Reads
@@ -129,6 +130,8 @@ class FhirReads:
 
     async def _row(self, caller: Caller, kind: str, identity: str, version: int | None) -> Any:
         await self._require_scope(caller, kind, "r")
+        if not ID.fullmatch(identity):
+            await self._refuse(caller, kind, identity)
         table = TABLES[kind]
         which = table.c.current if version is None else table.c.version == version
         rows = await self._reads.fetch(
@@ -184,6 +187,8 @@ class FhirReads:
     async def history(self, caller: Caller, kind: str, identity: str, *, count: int, before: int | None) -> bytes:
         """Return the versions of one resource, newest first [FHIR R4 http#history]."""
         await self._require_scope(caller, kind, "r")
+        if not ID.fullmatch(identity):
+            await self._refuse(caller, kind, identity)
         table = TABLES[kind]
         statement = select(*_columns(table)).where(table.c.id == identity, access.representations(caller, table))
         if before is not None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from sqlalchemy import false, func, not_, select
 
@@ -210,6 +210,8 @@ class Writing:
 
     def _locate_by_condition(self, operation: Operation) -> None:
         query = operation.query or ""
+        if "\x00" in unquote(query):  # no text of PostgreSQL holds it
+            raise InvalidContent("parametre-valeur", "Valeur invalide dans la condition.", expression=operation.kind)
         if operation.kind == "Patient" and any(
             system in value for _, value in parse_qsl(query) for system in INS_SYSTEMS
         ):

@@ -89,6 +89,23 @@ def test_what_the_database_could_not_take_is_the_clients_fault(hospital: Hospita
     assert (answer.status_code, _code(answer)) == (400, "parametre-valeur")
 
 
+@pytest.mark.parametrize("path", ["Patient/%00", "Patient/%00/_history", "Patient/a%00b/_history/1", "Binary/%00"])
+def test_an_id_that_cannot_be_is_unknown(hospital: Hospital, path: str) -> None:
+    with hospital.client() as ehr:
+        answer = ehr.get(path)
+    assert (answer.status_code, _code(answer)) == (404, "inconnu")
+
+
+def test_a_condition_or_an_assertion_that_no_database_takes_is_refused(hospital: Hospital) -> None:
+    with hospital.client() as ehr:
+        practitioner = {"resourceType": "Practitioner", "identifier": [{"system": "urn:oid:1.2", "value": "x"}]}
+        refused = ehr.put("Practitioner?identifier=urn:oid:1.2|%00", json=practitioner)
+        assert (refused.status_code, _code(refused)) == (400, "parametre-valeur")
+    for claims in ({"sub": "ehr\0", "iss": "ehr\0"}, {"jti": "a\0b"}):
+        answer = hospital.ask_token(hospital.assertion(**claims))
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+
+
 def test_an_inscription_does_not_change_patients(
     store: Store, hospital: Hospital, pushed: dict[str, str], stranger: str
 ) -> None:
