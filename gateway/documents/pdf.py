@@ -23,7 +23,7 @@ from gateway.documents import wording
 from gateway.documents.frcp_header import CODE, patient_ids, title
 from gateway.documents.wording import Part, Row, clean
 from gateway.errors import Fault
-from gateway.rcp import templates
+from gateway.rcp import french
 from gateway.rcp.report_content import PatientContent, Person, ReportContent
 from gateway.terminology import code_list
 
@@ -93,7 +93,7 @@ def _page(content: ReportContent) -> dict[str, object]:
         "owner": f"{clean(meeting.manager)} – {clean(meeting.network)}",
         "meeting": [
             wording.long_date(meeting.start, zone),
-            f"{hours} ({templates.zone_label(zone.key)})",
+            f"{hours} ({french.zone_label(zone.key)})",
             clean(meeting.place.name),
         ],
         "banner": wording.banner(content),
@@ -109,11 +109,11 @@ def _page(content: ReportContent) -> dict[str, object]:
 
 def _patient(patient: PatientContent) -> dict[str, object]:
     gender = _GENDERS.get(patient.sex)
-    surname = templates.patient_surname(clean(patient.birth_family), clean(patient.used_family or ""), gender)
+    surname = french.patient_surname(clean(patient.birth_family), clean(patient.used_family or ""), gender)
     given = clean(patient.used_given or patient.birth_given)
     place = f" à {clean(patient.birth_place)}" if patient.birth_place else ""
     lines = [
-        f"{templates.born(gender)} le {wording.partial_words(patient.birth_date)}{place}, {_SEXES[patient.sex]}",
+        f"{french.born(gender)} le {wording.partial_words(patient.birth_date)}{place}, {_SEXES[patient.sex]}",
     ]
     if patient.birth_given_names:
         lines.append(f"Prénoms de naissance\u00a0: {clean(patient.birth_given_names)}")

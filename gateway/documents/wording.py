@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.rcp import templates
+from gateway.rcp import french
 from gateway.terminology import code_list
 
 if TYPE_CHECKING:
@@ -128,12 +128,12 @@ _UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 def long_date(instant: datetime, zone: ZoneInfo) -> str:
     """« jeudi 26 novembre 2026 » in the zone."""
-    return templates.long_day(instant.astimezone(zone).date())
+    return french.long_day(instant.astimezone(zone).date())
 
 
 def short_date(instant: datetime, zone: ZoneInfo) -> str:
     """« 26/11/2026 » in the zone."""
-    return templates.short_date(instant.astimezone(zone).date())
+    return french.short_date(instant.astimezone(zone).date())
 
 
 def hour(instant: datetime, zone: ZoneInfo) -> str:
@@ -143,12 +143,12 @@ def hour(instant: datetime, zone: ZoneInfo) -> str:
 
 def instant_words(instant: datetime, zone: ZoneInfo) -> str:
     """« le 26/11/2026 à 18:15 (heure de Paris) »."""
-    return f"le {short_date(instant, zone)} à {hour(instant, zone)} ({templates.zone_label(zone.key)})"
+    return f"le {short_date(instant, zone)} à {hour(instant, zone)} ({french.zone_label(zone.key)})"
 
 
 def partial_words(value: PartialDate) -> str:
     """« 29/01/2019 », « 01/2019 » or « 2019 »."""
-    return templates.partial_date(value)
+    return french.partial_date(value)
 
 
 def person_words(person: Person) -> str:

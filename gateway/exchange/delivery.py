@@ -68,7 +68,7 @@ class Backoff:
 
 
 MAIL = Backoff((60, 300, 900, 1800, 3600), 24 * 3600)
-"""Mail: 1, 5, 15, 30, 60 min, then each hour, for a day (mssante.md §5.7)."""
+"""Mail: 1, 5, 15, 30, 60 min, then each hour, for a day (spec mssante §5.7)."""
 PEER = Backoff((60, 300, 900, 3600), 7 * 24 * 3600)
 """Peers over FHIR: 1, 5, 15, 60 min, then each hour, for a week (fhir-fr.md, federation)."""
 

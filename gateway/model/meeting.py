@@ -34,7 +34,7 @@ class Rcp(Keyed, Base):
     nature
         ORG-117 (appareil/organe) or ORG-132 (transversale).
     quorum
-        Rule as data: ``{"groups": {...}, "minimum": 3}`` (features.md A.1); never code.
+        Rule as data: ``{"groups": {...}, "minimum": 3}`` (spec features A.1); never code.
     notification
         Settings of the preliminary notification: ``active``, ``jours`` (2), ``calendrier`` (ouvres | hors_we),
         ``heure_envoi`` (08:00), ``limite``, ``rattrapage``, ``fermetures`` …; absent keys take the calendar's defaults.

@@ -108,11 +108,11 @@ class Receipt(Keyed, Base):
 
 
 class NotificationEntry(Keyed, Base):
-    """The register: for one dossier, session and physician, notified or not and why (features.md 4.3).
+    """The register: for one dossier, session and physician, notified or not and why (spec features 4.3).
 
     ``code`` is one of the codes of that table; ``decided_at`` is domain time; ``late`` marks a catch-up after a missed
     run. ``message_id`` is the one logical message, when there is one. ``ready_at`` is when the last condition but time
-    was first seen to hold after it had been seen not to (features.md 5.4.6).
+    was first seen to hold after it had been seen not to (spec features 5.4.6).
     """
 
     __tablename__ = "notification_entry"

@@ -5,7 +5,7 @@ rendered once and re-sent identical; only 7-bit lines leave (quoted-printable, b
 line break in a name, a subject or an identifier is refused and never becomes a header; what is larger than the limit is
 refused before any connection. Sends nothing and chooses no recipient.
 
-Sources: [RFC 5322], [RFC 2045], [RFC 2047], [RFC 2231], [RFC 3834], [RFC 8098 §2.1], mssante.md 2.2 to 2.5 (ECO.2.*).
+Sources: [RFC 5322], [RFC 2045], [RFC 2047], [RFC 2231], [RFC 3834], [RFC 8098 §2.1], spec mssante 2.2 to 2.5 (ECO.2.*).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES = 10_000_000
-"""Default limit of the whole encoded message (mssante.md 1.5); an operator may set a smaller one in EHLO."""
+"""Default limit of the whole encoded message (spec mssante 1.5); an operator may set a smaller one in EHLO."""
 
 DOCUMENT_PREFIX = "XDM/1.0/DDM+"
 """How the raw subject of a mail that carries a CDA begins; no other mail may begin so. [ECO.2.1.3]"""
@@ -130,7 +130,7 @@ def check_address(address: str) -> str:
     Raises
     ------
     InvalidContent
-        ``mail-address``. Domains are not judged: MSSanté addresses exist outside ``mssante.fr`` (mssante.md 1.2).
+        ``mail-address``. Domains are not judged: MSSanté addresses exist outside ``mssante.fr`` (spec mssante 1.2).
     """
     if len(address) > 254 or not _ADDRESS.fullmatch(address):
         raise InvalidContent("mail-address", "Cette adresse de messagerie n’est pas utilisable.")
@@ -186,7 +186,7 @@ def _optional_headers(mail: Mail) -> Iterable[tuple[str, str]]:
     if mail.references:
         yield "References", " ".join(f"<{reference}>" for reference in mail.references)
     if mail.read_receipt:
-        # No automatic receipt comes back unless this is the envelope sender. [mssante.md 2.2]
+        # No automatic receipt comes back unless this is the envelope sender. [spec mssante 2.2]
         yield "Disposition-Notification-To", f"<{mail.sender_address}>"
     if mail.auto_submitted:
         yield "Auto-Submitted", "auto-generated"
@@ -254,7 +254,7 @@ def pdf_filename(act_date: date, label: str, birth_name: str, first_name: str, n
 
 
 def _plain(text: str) -> str:
-    """Drop accents; hyphen and apostrophe stay (mssante.md 2.3)."""
+    """Drop accents; hyphen and apostrophe stay (spec mssante 2.3)."""
     for ligature, letters in (("œ", "oe"), ("Œ", "OE"), ("æ", "ae"), ("Æ", "AE")):
         text = text.replace(ligature, letters)
     decomposed = unicodedata.normalize("NFD", text)

@@ -5,7 +5,7 @@ taker has committed it; the position (UIDVALIDITY, last UID) belongs to the take
 when UIDVALIDITY changes all is read again and the taker recognises what it has; a message above the limit is handed
 over as its header, marked so. Deletes and moves nothing. IDLE shortens the wait between two looks where it is offered.
 
-Sources: [RFC 9051], [RFC 3501 §2.3.1.1], [RFC 2177], mssante.md 5.8.
+Sources: [RFC 9051], [RFC 3501 §2.3.1.1], [RFC 2177], spec mssante 5.8.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _OUTCOMES: Mapping[Fate, Outcome] = {
 }
 
 _ALARM_PAUSE_S = 1800.0
-"""A wrong certificate or password is not hammered: the account would be locked. [mssante.md 5.7]"""
+"""A wrong certificate or password is not hammered: the account would be locked. [spec mssante 5.7]"""
 
 _REASONS: Mapping[str, str] = {
     "accepted": "Accepté par l’opérateur.",

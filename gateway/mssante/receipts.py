@@ -5,7 +5,7 @@ forwarded one; old and new spellings of the integration errors are understood; w
 `Kind.HUMAN` with the reason, for the work list. Believes no identity found in a subject. Stores nothing, ties nothing
 to a patient.
 
-Sources: [RFC 3464], [RFC 3461], [RFC 6522], [RFC 8098], [RFC 3834], mssante.md 5.4, 5.5, 5.8.
+Sources: [RFC 3464], [RFC 3461], [RFC 6522], [RFC 8098], [RFC 3834], spec mssante 5.4, 5.5, 5.8.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Kind(enum.Enum):
-    """What an incoming mail is, in the order in which it is looked for (mssante.md 5.8)."""
+    """What an incoming mail is, in the order in which it is looked for (spec mssante 5.8)."""
 
     DELIVERY_REPORT = "dsn"
     READ_RECEIPT = "mdn"

@@ -18,7 +18,7 @@ from gateway.documents.wording import civil_words
 from gateway.errors import Fault
 from gateway.mssante import envelope, xdm
 from gateway.mssante.xdm_metadata import Sender
-from gateway.rcp import templates
+from gateway.rcp import french, templates
 from gateway.rcp.ports import RenderedForm, ReportLetter, SealedLetter
 from gateway.rcp.report_content import CodedValue, PatientContent, ReportContent
 
@@ -143,17 +143,17 @@ def _body(letter: ReportLetter) -> str:
         "dest.titre": title,
         "dest.nom": surname,
         "rcp.titre": content.meeting.rcp,
-        "seance.date": templates.short_date(content.meeting.start.astimezone(zone).date()),
-        "patient.nom": templates.patient_surname(patient.birth_family, patient.used_family, gender),
+        "seance.date": french.short_date(content.meeting.start.astimezone(zone).date()),
+        "patient.nom": french.patient_surname(patient.birth_family, patient.used_family, gender),
         "patient.prenom": patient.used_given or patient.birth_given,
-        "patient.ne": templates.born(gender),
-        "patient.date_naissance": templates.partial_date(patient.birth_date),
+        "patient.ne": french.born(gender),
+        "patient.date_naissance": french.partial_date(patient.birth_date),
         "remplace": before is not None,
         "rcp.signature": letter.signature,
         "rcp.contact": content.meeting.contact or content.meeting.manager,
     }
     if before is not None:
-        values["version_precedente"] = templates.short_date(before.astimezone(zone).date())
+        values["version_precedente"] = french.short_date(before.astimezone(zone).date())
     return templates.template(letter.kind).render(values).body
 
 

@@ -3,7 +3,7 @@
 Promises: pure (no socket, database or clock); the same letter gives the same bytes. A letter that carries a report is
 `gateway.mssante.report_mail`'s.
 
-Sources: mssante.md 2.1 to 2.5 (ECO.2.*), features.md 4.2.
+Sources: spec mssante 2.1 to 2.5 (ECO.2.*), spec features 4.2.
 """
 
 from __future__ import annotations

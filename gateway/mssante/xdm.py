@@ -5,7 +5,7 @@ stand in the zip; the same submission gives the same bytes (entries stored, time
 submission's own id); components of HL7 v2 types escaped, XML escaped once. Reads no CDA: what the metadata say comes
 from the same frozen facts as the document. Not promised: a receiver's EVSClient profile, which could not be consulted.
 
-Sources: mssante.md 2.7 to 2.11, `[IHE ITI XDM]`, `[CI-SIS lien en-tête CDA et métadonnées XDS]` read through it.
+Sources: spec mssante 2.7 to 2.11, `[IHE ITI XDM]`, `[CI-SIS lien en-tête CDA et métadonnées XDS]` read through it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.terminology import concept
 __all__ = ["ARCHIVE_NAME", "Entry", "Sender", "Submission", "build", "metadata", "report_submission"]
 
 ARCHIVE_NAME = "IHE_XDM.zip"
-"""Name of the attachment, as receivers look for it (any case). [mssante.md 2.5]"""
+"""Name of the attachment, as receivers look for it (any case). [spec mssante 2.5]"""
 
 _FOLDER = "IHE_XDM/SUBSET01"
 _OID_MAX = 64

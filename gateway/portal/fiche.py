@@ -145,7 +145,8 @@ def _closed(own: Correspondent | None, *, validated: bool) -> str:
 def contributions(row: Dossier, caller: Caller, *, organises: bool) -> tuple[v.Contribution, ...]:
     """Return the opinions given on a dossier, oldest first (S0-090).
 
-    The wish to take part is for the meeting's people, the requester and the physician himself (features.md annex D 6).
+    The wish to take part is for the meeting's people, the requester and the physician himself
+    (spec features annex D 6).
     """
     told = organises or caller.practitioner_id == row.requester_id
     return tuple(

@@ -1,4 +1,4 @@
-"""The register of notifications in words: features.md 4.3, label by label.
+"""The register of notifications in words: spec features 4.3, label by label.
 
 Promises: each line of the register gives at least one label, and a physician about whom nothing was decided yet is said
 not to be. Dates are those of the meeting's zone.
@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.portal.words import local
+from gateway.rcp.french import hour, short_date
 from gateway.rcp.notice_rules import REASONS
-from gateway.rcp.templates import hour, short_date
 
 __all__ = ["LABELS", "register_labels"]
 

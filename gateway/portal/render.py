@@ -21,7 +21,7 @@ from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup, escape
 
 from gateway.portal.views import Chrome, Page
-from gateway.rcp import templates
+from gateway.rcp import french
 from gateway.web.csrf import CSRF_FIELD
 
 __all__ = [
@@ -63,17 +63,17 @@ def typographic(text: str) -> str:
 
 def short_date(value: date | datetime | None) -> str:
     """Return « 11/05/2023 », or a dash when there is none (S3-017)."""
-    return "–" if value is None else templates.short_date(value)
+    return "–" if value is None else french.short_date(value)
 
 
 def long_date(value: date | datetime) -> str:
     """Return « jeudi 11 mai 2023 », the day never parted from its month."""
-    return re.sub(r"(\d(?:er)?) ", rf"\1{_NBSP}", templates.long_day(value), count=1)
+    return re.sub(r"(\d(?:er)?) ", rf"\1{_NBSP}", french.long_day(value), count=1)
 
 
 def hour(value: datetime) -> str:
     """Return « 18h30 », as the trade prints it."""
-    return templates.hour(value)
+    return french.hour(value)
 
 
 def _moment(value: datetime | None) -> Markup:

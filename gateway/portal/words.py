@@ -17,7 +17,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.portal.views import Badge, Patient, Professional, Slot, Tone
-from gateway.rcp import dossier_states, templates
+from gateway.rcp import dossier_states, french
 from gateway.terminology import code_list
 
 __all__ = [
@@ -222,7 +222,7 @@ def place(rcp: Rcp, session: RcpSession | None = None) -> str:
 def slot(session: RcpSession, url: str = "") -> Slot:
     """Return when and where a session is held, in its own zone."""
     zone = ZoneInfo(session.zone)
-    note = "" if session.zone == "Europe/Paris" else f"({templates.zone_label(session.zone)})"
+    note = "" if session.zone == "Europe/Paris" else f"({french.zone_label(session.zone)})"
     return Slot(
         rcp=session.rcp.title,
         start=session.starts_at.astimezone(zone),
@@ -278,7 +278,7 @@ def patient_view(record: PatientRecord, today: date, source: str = "") -> Patien
         given=" ".join(record.given_names) or record.used_given or record.given or "",
         sex=record.sex,
         sex_label=_SEXES.get(record.sex, "Inconnu"),
-        born=templates.born(record.sex),
+        born=french.born(record.sex),
         birth_date=_birth(record.birth_date),
         age_label=_age(record.birth_date, today),
         birth_place=f"code INSEE {record.birth_place}" if record.birth_place else "",
@@ -317,4 +317,4 @@ def local(instant: datetime, zone: str) -> datetime:
 
 def instant(at: datetime) -> str:
     """Return « 11/05/2023 à 18h30 »."""
-    return f"{templates.short_date(at)} à {templates.hour(at)}"
+    return f"{french.short_date(at)} à {french.hour(at)}"

@@ -139,7 +139,7 @@ def declare(
 
 
 def _refuse_invented(step: Step, facts: PatientFacts) -> None:
-    """Refuse in ``prod`` an INS that no real person has: it would prove who a patient is [annuaire.md §9]."""
+    """Refuse in ``prod`` an INS that no real person has: it would prove who a patient is [spec annuaire §9]."""
     authority = InsAuthority.of(facts.ins.system) if facts.ins is not None else None
     if authority is not None and authority.environment != "production" and not step.fictitious:
         text = "L’INS porte l’OID de test ou de démonstration : il est refusé en production."

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.person import PatientRecord
-from gateway.rcp.templates import (
+from gateway.rcp.french import (
     born,
     hour,
     long_day,

@@ -1,6 +1,6 @@
 """Who is told of a dossier before its meeting, when, and why not: the decision alone, on frozen facts.
 
-Promises: a total and pure function; one code of features.md 4.3 for one physician of one dossier in one session; each
+Promises: a total and pure function; one code of spec features 4.3 for one physician of one dossier in one session; each
 condition that is false alone gives its own code, and when several are, the first of `CONDITIONS` (from what concerns
 the whole session down to the address); nothing is due at or after the start of the session.
 
@@ -18,7 +18,7 @@ from gateway.rcp.calendar import CatchUp, Notice, Verdict
 __all__ = ["CONDITIONS", "LATE_AFTER", "REASONS", "Decision", "Facts", "decide"]
 
 LATE_AFTER = timedelta(minutes=15)
-"""A message that leaves this long after it was due is marked late (features.md 5.4.8)."""
+"""A message that leaves this long after it was due is marked late (spec features 5.4.8)."""
 
 REASONS: dict[str, str] = {
     "NON_SEANCE": "Séance annulée, reportée ou fictive",

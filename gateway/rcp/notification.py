@@ -27,12 +27,13 @@ from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.rcp import access, directory, dossier_states, mailing
+from gateway.rcp.french import hour, short_date
 from gateway.rcp.letters import full_name, preliminary_values
 from gateway.rcp.notice_rules import REASONS, Decision, Facts, decide
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.sessions import catch_up_of, notice_of
 from gateway.rcp.step import Step, Steps
-from gateway.rcp.templates import hour, short_date, template
+from gateway.rcp.templates import template
 from gateway.rcp.work_list import ask_secretariat
 
 __all__ = ["KIND", "PlanLine", "Run", "plan_due", "preview", "settle"]

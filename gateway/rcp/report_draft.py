@@ -61,7 +61,7 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     "reason": "motif",
     "kind": "nature",
 }):  # fmt: skip
-    """The draft (screen E24 of features.md 4.4).
+    """The draft (screen E24 of spec features 4.4).
 
     Parameters
     ----------

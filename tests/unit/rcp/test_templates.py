@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time
 import pytest
 
 from gateway.errors import Fault
-from gateway.rcp import templates
+from gateway.rcp import french, templates
 
 VALUES: dict[str, str | bool] = {
     "mt.titre": "Docteur",
@@ -172,7 +172,7 @@ def test_the_document_mail_begins_as_receivers_expect():
 
 @pytest.mark.parametrize(("written", "read"), [("1965-03-01", "01/03/1965"), ("1965-03", "03/1965"), ("1965", "1965")])
 def test_a_partial_birth_date_is_not_completed(written, read):
-    assert templates.partial_date(written) == read
+    assert french.partial_date(written) == read
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_outside_mssante_the_neutral_text_or_nothing():
 
 @pytest.mark.parametrize(("gender", "word"), [("male", "né"), ("female", "née"), ("unknown", "né(e)"), (None, "né(e)")])
 def test_birth_agrees_with_the_sex(gender, word):
-    assert templates.born(gender) == word
+    assert french.born(gender) == word
 
 
 @pytest.mark.parametrize(
@@ -243,15 +243,15 @@ def test_birth_agrees_with_the_sex(gender, word):
     ],
 )
 def test_the_used_name_comes_first(birth, used, gender, printed):
-    assert templates.patient_surname(birth, used, gender) == printed
+    assert french.patient_surname(birth, used, gender) == printed
 
 
 def test_dates_and_hours_in_french():
-    assert templates.long_day(date(2023, 5, 11)) == "jeudi 11 mai 2023"
-    assert templates.long_day(date(2024, 8, 1)) == "jeudi 1er août 2024"
-    assert templates.short_date(date(1965, 3, 1)) == "01/03/1965"
-    assert templates.hour(time(18, 30)) == "18h30"
-    assert templates.hour(time(8, 5), spaced=True) == "08\N{NO-BREAK SPACE}h\N{NO-BREAK SPACE}05"
+    assert french.long_day(date(2023, 5, 11)) == "jeudi 11 mai 2023"
+    assert french.long_day(date(2024, 8, 1)) == "jeudi 1er août 2024"
+    assert french.short_date(date(1965, 3, 1)) == "01/03/1965"
+    assert french.hour(time(18, 30)) == "18h30"
+    assert french.hour(time(8, 5), spaced=True) == "08\N{NO-BREAK SPACE}h\N{NO-BREAK SPACE}05"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_dates_and_hours_in_french():
 )
 def test_a_reader_of_another_zone_sees_his_own_hour(start, zone, reader, note):
     instant = datetime.fromisoformat(start).replace(tzinfo=UTC)
-    assert templates.zone_note(instant, zone, reader) == note
+    assert french.zone_note(instant, zone, reader) == note
 
 
 def test_the_zone_note_follows_the_hour_after_one_space():
