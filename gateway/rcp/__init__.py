@@ -4,7 +4,8 @@ A verb receives an open `step.Step`, locks what it changes and never commits; wh
 `ports`.
 
 Reading order: `access` (who may), `step` (one change, one commit), `ports`; then along a dossier's life: `registry`,
-`identity`, `directory`, `calendar`, `sessions`, `inscription` with `dossier_states`, `imaging`, `notification` with
+`identity`, `directory`, `calendar`, `sessions`, `inscription` with `session_choice` and
+`dossier_states`, `imaging`, `notification` with
 `notice_rules`, `contribution`, `report`, `mail_events`; mails are worded by `letters`, `templates` and `french` and
 posted by `mailing`; `work_list` is what only people may decide.
 

@@ -25,7 +25,7 @@ from gateway.errors import Conflict, InvalidContent
 from gateway.identifiers import DossierReference, IdNatPs, Urn, uuid7
 from gateway.model.directory import Organisation, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.model.meeting import Rcp, RcpSession
+from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
@@ -38,19 +38,17 @@ from gateway.rcp.facts import (
     InscriptionFacts,
     Participation,
     ProfessionalFact,
-    SessionFact,
     TumourFacts,
 )
+from gateway.rcp.session_choice import find_session, require_open
 from gateway.rcp.step import Step
 
 __all__ = [
     "amend",
     "cancel",
-    "find_session",
     "follow_patient",
     "form_of",
     "inscribe",
-    "next_open_session",
     "replace_form",
     "reschedule",
     "tumour_key",
@@ -60,7 +58,6 @@ __all__ = [
 REQUESTER = "demandeur"
 TREATING = "medecin-traitant"
 #: Sessions that take inscriptions until they end.
-_OPEN = ("prevue", "ouverte")
 #: Dossiers that no longer stand against a new inscription of the same tumour.
 _GONE = ("annule", "refuse")
 
@@ -94,7 +91,7 @@ def inscribe(
     """
     session = find_session(step.session, facts.session, step.now)
     [session] = step.lock(RcpSession, session.id)
-    _require_open(step.session, session, step.now)
+    require_open(step.session, session, step.now)
     number = Urn.parse(facts.number).value if facts.number else Urn.new().value
     if step.session.scalar(select(Dossier.id).where(Dossier.number == number)) is not None:
         text = "Un dossier porte déjà ce numéro d’inscription."
@@ -147,68 +144,6 @@ def tumour_key(tumour: TumourFacts | None) -> str:
         return f"{tumour.identifiers[0].system}|{tumour.identifiers[0].value}"
     parts = (tumour.topography, tumour.morphology, tumour.laterality)
     return "/".join(part.code or "" for part in parts if part is not None)
-
-
-def find_session(session: Session, wanted: SessionFact, now: datetime) -> RcpSession:
-    """Find the session that a requester names by RCP number and start, or by its own identifier.
-
-    Raises
-    ------
-    InvalidContent
-        ``rcp-inconnue`` or ``seance-inconnue`` (rules).
-    """
-    if wanted.identifier is not None:
-        found = session.scalar(select(RcpSession).where(RcpSession.identifier == wanted.identifier.value))
-        if found is not None:
-            return found
-    rcp = session.scalar(select(Rcp).where(Rcp.national_number == wanted.rcp_number)) if wanted.rcp_number else None
-    if rcp is None:
-        raise InvalidContent(
-            "rcp-inconnue",
-            "RCP inconnue : le numéro national de RCP est absent ou ne désigne aucune RCP de cette passerelle.",
-            expression="ServiceRequest.performer",
-            rule=True,
-        )
-    statement = select(RcpSession).where(RcpSession.rcp_id == rcp.id).order_by(RcpSession.starts_at)
-    if isinstance(wanted.start, datetime):
-        statement = statement.where(RcpSession.starts_at == wanted.start)
-    elif wanted.start is not None:
-        statement = statement.where(RcpSession.on == wanted.start)
-    else:
-        statement = statement.where(RcpSession.id.is_(None))
-    found = session.scalars(statement).first()
-    if found is None:
-        text = "Aucune séance de cette RCP ne commence à la date et à l’heure demandées."
-        raise InvalidContent(
-            "seance-inconnue",
-            f"{text} {_next_words(session, rcp.id, now)}",
-            expression="ServiceRequest.occurrence",
-            rule=True,
-        )
-    return found
-
-
-def next_open_session(session: Session, rcp_id: uuid.UUID, now: datetime) -> RcpSession | None:
-    """First session to come that takes inscriptions."""
-    return session.scalars(
-        select(RcpSession)
-        .where(RcpSession.rcp_id == rcp_id, RcpSession.state == "prevue", RcpSession.starts_at > now)
-        .order_by(RcpSession.starts_at)
-    ).first()
-
-
-def _next_words(session: Session, rcp_id: uuid.UUID, now: datetime) -> str:
-    following = next_open_session(session, rcp_id, now)
-    if following is None:
-        return "Aucune séance n’est ouverte aux inscriptions pour le moment."
-    return f"Prochaine séance ouverte : {following.on:%d/%m/%Y} à {following.start:%H h %M} ({following.identifier})."
-
-
-def _require_open(session: Session, wanted: RcpSession, now: datetime) -> None:
-    if wanted.state in _OPEN and wanted.ends_at > now:
-        return
-    text = f"La séance demandée ne prend plus d’inscription. {_next_words(session, wanted.rcp_id, now)}"
-    raise InvalidContent("seance-close", text, expression="ServiceRequest.occurrence", rule=True)
 
 
 def _refuse_twin(session: Session, record_id: uuid.UUID, session_id: uuid.UUID, key: str) -> None:
@@ -345,6 +280,19 @@ def _complete(step: Step, dossier: Dossier) -> None:
         dossier_states.move(step, dossier, "prefiche")
 
 
+def _changed(step: Step, dossier: Dossier, object_type: str) -> None:
+    dossier.version += 1
+    step.touch(dossier)
+    step.audit(
+        "modification",
+        action="U",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type=object_type,
+        object_id=str(dossier.id),
+    )
+
+
 def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
     """Take a new version of the form, until the dossier is discussed.
 
@@ -363,16 +311,7 @@ def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
         dossier.question = asked
     if form.completed:
         _complete(step, dossier)
-    dossier.version += 1
-    step.touch(dossier)
-    step.audit(
-        "modification",
-        action="U",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="QuestionnaireResponse",
-        object_id=str(dossier.id),
-    )
+    _changed(step, dossier, "QuestionnaireResponse")
 
 
 def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
@@ -404,16 +343,7 @@ def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
         setattr(dossier, name, said[name])
     if session.id != dossier.session_id:
         reschedule(step, dossier, session)
-    dossier.version += 1
-    step.touch(dossier)
-    step.audit(
-        "modification",
-        action="U",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="ServiceRequest",
-        object_id=str(dossier.id),
-    )
+    _changed(step, dossier, "ServiceRequest")
 
 
 def cancel(step: Step, dossier: Dossier, reason: str | None = None) -> None:
@@ -432,7 +362,7 @@ def reschedule(step: Step, dossier: Dossier, to: RcpSession, reason: str | None 
         ``dossier-deja-inscrit``.
     """
     [session] = step.lock(RcpSession, to.id)
-    _require_open(step.session, session, step.now)
+    require_open(step.session, session, step.now)
     _refuse_twin(step.session, dossier.record_id, session.id, dossier.tumour_key)
     dossier.rank = _next_rank(step.session, session.id)
     dossier.session_id = session.id
