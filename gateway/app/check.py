@@ -1,4 +1,8 @@
-"""``rcp-gateway check``: try each peer that the configuration names, one sentence a fault."""
+"""``rcp-gateway check``: try each peer that the configuration names, one sentence a fault.
+
+Promises: every peer is tried, whatever the others answer; no sentence holds a secret or a peer's own words. Sends no
+mail and signs nobody in; keeps one content of a few bytes in the blob store. That a peer answers today is all it says.
+"""
 
 from __future__ import annotations
 

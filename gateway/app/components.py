@@ -1,4 +1,8 @@
-"""What each component of ``serve`` runs, and the one-shot commands that need an open gateway."""
+"""What each component of ``serve`` runs, and the one-shot commands that need an open gateway.
+
+Promises: a component loads only the wires that it needs, drains when told to stop, and closes what it opened.
+Supervision is `serve`'s.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the gateway writes and sends by MSSanté, put together from the settings; nothing of it without a mailbox."""
+"""What the gateway writes and sends by MSSanté, put together from the settings; nothing of it without a mailbox.
+
+Promises: one place decides what the sender of letters and documents is called. Opens no connection.
+"""
 
 from __future__ import annotations
 

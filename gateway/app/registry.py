@@ -1,4 +1,8 @@
-"""The commands of the registry: ``rcp-gateway partner …`` and ``rcp-gateway network …``."""
+"""The commands of the registry: ``rcp-gateway partner …`` and ``rcp-gateway network …``.
+
+Promises: a file of keys is read under a limit and must be a JWKS; what is wrong is said in one sentence. The verbs are
+`gateway.rcp.registry`; no private key is asked for.
+"""
 
 from __future__ import annotations
 

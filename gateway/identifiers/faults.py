@@ -1,4 +1,7 @@
-"""What can be wrong with an identifier: one code and one French text each, for refusals and for flags alike."""
+"""What can be wrong with an identifier: one code and one French text each, for refusals and for flags alike.
+
+Promises: no text repeats a value; codes do not change, clients read them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Check digits: Luhn, and the key of the NIR."""
+"""Check digits: Luhn, and the key of the NIR.
+
+Promises arithmetic only: forms are the callers'.
+"""
 
 from __future__ import annotations
 

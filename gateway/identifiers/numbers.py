@@ -1,4 +1,7 @@
-"""OIDs, DICOM UIDs, ``urn:`` numbers and UUIDs of version 7."""
+"""OIDs, DICOM UIDs, ``urn:`` numbers and UUIDs of version 7.
+
+Promises: `uuid7` grows within a process and is unique elsewhere. Not promised: that an OID is registered to anyone.
+"""
 
 from __future__ import annotations
 

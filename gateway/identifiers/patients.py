@@ -1,4 +1,8 @@
-"""IPP: what one organisation calls a patient, with the domain that gives it its meaning."""
+"""IPP: what one organisation calls a patient, with the domain that gives it its meaning.
+
+Promises: a bare OID and its URN are one domain; nothing of an IPP but its end reaches a log. Whether its sender may
+write in that domain is the partner's matter.
+"""
 
 from __future__ import annotations
 

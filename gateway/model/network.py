@@ -1,4 +1,7 @@
-"""A regional DCC or a filière served by this gateway; it owns its RCPs and stands in every access predicate."""
+"""A regional DCC or a filière served by this gateway; it owns its RCPs and stands in every access predicate.
+
+Promises nothing about who belongs to it: membership is a row of the RCP, rights are `gateway.rcp.access`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The routes of who prepares and holds sessions; the verbs are `gateway.rcp.sessions`."""
+"""The routes of who prepares and holds sessions; the verbs are `gateway.rcp.sessions`.
+
+Promises: each page and each change goes through the caller's rights in the query; a form is answered by a redirect.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The routes of « Vos patients » and of the fiche."""
+"""The routes of « Vos patients » and of the fiche.
+
+Promises: only the treating physician's forms are taken, by the verbs of `gateway.rcp.contribution`; what one may not
+see answers 404 like what does not exist.
+"""
 
 from __future__ import annotations
 

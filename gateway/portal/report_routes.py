@@ -1,4 +1,8 @@
-"""The routes of a report: draft, validation, new version, download; the verbs are `gateway.rcp.report`."""
+"""The routes of a report: draft, validation, new version, download; the verbs are `gateway.rcp.report`.
+
+Promises: what is downloaded is the kept bytes, never rendered anew; a validation without the box
+« relu » is asked again.
+"""
 
 from __future__ import annotations
 

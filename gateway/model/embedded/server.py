@@ -1,4 +1,8 @@
-"""Start the embedded server, or attach to the one that runs; leave it, and the last one out stops it."""
+"""Start the embedded server, or attach to the one that runs; leave it, and the last one out stops it.
+
+Promises: one server a data directory, whoever comes first; a server whose users were all killed is stopped by its
+keeper. No TCP port is opened.
+"""
 
 from __future__ import annotations
 

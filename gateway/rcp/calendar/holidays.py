@@ -1,4 +1,8 @@
-"""Public holidays by territory: a set of dates a year, from ``mappings/jours_feries.json`` [spec features 5.2]."""
+"""Public holidays by territory: a set of dates a year, from ``mappings/jours_feries.json`` [spec features 5.2].
+
+Promises: legal holidays of every territory for any year, with the years in which each law holds. A closure of one
+place is said by its RCP, not here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""From an hour on the wall of a place to an instant, through changes of hour [spec features 5.3]."""
+"""From an hour on the wall of a place to an instant, through changes of hour [spec features 5.3].
+
+Promises: an hour that exists twice is the first, one that does not exist is refused, or skipped when asked. The rules
+of the zones are the IANA's, as the machine or the `tzdata` package has them.
+"""
 
 from __future__ import annotations
 
