@@ -152,7 +152,7 @@ def frame_bytes(path: Path, frame: int = 1) -> bytes:
 def _decoded(path: Path, frame: int, *, raw: bool = False) -> NDArray[Any]:
     try:
         return pixel_array(path, index=frame - 1, raw=raw)
-    except (NotImplementedError, RuntimeError) as error:  # no decoder for this transfer syntax
+    except RuntimeError as error:  # no decoder for this transfer syntax
         raise Unsupported("dicom-compression", "Compression d’image sans décodeur disponible.") from error
     except Exception as error:  # decoders raise whatever the bytes led them to
         raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
