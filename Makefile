@@ -38,7 +38,7 @@ bench: $(VENV)/.dev ## the benchmarks, each against a peer or a limit in the sam
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 requirements: $(VENV)/.dev ## docs/requirements.md from the marks on the tests
-	@$(BIN)/python -m pytest --collect-only -q --requirements docs/requirements.md >/dev/null
+	@$(BIN)/python -m pytest tests --collect-only -q --requirements=docs/requirements.md >/dev/null
 	@echo "docs/requirements.md"
 
 lock: ## resolve the dependencies anew (needs uv)
