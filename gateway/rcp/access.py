@@ -23,6 +23,7 @@ from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.person import PatientRecord, WorkItem
+from gateway.model.representation import TABLES
 
 __all__ = [
     "SYSTEM",
@@ -250,6 +251,9 @@ def representations(caller: Caller, table: Table) -> ColumnElement[bool]:
     if caller.kind is CallerKind.PROFESSIONAL:
         if caller.practitioner_id is None:
             return false()
+        if table is TABLES["ImagingStudy"]:
+            # Attached to several dossiers it stands under the record alone, and old versions under an old dossier.
+            return table.c.root_id.in_(select(Study.id).where(studies(caller)))
     elif caller.partner_id is not None:
         visible.append(table.c.partner_id == caller.partner_id)
     else:

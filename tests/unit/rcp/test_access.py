@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from gateway.errors import Forbidden, NotFound
 from gateway.model.dossier import Correspondent, Dossier
@@ -14,6 +14,7 @@ from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import RcpMember
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
+from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import SYSTEM, Caller, CallerKind, Role
 from tests.world import build
@@ -109,6 +110,37 @@ def test_a_study_in_quarantine_is_never_in_a_dossier(world) -> None:
     world.session.flush()
     assert world.session.scalars(question).all() == []
     assert world.session.scalars(select(Study.id).where(access.studies(world.client()))).all() == [study.id]
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_images_of_another_meeting_s_dossiers_are_not_shown_for_the_patient_s_sake(world, attached) -> None:
+    """The requester sees one dossier of the patient; the images stand in two others, so under the record alone."""
+    record = world.record()
+    dossiers = [world.dossier(record), world.dossier(record), world.dossier(record)]
+    for other in dossiers[1:]:
+        other.requester_id = world.stranger.id
+        world.session.query(Correspondent).filter_by(dossier_id=other.id).delete()
+    study = Study(partner_id=world.partner.id, study_instance_uid="1.2.4", state="rattache", record_id=record.id)
+    world.session.add(study)
+    world.session.flush()
+    holding = dossiers[0:2] if attached else dossiers[1:3]
+    world.session.add_all(
+        StudyDossier(study_id=study.id, dossier_id=one.id, basis="ipp", author="essai") for one in holding
+    )
+    table = TABLES["ImagingStudy"]
+    owned = {"partner_id": world.partner.id, "record_id": record.id, "root_kind": "Study", "root_id": study.id}
+    world.session.execute(insert(table).values(id=str(study.id), version=1, body=b"{}", current=True, **owned))
+
+    def shown(caller: Caller) -> list[str]:
+        return list(world.session.scalars(select(table.c.id).where(access.representations(caller, table))))
+
+    assert seen(world, world.caller(world.requester)) == {dossiers[0].id}
+    assert shown(world.caller(world.requester)) == ([str(study.id)] if attached else [])
+    assert shown(world.caller(world.stranger)) == [str(study.id)]
+    assert shown(world.client()) == [str(study.id)]
+    study.state = "quarantaine"
+    world.session.flush()
+    assert shown(world.caller(world.stranger)) == []
 
 
 def test_a_role_that_does_not_suffice_is_forbidden_and_none_at_all_is_unknown(world) -> None:
