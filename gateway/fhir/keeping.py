@@ -21,7 +21,7 @@ from gateway.fhir.document import Tree
 from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
 
-__all__ = ["Kept", "Owner", "columns", "current", "keep", "reindex"]
+__all__ = ["Kept", "Owner", "columns", "current", "keep", "reindex", "remove"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,36 @@ def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -
         )
     )
     return Kept(kind, identity, version, updated, created=before is None, changed=True, body=body)
+
+
+def remove(session: Session, kind: str, identity: str, owner: Owner) -> None:
+    """Write that a resource is gone, if there is one: a last version that is found by nothing and says nothing."""
+    table = TABLES[kind]
+    before = current(session, kind, identity, lock=True)
+    if before is None or before.deleted:
+        return
+    version, updated = before.version + 1, utcnow()
+    said = document.with_meta({"resourceType": kind}, identity=identity, version=version, updated=updated)
+    session.execute(
+        update(table).where(table.c.id == identity, table.c.version == before.version).values(current=False)
+    )
+    session.execute(
+        insert(table).values(
+            id=identity,
+            version=version,
+            body=document.encode(said),
+            current=True,
+            deleted=True,
+            updated_at=updated,
+            partner_id=owner.partner_id,
+            record_id=owner.record_id,
+            dossier_id=owner.dossier_id,
+            network_id=owner.network_id,
+            public=owner.public,
+            root_kind=owner.root_kind,
+            root_id=owner.root_id,
+        )
+    )
 
 
 def reindex(session: Session, *, batch: int = 500) -> Iterator[tuple[str, int]]:

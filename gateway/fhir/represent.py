@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document, search_columns
 from gateway.fhir.document import Tree
-from gateway.fhir.keeping import Kept, Owner, current, keep, reindex
+from gateway.fhir.keeping import Kept, Owner, current, keep, reindex, remove
 from gateway.fhir.translate import directory, dossier, imaging, report
 from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
@@ -318,11 +318,11 @@ def _sha1(blobs: BlobStore | None, sha256: str) -> str:
 
 def _study(row: Study, run: _Context) -> Iterator[_Rendered]:
     record = run.session.get(PatientRecord, row.record_id) if row.record_id else None
-    if record is None:
-        return
     series = run.session.scalars(select(Series).where(Series.study_id == row.id)).all()
-    tree = imaging.imaging_study(row, record, series)
-    if tree is None:
+    tree = imaging.imaging_study(row, record, series) if record is not None else None
+    if record is None or tree is None:
+        # It may have been seen before a correction of the patient parted it from him.
+        remove(run.session, "ImagingStudy", str(row.id), Owner(partner_id=row.partner_id, **_root(row)))
         return
     attached = run.session.scalars(select(StudyDossier.dossier_id).where(StudyDossier.study_id == row.id)).all()
     if current(run.session, "Endpoint", imaging.ENDPOINT_ID) is None:

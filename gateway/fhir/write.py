@@ -24,7 +24,7 @@ from gateway.fhir.translate.inscription import form_facts, inscription_facts, is
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.writing import Operation, Writing
 from gateway.model.dossier import Dossier
-from gateway.rcp import access, identity, inscription
+from gateway.rcp import access, identity, imaging_match, inscription
 
 __all__ = ["apply"]
 
@@ -59,6 +59,9 @@ def _write_patient(writing: Writing, operation: Operation) -> None:
         text = "Le patient ne porte pas l’identifiant que la condition désigne."
         raise InvalidContent("condition-non-satisfaite", text, expression="Patient.identifier", rule=True)
     treating = (known.treating_idnps, known.treating_display) if known is not None else None
+    if known is not None:
+        # Before the record is locked: see `imaging_match.recheck`.
+        imaging_match.serialise(writing.step.session, imaging_match.keys_of(known))
     record = identity.declare(
         writing.step,
         writing.partner,
@@ -68,6 +71,8 @@ def _write_patient(writing: Writing, operation: Operation) -> None:
     )
     if treating is not None and treating != (record.treating_idnps, record.treating_display):
         inscription.follow_patient(writing.step, record)
+    if known is not None:
+        imaging_match.recheck(writing.step, record)
     operation.identity = str(record.id)
     writing.sent["Patient", operation.identity] = operation.tree
 

@@ -8,6 +8,7 @@ Promises
 * A study is attached by the IPP with its issuer, in a domain that its partner may write, or by a qualified INS; never
   by a name. Traits that contradict the record (birth date, sex, name) put the study in quarantine with a work item, and
   it stands in no dossier. Traits alone only propose.
+* An attached study that a later correction of the record contradicts goes the same way (`imaging_match.recheck`).
 * A study that comes before its patient or his dossier is attached when they come (`attach_waiting`, `settle`).
 * The study's counts and FHIR representation follow at its first object, then at most every `EVERY_S`, and when it has
   settled.
@@ -42,6 +43,7 @@ from gateway.rcp.imaging_match import (
     WAITING,
     ask,
     attach,
+    keys_of,
     qualified,
     recognise,
     records_of_person,
@@ -147,10 +149,7 @@ def quarantine(step: Step, sop_instance_uid: str, content: Content, reason: str,
 def attach_waiting(step: Step, dossier: Dossier) -> list[Study]:
     """Attach to a new dossier the studies that came before it; the inscription calls this."""
     record = dossier.record
-    keys = {f"imagerie|{record.system}|{record.value}"}
-    if record.ins_qualified:
-        keys.add(f"imagerie|{record.ins_system}|{record.ins_value}")
-    serialise(step.session, keys)
+    serialise(step.session, keys_of(record))
     found = step.session.scalars(
         select(Study)
         .where(

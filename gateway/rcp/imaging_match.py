@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from gateway.identifiers import InsAuthority
@@ -32,7 +32,9 @@ __all__ = [
     "WAITING",
     "ask",
     "attach",
+    "keys_of",
     "qualified",
+    "recheck",
     "recognise",
     "records_of_person",
     "same_patient",
@@ -52,6 +54,14 @@ def serialise(session: Session, keys: Iterable[str]) -> None:
     """Hold transaction-long locks on keys that may have no row yet, always in the same order."""
     for key in sorted(keys):
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+
+
+def keys_of(record: PatientRecord) -> set[str]:
+    """Keys (`serialise`) that whoever recognises a study of this record holds."""
+    keys = {f"imagerie|{record.system}|{record.value}"}
+    if record.ins_qualified:
+        keys.add(f"imagerie|{record.ins_system}|{record.ins_value}")
+    return keys
 
 
 def traits(patient: ImagedPatientFacts) -> dict[str, Any]:
@@ -92,9 +102,7 @@ def same_patient(study: Study, patient: ImagedPatientFacts) -> bool:
 
 def recognise(step: Step, partner: Partner, study: Study) -> None:
     """Find the study's patient record and dossiers, or put it in quarantine, or say why it waits."""
-    identifiers = [(study.patient_id_system or "", study.patient_id or "")]
-    identifiers += [(other[0], other[1]) for other in study.traits.get("others", ())]
-    identifiers = [pair for pair in identifiers if all(pair)]
+    identifiers = _identifiers(study)
     serialise(step.session, {f"imagerie|{system}|{value}" for system, value in identifiers})
     records, foreign = _records(step.session, partner, identifiers)
     if not records:
@@ -122,6 +130,56 @@ def recognise(step: Step, partner: Partner, study: Study) -> None:
         object_type="Study",
         object_id=study.study_instance_uid,
     )
+
+
+def recheck(step: Step, record: PatientRecord) -> list[Study]:
+    """Put in quarantine the attached studies that a corrected record contradicts; they leave every dossier.
+
+    The caller holds `keys_of` the record since before he locked it: whoever recognises holds them before he refers to
+    the record, so a study is either seen here or compared with the record as corrected.
+    """
+    session = step.session
+    attached = session.scalars(
+        select(Study)
+        .where(Study.record_id == record.id, Study.state == ATTACHED)
+        .order_by(Study.id)
+        .with_for_update(of=Study)
+        .execution_options(populate_existing=True)
+    ).all()
+    parted = []
+    for study in attached:
+        partner = session.get_one(Partner, study.partner_id)
+        named, _ = _records(session, partner, _identifiers(study))
+        contradiction = _contradiction(session, study, list({one.id: one for one in (*named, record)}.values()), record)
+        if contradiction is None:
+            continue
+        study.state, study.reason, study.record_id = QUARANTINED, contradiction, None
+        left = session.scalars(
+            delete(StudyDossier).where(StudyDossier.study_id == study.id).returning(StudyDossier.dossier_id)
+        ).all()
+        # A key of its own: a question asked before the study was attached may still be open.
+        ask(step, partner, f"etude|{study.id}|correction", contradiction, study_id=study.id, record=record)
+        for dossier_id in tuple(sorted(left)) or (None,):
+            step.audit(
+                "imagerie",
+                action="U",
+                outcome="4",
+                reason=contradiction,
+                persons=(record.id,),
+                dossier=dossier_id,
+                object_type="Study",
+                object_id=study.study_instance_uid,
+            )
+        step.touch(study)
+        parted.append(study)
+    session.flush()
+    return parted
+
+
+def _identifiers(study: Study) -> list[tuple[str, str]]:
+    said = [(study.patient_id_system or "", study.patient_id or "")]
+    said += [(other[0], other[1]) for other in study.traits.get("others", ())]
+    return [pair for pair in said if all(pair)]
 
 
 def _records(
