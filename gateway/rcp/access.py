@@ -22,6 +22,7 @@ from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
+from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.representation import TABLES
 
@@ -220,7 +221,10 @@ def sessions(caller: Caller, *, organised: bool = False) -> ColumnElement[bool]:
 
 
 def work_items(caller: Caller) -> ColumnElement[bool]:
-    """Predicate over `WorkItem`: organisers see those of their networks' dossiers and studies."""
+    """Predicate over `WorkItem`: organisers see those of their networks' dossiers and studies.
+
+    Images whose sender belongs to no network and that no dossier claims would be nobody's: any organiser sees them.
+    """
     if caller.kind is CallerKind.SYSTEM:
         return true()
     if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
@@ -232,6 +236,13 @@ def work_items(caller: Caller) -> ColumnElement[bool]:
             select(Dossier.id)
             .join(RcpSession, RcpSession.id == Dossier.session_id)
             .where(RcpSession.rcp_id.in_(_membership(caller, ORGANISERS)))
+        ),
+        and_(
+            WorkItem.kind == "imagerie",
+            WorkItem.network_id.is_(None),
+            WorkItem.dossier_id.is_(None),
+            WorkItem.partner_id.in_(select(Partner.id).where(Partner.network_id.is_(None))),
+            _membership(caller, ORGANISERS).exists(),
         ),
     )
 

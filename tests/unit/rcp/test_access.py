@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import insert, select
 
 from gateway.errors import Forbidden, NotFound
+from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import RcpMember
 from gateway.model.partner import Partner
-from gateway.model.person import PatientRecord
+from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import SYSTEM, Caller, CallerKind, Role
@@ -141,6 +142,45 @@ def test_images_of_another_meeting_s_dossiers_are_not_shown_for_the_patient_s_sa
     study.state = "quarantaine"
     world.session.flush()
     assert shown(world.caller(world.stranger)) == []
+
+
+def test_images_of_a_sender_without_network_are_every_organiser_s_question(world) -> None:
+    alone = Partner(name="Cabinet de radiologie", patient_domains=["https://z.example/ipp"])
+    world.session.add(alone)
+    world.session.flush()
+
+    def item(key: str, partner: Partner, **more: object) -> WorkItem:
+        facts = {"kind": "imagerie", "reason": "autres-octets", "partner_id": partner.id}
+        return WorkItem(key=key, **(facts | more))
+
+    elsewhere = build(world.session)
+    for role, name in ((Role.MEMBER, "MEMBRE"), (Role.SECRETARY, "SECRETAIRE"), (Role.ADMINISTRATOR, "ADMIN")):
+        who = world.practitioner(name)
+        world.session.add(RcpMember(rcp_id=elsewhere.rcp.id, practitioner_id=who.id, role=role.value))
+    dossier = world.dossier()
+    world.session.add_all(
+        [
+            item("seule", alone),
+            item("du-reseau", alone, network_id=world.network.id),
+            item("du-dossier", alone, dossier_id=dossier.id),
+            item("d-un-partenaire-du-reseau", world.partner),
+            item("identite", alone, kind="identite"),
+        ]
+    )
+    world.session.flush()
+
+    def asked(who: Practitioner) -> set[str]:
+        return set(world.session.scalars(select(WorkItem.key).where(access.work_items(world.caller(who)))))
+
+    people = {row.family: row for row in world.session.scalars(select(Practitioner))}
+    assert asked(people["SECRETAIRE"]) == asked(people["ADMIN"]) == asked(elsewhere.coordinator) == {"seule"}
+    assert asked(world.coordinator) == {"seule", "du-reseau", "du-dossier"}
+    assert asked(people["MEMBRE"]) == asked(world.stranger) == asked(world.treating) == set()
+    left = world.session.scalars(select(RcpMember).where(RcpMember.practitioner_id == people["SECRETAIRE"].id)).one()
+    left.until = datetime.now(UTC)
+    world.session.flush()
+    assert asked(people["SECRETAIRE"]) == set()
+    assert set(world.session.scalars(select(WorkItem.key).where(access.work_items(world.client(alone))))) == set()
 
 
 def test_a_role_that_does_not_suffice_is_forbidden_and_none_at_all_is_unknown(world) -> None:
