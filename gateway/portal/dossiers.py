@@ -182,7 +182,11 @@ def not_my_patient(
         return v.NotMyPatient(recorded=words.local(done, "Europe/Paris")), []
     row = visible_dossier(session, caller, dossier_id)
     if access.treats(caller, row) is None:
-        raise Forbidden("role", "Seul le médecin traitant déclaré peut signaler que ce n’est pas son patient.")
+        error = Forbidden("role", "Seul le médecin traitant déclaré peut signaler que ce n’est pas son patient.")
+        error.trail = access.facts(
+            caller, "refus", outcome="4", reason="role", object_type="Dossier", object_id=str(dossier_id)
+        )
+        raise error
     page = v.NotMyPatient(
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
         slot=words.slot(row.session),

@@ -157,6 +157,15 @@ def test_the_wish_to_take_part_is_not_told_to_other_correspondents(
         assert wish in words(site.browser(person).get(path))
 
 
+def test_who_only_reads_the_dossier_and_asks_for_that_page_is_refused_and_told_to_the_trail(
+    site: Site, dossier: Dossier
+) -> None:
+    site.browser(site.world.requester).get(f"/dossiers/{dossier.id}/pas-mon-patient", 403)
+    [line] = [line for line in site.audit() if line["event"] == "refus"]
+    assert (line["reason"], line["outcome"], line["actor_id"]) == ("role", "4", site.world.requester.idnps)
+    assert (line["object_type"], line["object_id"]) == ("Dossier", str(dossier.id))
+
+
 def test_it_is_not_my_patient(site: Site, dossier: Dossier, physician: Browser) -> None:
     path = f"/dossiers/{dossier.id}/pas-mon-patient"
     asked = physician.get(path)
