@@ -82,22 +82,26 @@ class Server:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-# Every table that holds a row is emptied, triggers and foreign keys aside; deleting a few rows is much quicker than
-# truncating a table with twenty indexes, and emptying a database ten times quicker than copying one.
+# Every table that holds a row is truncated, triggers aside: rows lie afterwards as in a new database, so that no test
+# depends on what another left behind. Ten times quicker than copying a database.
 _EMPTY = """
 DO $$
 DECLARE
   one regclass;
   filled boolean;
+  all_filled text[] := '{}';
 BEGIN
   SET LOCAL session_replication_role = replica;
   FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
              AND relname <> 'alembic_version' LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM %s)', one) INTO filled;
     IF filled THEN
-      EXECUTE format('DELETE FROM %s', one);
+      all_filled := all_filled || one::text;
     END IF;
   END LOOP;
+  IF cardinality(all_filled) > 0 THEN
+    EXECUTE 'TRUNCATE ' || array_to_string(all_filled, ', ') || ' CASCADE';
+  END IF;
 END $$
 """
 _SCHEMA = """

@@ -217,7 +217,7 @@ def test_a_refused_scope_is_in_the_trail(store: Store, hospital: Hospital, pushe
         assert ehr.get("Patient").status_code == 403
         assert ehr.post("Condition", json=samples.condition(pushed["Patient"], "T-9")).status_code == 403
     with store.session() as session:
-        lines = session.scalars(select(AuditLine).where(AuditLine.event == "refus")).all()
+        lines = session.scalars(select(AuditLine).where(AuditLine.event == "refus").order_by(AuditLine.seq)).all()
     said = [json.loads(line.payload) for line in lines]
     assert [(one["reason"], one["object_type"]) for one in said] == [
         ("portee-insuffisante", "Patient"),
