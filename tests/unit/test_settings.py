@@ -52,7 +52,6 @@ def test_a_mail_password_is_decoded_and_hidden() -> None:
     assert "p@ss" not in repr(settings)
 
 
-@pytest.mark.req("S0-005")
 def test_prod_refuses_what_only_a_trial_may_do() -> None:
     told = faults(
         RCP_PROFILE="prod",

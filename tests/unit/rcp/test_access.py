@@ -44,7 +44,7 @@ def test_the_requester_sees_what_he_asked_for(world) -> None:
     assert seen(world, world.caller(world.requester)) == {mine.id}
 
 
-@pytest.mark.req("S0-038", "S3-014")
+@pytest.mark.req("S0-038")
 def test_the_treating_physician_sees_his_patients_only(world) -> None:
     mine = world.dossier()
     other = world.dossier()

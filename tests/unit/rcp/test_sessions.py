@@ -95,7 +95,6 @@ def test_planning_twice_adds_nothing(steps, store, meeting):
     assert [one.on for one in steps.run(SYSTEM, verb)] == [date(2026, 4, 23)]
 
 
-@pytest.mark.req("S1-008")
 def test_states_follow_one_table(steps, store, meeting):
     _, [first, second, *_], callers = meeting
     who = callers["coordonnateur"]
