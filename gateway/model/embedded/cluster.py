@@ -113,6 +113,7 @@ class Cluster:
         key = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         if account.name == SYSTEM_USER:
             return Path("/run/rcp-gateway") / key
+        # Fixed, not TMPDIR's: processes of one user with different environments must find the same server.
         return Path(f"/tmp/rcp-gateway-{account.uid}") / key  # noqa: S108 - its owner and mode are checked below
 
     def prepare_socket_folder(self, account: Account) -> Path:
