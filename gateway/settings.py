@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,18 @@ class Dicom:
 
 @dataclass(frozen=True)
 class Fhir:
-    """FHIR authentication: ``required``, or ``off`` for trials."""
+    """The FHIR wire.
+
+    Attributes
+    ----------
+    auth
+        ``required``, or ``off`` for trials.
+    update_create
+        Whether a PUT to an id that nobody used creates [FHIR R4 http#upsert].
+    """
 
     auth: str = "required"
+    update_create: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,18 +140,67 @@ class Organisation:
     mssante_nil: str | None = None
 
 
+def _limit(default: int, least: int, most: int) -> Any:
+    """Declare a limit with its default and what an operator may make of it."""
+    return field(default=default, metadata={"bounds": (least, most)})
+
+
 @dataclass(frozen=True)
 class Limits:
-    """The limits of what comes in by HTTP and of how much at once; exceeding one names it.
+    """The limits of what comes in by HTTP and of how much at once; exceeding one names it and its value.
 
-    Those of one wire alone stand beside its code: DICOM's in `gateway.dicom.wire`, mail's in `gateway.mssante`.
+    Each is set by ``RCP_LIMIT_`` and its name (`variable`). Those of one wire alone stand beside its code: DICOM's in
+    `gateway.dicom.wire`, mail's in `gateway.mssante`.
+
+    Attributes
+    ----------
+    http_body_bytes
+        One request body after decompression.
+    bundle_entries
+        Entries of one batch or transaction.
+    json_depth
+        Levels of objects and lists, in JSON and in XML.
+    patch_operations
+        Operations of one patch.
+    search_parameters, search_values
+        Parameters of one search, and values that one of them may list.
+    search_chain
+        References that one chained or ``_has`` parameter follows.
+    search_sort
+        Keys of one ``_sort``.
+    search_page
+        Resources of one page, whatever ``_count`` asks for.
+    search_included
+        Resources that ``_include`` and ``_revinclude`` add to one page.
+    search_seconds
+        What one statement of a search may cost the database.
+    search_minutes
+        How long the pages of one search can be followed.
     """
 
-    http_body_bytes: int = 16 << 20
-    bundle_entries: int = 500
-    json_depth: int = 64
-    dicom_associations: int = 50
-    requests_per_minute: int = 6000
+    http_body_bytes: int = _limit(16 << 20, 1 << 10, 1 << 30)
+    bundle_entries: int = _limit(500, 1, 10_000)
+    json_depth: int = _limit(64, 16, 200)
+    patch_operations: int = _limit(200, 1, 10_000)
+    search_parameters: int = _limit(50, 1, 1000)
+    search_values: int = _limit(200, 1, 10_000)
+    search_chain: int = _limit(3, 1, 8)
+    search_sort: int = _limit(5, 1, 20)
+    search_page: int = _limit(500, 1, 10_000)
+    search_included: int = _limit(1000, 1, 100_000)
+    search_seconds: int = _limit(10, 1, 600)
+    search_minutes: int = _limit(15, 1, 24 * 60)
+    dicom_associations: int = _limit(50, 1, 10_000)
+    requests_per_minute: int = _limit(6000, 1, 10_000_000)
+
+    @staticmethod
+    def variable(name: str) -> str:
+        """Name the environment variable of a limit."""
+        return "RCP_LIMIT_" + name.upper()
+
+    def told(self, name: str) -> str:
+        """Say a limit in a refusal: its value and the variable that sets it."""
+        return f"limite {getattr(self, name)} ({self.variable(name)})"
 
 
 @dataclass(frozen=True)
@@ -263,6 +321,20 @@ def _text(text: str) -> str:
     return text
 
 
+def _switch(text: str) -> bool:
+    return _choice("on", "off")(text) == "on"
+
+
+def _bounded(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        # No more digits than the largest bound has: int() of a long text is slow, and other scripts have digits too.
+        if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
+            raise ValueError(f"attendu un entier de {least} à {most}")
+        return int(text)
+
+    return check
+
+
 @dataclass(frozen=True)
 class _Variable:
     path: str
@@ -297,6 +369,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_NIL": _Variable("organisation.mssante_nil", _text),
     "RCP_TRUSTED_PROXY": _Variable("trusted_proxies", _names),
     "RCP_FHIR_AUTH": _Variable("fhir.auth", _choice("required", "off")),
+    "RCP_FHIR_UPDATE_CREATE": _Variable("fhir.update_create", _switch),
     "RCP_MSSANTE_SMTP_URL": _Variable("mail.smtp", _mail_server, secret=True),
     "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
     "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
@@ -313,6 +386,10 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_CLOCK": _Variable("clock", _instant),
     "RCP_LOG_LEVEL": _Variable("log_level", _choice("debug", "info", "warning", "error")),
     "RCP_LOG_FORMAT": _Variable("log_format", _choice("console", "json")),
+    **{
+        Limits.variable(limit.name): _Variable(f"limits.{limit.name}", _bounded(*limit.metadata["bounds"]))
+        for limit in fields(Limits)
+    },
 }
 
 _BRANCHES: dict[str, type[Any]] = {
@@ -325,6 +402,7 @@ _BRANCHES: dict[str, type[Any]] = {
     "mail.tls": Tls,
     "psc": Psc,
     "psc.tls": Tls,
+    "limits": Limits,
 }
 
 

@@ -31,6 +31,7 @@ from gateway.portal.sign_in_pages import SignInPages
 from gateway.psc.oidc import PscClient
 from gateway.psc.sessions import Sessions
 from gateway.psc.sign_in import SignIn
+from gateway.settings import Limits
 from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticators, in_thread
 from gateway.web.csrf import Csrf
 from gateway.web.headers import SecurityHeadersMiddleware
@@ -58,7 +59,9 @@ def application(gateway: Gateway) -> FastAPI:
         yield
         await reads.close()
 
-    limited = rate_by_address(RateLimiter(Rate("requests_per_minute", settings.limits.requests_per_minute)))
+    limited = rate_by_address(
+        RateLimiter(Rate(Limits.variable("requests_per_minute"), settings.limits.requests_per_minute))
+    )
     app = FastAPI(
         title="RCP gateway",
         docs_url=None,

@@ -28,6 +28,7 @@ from gateway.fhir.write import apply
 from gateway.fhir.writing import WRITABLE, Done, Operation, Writing
 from gateway.model.representation import TABLES
 from gateway.rcp.step import Step
+from gateway.settings import Limits
 
 __all__ = ["Transaction", "read_transaction"]
 
@@ -173,7 +174,7 @@ class _Entry:
             error.text = f"Entrée {self._index + 1} ({self._operation.kind}) : {error.text}"
 
 
-def read_transaction(tree: Tree, *, max_entries: int) -> Transaction:
+def read_transaction(tree: Tree, *, limits: Limits) -> Transaction:
     """Read and judge a transaction Bundle, every entry, before anything is touched.
 
     Raises
@@ -193,8 +194,8 @@ def read_transaction(tree: Tree, *, max_entries: int) -> Transaction:
     entries = tree.get("entry", [])
     if not isinstance(entries, list):
         raise InvalidContent("valeur-invalide", "Une liste est attendue.", expression="Bundle.entry")
-    if len(entries) > max_entries:
-        text = f"Trop d’entrées dans la transaction : {len(entries)}, limite {max_entries}."
+    if len(entries) > limits.bundle_entries:
+        text = f"Trop d’entrées dans la transaction : {len(entries)}, {limits.told('bundle_entries')}."
         raise InvalidContent("trop-d-entrees", text, expression="Bundle.entry")
     issues: list[Issue] = []
     operations: list[Operation] = []

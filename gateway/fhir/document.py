@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -21,9 +20,9 @@ from typing import Any
 import msgspec
 
 from gateway.errors import InvalidContent
+from gateway.settings import Limits
 
 __all__ = [
-    "Limits",
     "Tree",
     "encode",
     "instant",
@@ -35,15 +34,6 @@ __all__ = [
 ]
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request body may hold."""
-
-    body_bytes: int = 16 << 20
-    depth: int = 64
-    entries: int = 500
 
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -71,8 +61,8 @@ def parse(body: bytes, limits: Limits | None = None) -> Tree:
         ``ressource-sans-type``.
     """
     limits = limits or Limits()
-    if len(body) > limits.body_bytes:
-        text = f"Corps trop grand : {len(body)} octets, limite {limits.body_bytes} octets."
+    if len(body) > limits.http_body_bytes:
+        text = f"Corps trop grand : {len(body)} octets, {limits.told('http_body_bytes')}."
         raise InvalidContent("corps-trop-grand", text)
     try:
         tree = _DECODER.decode(body)
@@ -94,7 +84,7 @@ def _check(tree: Any, limits: Limits) -> int:
     """Walk without recursion; return how many names the objects hold."""
     names = 0
     level = [tree]
-    for _ in range(limits.depth):
+    for _ in range(limits.json_depth):
         below: list[Any] = []
         for node in level:
             if isinstance(node, dict):
@@ -111,7 +101,8 @@ def _check(tree: Any, limits: Limits) -> int:
 
 
 def _too_deep(limits: Limits) -> InvalidContent:
-    return InvalidContent("json-trop-profond", f"Ressource illisible : plus de {limits.depth} niveaux imbriqués.")
+    text = f"Ressource illisible : trop de niveaux imbriqués, {limits.told('json_depth')}."
+    return InvalidContent("json-trop-profond", text)
 
 
 def encode(tree: Any) -> bytes:

@@ -120,7 +120,7 @@ class FhirWire:
 
     def router(self) -> APIRouter:
         """Make the routes."""
-        body = Depends(body_under(Limit("http_body_bytes", self._limits.http_body_bytes)))
+        body = Depends(body_under(Limit(Limits.variable("http_body_bytes"), self._limits.http_body_bytes)))
         caller = Depends(caller_of(BEARER, OPEN))
         router = APIRouter(route_class=_FhirRoute)
         self._public_routes(router, body)

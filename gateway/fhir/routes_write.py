@@ -44,11 +44,6 @@ class WriteRoutes:
         self._representer = representer
         self._base = base_url
         self._limits = limits
-        self._tree_limits = document.Limits(
-            body_bytes=limits.http_body_bytes,
-            depth=limits.json_depth,
-            entries=limits.bundle_entries,
-        )
 
     def add(self, router: APIRouter, body: Any, caller: Any) -> None:
         """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
@@ -57,7 +52,7 @@ class WriteRoutes:
         @router.post("/fhir/")
         def transaction(request: Request, who: Caller = caller, content: bytes = body) -> Response:
             require_json(request)
-            read = read_transaction(self._parse(request, content), max_entries=self._limits.bundle_entries)
+            read = read_transaction(self._parse(request, content), limits=self._limits)
             done = self._steps.run(here(who, request), lambda step: read.run(step, self._representer, self._base))
             whole = prefers(request) == "representation"
             return Response(read.answer(done, self._base, with_resources=whole), 200, NO_STORE, media_type=MEDIA)
@@ -97,7 +92,7 @@ class WriteRoutes:
         declared = request.headers.get("content-type", FHIR_JSON).partition(";")[0].strip().lower()
         if declared not in JSON_TYPES:
             raise Unsupported("type-de-contenu", "Le corps doit être en application/fhir+json.")
-        return document.parse(content, self._tree_limits)
+        return document.parse(content, self._limits)
 
     def _write(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
         require_type(operation.kind)
@@ -116,7 +111,7 @@ class WriteRoutes:
             again = Operation(
                 operation.method,
                 operation.kind,
-                document.parse(content, self._tree_limits),
+                document.parse(content, self._limits),
                 query=operation.query,
                 identity=operation.identity,
                 if_match=operation.if_match,

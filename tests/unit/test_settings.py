@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from gateway.settings import VARIABLES, SettingsError, load
+from gateway.settings import VARIABLES, Limits, SettingsError, load
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def faults(**environment: str) -> list[str]:
@@ -81,5 +85,34 @@ def test_the_clock_is_an_instant() -> None:
 
 
 def test_every_variable_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     assert [name for name in VARIABLES if f"`{name}`" not in page] == []
+
+
+def test_a_limit_is_a_whole_number_within_its_bounds() -> None:
+    assert load({"RCP_LIMIT_BUNDLE_ENTRIES": "7"}).limits == Limits(bundle_entries=7)
+    for text in ("0", "-1", "10001", "1e3", " 7", "٣", "7" * 5000, "sept"):
+        assert faults(RCP_LIMIT_BUNDLE_ENTRIES=text) == ["RCP_LIMIT_BUNDLE_ENTRIES : attendu un entier de 1 à 10000"]
+    assert faults(RCP_LIMIT_BUNDLE_ENTRY="7") == [
+        "RCP_LIMIT_BUNDLE_ENTRY : variable inconnue (la plus proche : RCP_LIMIT_BUNDLE_ENTRIES)"
+    ]
+
+
+def test_a_refusal_says_the_limit_and_what_sets_it() -> None:
+    assert Limits(json_depth=20).told("json_depth") == "limite 20 (RCP_LIMIT_JSON_DEPTH)"
+
+
+def test_the_page_says_each_limit_as_it_is() -> None:
+    rows = re.findall(r"^\| `(RCP_LIMIT_\w+)` \| (\d+) \| (\d+) to (\d+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert [(name, *map(int, numbers)) for name, *numbers in rows] == [
+        (Limits.variable(limit.name), limit.default, *limit.metadata["bounds"]) for limit in fields(Limits)
+    ]
+    for limit in fields(Limits):
+        least, most = limit.metadata["bounds"]
+        assert least <= limit.default <= most
+
+
+def test_an_id_that_nobody_used_is_created_only_where_the_operator_says_so() -> None:
+    assert load({}).fhir.update_create is False
+    assert load({"RCP_FHIR_UPDATE_CREATE": "on"}).fhir.update_create is True
+    assert faults(RCP_FHIR_UPDATE_CREATE="yes") == ["RCP_FHIR_UPDATE_CREATE : attendu on ou off"]

@@ -173,4 +173,4 @@ def test_a_body_over_its_limit_is_refused_by_name(hospital: Hospital) -> None:
     assert answer.status_code == 413
     [issue] = answer.json()["issue"]
     assert issue["code"] == "too-long"
-    assert "http_body_bytes" in issue["details"]["text"]
+    assert "RCP_LIMIT_HTTP_BODY_BYTES" in issue["details"]["text"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidContent
 from gateway.fhir import document
-from gateway.fhir.document import Limits
+from gateway.settings import Limits
 
 LEAVES = (
     st.none()
@@ -56,7 +56,7 @@ def test_decimals_are_written_as_they_came(number: str) -> None:
     ],
 )
 def test_bad_bytes_are_refused_by_name(body: bytes, code: str) -> None:
-    limits = Limits(body_bytes=110) if code == "corps-trop-grand" else Limits()
+    limits = Limits(http_body_bytes=110) if code == "corps-trop-grand" else Limits()
     with pytest.raises(InvalidContent) as refused:
         document.parse(body, limits)
     assert refused.value.code == code
