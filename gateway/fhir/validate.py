@@ -25,7 +25,7 @@ from typing import Any
 from gateway import terminology
 from gateway.fhir.outcome import InvalidResource, Issue
 
-__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "structure"]
+__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "shapes", "structure"]
 
 #: Faults reported for one resource; a hundredth would help nobody and cost an answer of megabytes.
 MAX_ISSUES = 20
@@ -131,6 +131,11 @@ def _below(row: Mapping[str, Any], kind: str, roots: set[str]) -> str | None:
     if kind == "Resource":
         return "Resource"
     return kind if kind in roots else None
+
+
+def shapes() -> Mapping[str, _Object]:
+    """What stands below each path of the R4 tables, for whoever walks a tree by its types."""
+    return _model()
 
 
 def known_types() -> frozenset[str]:
