@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import time
 import uuid
@@ -17,7 +18,8 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from gateway.exchange.blobs import BlobStore
+from gateway.exchange.blobs import BlobStore, open_store
+from gateway.exchange.outbox import Outbox
 from gateway.fhir.auth import SmartServer
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes import FhirWire
@@ -26,9 +28,11 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
+from gateway.settings import Limits
 from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators, in_thread
 from gateway.web.request_id import RequestIdMiddleware
+from tests.conftest import Server
 from tests.loopback import free_port
 from tests.world import World, build
 
@@ -36,6 +40,9 @@ SCOPES = (
     "system/Patient.crus system/Condition.crus system/ServiceRequest.crus system/Task.crus "
     "system/QuestionnaireResponse.crus system/Observation.crus system/*.rs"
 )
+ALL_SCOPES = "system/*.cruds"
+#: The domain's clock stands ten days before the session.
+CLOCK = datetime(2026, 3, 9, 8, 0, tzinfo=UTC)
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -47,6 +54,7 @@ class Served:
     smart: SmartServer
     steps: Steps
     store: Store
+    app: FastAPI
 
     @property
     def base(self) -> str:
@@ -61,6 +69,7 @@ class Hospital:
     client_id: str
     key: Any
     partner: Partner
+    scopes: str
 
     def claims(self, **changed: Any) -> dict[str, Any]:
         now = int(time.time())
@@ -78,16 +87,16 @@ class Hospital:
         alg = alg or ("ES384" if isinstance(used, ECKey) else "RS384")
         return jwt.encode({"alg": alg, "kid": used.kid, "typ": "JWT"}, self.claims(**changed), used, algorithms=[alg])
 
-    def ask_token(self, assertion: str | None = None, scope: str = SCOPES) -> httpx.Response:
+    def ask_token(self, assertion: str | None = None, scope: str | None = None) -> httpx.Response:
         form = {
             "grant_type": "client_credentials",
-            "scope": scope,
+            "scope": scope or self.scopes,
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": assertion or self.assertion(),
         }
         return httpx.post(f"{self.served.url}/oauth/token", data=form, timeout=30)
 
-    def client(self, scope: str = SCOPES) -> httpx.Client:
+    def client(self, scope: str | None = None) -> httpx.Client:
         answer = self.ask_token(scope=scope)
         assert answer.status_code == 200, answer.text
         headers = {
@@ -105,18 +114,18 @@ def representer(blobs: BlobStore) -> Representer:
 
 @pytest.fixture
 def fhir_steps(make_steps: Callable[..., Steps], representer: Representer) -> Steps:
-    """The domain's clock stands ten days before the session."""
-    return make_steps(clock=DomainClock(datetime(2026, 3, 9, 8, 0, tzinfo=UTC)), represent=representer)
+    return make_steps(clock=DomainClock(CLOCK), represent=representer)
 
 
-@pytest.fixture
-def served(
-    fhir_steps: Steps, representer: Representer, store: Store, trail: AuditTrail, blobs: BlobStore
+@contextlib.contextmanager
+def serving(
+    steps: Steps, representer: Representer, trail: AuditTrail, blobs: BlobStore, limits: Limits | None = None
 ) -> Iterator[Served]:
+    """Serve the wire over what these steps write to."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    smart = SmartServer(fhir_steps, secrets.token_bytes(32), url)
-    reads = Reads(store, trail)
+    smart = SmartServer(steps, secrets.token_bytes(32), url)
+    reads = Reads(steps.store, trail)
 
     @contextlib.asynccontextmanager
     async def closing(_app: FastAPI) -> AsyncIterator[None]:
@@ -126,11 +135,42 @@ def served(
     app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
     app.state.authenticators.register(BEARER, in_thread(smart.authenticate))
-    wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart)
+    wire = FhirWire(steps=steps, representer=representer, reads=reads, blobs=blobs, smart=smart, limits=limits)
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)
     with background.served(app, port=port):
-        yield Served(url, smart, fhir_steps, store)
+        yield Served(url, smart, steps, steps.store, app)
+
+
+@pytest.fixture
+def served(fhir_steps: Steps, representer: Representer, trail: AuditTrail, blobs: BlobStore) -> Iterator[Served]:
+    with serving(fhir_steps, representer, trail, blobs) as running:
+        yield running
+
+
+@dataclass
+class Shared:
+    """A server that the tests of one module share, one database behind it, and what they ask it with."""
+
+    served: Served
+    world: World
+    hospital: Hospital
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """For tests that only add: what one leaves must not disturb another."""
+    name = server.take()
+    store = Store(server.url_of(name))
+    blobs = open_store(f"file://{tmp_path_factory.mktemp('blobs')}")
+    representer, trail = Representer(blobs), AuditTrail(secrets.token_bytes(32))
+    steps = Steps(store, DomainClock(CLOCK), trail, Outbox(blobs), representer)
+    with serving(steps, representer, trail, blobs) as running, store.session() as session:
+        world = build(session)
+        session.commit()
+        yield Shared(running, world, register(running, world.partner, scopes=ALL_SCOPES))
+    store.close()
+    server.give_back(name)
 
 
 @pytest.fixture
@@ -142,29 +182,30 @@ def world(store: Store) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture
-def admit(served: Served, store: Store) -> Callable[..., Hospital]:
-    """Register a partner as a FHIR client with a key of its own."""
-
-    def register(partner: Partner, *, key: Any = None, scopes: str = SCOPES) -> Hospital:
-        key = key or ECKey.generate_key("P-384", {"kid": secrets.token_hex(4), "use": "sig"})
-        client_id = f"ehr-{secrets.token_hex(4)}"
-        with store.session() as session:
-            session.add(
-                PartnerCredential(
-                    partner_id=partner.id,
-                    kind="fhir",
-                    value=client_id,
-                    details={"jwks": {"keys": [key.as_dict(private=False)]}},
-                )
+def register(served: Served, partner: Partner, *, key: Any = None, scopes: str = SCOPES) -> Hospital:
+    """Make a partner a FHIR client with a key of its own."""
+    key = key or ECKey.generate_key("P-384", {"kid": secrets.token_hex(4), "use": "sig"})
+    client_id = f"ehr-{secrets.token_hex(4)}"
+    with served.store.session() as session:
+        session.add(
+            PartnerCredential(
+                partner_id=partner.id,
+                kind="fhir",
+                value=client_id,
+                details={"jwks": {"keys": [key.as_dict(private=False)]}},
             )
-            held = session.get(Partner, partner.id)
-            assert held is not None
-            held.fhir_scopes = scopes.split()
-            session.commit()
-        return Hospital(served, client_id, key, partner)
+        )
+        held = session.get(Partner, partner.id)
+        assert held is not None
+        held.fhir_scopes = scopes.split()
+        session.commit()
+    return Hospital(served, client_id, key, partner, scopes)
 
-    return register
+
+@pytest.fixture
+def admit(served: Served) -> Callable[..., Hospital]:
+    """Register a partner as a FHIR client with a key of its own."""
+    return functools.partial(register, served)
 
 
 @pytest.fixture
