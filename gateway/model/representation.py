@@ -26,6 +26,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -36,12 +37,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, NUMRANGE, TSTZRANGE
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
 from gateway import terminology
 from gateway.model.store import Base, Instant, XactId, utcnow
 
-__all__ = ["PARAMETERS", "TABLES", "column_name"]
+__all__ = ["PARAMETERS", "TABLES", "align", "column_name"]
 
 _KINDS: Mapping[str, tuple[type[TypeEngine[Any]] | TypeEngine[Any], str]] = {
     "token": (ARRAY(Text()), "gin"),
@@ -127,3 +129,46 @@ def _table(resource_type: str) -> Table:
 
 #: Type → its table.
 TABLES: Mapping[str, Table] = {name: _table(name) for name in PARAMETERS}
+
+
+def align(connection: Connection) -> list[str]:
+    """Bring the representation tables to the table of parameters: adds what is missing, drops nothing.
+
+    Runs in the caller's transaction, after Alembic's revisions (which own what a new parameter does not change) and
+    before a reindex. A column that is added is empty until then.
+
+    Returns
+    -------
+    list of str
+        Names of the tables, columns and indexes that were added.
+    """
+    # Asked of the catalogue: reflection does not know every type that stands in these tables.
+    there: dict[str, set[str]] = {}
+    for name, column in connection.execute(_COLUMNS):
+        there.setdefault(name, set()).add(column)
+    indexes = set(connection.scalars(_INDEXES))
+    added: list[str] = []
+    for table in TABLES.values():
+        if table.name not in there:
+            table.create(connection)
+            added.append(table.name)
+            continue
+        for column in table.columns:
+            if column.name not in there[table.name]:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+                added.append(f"{table.name}.{column.name}")
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            if index.name not in indexes:
+                index.create(connection)
+                added.append(str(index.name))
+    return added
+
+
+_COLUMNS = text(
+    "SELECT table_name, column_name FROM information_schema.columns"
+    " WHERE table_schema = current_schema() AND starts_with(table_name, 'fhir_')"
+)
+_INDEXES = text(
+    "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema() AND starts_with(tablename, 'fhir_')"
+)

@@ -166,6 +166,11 @@ class Store:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()
+                # Here, not above: the tables stand on this module's base.
+                from gateway.model.representation import align
+
+                align(connection)
+                connection.commit()
                 self._install_jobs(connection.connection.driver_connection)
                 connection.commit()
             finally:
