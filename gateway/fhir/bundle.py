@@ -7,7 +7,7 @@ between entries (``urn:uuid:``, ``urn:oid:`` or any fullUrl) and conditional ref
 keeps the order of the request; the same transaction again answers 200 for each entry and makes no new version.
 Not offered: batch, and GET, PATCH or DELETE entries (refused by name).
 
-Entries are carried out in the order of `gateway.fhir.writing.WRITABLE` (patients before what is about them), whatever
+Entries are carried out in the order of `gateway.fhir.owners.WRITABLE` (patients before what is about them), whatever
 their order in the Bundle; only creates and updates are offered, so FHIR's order of methods has nothing to add.
 """
 
@@ -23,9 +23,10 @@ from gateway.errors import Conflict, GatewayError, InvalidContent, Unsupported
 from gateway.fhir import document, validate
 from gateway.fhir.document import Tree
 from gateway.fhir.outcome import InvalidResource, Issue
+from gateway.fhir.owners import WRITABLE
 from gateway.fhir.represent import Representer
 from gateway.fhir.write import apply
-from gateway.fhir.writing import WRITABLE, Done, Operation, Writing
+from gateway.fhir.writing import Done, Operation, Writing
 from gateway.model.representation import TABLES
 from gateway.rcp.step import Step
 from gateway.settings import Limits

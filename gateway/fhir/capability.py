@@ -10,8 +10,8 @@ from typing import Any
 
 from gateway.fhir import search_columns
 from gateway.fhir.document import encode
+from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import READABLE
-from gateway.fhir.writing import WRITABLE
 
 __all__ = ["statement"]
 

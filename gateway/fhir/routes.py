@@ -37,11 +37,11 @@ from gateway.fhir import capability, outcome
 from gateway.fhir.auth import SmartServer, TokenRefused
 from gateway.fhir.document import encode
 from gateway.fhir.negotiation import MEDIA, NO_STORE, require_json
+from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
-from gateway.fhir.writing import WRITABLE
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps

@@ -2,8 +2,8 @@
 
 [FHIR R4 http#create, #ccreate, #update, #cond-update; spec fhir-fr 3.1, 4.1]
 
-One `Writing` lives in one step. Each type has one owner, the only writer: `WRITABLE` names the types that a client may
-write (`gateway.fhir.write` says what becomes of each); `OWNERS` says of the others whose they are.
+One `Writing` lives in one step. Each type has one owner, the only writer: `gateway.fhir.owners` says whose, and
+`gateway.fhir.write` what becomes of what a client writes.
 
 Promises: the client's elements come back unchanged but for id, versionId and lastUpdated; the same content again makes
 no new version; a condition that a client states (If-None-Exist, a search in the URL, If-Match) is judged in the same
@@ -13,7 +13,6 @@ transaction as its effect. Not promised: any effect before the step's commit.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,6 +25,7 @@ from gateway.fhir import document, search
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, current
+from gateway.fhir.owners import OWNERS, WRITABLE
 from gateway.fhir.represent import Representer
 from gateway.fhir.translate.elements import Resolve
 from gateway.fhir.translate.patient import INS_SYSTEMS
@@ -39,38 +39,8 @@ from gateway.rcp import access
 from gateway.rcp.access import CallerKind
 from gateway.rcp.step import Step
 
-__all__ = ["OWNERS", "WRITABLE", "Done", "Operation", "Writing"]
+__all__ = ["Done", "Operation", "Writing"]
 
-#: Types that a client may write, in the order in which a transaction carries them out.
-WRITABLE: tuple[str, ...] = (
-    "Patient",
-    "Condition",
-    "Observation",
-    "DiagnosticReport",
-    "Consent",
-    "Provenance",
-    "ServiceRequest",
-    "QuestionnaireResponse",
-    "Task",
-)
-
-#: Whose the other types are [spec fhir-fr 4.1]; the text of the refusal.
-OWNERS: Mapping[str, str] = {
-    "HealthcareService": "la passerelle de la RCP",
-    "Appointment": "la passerelle de la RCP",
-    "Encounter": "la passerelle de la RCP",
-    "Composition": "la passerelle de la RCP",
-    "DocumentReference": "la passerelle de la RCP",
-    "Binary": "la passerelle de la RCP",
-    "Communication": "la passerelle qui envoie",
-    "ImagingStudy": "la passerelle, à partir des images reçues",
-    "Endpoint": "la passerelle",
-    "Location": "la passerelle de la RCP",
-    "Practitioner": "l’annuaire national",
-    "PractitionerRole": "l’annuaire national",
-    "Organization": "l’annuaire national",
-    "AuditEvent": "la passerelle, en lecture seule",
-}
 #: Types on which a version-aware update is required [spec fhir-fr 3.1].
 _VERSION_AWARE = frozenset({"Task"})
 

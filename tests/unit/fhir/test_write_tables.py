@@ -10,7 +10,7 @@ from gateway import errors
 from gateway.fhir import outcome, search_columns, write
 from gateway.fhir.auth_scopes import allows, granted
 from gateway.fhir.outcome import InvalidResource, Issue
-from gateway.fhir.writing import OWNERS, WRITABLE
+from gateway.fhir.owners import OWNERS, WRITABLE
 from gateway.model.representation import TABLES
 
 
