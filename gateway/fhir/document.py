@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "instant",
     "parse",
+    "parse_any",
     "references",
     "same_content",
     "strip_server_meta",
@@ -60,6 +61,15 @@ def parse(body: bytes, limits: Limits | None = None) -> Tree:
         ``corps-trop-grand``, ``json-illisible``, ``json-trop-profond``, ``json-nom-repete``, ``json-caractere`` or
         ``ressource-sans-type``.
     """
+    tree = parse_any(body, limits)
+    if not isinstance(tree, dict) or not isinstance(tree.get("resourceType"), str):
+        text = "Ressource illisible : « resourceType » est absent."
+        raise InvalidContent("ressource-sans-type", text, expression="Resource.resourceType")
+    return tree
+
+
+def parse_any(body: bytes, limits: Limits | None = None) -> Any:
+    """Read any JSON under the same bounds; see `parse` for the refusals."""
     limits = limits or Limits()
     if len(body) > limits.http_body_bytes:
         text = f"Corps trop grand : {len(body)} octets, {limits.told('http_body_bytes')}."
@@ -74,9 +84,6 @@ def parse(body: bytes, limits: Limits | None = None) -> Tree:
     names = _check(tree, limits)
     if sum(1 for match in _NAME.finditer(body) if match.group(1)) != names:
         raise InvalidContent("json-nom-repete", "Ressource illisible : un nom figure deux fois dans un même objet.")
-    if not isinstance(tree, dict) or not isinstance(tree.get("resourceType"), str):
-        text = "Ressource illisible : « resourceType » est absent."
-        raise InvalidContent("ressource-sans-type", text, expression="Resource.resourceType")
     return tree
 
 
