@@ -18,8 +18,9 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from gateway.exchange.blobs import BlobStore, open_store
-from gateway.exchange.outbox import Outbox
+from gateway.app.gateway import open_gateway
+from gateway.app.http import application
+from gateway.exchange.blobs import BlobStore
 from gateway.fhir.auth import SmartServer
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes import FhirWire
@@ -28,7 +29,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
-from gateway.settings import Limits
+from gateway.settings import load
 from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators, in_thread
 from gateway.web.request_id import RequestIdMiddleware
@@ -51,10 +52,10 @@ class Served:
     """The running wire."""
 
     url: str
-    smart: SmartServer
     steps: Steps
     store: Store
     app: FastAPI
+    smart: SmartServer | None = None
 
     @property
     def base(self) -> str:
@@ -117,15 +118,14 @@ def fhir_steps(make_steps: Callable[..., Steps], representer: Representer) -> St
     return make_steps(clock=DomainClock(CLOCK), represent=representer)
 
 
-@contextlib.contextmanager
-def serving(
-    steps: Steps, representer: Representer, trail: AuditTrail, blobs: BlobStore, limits: Limits | None = None
+@pytest.fixture
+def served(
+    fhir_steps: Steps, representer: Representer, store: Store, trail: AuditTrail, blobs: BlobStore
 ) -> Iterator[Served]:
-    """Serve the wire over what these steps write to."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    smart = SmartServer(steps, secrets.token_bytes(32), url)
-    reads = Reads(steps.store, trail)
+    smart = SmartServer(fhir_steps, secrets.token_bytes(32), url)
+    reads = Reads(store, trail)
 
     @contextlib.asynccontextmanager
     async def closing(_app: FastAPI) -> AsyncIterator[None]:
@@ -135,22 +135,16 @@ def serving(
     app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
     app.state.authenticators.register(BEARER, in_thread(smart.authenticate))
-    wire = FhirWire(steps=steps, representer=representer, reads=reads, blobs=blobs, smart=smart, limits=limits)
+    wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart)
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)
     with background.served(app, port=port):
-        yield Served(url, smart, steps, steps.store, app)
-
-
-@pytest.fixture
-def served(fhir_steps: Steps, representer: Representer, trail: AuditTrail, blobs: BlobStore) -> Iterator[Served]:
-    with serving(fhir_steps, representer, trail, blobs) as running:
-        yield running
+        yield Served(url, fhir_steps, store, app, smart)
 
 
 @dataclass
 class Shared:
-    """A server that the tests of one module share, one database behind it, and what they ask it with."""
+    """A whole gateway that the tests of one module share, with one client of it."""
 
     served: Served
     world: World
@@ -159,17 +153,27 @@ class Shared:
 
 @pytest.fixture(scope="module")
 def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    """For tests that only add: what one leaves must not disturb another."""
+    """The application as it is composed for production, every wire mounted; one database for tests that only add."""
     name = server.take()
-    store = Store(server.url_of(name))
-    blobs = open_store(f"file://{tmp_path_factory.mktemp('blobs')}")
-    representer, trail = Representer(blobs), AuditTrail(secrets.token_bytes(32))
-    steps = Steps(store, DomainClock(CLOCK), trail, Outbox(blobs), representer)
-    with serving(steps, representer, trail, blobs) as running, store.session() as session:
-        world = build(session)
-        session.commit()
-        yield Shared(running, world, register(running, world.partner, scopes=ALL_SCOPES))
-    store.close()
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = load(
+        {
+            "RCP_DATABASE_URL": server.url_of(name),
+            "RCP_DATA_DIR": str(tmp_path_factory.mktemp("gateway")),
+            "RCP_PUBLIC_URL": url,
+            "RCP_CLOCK": CLOCK.isoformat(),
+            "RCP_FHIR_UPDATE_CREATE": "on",
+            "RCP_LIMIT_REQUESTS_PER_MINUTE": "10000000",
+        }
+    )
+    with open_gateway(settings) as gateway:
+        app = application(gateway)
+        with background.served(app, port=port), gateway.store.session() as session:
+            world = build(session)
+            session.commit()
+            served = Served(url, gateway.steps, gateway.store, app)
+            yield Shared(served, world, register(served, world.partner, scopes=ALL_SCOPES))
     server.give_back(name)
 
 
