@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.types import Text
 
 from gateway.errors import Conflict, GatewayError, NotFound, Unavailable
 from gateway.exchange.outbox import Outbox, Outgoing
@@ -37,9 +39,12 @@ R = TypeVar("R", bound=Base)
 
 log = structlog.get_logger(__name__)
 
-#: Serialisation failure, deadlock, unique violation of an insert race, lock not available.
-_RETRIED = frozenset({"40001", "40P01", "23505", "55P03"})
+#: Serialisation failure, deadlock, unique violation of an insert race, what was referred to is just gone, lock not
+#: available.
+_RETRIED = frozenset({"40001", "40P01", "23505", "23503", "55P03"})
 _ATTEMPTS = 6
+#: Before a key of `Step.held` that is held together with others.
+_SHARED = "\x1f"
 
 
 class DomainClock:
@@ -77,6 +82,22 @@ class Step:
     outbox: Outbox
     fictitious: bool = True
     roots: dict[tuple[str, uuid.UUID], Any] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+
+    def serialise(self, *keys: str, shared: bool = False) -> None:
+        """Hold transaction-long locks on keys that may have no row yet, in one order whoever asks.
+
+        Whoever needs several takes them in one call; a key that the step already holds costs nothing. ``shared``
+        excludes only who holds the key alone.
+        """
+        wanted = [key for key in keys if key not in self.held and (not shared or _SHARED + key not in self.held)]
+        if not wanted:
+            return
+        hashes = func.hashtextextended(func.unnest(literal(sorted(wanted), ARRAY(Text()))), 0)
+        ordered = select(hashes.label("key")).order_by("key").subquery()
+        lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        self.session.execute(select(lock(ordered.c.key)))
+        self.held.update(_SHARED + key if shared else key for key in wanted)
 
     def lock(self, kind: type[R], *ids: uuid.UUID) -> list[R]:
         """Lock roots of one kind, in key order, and return them in the order asked.
