@@ -17,11 +17,13 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.identifiers import Ins, InsAuthority, Ipp, uuid7
+from gateway.model.dossier import Dossier
+from gateway.model.imaging import Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.store import utcnow
@@ -33,10 +35,12 @@ __all__ = [
     "AUTHOR",
     "EVERY_DOMAIN",
     "declare",
+    "locks",
     "match_key",
     "own_identifier",
     "person_of",
     "record_of",
+    "withdraw",
 ]
 
 #: Author of the links that the gateway made by rule; it ends only its own.
@@ -88,8 +92,32 @@ def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
     )
 
 
+def locks(partner: Partner, facts: PatientFacts) -> list[str]:
+    """Name the advisory locks that `declare` takes for these facts.
+
+    A step that declares several patients takes them all first, in one order, lest it cross another that names the same.
+    """
+    said = say(facts)
+    key = _key_lock(partner.id, own_identifier(partner, facts))
+    return [key, _ins_lock(said["ins_system"], said["ins_value"])] if said["ins_qualified"] else [key]
+
+
+def _key_lock(partner_id: uuid.UUID, key: IdentifierFact | PatientRecord) -> str:
+    return f"ipp|{partner_id}|{key.system}|{key.value}"
+
+
+def _ins_lock(system: str | None, value: str | None) -> str:
+    return f"ins|{system}|{value}"
+
+
 def declare(
-    step: Step, partner: Partner, facts: PatientFacts, *, key: IdentifierFact | None = None, new: bool = False
+    step: Step,
+    partner: Partner,
+    facts: PatientFacts,
+    *,
+    key: IdentifierFact | None = None,
+    new: bool = False,
+    record_id: uuid.UUID | None = None,
 ) -> PatientRecord:
     """Keep what a source says of a patient: its record is made or brought up to date, then linked.
 
@@ -99,6 +127,8 @@ def declare(
         The identifier that keys the record, when the wire already knows it; else `own_identifier` chooses.
     new
         Whether the source means to make a record: an existing one is then a conflict.
+    record_id
+        Id of the record if it is made here, when the wire had to name it.
 
     Raises
     ------
@@ -110,14 +140,14 @@ def declare(
     _refuse_invented(step, facts)
     chosen = key or own_identifier(partner, facts)
     # Writers of the same key queue here instead of clashing on the unique index and starting again.
-    _serialise(step.session, f"ipp|{partner.id}|{chosen.system}|{chosen.value}")
+    step.serialise(_key_lock(partner.id, chosen))
     record = record_of(step.session, partner.id, chosen.system, chosen.value)
     created = record is None
     if new and not created:
         text = "Un patient de cet établissement porte déjà cet identifiant."
         raise Conflict("identifiant-deja-utilise", text, expression="Patient.identifier")
     if record is None:
-        record = PatientRecord(id=uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
+        record = PatientRecord(id=record_id or uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
     else:
         [record] = step.lock(PatientRecord, record.id)
     changed = _write(record, facts)
@@ -138,17 +168,49 @@ def declare(
     return record
 
 
+def withdraw(step: Step, record: PatientRecord) -> None:
+    """Take a record back that its source made by mistake, while nothing hangs on it; the trail keeps its id.
+
+    Raises
+    ------
+    Conflict
+        ``patient-utilise``: a dossier, a study or another record of the same person holds it.
+    """
+    step.serialise(_key_lock(record.partner_id, record))
+    # Whoever inscribes this patient now waits here, and then finds him gone.
+    [record] = step.lock(PatientRecord, record.id)
+    person = person_of(step.session, record)
+    held = (
+        exists().where(Dossier.record_id == record.id),
+        exists().where(Study.record_id == record.id),
+        exists().where(
+            PersonLink.person_id == person, PersonLink.ended_at.is_(None), PersonLink.record_id != record.id
+        ),
+        exists().where(PersonLink.record_id == record.id, PersonLink.author != AUTHOR),
+    )
+    if step.session.scalar(select(or_(*held))):
+        text = (
+            "Ce patient est rattaché à un dossier, à des images ou à un autre enregistrement : il ne se supprime pas ; "
+            "rendez-le inactif (Patient.active)."
+        )
+        raise Conflict("patient-utilise", text, expression="Patient")
+    for item in step.session.scalars(select(WorkItem).where(WorkItem.record_id == record.id)):
+        item.record_id = None
+        if item.closed_at is None:
+            item.closed_at, item.closed_by, item.decision = utcnow(), AUTHOR, "enregistrement-retire"
+    step.session.execute(delete(PersonLink).where(PersonLink.record_id == record.id))
+    step.session.flush()
+    step.session.delete(record)
+    step.session.flush()
+    step.audit("modification", action="D", persons=(record.id,), object_type="Patient", object_id=str(record.id))
+
+
 def _refuse_invented(step: Step, facts: PatientFacts) -> None:
     """Refuse in ``prod`` an INS that no real person has: it would prove who a patient is [spec annuaire §9]."""
     authority = InsAuthority.of(facts.ins.system) if facts.ins is not None else None
     if authority is not None and authority.environment != "production" and not step.fictitious:
         text = "L’INS porte l’OID de test ou de démonstration : il est refusé en production."
         raise InvalidContent("ins-essai", text, expression="Patient.identifier", rule=True)
-
-
-def _serialise(session: Session, key: str) -> None:
-    """Hold a transaction-long lock on a key that may have no row yet."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
 
 
 def say(facts: PatientFacts) -> dict[str, Any]:
@@ -217,7 +279,7 @@ def _link(step: Step, partner: Partner, record: PatientRecord) -> None:
     ).one_or_none()
     others: list[PatientRecord] = []
     if record.ins_qualified:
-        _serialise(session, f"ins|{record.ins_system}|{record.ins_value}")
+        step.serialise(_ins_lock(record.ins_system, record.ins_value))
         others = list(
             session.scalars(
                 select(PatientRecord)
