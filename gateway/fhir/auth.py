@@ -114,6 +114,8 @@ class SmartServer:
     def __init__(self, steps: Steps, secret: bytes, public_url: str) -> None:
         self._steps = steps
         self._key = _signing_key(secret)
+        #: What the tokens of search pages are sealed with.
+        self.page_key = HKDF(algorithm=SHA384(), length=32, salt=None, info=b"rcp-gateway fhir pages v1").derive(secret)
         self.token_url = f"{public_url}/oauth/token"
         self.jwks_url = f"{public_url}/oauth/jwks"
         self.issuer = public_url

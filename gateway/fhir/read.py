@@ -22,19 +22,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from gateway.errors import Forbidden, NotFound
-from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.search import Include, Query, Visible, parse
 from gateway.fhir.search_conditions import ID
+from gateway.fhir.source import Contents, Source
 from gateway.fhir.translate.imaging import BASE_URL
 from gateway.model.audit import AuditFacts
-from gateway.model.reads import Reads
 from gateway.model.report import ReportForm
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import Caller
+from gateway.settings import Limits
 
 __all__ = ["READABLE", "FhirReads", "Found", "RawContent"]
 
@@ -82,18 +82,28 @@ class FhirReads:
 
     Parameters
     ----------
-    reads
-        The asynchronous path of this event loop.
+    source
+        The asynchronous path of this event loop, or an open session.
     blobs
         Where report bytes are kept.
     base_url
         Our FHIR base, put into Bundles and Endpoints at the answer.
+    limits
+        Bounds of a search.
+    key
+        What the tokens of pages are sealed with; every process of one gateway has the same.
     """
 
-    def __init__(self, reads: Reads, blobs: BlobStore, base_url: str) -> None:
-        self._reads = reads
+    def __init__(self, source: Source, blobs: Contents, base_url: str, limits: Limits, key: bytes) -> None:
+        self._source = source
         self._blobs = blobs
         self._base = base_url
+        self._limits = limits
+        self._key = key
+
+    def over(self, source: Source, blobs: Contents | None = None) -> FhirReads:
+        """Read the same way out of another session: the open one of a transaction."""
+        return FhirReads(source, blobs or self._blobs, self._base, self._limits, self._key)
 
     # One resource
 
@@ -125,7 +135,7 @@ class FhirReads:
             require_scope(caller, kind, letter)
         except Forbidden as refusal:
             if isinstance(refusal.trail, AuditFacts):
-                await self._reads.record(refusal.trail)
+                await self._source.record(refusal.trail)
             raise
 
     async def _row(self, caller: Caller, kind: str, identity: str, version: int | None) -> Any:
@@ -134,7 +144,7 @@ class FhirReads:
             await self._refuse(caller, kind, identity)
         table = TABLES[kind]
         which = table.c.current if version is None else table.c.version == version
-        rows = await self._reads.fetch(
+        rows = await self._source.fetch(
             select(*_columns(table)).where(table.c.id == identity, which, access.representations(caller, table))
         )
         if not rows:
@@ -146,11 +156,11 @@ class FhirReads:
     async def _refuse(self, caller: Caller, kind: str, identity: str) -> None:
         refusal = access.hidden(caller, kind, identity)
         if isinstance(refusal.trail, AuditFacts):
-            await self._reads.record(refusal.trail)
+            await self._source.record(refusal.trail)
         raise refusal
 
     async def _form(self, caller: Caller, row: Any) -> Any:
-        rows = await self._reads.fetch(
+        rows = await self._source.fetch(
             select(ReportForm.sha256, ReportForm.content_type).where(ReportForm.id == row["root_id"])
         )
         if not rows:
@@ -168,7 +178,7 @@ class FhirReads:
     async def _tell(self, caller: Caller, kind: str, row: Any, *, sha256: str | None = None) -> None:
         if row["record_id"] is None:
             return
-        await self._reads.record(
+        await self._source.record(
             access.facts(
                 caller,
                 "consultation",
@@ -193,7 +203,7 @@ class FhirReads:
         statement = select(*_columns(table)).where(table.c.id == identity, access.representations(caller, table))
         if before is not None:
             statement = statement.where(table.c.version < before)
-        rows = await self._reads.fetch(statement.order_by(table.c.version.desc()).limit(count + 1))
+        rows = await self._source.fetch(statement.order_by(table.c.version.desc()).limit(count + 1))
         if not rows and before is None:
             await self._refuse(caller, kind, identity)
         page = rows[:count]
@@ -252,7 +262,7 @@ class FhirReads:
         page = rows[: query.count]
         included = await self._included(query, page, by("r")) if page else []
         persons = {row["record_id"] for row in page} | {row["record_id"] for _, row in included}
-        await self._reads.record(
+        await self._source.record(
             access.facts(
                 caller,
                 "recherche",
@@ -264,10 +274,10 @@ class FhirReads:
         return self._searchset(query, page, included, total, more=len(rows) > query.count)
 
     async def _count(self, table: Table, wanted: Iterable[ColumnElement[bool]]) -> int:
-        rows = await self._reads.fetch(select(func.count()).select_from(table).where(*wanted))
-        return int(rows[0][0])
+        rows = await self._source.fetch(select(func.count().label("n")).select_from(table).where(*wanted))
+        return int(rows[0]["n"])
 
-    async def _page(self, table: Table, query: Query, wanted: list[ColumnElement[bool]]) -> list[Any]:
+    async def _page(self, table: Table, query: Query, wanted: list[ColumnElement[bool]]) -> Sequence[Any]:
         extra = {include.parameter.column for include in query.includes if not include.reverse}
         columns = [table.c[name] for name in sorted(extra) if name in table.c]
         statement = select(*_columns(table), *columns).where(*wanted)
@@ -281,7 +291,7 @@ class FhirReads:
             if query.after is not None:
                 statement = statement.where(table.c.id > query.after)
             statement = statement.order_by(table.c.id)
-        return await self._reads.fetch(statement.limit(query.count + 1))
+        return await self._source.fetch(statement.limit(query.count + 1))
 
     async def _included(self, query: Query, page: Sequence[Any], visible: Visible) -> list[tuple[str, Any]]:
         shown = {(query.type, row["id"]) for row in page}
@@ -302,7 +312,7 @@ class FhirReads:
     ) -> list[tuple[str, Any]]:
         table = TABLES[include.source]
         wanted = literal([f"{kind}/{identity}" for identity in ids], ARRAY(Text()))
-        rows = await self._reads.fetch(
+        rows = await self._source.fetch(
             select(*_columns(table))
             .where(
                 table.c.current,
@@ -324,7 +334,7 @@ class FhirReads:
         found: list[tuple[str, Any]] = []
         for kind, ids in sorted(wanted.items()):
             table = TABLES[kind]
-            rows = await self._reads.fetch(
+            rows = await self._source.fetch(
                 select(*_columns(table)).where(
                     table.c.id == any_(literal(sorted(ids), ARRAY(Text()))),
                     table.c.current,

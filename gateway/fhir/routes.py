@@ -113,7 +113,7 @@ class FhirWire:
         self._smart = smart
         self._limits = limits or Limits()
         base = smart.fhir_base
-        self._reading = ReadRoutes(FhirReads(reads, blobs, base))
+        self._reading = ReadRoutes(FhirReads(reads, blobs, base, self._limits, smart.page_key))
         self._writing = WriteRoutes(steps, representer, base, self._limits)
         self._statement = capability.statement(base, smart.token_url)
         self._configuration = encode(smart.configuration(WRITABLE))

@@ -59,20 +59,34 @@ class Reads:
         self._gathered: list[tuple[list[tuple[Any, ...]], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def fetch(self, statement: Executable) -> list[Any]:
+    async def fetch(self, statement: Executable, *, seconds: float | None = None) -> list[Any]:
         """Rows of a statement; columns by name or index.
+
+        Parameters
+        ----------
+        seconds
+            What the statement may cost; the server is told to stop it after.
 
         Raises
         ------
         Unavailable
             The database does not answer, or every connection is taken for too long.
+        TimeoutError
+            The statement cost more than ``seconds``.
         """
         text, values = self.sql(statement)
         try:
             pool = await self._opened()
-            return list(await pool.fetch(text, *values, timeout=self._timeout_s * 3))
+            async with pool.acquire(timeout=self._timeout_s) as connection:
+                try:
+                    return list(await connection.fetch(text, *values, timeout=seconds or self._timeout_s * 3))
+                except TimeoutError as error:
+                    if seconds is None:
+                        raise
+                    costly = error
         except _GONE as error:
             raise Unavailable("database", "La base de données ne répond pas.", retry_after_s=5) from error
+        raise costly
 
     def sql(self, statement: Executable) -> tuple[str, list[Any]]:
         """Compile a statement for asyncpg: its text and its values in order."""

@@ -1,0 +1,44 @@
+"""What reads are answered from: any database session that can fetch rows and keep audit lines.
+
+Promises: nothing here knows a driver. The routes read through `gateway.model.reads.Reads`; a GET inside a transaction
+reads through the transaction's own session, whose coroutines never suspend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Executable
+
+from gateway.model.audit import AuditFacts
+
+__all__ = ["Contents", "Source"]
+
+
+class Source(Protocol):
+    """Where rows come from."""
+
+    async def fetch(self, statement: Executable, *, seconds: float | None = None) -> Sequence[Any]:
+        """Rows of a statement; columns by name.
+
+        Raises
+        ------
+        TimeoutError
+            It cost more than ``seconds``, and was stopped.
+        Unavailable
+            The database does not answer.
+        """
+        ...
+
+    async def record(self, *lines: AuditFacts) -> None:
+        """Keep audit lines; they are as durable as the answer when it leaves."""
+        ...
+
+
+class Contents(Protocol):
+    """Where the bytes of a Binary come from."""
+
+    async def read_async(self, key: str, /) -> bytes:
+        """Bytes by their SHA-256."""
+        ...
