@@ -7,36 +7,84 @@ Promises: pure functions of a request; what is not offered is refused by name (4
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from enum import Enum
+from functools import lru_cache
 
 from starlette.requests import Request
 
 from gateway.errors import InvalidContent, NotFound, Unsupported
+from gateway.fhir import document
+from gateway.fhir.document import Tree
 from gateway.fhir.read import READABLE
 from gateway.rcp.access import Caller
+from gateway.settings import Limits
 from gateway.web.request_id import request_id
 
 __all__ = [
     "FHIR_JSON",
-    "JSON_TYPES",
+    "FHIR_XML",
+    "FORMATS",
     "MEDIA",
     "NO_STORE",
     "PRIVATE",
+    "Format",
+    "Wish",
     "asks_fhir",
+    "form_of",
     "here",
     "http_date",
     "number",
     "prefers",
+    "require_format",
     "require_json",
     "require_type",
+    "tree_of",
+    "wish",
 ]
 
 FHIR_JSON = "application/fhir+json"
-MEDIA = f"{FHIR_JSON}; charset=utf-8; fhirVersion=4.0"
-JSON_TYPES = frozenset(
-    {FHIR_JSON, "application/json", "application/json+fhir", "json", "text/json", "*/*", "application/*"}
-)
+FHIR_XML = "application/fhir+xml"
+_PARAMETERS = "; charset=utf-8; fhirVersion=4.0"
+MEDIA = FHIR_JSON + _PARAMETERS
+
+
+class Format(Enum):
+    """A form of a resource on the wire."""
+
+    JSON = "json"
+    XML = "xml"
+
+    @property
+    def media(self) -> str:
+        """Content-Type of an answer."""
+        return FORMATS[self][0] + _PARAMETERS
+
+
+#: Form → its names, in ``Accept``, ``_format`` and ``Content-Type``; the first is the official one.
+FORMATS: Mapping[Format, tuple[str, ...]] = {
+    Format.JSON: (FHIR_JSON, "application/json", "application/json+fhir", "text/json", "json"),
+    Format.XML: (FHIR_XML, "application/xml", "application/xml+fhir", "text/xml", "xml"),
+}
+_FORMAT_OF = {name: form for form, names in FORMATS.items() for name in names}
+_ANY = frozenset({"*/*", "application/*"})
+_VERSIONS = frozenset({"", "4.0", "4.0.1"})
+_CHARSETS = frozenset({"", "utf-8", "utf8"})
+_BAD_WEIGHT = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How an answer is wanted; ``form`` is none when nothing that is offered was asked for."""
+
+    form: Format | None
+    pretty: bool = False
+    explicit: bool = False
+
+
 NO_STORE = {"Cache-Control": "no-store"}
 PRIVATE = {"Cache-Control": "private, no-cache"}
 
@@ -52,21 +100,103 @@ def here(caller: Caller, request: Request) -> Caller:
     return caller.on("fhir", address=request.client.host if request.client else None, request_id=request_id())
 
 
-def _accepted(request: Request) -> list[str]:
-    asked = request.query_params.get("_format") or request.headers.get("accept") or "*/*"
+def _parameters(text: str) -> tuple[str, dict[str, str]]:
+    """Part a media type from its parameters, in lower case."""
+    name, *rest = text.lower().split(";")
+    said = (part.partition("=") for part in rest)
     # A plus sign that was not escaped in a query arrives as a space.
-    return [part.partition(";")[0].strip().lower().replace("fhir json", "fhir+json") for part in asked.split(",")]
+    return name.strip().replace(" ", "+"), {key.strip(): value.strip().strip('"') for key, _, value in said}
 
 
-def require_json(request: Request) -> None:
+def _weight(parameters: Mapping[str, str]) -> float:
+    try:
+        weight = float(parameters.get("q") or 1)
+    except ValueError:
+        return _BAD_WEIGHT
+    return weight if 0 < weight <= 1 else _BAD_WEIGHT
+
+
+def _served(parameters: Mapping[str, str]) -> bool:
+    version, charset = parameters.get("fhirversion", ""), parameters.get("charset", "")
+    return version in _VERSIONS and charset in _CHARSETS
+
+
+@lru_cache(maxsize=256)
+def _accepted(accept: str) -> tuple[Format | None, bool]:
+    """The form that an ``Accept`` prefers, and whether it names FHIR: the heaviest, at equal weight the first."""
+    best: tuple[float, Format | None, bool] = (0.0, None, False)
+    for part in accept.split(","):
+        name, parameters = _parameters(part)
+        form = Format.JSON if name in _ANY else _FORMAT_OF.get(name)
+        weight = _weight(parameters)
+        if form is not None and _served(parameters) and weight > best[0]:
+            best = (weight, form, name in {FHIR_JSON, FHIR_XML, "application/json+fhir", "application/xml+fhir"})
+    return best[1], best[2]
+
+
+def wish(request: Request) -> Wish:
+    """Tell how the answer is wanted: ``_format`` wins over ``Accept``; no wish is JSON [FHIR R4 http#parameters]."""
+    accept = request.headers.get("accept") or "*/*"
+    if b"_format" not in request.scope["query_string"] and b"_pretty" not in request.scope["query_string"]:
+        form, explicit = _accepted(accept)
+        return Wish(form, explicit=explicit)
+    asked = request.query_params.get("_format")
+    if asked:
+        name, parameters = _parameters(asked)
+        form, explicit = _FORMAT_OF.get(name) if _served(parameters) else None, True
+    else:
+        form, explicit = _accepted(accept)
+    return Wish(form, request.query_params.get("_pretty") in {"true", ""}, explicit)
+
+
+def require_format(request: Request) -> None:
     """Refuse an answer format that is not offered (406)."""
-    if not JSON_TYPES & set(_accepted(request)):
-        raise Unsupported("format-refuse", "Seul le format application/fhir+json est offert.")
+    if wish(request).form is not Format.JSON:
+        text = f"Seuls les formats {FHIR_JSON} et {FHIR_XML} sont offerts, en UTF-8 et en version 4.0."
+        raise Unsupported("format-refuse", text)
+
+
+require_json = require_format
 
 
 def asks_fhir(request: Request) -> bool:
     """Whether a Binary is wanted as a resource: its bytes go to whoever does not ask for FHIR [FHIR R4 binary#rest]."""
-    return bool({FHIR_JSON, "json", "application/json+fhir"} & set(_accepted(request)))
+    asked = wish(request)
+    return asked.form is not None and asked.explicit
+
+
+def form_of(request: Request) -> Format:
+    """The form of a body, by its Content-Type; JSON when it is not said.
+
+    Raises
+    ------
+    Unsupported
+        ``type-de-contenu`` (415).
+    """
+    declared = request.headers.get("content-type")
+    if not declared:
+        return Format.JSON
+    name, parameters = _parameters(declared)
+    form = _FORMAT_OF.get(name) if "/" in name else None
+    if form is None or not _served(parameters):
+        text = f"Le corps doit être en {FHIR_JSON} ou {FHIR_XML}, en UTF-8 et en version 4.0."
+        raise Unsupported("type-de-contenu", text)
+    return form
+
+
+def tree_of(request: Request, content: bytes, limits: Limits) -> Tree:
+    """Read the resource of a body, JSON or XML by its Content-Type.
+
+    Raises
+    ------
+    Unsupported
+        ``type-de-contenu`` (415).
+    InvalidContent
+        What `gateway.fhir.document.parse` and `gateway.fhir.xml_read.parse` refuse.
+    """
+    if form_of(request) is Format.XML:
+        raise Unsupported("type-de-contenu", "Le corps doit être en application/fhir+json.")
+    return document.parse(content, limits)
 
 
 def prefers(request: Request) -> str:

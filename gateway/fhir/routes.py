@@ -39,6 +39,7 @@ from gateway.fhir.document import encode
 from gateway.fhir.negotiation import MEDIA, NO_STORE, require_json
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
+from gateway.fhir.rendering import rendered
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
@@ -68,20 +69,21 @@ def always(caller: Caller) -> Authenticator:
 
 
 class _FhirRoute(APIRoute):
-    """Answers whatever a handler raises with an OperationOutcome."""
+    """Answers whatever a handler raises with an OperationOutcome, and everything in the form that was asked for."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
-                return await inner(request)
+                answer = await inner(request)
             except GatewayError as error:
-                return _refusal(error)
+                answer = _refusal(error)
             except Exception as error:  # noqa: BLE001 - the border of the wire: no exception leaves as a stack
                 # Neither the words of the error nor the values of its frames: both may hold a patient.
                 log.error("fhir-fault", kind=type(error).__name__, where=_where(error))  # noqa: TRY400 - see above
-                return _refusal(error)
+                answer = _refusal(error)
+            return await rendered(request, answer)
 
         return handler
 

@@ -11,13 +11,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import InvalidContent, Unsupported
-from gateway.fhir import document, outcome, validate
+from gateway.errors import InvalidContent
+from gateway.fhir import outcome, validate
 from gateway.fhir.bundle import read_transaction
 from gateway.fhir.document import Tree
 from gateway.fhir.negotiation import (
-    FHIR_JSON,
-    JSON_TYPES,
     MEDIA,
     NO_STORE,
     here,
@@ -25,6 +23,7 @@ from gateway.fhir.negotiation import (
     prefers,
     require_json,
     require_type,
+    tree_of,
 )
 from gateway.fhir.represent import Representer
 from gateway.fhir.write import apply
@@ -89,10 +88,7 @@ class WriteRoutes:
             return self._write(request, who, content, Operation("PUT", kind, {}, query=request.url.query))
 
     def _parse(self, request: Request, content: bytes) -> Tree:
-        declared = request.headers.get("content-type", FHIR_JSON).partition(";")[0].strip().lower()
-        if declared not in JSON_TYPES:
-            raise Unsupported("type-de-contenu", "Le corps doit être en application/fhir+json.")
-        return document.parse(content, self._limits)
+        return tree_of(request, content, self._limits)
 
     def _write(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
         require_type(operation.kind)
@@ -111,7 +107,7 @@ class WriteRoutes:
             again = Operation(
                 operation.method,
                 operation.kind,
-                document.parse(content, self._limits),
+                self._parse(request, content),
                 query=operation.query,
                 identity=operation.identity,
                 if_match=operation.if_match,
