@@ -20,7 +20,7 @@ from gateway.errors import Conflict, Fault, GatewayError, InvalidContent
 from gateway.fhir.document import encode
 from gateway.web.outcome import STATUS_OF_CODE, answer_headers
 
-__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "answer", "body", "warning"]
+__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "Refusals", "answer", "body", "warning"]
 
 ERROR_SYSTEM = "https://rcp.example.org/fhir/CodeSystem/rcp-erreur"
 
@@ -61,6 +61,13 @@ CODES: dict[str, tuple[int, str]] = {
     "version-exigee": (428, "required"),
     "plusieurs-correspondances": (412, "multiple-matches"),
     "identifiant-deja-utilise": (409, "duplicate"),
+    "trop-d-operations": (413, "too-costly"),
+    "patch-demesure": (413, "too-costly"),
+    "patch-illisible": (400, "structure"),
+    "patch-cible": (409, "not-found"),
+    "etiquette-illisible": (400, "value"),
+    "element-protege": (422, "business-rule"),
+    "reference-supprimee": (422, "not-found"),
 }
 
 #: status of what no HTTP wire takes → issue.code
@@ -101,6 +108,22 @@ class InvalidResource(InvalidContent):
         self.issues = tuple(issues)
 
 
+class Refusals(GatewayError):
+    """What several parts of one request are refused for; the first gives the status.
+
+    Parameters
+    ----------
+    errors
+        At least one, in the order of the parts.
+    """
+
+    def __init__(self, errors: Sequence[GatewayError]) -> None:
+        first = errors[0]
+        super().__init__(first.code, first.text, expression=first.expression, retry_after_s=first.retry_after_s)
+        self.errors = tuple(errors)
+        self.trail = next((error.trail for error in errors if error.trail is not None), None)
+
+
 def _pair(error: GatewayError) -> tuple[int, str]:
     if error.code in CODES:
         return CODES[error.code]
@@ -120,16 +143,19 @@ def answer(error: BaseException) -> tuple[int, dict[str, str], bytes]:
     An exception that is not a `GatewayError` is ours: it is answered 500 without its words.
     """
     known = error if isinstance(error, GatewayError) else Fault("erreur-interne", "Erreur interne de la passerelle.")
-    status, issue_code = _pair(known)
+    told = known.errors if isinstance(known, Refusals) else (known,)
+    known = told[0]
+    status, _ = _pair(known)
     headers = answer_headers(known)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="fhir"'
-    issues = (
-        [_issue(issue) for issue in known.issues]
-        if isinstance(known, InvalidResource)
-        else [_entry("error", issue_code, known.code, known.text, known.expression)]
-    )
-    return status, headers, body(issues)
+    return status, headers, body(issue for one in told for issue in _issues(one))
+
+
+def _issues(error: GatewayError) -> list[dict[str, Any]]:
+    if isinstance(error, InvalidResource):
+        return [_issue(issue) for issue in error.issues]
+    return [_entry("error", _pair(error)[1], error.code, error.text, error.expression)]
 
 
 def _issue(issue: Issue) -> dict[str, Any]:
