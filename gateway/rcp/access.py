@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, Uuid, and_, any_, exists, false, literal, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from gateway.errors import Forbidden, NotFound
 from gateway.model.audit import AuditFacts
+from gateway.model.directory import Organisation
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
@@ -38,8 +40,10 @@ __all__ = [
     "rcps",
     "records",
     "representations",
+    "require_organiser",
     "require_role",
     "roles_in",
+    "run_by",
     "sessions",
     "studies",
     "treats",
@@ -83,6 +87,8 @@ class Caller:
         The professional, when a person signed in.
     identifier
         What the trail calls him: IdNatPS, client_id, AE title, base URL.
+    rcps
+        RCPs that the organisation runs (`run_by`), when its software came in.
     scopes
         SMART v2 scopes of this access token.
     acr
@@ -97,6 +103,7 @@ class Caller:
     identifier: str | None = None
     name: str | None = None
     situation: str | None = None
+    rcps: frozenset[uuid.UUID] = frozenset()
     scopes: frozenset[str] = frozenset()
     acr: str | None = None
     wire: str = "interne"
@@ -144,8 +151,8 @@ def dossiers(caller: Caller) -> ColumnElement[bool]:
     """Predicate over `Dossier`: the dossiers that exist for this caller.
 
     A professional sees those that he requests, those of which he is a correspondent (until he says that it is not his
-    patient) and those of the RCPs in which he has a part; a client or PACS those of its own organisation; a peer those
-    that it sent.
+    patient) and those of the RCPs in which he has a part; a client or PACS those of its own organisation and of the
+    RCPs that it runs; a peer those that it sent.
     """
     match caller.kind:
         case CallerKind.SYSTEM:
@@ -166,7 +173,11 @@ def dossiers(caller: Caller) -> ColumnElement[bool]:
                 .correlate(Dossier),
             )
         case CallerKind.CLIENT | CallerKind.PACS | CallerKind.PEER if caller.partner_id is not None:
-            return Dossier.partner_id == caller.partner_id
+            own = Dossier.partner_id == caller.partner_id
+            if not caller.rcps:
+                return own
+            run = RcpSession.rcp_id == any_(literal(sorted(caller.rcps), ARRAY(Uuid())))
+            return or_(own, exists().where(RcpSession.id == Dossier.session_id, run).correlate(Dossier))
         case _:
             return false()
 
@@ -300,6 +311,16 @@ def roles_in(session: Session, caller: Caller, rcp_id: uuid.UUID) -> frozenset[R
     return frozenset(Role(row) for row in rows)
 
 
+def run_by(session: Session, partner_id: uuid.UUID) -> frozenset[uuid.UUID]:
+    """Ids of the RCPs that a partner's own establishment runs: the FINESS of both is the same.
+
+    A partner of the same network is not enough: any hospital of it would hold the meetings of all others.
+    """
+    held = or_(Organisation.finess == Partner.finess, Organisation.idnst == "1" + Partner.finess)
+    statement = select(Rcp.id).join(Organisation, Organisation.id == Rcp.organisation_id).join(Partner, held)
+    return frozenset(session.scalars(statement.where(Partner.id == partner_id)))
+
+
 def coordinates(session: Session, caller: Caller, rcp_id: uuid.UUID) -> bool:
     """Whether the caller drafts and validates reports of this RCP."""
     return bool(roles_in(session, caller, rcp_id) & VALIDATORS)
@@ -316,6 +337,24 @@ def treats(caller: Caller, dossier: Dossier) -> Correspondent | None:
         ):
             return correspondent
     return None
+
+
+def require_organiser(session: Session, caller: Caller, rcp_id: uuid.UUID) -> None:
+    """Refuse the preparation of an RCP's sessions to who does not organise it, in person or by his establishment.
+
+    Raises
+    ------
+    NotFound, Forbidden
+        As `require_role`; ``proprietaire`` for the software of another establishment.
+    """
+    if caller.kind is not CallerKind.CLIENT:
+        require_role(session, caller, rcp_id, ORGANISERS)
+    elif caller.partner_id is None or rcp_id not in run_by(session, caller.partner_id):
+        error = Forbidden("proprietaire", "Seul l’établissement qui organise cette RCP en écrit les séances.")
+        error.trail = facts(
+            caller, "refus", outcome="4", reason="proprietaire", object_type="Rcp", object_id=str(rcp_id)
+        )
+        raise error
 
 
 def require_role(session: Session, caller: Caller, rcp_id: uuid.UUID, allowed: frozenset[Role]) -> None:
