@@ -121,7 +121,7 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
     """The FHIR wire and its authorization server."""
     settings = gateway.settings
     smart = SmartServer(gateway.steps, gateway.secret, settings.public_url)
-    authenticators.register(BEARER, in_thread(smart.authenticate))
+    authenticators.register(BEARER, smart.authenticate)
     if settings.fhir.auth == "off":
         authenticators.register(OPEN, always(open_caller(gateway.steps)))
     return FhirWire(

@@ -5,7 +5,9 @@
 Promises: only RS384 and ES384 assertions, signed by a key of the registered set (by ``kid`` when it names one), with
 ``iss`` = ``sub`` = the client, ``aud`` = our token URL, an ``exp`` at most `ASSERTION_MAX_S` ahead and a ``jti`` never
 seen; an access token lives `TOKEN_S` seconds, is signed, names its scopes and is bound to this FHIR base; a revoked
-client is refused within `LIVE_S` seconds. Real time throughout, never the domain's clock (DECISIONS 12).
+client is refused within `LIVE_S` seconds. A token whose signature was verified is known again by its hash until it
+expires: verifying one costs more than the read that it allows. Real time throughout, never the domain's clock
+(DECISIONS 12).
 Not promised: introspection, refresh tokens.
 
 The signing key is derived from the gateway's secret, so that every process of one gateway signs and accepts alike and
@@ -14,8 +16,10 @@ nothing is stored.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
@@ -30,6 +34,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from gateway.errors import GatewayError, UnknownIdentity
@@ -51,6 +56,8 @@ ASSERTION_MAX_S = 300
 SKEW_S = 30
 #: How long what the database says of a client is believed.
 LIVE_S = 5.0
+#: Verified tokens that are remembered; the oldest goes first.
+_TOKENS = 4096
 _JWKS_S = 300.0
 _JWKS_BYTES = 256 * 1024
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -84,6 +91,15 @@ class _Client(NamedTuple):
     name: str
     scopes: tuple[str, ...]
     keys: dict[str, Any]
+    rcps: frozenset[uuid.UUID]
+
+
+class _Token(NamedTuple):
+    """What a verified token says."""
+
+    client_id: str
+    scopes: frozenset[str]
+    expires: int
 
 
 def _signing_key(secret: bytes) -> ECKey:
@@ -122,6 +138,7 @@ class SmartServer:
         self.fhir_base = f"{public_url}/fhir"
         self._live: dict[str, tuple[float, _Client | None]] = {}
         self._fetched: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._verified: OrderedDict[bytes, _Token] = OrderedDict()
 
     # What is published
 
@@ -289,8 +306,10 @@ class SmartServer:
 
     # What a request proves
 
-    def authenticate(self, request: Request) -> Caller | None:
-        """Read the bearer token of a request; wrap by `gateway.web.authenticators.in_thread`.
+    async def authenticate(self, request: Request) -> Caller | None:
+        """Read the bearer token of a request: an `Authenticator` for `gateway.web.authenticators`.
+
+        What was verified and asked a moment ago is answered at once; the rest in a thread, because it may block.
 
         Raises
         ------
@@ -300,27 +319,50 @@ class SmartServer:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        try:
-            claims = jwt.decode(text.strip(), self._key, algorithms=["ES384"]).claims
-        except (JoseError, ValueError, TypeError) as error:
-            raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.") from error
-        if claims.get("aud") != self.fhir_base or claims.get("iss") != self.issuer:
-            raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.")
-        if not isinstance(claims.get("exp"), int) or claims["exp"] <= time.time():
+        found = self._remembered(text.strip())
+        known, client = found if found is not None else await run_in_threadpool(self._recognised, text.strip())
+        if known.expires <= time.time():
             raise UnknownIdentity("jeton-expire", "Jeton absent ou expiré.")
-        client = self._client(str(claims["client_id"]))
         if client is None:
             raise UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.")
         return Caller(
             kind=CallerKind.CLIENT,
             partner_id=client.partner_id,
-            identifier=str(claims["client_id"]),
+            identifier=known.client_id,
             name=client.name,
-            scopes=frozenset(str(claims["scope"]).split()),
+            rcps=client.rcps,
+            scopes=known.scopes,
             wire="fhir",
             address=client_address(request),
             request_id=request_id(),
         )
+
+    def _remembered(self, text: str) -> tuple[_Token, _Client | None] | None:
+        token = self._verified.get(_hash(text))
+        kept = self._live.get(token.client_id) if token is not None else None
+        return (token, kept[1]) if token is not None and kept is not None and kept[0] > time.monotonic() else None
+
+    def _recognised(self, text: str) -> tuple[_Token, _Client | None]:
+        token = self._verified.get(_hash(text)) or self._verify(text)
+        return token, self._client(token.client_id)
+
+    def _verify(self, text: str) -> _Token:
+        """Verify a token's signature and for whom it is; remember it while it lives."""
+        refused = UnknownIdentity("jeton-invalide", "Jeton absent ou invalide.")
+        try:
+            claims = jwt.decode(text, self._key, algorithms=["ES384"]).claims
+        except (JoseError, ValueError, TypeError) as error:
+            raise refused from error
+        expires = claims.get("exp")
+        if claims.get("aud") != self.fhir_base or claims.get("iss") != self.issuer:
+            raise refused
+        if not isinstance(expires, int) or expires <= time.time():
+            raise UnknownIdentity("jeton-expire", "Jeton absent ou expiré.")
+        token = _Token(str(claims["client_id"]), frozenset(str(claims["scope"]).split()), expires)
+        self._verified[_hash(text)] = token
+        while len(self._verified) > _TOKENS:
+            self._verified.popitem(last=False)
+        return token
 
     def forget(self) -> None:
         """Ask the database again at the next request, before `LIVE_S` has passed."""
@@ -341,11 +383,17 @@ class SmartServer:
                     Partner.revoked_at.is_(None),
                 )
             ).one_or_none()
-        client = _Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details)) if found else None
+            runs = access.run_by(session, found.id) if found else frozenset()
+        client = _Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details), runs) if found else None
         if len(self._live) > 10_000:
             self._live.clear()
         self._live[client_id] = (time.monotonic() + LIVE_S, client)
         return client
+
+
+def _hash(text: str) -> bytes:
+    """Name a token without keeping it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _unverified_claims(assertion: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 ``gateway.app`` calls::
 
     smart = SmartServer(steps, secret, public_url)
-    authenticators.register(BEARER, in_thread(smart.authenticate))
+    authenticators.register(BEARER, smart.authenticate)
     if settings.fhir.auth == "off":  # never in prod
         authenticators.register(OPEN, always(open_caller(steps)))
     wire = FhirWire(steps=steps, representer=representer, reads=Reads(store, trail), blobs=blobs, smart=smart,

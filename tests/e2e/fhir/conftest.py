@@ -31,7 +31,7 @@ from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import load
 from gateway.web import background
-from gateway.web.authenticators import BEARER, Authenticators, in_thread
+from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.request_id import RequestIdMiddleware
 from tests.conftest import Server
 from tests.loopback import free_port
@@ -134,7 +134,7 @@ def served(
 
     app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
-    app.state.authenticators.register(BEARER, in_thread(smart.authenticate))
+    app.state.authenticators.register(BEARER, smart.authenticate)
     wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart)
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)

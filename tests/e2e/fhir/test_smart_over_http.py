@@ -139,3 +139,44 @@ def test_a_revoked_partner_is_refused_at_once(store: Store, served: Served, hosp
         served.smart.forget()
         assert ehr.get("Patient").status_code == 401
     assert hospital.ask_token().status_code == 401
+
+
+class _Later:
+    """The time module, just after a token's life."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def time() -> float:
+        return time.time() + 301
+
+
+def test_a_token_that_is_remembered_expires_all_the_same(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hospital.client() as ehr:
+        assert [ehr.get("Patient").status_code for _ in range(2)] == [200, 200]
+        monkeypatch.setattr("gateway.fhir.auth.time", _Later)
+        late = ehr.get("Patient")
+        assert (late.status_code, "jeton-expire" in late.text) == (401, True)
+
+
+def test_a_token_that_is_remembered_does_not_outlive_its_client(
+    store: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the database says of a client is believed `LIVE_S` seconds: here not at all.
+    monkeypatch.setattr("gateway.fhir.auth.LIVE_S", 0.0)
+    with hospital.client() as ehr:
+        assert [ehr.get("Patient").status_code for _ in range(2)] == [200, 200]
+        with store.session() as session:
+            partner = session.get(Partner, hospital.partner.id)
+            assert partner is not None
+            partner.revoked_at = utcnow()
+            session.commit()
+        assert ehr.get("Patient").status_code == 401
+
+
+def test_a_remembered_token_does_not_vouch_for_a_changed_one(hospital: Hospital) -> None:
+    with hospital.client() as ehr:
+        assert ehr.get("Patient").status_code == 200
+        head, claims, signature = ehr.headers["authorization"].split(".")
+        for forged in (f"{head}.{claims}.{signature[:-6]}AAAAAA", f"{head}.{claims}.", f"{head}.{claims}"):
+            assert ehr.get("Patient", headers={"Authorization": forged}).status_code == 401
