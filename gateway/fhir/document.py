@@ -24,6 +24,9 @@ from gateway.settings import Limits
 
 __all__ = [
     "Tree",
+    "check",
+    "decimal",
+    "decode",
     "encode",
     "instant",
     "parse",
@@ -32,17 +35,54 @@ __all__ = [
     "same_content",
     "strip_server_meta",
     "with_meta",
+    "written",
 ]
 
 Tree = dict[str, Any]
 
 
-_DECODER = msgspec.json.Decoder(float_hook=Decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+class _AsWritten(Decimal):
+    """A decimal that Python would write otherwise: ``1E2``, ``0.00000001``."""
+
+    __slots__ = ("text",)
+    text: str
+
+
+def decimal(text: str) -> Decimal:
+    """Read a decimal so that `encode` writes it as it was.
+
+    Raises
+    ------
+    ArithmeticError
+        It is none.
+    """
+    plain = Decimal(text)
+    if str(plain) == text:
+        return plain
+    kept = _AsWritten(text)
+    kept.text = text
+    return kept
+
+
+def written(number: Decimal) -> str:
+    """Write a decimal as it was read."""
+    return number.text if isinstance(number, _AsWritten) else str(number)
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    if isinstance(value, _AsWritten):
+        return msgspec.Raw(value.text.encode("ascii"))
+    raise TypeError(type(value).__name__)
+
+
+_DECODER = msgspec.json.Decoder(float_hook=decimal)
+_ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=_raw)
+_SORTED = msgspec.json.Encoder(decimal_format="number", enc_hook=_raw, order="sorted")
 # A JSON string and whether a colon follows: strings are consumed whole, so a colon inside one is never counted.
 _NAME = re.compile(rb'"(?:[^"\\]|\\.)*+"(\s*+:)?', re.DOTALL)
-# FHIR strings hold no control character but tab, line feed and carriage return [FHIR R4 datatypes#string].
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+# FHIR strings hold no control character but tab, line feed and carriage return [FHIR R4 datatypes#string], nor what no
+# XML document can hold.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def parse(body: bytes, limits: Limits | None = None) -> Tree:
@@ -81,14 +121,25 @@ def parse_any(body: bytes, limits: Limits | None = None) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, ArithmeticError):
         # The decoder's own message may quote the content; a position would not help a person more than this.
         raise InvalidContent("json-illisible", "Ressource illisible : ce n’est pas du JSON en UTF-8.") from None
-    names = _check(tree, limits)
+    names = check(tree, limits)
     if sum(1 for match in _NAME.finditer(body) if match.group(1)) != names:
         raise InvalidContent("json-nom-repete", "Ressource illisible : un nom figure deux fois dans un même objet.")
     return tree
 
 
-def _check(tree: Any, limits: Limits) -> int:
-    """Walk without recursion; return how many names the objects hold."""
+def decode(body: bytes) -> Any:
+    """Read JSON that we wrote ourselves."""
+    return _DECODER.decode(body)
+
+
+def check(tree: Any, limits: Limits) -> int:
+    """Judge depth and characters without recursion; return how many names the objects hold.
+
+    Raises
+    ------
+    InvalidContent
+        ``json-trop-profond``, ``json-caractere``.
+    """
     names = 0
     level = [tree]
     for _ in range(limits.json_depth):
@@ -156,7 +207,7 @@ def same_content(one: Tree, other: Tree) -> bool:
 
 
 def _canonical(tree: Tree) -> bytes:
-    return msgspec.json.encode(tree, order="sorted")
+    return _SORTED.encode(tree)
 
 
 def references(node: Any, path: str = "") -> Iterator[tuple[str, Tree]]:
