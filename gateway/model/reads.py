@@ -1,8 +1,9 @@
 """The asynchronous read path: stored bytes out of PostgreSQL by asyncpg, audit lines durable before they leave.
 
 Statements are written once as SQLAlchemy Core (the access predicates are) and compiled here for asyncpg; a statement of
-the same shape is compiled once. Audit lines of concurrent reads share one commit: a line waits only for the commit that
-is already running, then goes with all that gathered meanwhile.
+the same shape is compiled once, and one that is kept and asked with other values is not even looked at again. Audit
+lines of concurrent reads share one commit: a line waits only for the commit that is already running, then goes with all
+that gathered meanwhile.
 
 Promises: nothing is written but audit lines; `Reads.record` returns after its lines are committed; an unreachable
 database is `gateway.errors.Unavailable`. One `Reads` belongs to one event loop.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import asyncpg
@@ -32,6 +34,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 _COLUMNS = ("id", "recorded", "event", "outcome", "actor_id", "dossier", "persons", "payload", "mac")
 _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, TimeoutError)
+
+
+#: A statement's text, and for each place in it the name, the value unless one is given, and what SQLAlchemy does to it.
+_Ready = tuple[str, tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]]
+
+
+async def _as_it_is(_connection: asyncpg.Connection) -> None:
+    """Leave a connection as it is: nothing here changes its state, and asking for a reset is a round trip a read."""
 
 
 class Reads:
@@ -56,14 +66,19 @@ class Reads:
         self._opening = asyncio.Lock()
         self._dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
         self._compiled: OrderedDict[Any, SQLCompiler] = OrderedDict()
+        self._ready: OrderedDict[Executable, _Ready] = OrderedDict()
         self._gathered: list[tuple[list[tuple[Any, ...]], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def fetch(self, statement: Executable, *, seconds: float | None = None) -> list[Any]:
+    async def fetch(
+        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+    ) -> list[Any]:
         """Rows of a statement; columns by name or index.
 
         Parameters
         ----------
+        values
+            Of the named binds of a statement that the caller keeps and asks again: it is compiled at its first use.
         seconds
             What the statement may cost; the server is told to stop it after.
 
@@ -74,12 +89,12 @@ class Reads:
         TimeoutError
             The statement cost more than ``seconds``.
         """
-        text, values = self.sql(statement)
+        text, sent = self.sql(statement) if values is None else self._kept(statement, values)
         try:
             pool = await self._opened()
             async with pool.acquire(timeout=self._timeout_s) as connection:
                 try:
-                    return list(await connection.fetch(text, *values, timeout=seconds or self._timeout_s * 3))
+                    return list(await connection.fetch(text, *sent, timeout=seconds or self._timeout_s * 3))
                 except TimeoutError as error:
                     if seconds is None:
                         raise
@@ -107,6 +122,22 @@ class Reads:
             processors[name](parameters[name]) if name in processors else parameters[name]
             for name in compiled.positiontup or ()
         ]
+
+    def _kept(self, statement: Executable, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        ready = self._ready.get(statement)
+        if ready is None:
+            compiled = statement.compile(  # type: ignore[attr-defined]  # every Executable that is a ClauseElement has it
+                dialect=self._dialect, compile_kwargs={"render_postcompile": True}
+            )
+            processors: Any = compiled._bind_processors  # noqa: SLF001 - the values as SQLAlchemy's own asyncpg dialect sends them
+            held = compiled.construct_params(dict(values))
+            places = tuple((name, held[name], processors.get(name)) for name in compiled.positiontup or ())
+            ready = self._ready[statement] = (compiled.string, places)
+            while len(self._ready) > _SHAPES:
+                self._ready.popitem(last=False)
+        text, places = ready
+        sent = [(values.get(name, held), change) for name, held, change in places]
+        return text, [value if change is None else change(value) for value, change in sent]
 
     async def record(self, *lines: AuditFacts) -> None:
         """Write audit lines; returns once they are committed, together with those of concurrent reads."""
@@ -150,6 +181,7 @@ class Reads:
                         min_size=1,
                         max_size=self._pool_size,
                         timeout=self._timeout_s,
+                        reset=_as_it_is,
                         server_settings={"timezone": "UTC", "statement_timeout": "60000"},
                     )
         return self._pool

@@ -7,7 +7,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import any_, func, literal, select, text
+from sqlalchemy import any_, bindparam, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -15,7 +15,7 @@ from gateway.errors import Unavailable
 from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
 from gateway.model.partner import Partner
 from gateway.model.reads import Reads
-from gateway.model.store import Store
+from gateway.model.store import Instant, Store
 
 
 def test_statements_of_one_shape_keep_their_own_values(store: Store, trail: AuditTrail) -> None:
@@ -44,6 +44,31 @@ def test_statements_of_one_shape_keep_their_own_values(store: Store, trail: Audi
             await reads.close()
 
     assert asyncio.run(ask()) == [["a"], ["b", "c"], ["a", "b", "c"], [], ["a"], ["b"], ["c"]]
+
+
+def test_a_kept_statement_is_asked_with_the_values_given_each_time(store: Store, trail: AuditTrail) -> None:
+    with store.session() as session:
+        session.add_all(
+            [Partner(name=name, created_at=datetime(2026, 3, day, tzinfo=UTC)) for day, name in enumerate("abc", 1)]
+        )
+        session.commit()
+    kept = (
+        select(Partner.name)
+        .where(Partner.created_at >= bindparam("since", type_=Instant()), Partner.name != "b")
+        .order_by(Partner.name)
+    )
+
+    async def ask() -> list[list[str]]:
+        reads = Reads(store, trail)
+        try:
+            return [
+                [row["name"] for row in await reads.fetch(kept, {"since": datetime(2026, 3, day, tzinfo=UTC)})]
+                for day in (1, 3, 2, 4, 1)
+            ]
+        finally:
+            await reads.close()
+
+    assert asyncio.run(ask()) == [["a", "c"], ["c"], ["c"], [], ["a", "c"]]
 
 
 def test_values_of_every_kind_pass(store: Store, trail: AuditTrail) -> None:
