@@ -125,7 +125,7 @@ def _contained_used(node: Node, _: Scope) -> bool:
         for value in (values if type(values) is list else (values,))
         if type(value) is str and value.startswith("#")
     }
-    return all(f"#{one['id']}" in named if "id" in one else False for one in inside if not _refers_to_container(one))
+    return all("id" not in one or f"#{one['id']}" in named or _refers_to_container(one) for one in inside)
 
 
 def _refers_to_container(node: Node) -> bool:
