@@ -1,0 +1,226 @@
+"""No request, whatever it holds, gets a fault of ours: each route of the FHIR wire, walked from the application itself.
+
+The examples are the same at each run; ``RCP_FUZZ_EXAMPLES=5000`` asks each route so many times, anew each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.routing import APIRoute
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from gateway.fhir import outcome
+from tests import error_codes
+from tests.e2e.fhir import hostile, minimal, samples
+from tests.e2e.fhir.conftest import Shared
+
+LONG = os.environ.get("RCP_FUZZ_EXAMPLES")
+EXAMPLES = int(LONG or 45)
+#: [FHIR R4 valueset-issue-type]
+ISSUE_TYPES = re.compile(
+    "invalid|structure|required|value|invariant|security|login|unknown|expired|forbidden|suppressed|processing|"
+    "not-supported|duplicate|multiple-matches|not-found|deleted|too-long|code-invalid|extension|too-costly|"
+    "business-rule|conflict|transient|lock-error|no-store|exception|timeout|incomplete|throttled|informational"
+)
+NS = "{http://hl7.org/fhir}"
+
+
+class Raw:
+    """One kept connection; what is sent is sent as it is, so that a library's own politeness hides nothing."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._place = urlsplit(url).netloc
+        self._token = token
+        self._connection = http.client.HTTPConnection(self._place, timeout=30)
+
+    def send(self, ask: hostile.Ask) -> tuple[int, dict[str, str], bytes]:
+        connection = self._connection
+        connection.putrequest(ask.method, ask.target, skip_accept_encoding=True)
+        connection.putheader("Authorization", f"Bearer {self._token}")
+        for name, value in ask.headers:
+            connection.putheader(name, value.encode("latin-1"))
+        if ask.body is not None:
+            connection.putheader("Content-Length", str(len(ask.body)))
+        # A body may be refused before the whole of it was read: the answer is there all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.endheaders(ask.body)
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.will_close:
+            self._connection.close()
+            self._connection = http.client.HTTPConnection(self._place, timeout=30)
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
+
+
+def _walk(routes: Iterable[Any]) -> Iterator[APIRoute]:
+    """Every route, through the routers that were included."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        else:
+            below = getattr(route, "original_router", route)
+            yield from _walk(() if below is route else below.routes)
+
+
+def _routes(shared: Shared) -> list[tuple[str, str]]:
+    """Method and path of every route of the wire that the application holds."""
+    found = {
+        (method, route.path)
+        for route in _walk(shared.served.app.routes)
+        if route.path.startswith(("/fhir", "/oauth"))
+        for method in route.methods
+    }
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def known(shared: Shared) -> dict[str, str]:
+    with shared.hospital.client() as ehr:
+        return minimal.fill(ehr, shared.world.rcp.national_number, shared.world.requester.idnps)
+
+
+@pytest.fixture(scope="module")
+def raw(shared: Shared) -> Raw:
+    token = shared.hospital.ask_token().json()["access_token"]
+    return Raw(shared.served.url, token)
+
+
+def _issues(headers: dict[str, str], content: bytes) -> list[tuple[str, str | None, str]]:
+    """Issue code, our own code and text of each issue, from either format."""
+    if headers["content-type"].startswith("application/fhir+xml"):
+        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False))
+        assert root.tag == f"{NS}OperationOutcome"
+        names = {"f": NS[1:-1]}
+        return [
+            (
+                issue.xpath("string(f:code/@value)", namespaces=names),
+                issue.xpath("string(f:details/f:coding/f:code/@value)", namespaces=names),
+                issue.xpath("string(f:details/f:text/@value)", namespaces=names),
+            )
+            for issue in root.findall(f"{NS}issue")
+        ]
+    tree = json.loads(content)
+    assert tree["resourceType"] == "OperationOutcome"
+    return [(issue["code"], issue["details"]["coding"][0]["code"], issue["details"]["text"]) for issue in tree["issue"]]
+
+
+def _judge(ask: hostile.Ask, status: int, headers: dict[str, str], content: bytes) -> None:
+    assert status < 500, (status, ask, content[:400])
+    assert re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", headers["x-request-id"])
+    if status < 400:
+        _judge_success(ask, status, headers, content)
+        return
+    # The body of a refusal never repeats what was sent: it may be a patient.
+    assert samples.CANARY.encode() not in content, (ask, content[:400])
+    assert not [name for name, value in headers.items() if samples.CANARY in value], (ask, headers)
+    if ask.target.startswith("/oauth"):
+        assert set(json.loads(content)) <= {"error", "error_description"} or _issues(headers, content), content
+        return
+    if ask.method == "HEAD":
+        return
+    issues = _issues(headers, content)
+    assert issues, ask
+    known = {**dict.fromkeys(outcome.CODES), **error_codes.codes()}
+    for issue, code, text in issues:
+        assert ISSUE_TYPES.fullmatch(issue), (ask, issue)
+        assert code in known, (ask, code)
+        assert text, ask
+    allowed = {pair[0] for pair in (*outcome.CATEGORIES.values(), *outcome.CODES.values())}
+    assert status in allowed | {412, 413, 415, 422, 429}, (status, ask)
+    first = issues[0][1]
+    if first in outcome.CODES and len(issues) == 1:
+        assert status == outcome.CODES[first][0], (status, first, ask)
+
+
+def _judge_success(ask: hostile.Ask, status: int, headers: dict[str, str], content: bytes) -> None:
+    declared = headers.get("content-type", "")
+    if ask.method == "HEAD" or status in {204, 304} or not content:
+        return
+    if headers.get("content-encoding") == "gzip" or not ask.target.startswith("/fhir"):
+        return
+    if declared.startswith("application/fhir+json"):
+        assert isinstance(json.loads(content)["resourceType"], str)
+    elif declared.startswith("application/fhir+xml"):
+        assert etree.fromstring(content, etree.XMLParser(resolve_entities=False)).tag.startswith(NS)
+
+
+def _ask_often(raw: Raw, asks: st.SearchStrategy[hostile.Ask], statuses: set[int]) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=not LONG,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink] if LONG else [Phase.generate],
+    )
+    @given(asks)
+    def ask_it(ask: hostile.Ask) -> None:
+        status, headers, content = raw.send(ask)
+        statuses.add(status)
+        _judge(ask, status, headers, content)
+
+    ask_it()
+
+
+def test_no_route_gets_a_fault(
+    shared: Shared,
+    known: dict[str, str],
+    raw: Raw,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    routes = _routes(shared)
+    assert ("POST", "/fhir/{kind}") in routes
+    assert len(routes) > 20
+    seen: dict[tuple[str, str], set[int]] = {route: set() for route in routes}
+    for (method, template), statuses in seen.items():
+        _ask_often(raw, hostile.asks(method, template, known), statuses)
+    # Not noise alone: some requests of most routes were good ones.
+    silent = [route for route, statuses in seen.items() if not {one for one in statuses if one < 400}]
+    assert len(silent) < len(routes) / 2, seen
+    logged = capsys.readouterr()
+    assert "fhir-fault" not in logged.out + logged.err
+    assert samples.CANARY not in logged.out + logged.err
+    assert not [record for record in caplog.records if samples.CANARY in record.getMessage()]
+    _still_well(shared)
+
+
+def _still_well(shared: Shared) -> None:
+    with shared.hospital.client() as ehr:
+        made = ehr.post("Patient", json=minimal.resource("Patient", {}))
+        assert made.status_code == 201
+        assert ehr.get(f"Patient/{made.json()['id']}").json() == made.json()
+
+
+def test_a_wrong_value_at_every_element_of_every_type_is_a_refusal(
+    shared: Shared, known: dict[str, str], raw: Raw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each element of each minimal resource, in turn, is each kind of JSON value that it must not be."""
+    asked = 0
+    for kind in minimal.KINDS:
+        tree = minimal.resource(kind, known)
+        for path in hostile.places(tree):
+            if path == ("resourceType",):
+                continue
+            value = (None, True, -1, "\u0001", [], [[1]], {}, {"resourceType": "Patient"})[asked % 8]
+            made = hostile.with_value(tree, path, value)
+            ask = hostile.Ask(
+                "POST", f"/fhir/{kind}", (("Content-Type", "application/fhir+json"),), hostile.as_json(made)
+            )
+            status, headers, content = raw.send(ask)
+            _judge(ask, status, headers, content)
+            asked += 1
+    assert asked > 200
+    assert "fhir-fault" not in capsys.readouterr().out
