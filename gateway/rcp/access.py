@@ -10,8 +10,10 @@ asynchronous read path compile the same text. They never load a row.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, Table, Uuid, and_, any_, exists, false, literal, or_, select, true
@@ -37,15 +39,18 @@ __all__ = [
     "dossiers",
     "facts",
     "hidden",
+    "parts_of",
     "rcps",
     "records",
     "representations",
     "require_organiser",
     "require_role",
+    "rights",
     "roles_in",
     "run_by",
     "sessions",
     "studies",
+    "treating",
     "treats",
     "work_items",
 ]
@@ -259,12 +264,30 @@ def work_items(caller: Caller) -> ColumnElement[bool]:
     )
 
 
+def rights(caller: Caller) -> Hashable:
+    """All that the predicates look at: whoever has the same rights sees the same, whatever he is called."""
+    return caller.kind, caller.partner_id, caller.practitioner_id, caller.rcps
+
+
 def representations(caller: Caller, table: Table) -> ColumnElement[bool]:
-    """Predicate over one representation table (`gateway.model.representation`).
+    """Predicate over one representation table (`gateway.model.representation`); made once for the same rights.
 
     Each alternative looks at this row alone, the cheapest first: an uncorrelated ``IN`` below an ``OR`` would collect
     all dossiers and records of the caller before it looked at the first row.
     """
+    return _representations(caller.kind, caller.partner_id, caller.practitioner_id, caller.rcps, table)
+
+
+@lru_cache(maxsize=4096)
+def _representations(
+    kind: CallerKind,
+    partner_id: uuid.UUID | None,
+    practitioner_id: uuid.UUID | None,
+    rcps: frozenset[uuid.UUID],
+    table: Table,
+) -> ColumnElement[bool]:
+    # Made of the rights alone, so that nothing else of a caller can stand in what another one is given.
+    caller = Caller(kind=kind, partner_id=partner_id, practitioner_id=practitioner_id, rcps=rcps)
     if caller.kind is CallerKind.SYSTEM:
         return true()
     visible: list[ColumnElement[bool]] = [
@@ -301,10 +324,15 @@ def roles_in(session: Session, caller: Caller, rcp_id: uuid.UUID) -> frozenset[R
     """Live parts of a professional in one RCP; empty for anybody else."""
     if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
         return frozenset()
+    return parts_of(session, caller.practitioner_id, rcp_id)
+
+
+def parts_of(session: Session, practitioner_id: uuid.UUID, rcp_id: uuid.UUID) -> frozenset[Role]:
+    """Live parts in one RCP of a professional whom somebody else names."""
     rows = session.scalars(
         select(RcpMember.role).where(
             RcpMember.rcp_id == rcp_id,
-            RcpMember.practitioner_id == caller.practitioner_id,
+            RcpMember.practitioner_id == practitioner_id,
             RcpMember.until.is_(None),
         )
     )
@@ -328,11 +356,15 @@ def coordinates(session: Session, caller: Caller, rcp_id: uuid.UUID) -> bool:
 
 def treats(caller: Caller, dossier: Dossier) -> Correspondent | None:
     """The caller's own line as treating physician of this dossier, if he is."""
+    return treating(dossier, caller.practitioner_id) if caller.practitioner_id is not None else None
+
+
+def treating(dossier: Dossier, practitioner_id: uuid.UUID) -> Correspondent | None:
+    """Line of a professional as treating physician of a dossier, unless he said that it is not his patient."""
     for correspondent in dossier.correspondents:
         if (
             correspondent.role == "medecin-traitant"
-            and correspondent.practitioner_id is not None
-            and correspondent.practitioner_id == caller.practitioner_id
+            and correspondent.practitioner_id == practitioner_id
             and correspondent.declined_at is None
         ):
             return correspondent
