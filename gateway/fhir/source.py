@@ -6,7 +6,7 @@ reads through the transaction's own session, whose coroutines never suspend.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Executable
@@ -19,8 +19,10 @@ __all__ = ["Contents", "Source"]
 class Source(Protocol):
     """Where rows come from."""
 
-    async def fetch(self, statement: Executable, *, seconds: float | None = None) -> Sequence[Any]:
-        """Rows of a statement; columns by name.
+    async def fetch(
+        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+    ) -> Sequence[Any]:
+        """Rows of a statement; columns by name; ``values`` of the named binds of a statement that is asked again.
 
         Raises
         ------
