@@ -31,13 +31,15 @@ from gateway.rcp.templates import template
 from gateway.rcp.work_list import ask_secretariat
 from gateway.terminology import code_list
 
-__all__ = ["KIND", "TEXT_LIMIT", "contribute", "decline"]
+__all__ = ["KIND", "TEXT_LIMIT", "clean", "contribute", "decline"]
 
 KIND = "M2"
 TEXT_LIMIT = 10_000
 """Characters of one contribution."""
 
 _TOGETHER = timedelta(minutes=30)
+#: Callers that bring the words of a professional of theirs.
+_SOFTWARE = frozenset({access.CallerKind.CLIENT, access.CallerKind.PEER})
 _CLOSED = frozenset({"cr-valide", "envoye", "addendum", "correction"}) | dossier_states.FINAL
 # What pasted text may hide: control characters but line feed and tab, and marks that reorder what is read.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -48,33 +50,41 @@ def contribute(
     dossier_id: uuid.UUID,
     *,
     text: str,
-    interested: bool,
+    interested: bool | None,
     key: str,
     letters: Letters,
     channel: str = "portail",
+    author: Practitioner | None = None,
+    contribution_id: uuid.UUID | None = None,
 ) -> Contribution:
     """Keep the contribution of the step's caller, and tell the requester.
 
     Parameters
     ----------
+    interested
+        The wish to take part; `None` where the wire cannot say it: what was said before stands.
     key
         Made with the form: the same form sent twice is one contribution.
     channel
-        ``portail``, or ``messagerie`` for a reply by mail.
+        ``portail``, ``messagerie`` for a reply by mail, or ``fhir``.
+    author
+        Whose words the software of an establishment brings; else they are the caller's own.
+    contribution_id
+        Id of the contribution if it is made here, when the wire had to name it.
 
     Raises
     ------
     NotFound
         The dossier does not exist for this caller.
     Forbidden
-        ``role``: he may read the dossier, but is not its treating physician (S2-035).
+        ``role``: he (or the author named) is not its treating physician (S2-035).
     InvalidContent
         ``contribution-vide`` (neither text nor wish), ``contribution-longue`` (names the limit); both are rules.
     Conflict
         ``contribution-close``: the report is validated, or the dossier is withdrawn.
     """
-    dossier, own = _own_dossier(step, dossier_id)
-    body = _clean(text)
+    dossier, own = _own_dossier(step, dossier_id, author)
+    body = clean(text)
     if not body and not interested:
         reason = "Écrivez un commentaire, ou indiquez que la discussion vous intéresse."
         raise InvalidContent("contribution-vide", reason, expression="commentaire", rule=True)
@@ -82,14 +92,15 @@ def contribute(
         reason = f"Le commentaire dépasse {TEXT_LIMIT} caractères."
         raise InvalidContent("contribution-longue", reason, expression="commentaire", rule=True)
     author = own.practitioner
-    assert author is not None  # noqa: S101 - `access.treats` compares its key
+    assert author is not None  # noqa: S101 - `_own_dossier` compares its key
     unique = f"{dossier.id}|{author.id}|{key}"
     known = step.session.scalar(select(Contribution).where(Contribution.key == unique))
     if known is not None:
         return known
     _require_open(step, dossier)
-    contribution = _write(step, dossier, author, body, unique, channel)
-    own.wishes_to_attend = interested
+    contribution = _write(step, dossier, author, body, unique, channel, contribution_id)
+    if interested is not None:
+        own.wishes_to_attend = interested
     step.session.flush()
     step.session.refresh(dossier, ["contributions"])
     step.touch(contribution, dossier)
@@ -103,7 +114,7 @@ def contribute(
         detail={"voie": channel},
     )
     if dossier.requester_id != author.id:
-        _tell_requester(step, dossier, author, interested=interested, letters=letters)
+        _tell_requester(step, dossier, author, interested=own.wishes_to_attend, letters=letters)
     return contribution
 
 
@@ -133,12 +144,17 @@ def decline(step: Step, dossier_id: uuid.UUID) -> None:
     )
 
 
-def _own_dossier(step: Step, dossier_id: uuid.UUID) -> tuple[Dossier, Correspondent]:
+def _own_dossier(
+    step: Step, dossier_id: uuid.UUID, author: Practitioner | None = None
+) -> tuple[Dossier, Correspondent]:
+    """Lock a dossier that the caller may see, with the line of its treating physician: the caller, or who is named."""
     visible = step.session.scalar(select(Dossier.id).where(Dossier.id == dossier_id, access.dossiers(step.caller)))
     if visible is None:
         raise access.hidden(step.caller, "Dossier", dossier_id)
     [dossier] = step.lock(Dossier, dossier_id)
-    own = access.treats(step.caller, dossier)
+    if author is not None and step.caller.kind not in _SOFTWARE:
+        author = None  # a person speaks for himself
+    own = access.treats(step.caller, dossier) if author is None else access.treating(dossier, author.id)
     if own is None:
         error = Forbidden("role", "Seul le médecin traitant déclaré peut contribuer à cette fiche.")
         error.trail = access.facts(
@@ -148,7 +164,8 @@ def _own_dossier(step: Step, dossier_id: uuid.UUID) -> tuple[Dossier, Correspond
     return dossier, own
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Give a text as it is kept: composed, without the marks that hide or reorder what is read."""
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", _HIDDEN.sub("", plain)).strip()
 
@@ -162,12 +179,22 @@ def _require_open(step: Step, dossier: Dossier) -> None:
         raise Conflict("contribution-close", text)
 
 
-def _write(step: Step, dossier: Dossier, author: Practitioner, body: str, key: str, channel: str) -> Contribution:
+def _write(
+    step: Step,
+    dossier: Dossier,
+    author: Practitioner,
+    body: str,
+    key: str,
+    channel: str,
+    contribution_id: uuid.UUID | None,
+) -> Contribution:
     after = step.now >= dossier.session.starts_at
     mine = [one for one in dossier.contributions if one.author_id == author.id and one.after_session == after]
     found = mine[-1] if mine else None
     if found is None:
-        found = Contribution(id=uuid7(), dossier_id=dossier.id, author_id=author.id, after_session=after)
+        found = Contribution(
+            id=contribution_id or uuid7(), dossier_id=dossier.id, author_id=author.id, after_session=after
+        )
         step.session.add(found)
     found.text, found.key, found.channel, found.at = body, key, channel, step.now
     found.author_name, found.author_speciality = full_name(author), _speciality(author.speciality)
