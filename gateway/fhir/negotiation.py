@@ -17,7 +17,7 @@ from functools import lru_cache
 from starlette.requests import Request
 
 from gateway.errors import InvalidContent, NotFound, Unsupported
-from gateway.fhir import document
+from gateway.fhir import document, xml_read
 from gateway.fhir.document import Tree
 from gateway.fhir.read import READABLE
 from gateway.rcp.access import Caller
@@ -42,6 +42,7 @@ __all__ = [
     "require_format",
     "require_json",
     "require_type",
+    "takes",
     "tree_of",
     "wish",
 ]
@@ -134,6 +135,15 @@ def _accepted(accept: str) -> tuple[Format | None, bool]:
     return best[1], best[2]
 
 
+def takes(accept_encoding: str, coding: str) -> bool:
+    """Whether an ``Accept-Encoding`` takes a content coding, by its name or by ``*`` [RFC 9110 §12.5.3]."""
+    weights: dict[str, float] = {}
+    for part in accept_encoding.split(","):
+        name, parameters = _parameters(part)
+        weights.setdefault(name, _weight(parameters))
+    return weights.get(coding, weights.get("*", 0.0)) > 0
+
+
 def wish(request: Request) -> Wish:
     """Tell how the answer is wanted: ``_format`` wins over ``Accept``; no wish is JSON [FHIR R4 http#parameters]."""
     accept = request.headers.get("accept") or "*/*"
@@ -151,7 +161,7 @@ def wish(request: Request) -> Wish:
 
 def require_format(request: Request) -> None:
     """Refuse an answer format that is not offered (406)."""
-    if wish(request).form is not Format.JSON:
+    if wish(request).form is None:
         text = f"Seuls les formats {FHIR_JSON} et {FHIR_XML} sont offerts, en UTF-8 et en version 4.0."
         raise Unsupported("format-refuse", text)
 
@@ -195,7 +205,7 @@ def tree_of(request: Request, content: bytes, limits: Limits) -> Tree:
         What `gateway.fhir.document.parse` and `gateway.fhir.xml_read.parse` refuse.
     """
     if form_of(request) is Format.XML:
-        raise Unsupported("type-de-contenu", "Le corps doit être en application/fhir+json.")
+        return xml_read.parse(content, limits)
     return document.parse(content, limits)
 
 

@@ -1,7 +1,8 @@
 """Narratives between JSON, where they are a string, and XML, where they are elements [FHIR R4 narrative, xml].
 
-Promises: a ``div`` that stands by itself keeps its very characters both ways (quotes, entities, comments, CDATA); one
-that leans on names declared around it is written again with XHTML as its default namespace, its meaning unchanged.
+Promises: a ``div`` that stands by itself keeps its very characters both ways: quotes, entities, comments, CDATA (but
+XML has one line end); one that leans on names declared around it is written again with XHTML as its default namespace,
+its meaning unchanged.
 Not promised: that it is harmless (`gateway.fhir.narrative`).
 """
 
@@ -88,11 +89,12 @@ class NarrativeReader:
             self._parts.append(f"</{local}>")
         if self._open:
             return None
-        stop = self._source.find(b">", at) + 1
-        # An empty tag begins and ends at one place; a line end within the source is not what XML reads.
-        if self._itself and at > self._start and self._source.find(b"\r", self._start, stop) < 0:
-            return self._source[self._start : stop].decode()
-        return "".join(self._parts)
+        # An empty tag begins and ends at one place.
+        if not self._itself or at == self._start:
+            return "".join(self._parts)
+        itself = self._source[self._start : self._source.find(b">", at) + 1].decode()
+        # As XML reads line ends [XML 1.0 §2.11].
+        return itself.replace("\r\n", "\n").replace("\r", "\n") if "\r" in itself else itself
 
     def data(self, text: str) -> None:
         """Take character data."""
