@@ -1,7 +1,13 @@
-"""The routes that read: one resource, its versions, a search [FHIR R4 http#read, #vread, #history, #search]."""
+"""The routes that read: one resource, its versions, those of a type, a search.
+
+[FHIR R4 http#read, #cread, #vread, #history, #search]
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,15 +23,22 @@ from gateway.fhir.negotiation import (
     asks_fhir,
     here,
     http_date,
-    number,
-    require_json,
+    require_format,
     require_type,
 )
 from gateway.fhir.read import FhirReads
-from gateway.fhir.search import COUNT_DEFAULT, COUNT_MAX
+from gateway.fhir.summary import WHOLE, Form, form
 from gateway.rcp.access import Caller
 
-__all__ = ["ReadRoutes"]
+__all__ = ["INTERACTIONS", "SEARCHED_BY", "ReadRoutes", "unchanged"]
+
+#: Interactions of every type that is read, as a CapabilityStatement names them; ``search-type`` is not Binary's.
+INTERACTIONS: tuple[str, ...] = ("read", "vread", "history-instance", "history-type", "search-type")
+#: How a search may be asked.
+SEARCHED_BY: tuple[str, ...] = ("GET", "POST")
+_READ = ["GET", "HEAD"]
+#: Fields that a form may hold before anybody counts parameters.
+_FIELDS = 2000
 
 
 class ReadRoutes:
@@ -34,50 +47,48 @@ class ReadRoutes:
     def __init__(self, reads: FhirReads) -> None:
         self._reads = reads
 
-    def add(self, router: APIRouter, body: Any, caller: Any) -> None:  # noqa: C901 - one function a route
+    def add(self, router: APIRouter, body: Any, caller: Any) -> None:
         """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
+        self._add_searches(router, body, caller)
+        self._add_histories(router, caller)
 
-        @router.get("/fhir/{kind}/{identity}")
+        @router.api_route("/fhir/{kind}/{identity}", methods=_READ)
         async def read(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
             require_type(kind)
             if kind == "Binary" and not asks_fhir(request):
                 return await self._raw(request, who, identity)
-            require_json(request)
-            found = await self._reads.read(here(who, request), kind, identity)
-            etag = f'W/"{found.version}"'
-            headers = {
-                "ETag": etag,
-                "Last-Modified": http_date(found.updated_at),
-                "Cache-Control": "private, no-cache",
-            }
-            if etag in request.headers.get("if-none-match", ""):
+            require_format(request)
+            found = await self._reads.read(here(who, request), kind, identity, form=_form(request))
+            headers = {"ETag": f'W/"{found.version}"', "Last-Modified": http_date(found.updated_at), **PRIVATE}
+            if unchanged(request.headers, found.version, found.updated_at):
                 return Response(None, 304, headers)
             return Response(found.body, 200, headers, media_type=MEDIA)
 
-        @router.get("/fhir/{kind}/{identity}/_history")
-        async def history(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
-            require_type(kind)
-            require_json(request)
-            count = number(request, "_count", COUNT_DEFAULT)
-            before = number(request, "_before", 0) or None
-            found = await self._reads.history(
-                here(who, request), kind, identity, count=max(1, min(count, COUNT_MAX)), before=before
-            )
-            return Response(found, 200, NO_STORE, media_type=MEDIA)
+    def _add_histories(self, router: APIRouter, caller: Any) -> None:
+        @router.api_route("/fhir/{kind}/_history", methods=_READ)
+        async def history_of_type(request: Request, kind: str, who: Caller = caller) -> Response:
+            return await self._history(request, kind, None, who)
 
-        @router.get("/fhir/{kind}/{identity}/_history/{version}")
+        @router.api_route("/fhir/{kind}/{identity}/_history", methods=_READ)
+        async def history(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
+            return await self._history(request, kind, identity, who)
+
+        @router.api_route("/fhir/{kind}/{identity}/_history/{version}", methods=_READ)
         async def vread(request: Request, kind: str, identity: str, version: str, who: Caller = caller) -> Response:
             require_type(kind)
-            require_json(request)
-            if not version.isdecimal() or len(version) > 9:
+            require_format(request)
+            if not (version.isascii() and version.isdecimal()) or len(version) > 9:
                 raise NotFound("inconnu", "Ressource inconnue.")
-            found = await self._reads.read(here(who, request), kind, identity, int(version))
+            found = await self._reads.read(here(who, request), kind, identity, int(version), form=_form(request))
             headers = {"ETag": f'W/"{found.version}"', "Last-Modified": http_date(found.updated_at), **NO_STORE}
+            if unchanged(request.headers, found.version, found.updated_at):
+                return Response(None, 304, headers)
             return Response(found.body, 200, headers, media_type=MEDIA)
 
-        @router.get("/fhir/{kind}")
+    def _add_searches(self, router: APIRouter, body: Any, caller: Any) -> None:
+        @router.api_route("/fhir/{kind}", methods=_READ)
         async def search(request: Request, kind: str, who: Caller = caller) -> Response:
-            return await self._search(request, kind, who, list(request.query_params.multi_items()))
+            return await self._search(request, kind, who, request.query_params.multi_items())
 
         @router.post("/fhir/{kind}/_search")
         async def search_by_post(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
@@ -86,18 +97,24 @@ class ReadRoutes:
                 text = "Une recherche par POST s’écrit en application/x-www-form-urlencoded."
                 raise Unsupported("type-de-contenu", text)
             try:
-                pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=200)
+                pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
             except ValueError:
                 raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
-            return await self._search(request, kind, who, [*request.query_params.multi_items(), *pairs])
+            return await self._search(request, kind, who, [*request.query_params.multi_items(), *pairs], posted=True)
 
-    async def _search(self, request: Request, kind: str, who: Caller, pairs: list[tuple[str, str]]) -> Response:
+    async def _search(
+        self, request: Request, kind: str, who: Caller, pairs: list[tuple[str, str]], *, posted: bool = False
+    ) -> Response:
         require_type(kind)
-        require_json(request)
-        if kind == "Binary":
-            raise Unsupported("recherche-non-offerte", "Le type Binary n’a pas de recherche.")
-        strict = "handling=strict" in request.headers.get("prefer", "")
-        found = await self._reads.search(here(who, request), kind, pairs, strict=strict)
+        require_format(request)
+        found = await self._reads.search(here(who, request), kind, pairs, strict=_strict(request), posted=posted)
+        return Response(found, 200, NO_STORE, media_type=MEDIA)
+
+    async def _history(self, request: Request, kind: str, identity: str | None, who: Caller) -> Response:
+        require_type(kind)
+        require_format(request)
+        pairs = request.query_params.multi_items()
+        found = await self._reads.history(here(who, request), kind, identity, pairs, strict=_strict(request))
         return Response(found, 200, NO_STORE, media_type=MEDIA)
 
     async def _raw(self, request: Request, who: Caller, identity: str) -> Response:
@@ -109,4 +126,37 @@ class ReadRoutes:
             "X-Content-Type-Options": "nosniff",
             "Content-Disposition": "attachment",
         }
+        if unchanged(request.headers, raw.version, raw.updated_at):
+            return Response(None, 304, headers)
         return Response(raw.content, 200, headers, media_type=raw.content_type)
+
+
+def _form(request: Request) -> Form:
+    # Nearly every read asks for nothing: its query is not even read.
+    return form(request.query_params.multi_items()) if request.scope["query_string"] else WHOLE
+
+
+def _strict(request: Request) -> bool:
+    """Whether ``Prefer: handling=strict`` was said [FHIR R4 search#errors]."""
+    wishes = request.headers.get("prefer", "").replace(";", ",").split(",")
+    return any(wish.replace(" ", "").lower() == "handling=strict" for wish in wishes)
+
+
+def unchanged(headers: Mapping[str, str], version: int, updated_at: datetime) -> bool:
+    """Whether who asks has this version already [FHIR R4 http#cread; RFC 9110 §13.1].
+
+    ``If-None-Match`` wins over ``If-Modified-Since``; a date that cannot be read asks for nothing.
+    """
+    known = headers.get("if-none-match")
+    if known is not None:
+        tags = {tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")}
+        return known.strip() == "*" or str(version) in tags
+    since = headers.get("if-modified-since")
+    if since is None:
+        return False
+    try:
+        moment = parsedate_to_datetime(since)
+    except (ValueError, OverflowError):
+        return False
+    # An HTTP date has whole seconds, and is in GMT whatever it says.
+    return updated_at.replace(microsecond=0) <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC))

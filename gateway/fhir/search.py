@@ -1,14 +1,12 @@
 """Search: from the parameters of a request to one SQL condition over a representation table.
 
-[FHIR R4 search]; what each parameter's column holds is `gateway.fhir.search_columns`' business.
+[FHIR R4 search]; what each parameter's column holds is `gateway.fhir.search_columns`' business, what an answer holds
+is `gateway.fhir.searchset`'s.
 
 Promises: pure (no socket, session or clock); every value travels as a bind; the same statement runs under psycopg and
 asyncpg; an unknown parameter is a warning, or refused under ``Prefer: handling=strict``; a modifier that is not offered
 is always refused, because ignoring it would widen the answer.
-Offered: all parameters of the table and ``_id``, ``_lastUpdated``; prefixes of dates; ``:exact``, ``:contains``,
-``:not``, ``:missing``, ``:identifier``, ``:Type``; one level of chaining and of ``_has``; ``_include`` and
-``_revinclude`` of one level; ``_sort`` by ``_id``, ``_lastUpdated`` or a date parameter; ``_count``, ``_total``,
-``_summary=count``, ``_elements``. Not offered: ``:above``, ``:below``, ``:text``, ``:in``, ``_content``, ``_filter``.
+Offered: what `gateway.fhir.search_conditions` knows of the type, and `CONTROLS`.
 """
 
 from __future__ import annotations
@@ -19,28 +17,24 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, true
 
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import InvalidContent
+from gateway.fhir.including import Include, includes
 from gateway.fhir.outcome import warning
-from gateway.fhir.search_columns import Parameter, parameters
-from gateway.fhir.search_conditions import ID, Visible, bad_value, condition, printable, values_of
+from gateway.fhir.paging import Key
+from gateway.fhir.search_columns import parameters
+from gateway.fhir.search_conditions import Visible, bad_value, condition, printable, values_of
+from gateway.fhir.summary import WHOLE, Form, form
 from gateway.model.representation import TABLES
+from gateway.settings import Limits
 
-__all__ = ["COUNT_DEFAULT", "COUNT_MAX", "Include", "Query", "Visible", "parse"]
+__all__ = ["CONTROLS", "COUNT_DEFAULT", "IN_EVERY_ADDRESS", "TOTALS", "Query", "Visible", "parse"]
 
+#: Resources of one page when ``_count`` says nothing.
 COUNT_DEFAULT = 50
-COUNT_MAX = 500
-#: Parameters that one request may hold.
-PARAMETERS_MAX = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Include:
-    """One ``_include`` or ``_revinclude``."""
-
-    source: str
-    parameter: Parameter
-    target: str | None
-    reverse: bool
+#: What ``_total`` takes [FHIR R4 search#total].
+TOTALS: tuple[str, ...] = ("none", "estimate", "accurate")
+#: Parameters that say how an answer is written, not what it holds: they go along with every link.
+IN_EVERY_ADDRESS: tuple[str, ...] = ("_format", "_pretty")
 
 
 @dataclass(slots=True)
@@ -51,29 +45,30 @@ class Query:
     ----------
     where
         Condition over the current rows of ``TABLES[type]`` (the caller adds `Visible` and ``current``).
-    sort
-        Pairs of column expression and whether it descends; empty means by ``updated_at`` and ``id``.
+    keys
+        The order, down to the id: no two rows have the same place.
+    total
+        One of `TOTALS`, or `None` when nothing was said.
+    count_only
+        Whether only the total is wanted.
     applied
         The parameters as understood, for the ``self`` link.
     warnings
         Issues of parameters that were ignored.
-    after
-        Id that the page begins after, when the order is by id.
     horizon
         Whether only rows below the transaction horizon may answer: whoever asks by ``_lastUpdated`` asks what is new,
         and must not lose what commits late [DESIGN §3, Cursors].
     """
 
     type: str
-    where: ColumnElement[bool]
-    sort: list[tuple[ColumnElement[Any], bool]] = field(default_factory=list)
+    limits: Limits
+    where: ColumnElement[bool] = field(default_factory=true)
+    keys: list[Key] = field(default_factory=list)
     count: int = COUNT_DEFAULT
-    offset: int = 0
-    after: str | None = None
-    total: bool = True
+    total: str | None = None
     count_only: bool = False
     horizon: bool = False
-    elements: tuple[str, ...] = ()
+    form: Form = WHOLE
     includes: list[Include] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[dict[str, Any]] = field(default_factory=list)
@@ -85,6 +80,7 @@ def parse(
     *,
     visible: Visible,
     strict: bool = False,
+    limits: Limits | None = None,
 ) -> Query:
     """Understand the parameters of one search.
 
@@ -98,25 +94,29 @@ def parse(
         The caller's access predicate, applied to chained and reverse tables too.
     strict
         Whether an unknown parameter is refused.
+    limits
+        Bounds; the defaults when absent.
 
     Raises
     ------
     InvalidContent
         ``parametre-inconnu`` (strict), ``parametre-valeur``, ``parametre-modificateur``, ``trop-de-parametres``,
-        ``chaine-trop-longue``.
+        ``chaine-trop-longue``, ``tri-non-offert``, ``trop-de-tris``, ``inclusion-inconnue``,
+        ``parametres-incompatibles``.
     """
+    limits = limits or Limits()
     given = list(pairs)
-    if len(given) > PARAMETERS_MAX:
-        text = f"Trop de paramètres de recherche : {len(given)}, limite {PARAMETERS_MAX}."
+    if len(given) > limits.search_parameters:
+        text = f"Trop de paramètres de recherche : {len(given)}, {limits.told('search_parameters')}."
         raise InvalidContent("trop-de-parametres", text)
-    query = Query(type=kind, where=true())
+    query = Query(type=kind, limits=limits)
     conditions: list[ColumnElement[bool]] = []
     for name, value in given:
         if not value:
             continue
         if "\x00" in value:  # no text of PostgreSQL holds it
             raise bad_value(name)
-        control = _CONTROLS.get(name.partition(":")[0])
+        control = CONTROLS.get(name.partition(":")[0])
         if control is not None:
             control(query, name, value)
             query.applied.append((name, value))
@@ -132,89 +132,94 @@ def parse(
         query.horizon = query.horizon or name == "_lastUpdated"
         query.applied.append((name, value))
     query.where = and_(true(), *conditions)
+    query.form = form(query.applied)
+    query.count_only = query.count_only or query.form.summary == "count"
+    if query.form.summary == "text" and query.includes:
+        text = "« _summary=text » ne se combine pas avec « _include » ni « _revinclude »."
+        raise InvalidContent("parametres-incompatibles", text)
+    _close(query)
     return query
 
 
+def _close(query: Query) -> None:
+    """End the order by the id, in the direction of the last key, so that an index can be read backwards."""
+    table = TABLES[query.type]
+    if all(key.column is not table.c.id for key in query.keys):
+        descending = bool(query.keys) and query.keys[-1].descending
+        query.keys.append(Key(table.c.id, descending, nullable=False))
+
+
+def _bare(control: Callable[[Query, str, str], None]) -> Callable[[Query, str, str], None]:
+    """A control that takes no modifier."""
+
+    def checked(query: Query, name: str, value: str) -> None:
+        code, colon, modifier = name.partition(":")
+        if colon:
+            text = f"Modificateur « {printable(modifier)} » non offert pour le paramètre « {code} »."
+            raise InvalidContent("parametre-modificateur", text)
+        control(query, name, value)
+
+    return checked
+
+
 def _count(query: Query, name: str, value: str) -> None:
-    if not value.isdecimal() or len(value) > 9:
+    if not (value.isascii() and value.isdecimal()) or len(value) > 9:
         raise bad_value(name)
-    if int(value) == 0:
-        query.count_only = True
-    query.count = max(1, min(COUNT_MAX, int(value)))
-
-
-def _offset(query: Query, name: str, value: str) -> None:
-    if not value.isdecimal() or len(value) > 9:
-        raise bad_value(name)
-    query.offset = int(value)
-
-
-def _after(query: Query, name: str, value: str) -> None:
-    if not ID.fullmatch(value):
-        raise bad_value(name)
-    query.after = value
+    query.count_only = int(value) == 0
+    query.count = max(1, min(query.limits.search_page, int(value)))
 
 
 def _sort(query: Query, name: str, value: str) -> None:
     table = TABLES[query.type]
-    for key in values_of(value):
-        code = key.removeprefix("-")
-        parameter = parameters(query.type).get(code)
+    for text in values_of(value):
+        code, descending = text.removeprefix("-"), text.startswith("-")
         if code == "_id":
-            column: ColumnElement[Any] = table.c.id
+            key = Key(table.c.id, descending, nullable=False)
         elif code == "_lastUpdated":
-            column = table.c.updated_at
+            key = Key(table.c.updated_at, descending, nullable=False)
             query.horizon = True
-        elif parameter is not None and parameter.kind == "date":
-            column = func.lower(table.c[parameter.column])
         else:
-            text = f"Tri non offert par « {printable(code)} »."
-            raise Unsupported("tri-non-offert", text, expression=name)
-        query.sort.append((column, key.startswith("-")))
+            column = _sort_key(query.type, code)
+            if column is None:
+                said = f"Tri non offert par « {printable(code)} »."
+                raise InvalidContent("tri-non-offert", said, expression=name)
+            key = Key(column, descending)
+        query.keys.append(key)
+    if len(query.keys) > query.limits.search_sort:
+        said = f"Trop de clés de tri : {len(query.keys)}, {query.limits.told('search_sort')}."
+        raise InvalidContent("trop-de-tris", said, expression=name)
+
+
+def _sort_key(kind: str, code: str) -> ColumnElement[Any] | None:
+    parameter = parameters(kind).get(code)
+    if parameter is None or parameter.kind != "date":
+        return None
+    return func.lower(TABLES[kind].c[parameter.column])
 
 
 def _include(query: Query, name: str, value: str) -> None:
-    reverse = name.startswith("_revinclude")
-    if name.partition(":")[2] not in {"", "iterate"}:
-        raise bad_value(name)
-    source, _, rest = value.partition(":")
-    code, _, target = rest.partition(":")
-    parameter = parameters(source).get(code)
-    if parameter is None or parameter.kind != "reference" or (target and target not in TABLES):
-        raise bad_value(name)
-    query.includes.append(Include(source, parameter, target or None, reverse))
+    query.includes += includes(query.type, name, value)
 
 
 def _total(query: Query, name: str, value: str) -> None:
-    if value not in {"none", "estimate", "accurate"}:
+    if value not in TOTALS:
         raise bad_value(name)
-    query.total = value != "none"
-
-
-def _summary(query: Query, _name: str, value: str) -> None:
-    if value not in {"false", "count"}:
-        raise Unsupported("resume-non-offert", "Seuls « _summary=count » et « _summary=false » sont offerts.")
-    query.count_only = value == "count"
-
-
-def _elements(query: Query, _name: str, value: str) -> None:
-    query.elements = tuple(values_of(value))
+    query.total = value
 
 
 def _nothing(query: Query, name: str, value: str) -> None:
-    """Understood elsewhere (`_format`, `_pretty`) or without effect."""
+    """Understood elsewhere: `gateway.fhir.summary`, `gateway.fhir.negotiation`."""
 
 
-_CONTROLS: Mapping[str, Callable[[Query, str, str], None]] = {
-    "_count": _count,
-    "_offset": _offset,
-    "_after": _after,
-    "_sort": _sort,
+#: The parameters that say what the answer looks like, and what each does.
+CONTROLS: Mapping[str, Callable[[Query, str, str], None]] = {
+    "_count": _bare(_count),
+    "_sort": _bare(_sort),
     "_include": _include,
     "_revinclude": _include,
-    "_total": _total,
-    "_summary": _summary,
-    "_elements": _elements,
-    "_format": _nothing,
-    "_pretty": _nothing,
+    "_total": _bare(_total),
+    "_summary": _bare(_nothing),
+    "_elements": _bare(_nothing),
+    "_format": _bare(_nothing),
+    "_pretty": _bare(_nothing),
 }

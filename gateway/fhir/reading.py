@@ -1,0 +1,154 @@
+"""What every reading interaction shares: whose it is, what it may show, how it tells the trail.
+
+Promises: what the caller may not see does not exist (404, audited); an answer that names a person leaves once its audit
+line is durable; one line an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sqlalchemy import ColumnElement, Executable, Table, false, func, literal_column, select
+
+from gateway.errors import Forbidden, InvalidContent
+from gateway.fhir.auth_scopes import permits, require_scope
+from gateway.fhir.document import encode
+from gateway.fhir.paging import Pages
+from gateway.fhir.search_conditions import Visible
+from gateway.fhir.source import Contents, Source
+from gateway.fhir.translate.imaging import BASE_URL
+from gateway.model.audit import AuditFacts
+from gateway.model.representation import TABLES
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+from gateway.settings import Limits
+
+__all__ = ["COUNTED", "READABLE", "Budget", "Reading", "columns"]
+
+#: Types that are read here. AuditEvent lines are not representations and are not offered yet.
+READABLE: tuple[str, ...] = tuple(kind for kind in TABLES if kind != "AuditEvent")
+#: Matches that are counted without being asked for; beyond, a total is left out.
+COUNTED = 1000
+
+_BASE_MARK = encode(BASE_URL)[1:-1]
+
+
+def columns(table: Table) -> list[Any]:
+    """Columns that an answer is made of."""
+    return [
+        table.c.id,
+        table.c.version,
+        table.c.body,
+        table.c.updated_at,
+        table.c.deleted,
+        table.c.record_id,
+        table.c.dossier_id,
+        table.c.root_id,
+        table.c.root_kind,
+    ]
+
+
+class Budget:
+    """What one search may still cost the database."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._end = time.monotonic() + limits.search_seconds
+
+    def left(self) -> float:
+        """Seconds left; refuses when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.exceeded()
+        return left
+
+    def exceeded(self) -> InvalidContent:
+        """The refusal of what costs too much."""
+        text = f"Recherche trop coûteuse, arrêtée : {self._limits.told('search_seconds')} s. Précisez la question."
+        return InvalidContent("recherche-trop-couteuse", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One process's, or one transaction's, way of reading.
+
+    Attributes
+    ----------
+    source
+        The asynchronous path of this event loop, or an open session.
+    blobs
+        Where report bytes are kept.
+    base
+        Our FHIR base, put into Bundles and Endpoints at the answer.
+    limits
+        Bounds of a search.
+    pages
+        The tokens of pages.
+    """
+
+    source: Source
+    blobs: Contents
+    base: str
+    limits: Limits
+    pages: Pages
+
+    async def require_scope(self, caller: Caller, kind: str, letter: str) -> None:
+        """Refuse what the token does not allow, and tell the trail."""
+        try:
+            require_scope(caller, kind, letter)
+        except Forbidden as refusal:
+            if isinstance(refusal.trail, AuditFacts):
+                await self.source.record(refusal.trail)
+            raise
+
+    async def refuse(self, caller: Caller, kind: str, identity: str) -> NoReturn:
+        """Say that a resource does not exist for this caller, and tell the trail."""
+        refusal = access.hidden(caller, kind, identity)
+        if isinstance(refusal.trail, AuditFacts):
+            await self.source.record(refusal.trail)
+        raise refusal
+
+    def seen(self, caller: Caller, kind: str) -> Callable[[str], Visible]:
+        """What this caller may see of any type while he asks for one.
+
+        Returns
+        -------
+        callable
+            From the letter of an interaction to the predicate, which also asks his token.
+        """
+
+        def by(letter: str) -> Visible:
+            def visible(other: str, table: Table) -> ColumnElement[bool]:
+                if other != kind and not permits(caller, other, letter):
+                    return false()
+                return access.representations(caller, table)
+
+            return visible
+
+        return by
+
+    async def fetch(self, statement: Executable, budget: Budget) -> Sequence[Any]:
+        """Rows of a statement of a search."""
+        try:
+            return await self.source.fetch(statement, seconds=budget.left())
+        except TimeoutError:
+            raise budget.exceeded() from None
+
+    async def count(self, table: Table, wanted: Iterable[ColumnElement[bool]], budget: Budget) -> int:
+        """Count all rows."""
+        rows = await self.fetch(select(func.count().label("n")).select_from(table).where(*wanted), budget)
+        return int(rows[0]["n"])
+
+    async def count_some(self, table: Table, wanted: Iterable[ColumnElement[bool]], budget: Budget) -> int | None:
+        """Count rows unless there are more than are counted unasked."""
+        some = select(literal_column("1").label("one")).select_from(table).where(*wanted).limit(COUNTED + 1).subquery()
+        rows = await self.fetch(select(func.count().label("n")).select_from(some), budget)
+        found = int(rows[0]["n"])
+        return found if found <= COUNTED else None
+
+    def out(self, kind: str, body: bytes) -> bytes:
+        """Stored bytes as they leave: our own address stands in none of them."""
+        return body.replace(_BASE_MARK, encode(self.base.removesuffix("/fhir"))[1:-1]) if kind == "Endpoint" else body

@@ -1,0 +1,283 @@
+"""The answer of a search: a page of stored bytes, what it includes, how many there are, where the next page is.
+
+[FHIR R4 search, http#search, bundle#searchset; spec fhir-fr 3.2]
+
+Promises: pages follow each other without loss or repetition while others write (`gateway.fhir.paging`); ``_include``
+and ``_revinclude`` show, and chained parameters betray, only what the caller and his token may see; ``self`` says what
+was understood; what was ignored or cut is said in an entry of mode ``outcome``.
+Not promised: totals that still hold on the next page. Without ``_total`` one is given when it is cheap: the page holds
+everything, or there are at most a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Table, not_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ClauseElement, Executable
+
+from gateway.errors import Unsupported
+from gateway.fhir.document import encode
+from gateway.fhir.including import Included, included, reference_columns
+from gateway.fhir.outcome import warning
+from gateway.fhir.paging import PAGE, Mark, below, first_page, keys_of, later_page
+from gateway.fhir.reading import COUNTED, Budget, Reading, columns
+from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
+from gateway.model.representation import TABLES
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+
+__all__ = ["address", "answer", "split_page"]
+
+
+@dataclass(slots=True)
+class _Page:
+    """Rows of one page in order, and what lies around it."""
+
+    rows: list[Any]
+    snapshot: str
+    own: str | None
+    before: bool
+    after: bool
+
+
+async def answer(
+    reading: Reading,
+    caller: Caller,
+    kind: str,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    strict: bool = False,
+    posted: bool = False,
+) -> bytes:
+    """Return a searchset.
+
+    Parameters
+    ----------
+    posted
+        Whether the parameters came in a body: what follows then repeats them in no address.
+
+    Raises
+    ------
+    InvalidContent, NotFound, Unsupported
+        See `gateway.fhir.search.parse` and `gateway.fhir.paging.Pages.open`; ``recherche-trop-couteuse``.
+    """
+    if kind == "Binary":
+        raise Unsupported("recherche-non-offerte", "Le type Binary n’a pas de recherche.")
+    await reading.require_scope(caller, kind, "s")
+    token, given, shared = split_page(pairs)
+    mark = reading.pages.open(token, kind, given) if token is not None else None
+    by = reading.seen(caller, kind)
+    budget = Budget(reading.limits)
+    asked = [*mark.pairs, *shared] if mark is not None else pairs
+    query = parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits)
+    table = TABLES[kind]
+    visible = access.representations(caller, table)
+    wanted = [visible, query.where]
+    if query.horizon:
+        wanted.append(below(table, mark))
+    page = _Page([], "", None, before=False, after=False)
+    if not query.count_only:
+        page = await _page(reading, query, table, wanted, visible, mark, budget)
+    total = mark.total if mark is not None else await _total(reading, query, table, wanted, page, budget)
+    found = Included([])
+    if page.rows and query.includes:
+        found = await included(reading, kind, page.rows, query.includes, by("r"), budget)
+    persons = {row["record_id"] for row in page.rows} | {row["record_id"] for _, row in found.rows}
+    await reading.source.record(
+        access.facts(
+            caller,
+            "recherche",
+            persons=tuple(sorted(person for person in persons if person is not None)),
+            object_type=kind,
+            detail={"resultats": len(page.rows), **({"total": total} if total is not None else {})},
+        )
+    )
+    links = _Links(reading, query, page, total, token, posted=mark.posted if mark is not None else posted)
+    return _searchset(reading, query, page, found, total, links.written())
+
+
+_Pairs = list[tuple[str, str]]
+
+
+def split_page(pairs: Sequence[tuple[str, str]]) -> tuple[str | None, _Pairs, _Pairs]:
+    """Take from the parameters the token of a page, those of the search, and those that stand in every address."""
+    tokens = [value for name, value in pairs if name == PAGE]
+    shared = [pair for pair in pairs if pair[0] in IN_EVERY_ADDRESS]
+    given = [pair for pair in pairs if pair[0] != PAGE and pair[0] not in IN_EVERY_ADDRESS]
+    return tokens[-1] if tokens else None, given, shared
+
+
+async def _page(
+    reading: Reading,
+    query: Query,
+    table: Table,
+    wanted: Sequence[ColumnElement[bool]],
+    visible: ColumnElement[bool],
+    mark: Mark | None,
+    budget: Budget,
+) -> _Page:
+    selected = [*columns(table), *reference_columns(query.type, query.includes)]
+    limit = query.count + 1
+    if mark is None:
+        rows = list(await reading.fetch(first_page(table, selected, wanted, query.keys, limit), budget))
+        snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
+        return _Page(rows[: query.count], snapshot, own or None, before=False, after=len(rows) > query.count)
+    values: list[Any] | None = None
+    if mark.row is not None:
+        place = await reading.fetch(keys_of(table, query.keys, mark.row), budget)
+        values = [place[0][f"k{number}"] for number in range(len(query.keys))]
+    statement = later_page(table, selected, wanted, visible, query.keys, mark, values, limit)
+    rows = list(await reading.fetch(statement, budget))
+    more = len(rows) > query.count
+    rows = rows[: query.count]
+    if mark.back:
+        rows.reverse()
+        return _Page(rows, mark.snapshot, mark.own, before=more, after=mark.row is not None)
+    return _Page(rows, mark.snapshot, mark.own, before=mark.row is not None, after=more)
+
+
+# How many
+
+
+class _Explain(Executable, ClauseElement):
+    """``EXPLAIN`` of a statement: what the planner expects."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(_Explain)
+def _explain(element: _Explain, compiler: SQLCompiler, **more: Any) -> str:
+    return "EXPLAIN (FORMAT JSON) " + compiler.process(element.statement, **more)
+
+
+async def _total(
+    reading: Reading,
+    query: Query,
+    table: Table,
+    wanted: Sequence[ColumnElement[bool]],
+    page: _Page,
+    budget: Budget,
+) -> int | None:
+    current = [table.c.current, not_(table.c.deleted), *wanted]
+    if query.count_only:
+        return await reading.count(table, current, budget)
+    if query.total == "none":
+        return None
+    if not page.after:
+        return len(page.rows)
+    if query.total == "accurate":
+        return await reading.count(table, current, budget)
+    found = await reading.count_some(table, current, budget)
+    if found is None and query.total == "estimate":
+        rows = await reading.fetch(_Explain(select(table.c.id).where(*current)), budget)
+        return max(COUNTED + 1, _planned(rows[0]["QUERY PLAN"]))
+    return found
+
+
+def _planned(plan: Any) -> int:
+    """Rows that the planner expects; one driver gives the plan as text, the other as a tree."""
+    tree = msgspec.json.decode(plan) if isinstance(plan, str | bytes) else plan
+    return int(tree[0]["Plan"]["Plan Rows"])
+
+
+# The Bundle
+
+
+def address(reading: Reading, path: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Write an absolute address."""
+    asked = urlencode(pairs, safe="|:,/")
+    return f"{reading.base}/{path}" + (f"?{asked}" if asked else "")
+
+
+def _searchset(
+    reading: Reading,
+    query: Query,
+    page: _Page,
+    found: Included,
+    total: int | None,
+    links: list[dict[str, str]],
+) -> bytes:
+    head: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset"}
+    if total is not None:
+        head["total"] = total
+    head["link"] = links
+    entries = [_entry(reading, query, query.type, row, "match") for row in page.rows]
+    entries += [_entry(reading, query, kind, row, "include") for kind, row in found.rows]
+    issues = list(query.warnings)
+    if found.cut:
+        text = (
+            "Inclusions incomplètes : " + reading.limits.told("search_included") + " par page. "
+            "Demandez des pages plus courtes (_count) ou les ressources une à une."
+        )
+        issues.append(warning("inclusions-incompletes", text, issue_code="too-costly"))
+    if issues:
+        outcome = {"resourceType": "OperationOutcome", "language": "fr", "issue": issues}
+        entries.append({"resource": outcome, "search": {"mode": "outcome"}})
+    if entries:
+        head["entry"] = entries
+    return encode(head)
+
+
+def _entry(reading: Reading, query: Query, kind: str, row: Any, mode: str) -> dict[str, Any]:
+    body = reading.out(kind, bytes(row["body"]))
+    resource = msgspec.Raw(body) if query.form.whole else query.form.cut(kind, body, included=mode == "include")
+    return {"fullUrl": f"{reading.base}/{kind}/{row['id']}", "resource": resource, "search": {"mode": mode}}
+
+
+class _Links:
+    """The links of one page; those to other pages hold nothing but a token."""
+
+    def __init__(
+        self, reading: Reading, query: Query, page: _Page, total: int | None, token: str | None, *, posted: bool
+    ) -> None:
+        self._reading = reading
+        self._query = query
+        self._page = page
+        self._total = total
+        self._token = token
+        self._posted = posted
+        self._shared = [pair for pair in query.applied if pair[0] in IN_EVERY_ADDRESS]
+        self._pairs = tuple(pair for pair in query.applied if pair[0] not in IN_EVERY_ADDRESS)
+
+    def written(self) -> list[dict[str, str]]:
+        """Write them."""
+        page, plain = self._page, self._address(*self._pairs)
+        if self._token is None:
+            links = [{"relation": "self", "url": plain}]
+            if not page.after:
+                return links
+        else:
+            links = [{"relation": "self", "url": self._address(*self._pairs, (PAGE, self._token))}]
+        links.append({"relation": "first", "url": self._to(None, back=False) if self._posted else plain})
+        if page.before:
+            links.append({"relation": "previous", "url": self._to(page.rows[0] if page.rows else None, back=True)})
+        if page.after:
+            links.append({"relation": "next", "url": self._to(page.rows[-1] if page.rows else None, back=False)})
+        links.append({"relation": "last", "url": self._to(None, back=True)})
+        return links
+
+    def _address(self, *pairs: tuple[str, str]) -> str:
+        return address(self._reading, self._query.type, [*pairs, *self._shared])
+
+    def _to(self, row: Any | None, *, back: bool) -> str:
+        mark = Mark(
+            path=self._query.type,
+            pairs=self._pairs,
+            snapshot=self._page.snapshot,
+            own=self._page.own,
+            row=None if row is None else (row["id"], row["version"]),
+            back=back,
+            total=self._total,
+            posted=self._posted,
+        )
+        return self._address((PAGE, self._reading.pages.seal(mark)))
