@@ -199,10 +199,10 @@ def test_preferences_and_formats(hospital: Hospital, pushed: dict[str, str]) -> 
             f"Patient?identifier={DOMAIN}|000099", json=tree, headers={"Prefer": "return=OperationOutcome"}
         )
         assert outcome.json()["resourceType"] == "OperationOutcome"
-        assert ehr.get(pushed["Patient"], headers={"Accept": "application/fhir+xml"}).status_code == 406
+        assert ehr.get(pushed["Patient"], headers={"Accept": "text/turtle"}).status_code == 406
         assert ehr.get(pushed["Patient"] + "?_format=json", headers={"Accept": "text/html"}).status_code == 200
-        xml = ehr.post("Patient", content="<Patient/>", headers={"Content-Type": "application/fhir+xml"})
-        assert xml.status_code == 415
+        turtle = ehr.post("Patient", content="<> a <Patient>", headers={"Content-Type": "text/turtle"})
+        assert turtle.status_code == 415
         assert ehr.patch(pushed["Patient"], json=[]).status_code == 405
         assert ehr.delete(pushed["Patient"]).status_code == 405
         assert ehr.get("Medication/1").status_code == 404
