@@ -70,7 +70,6 @@ MOVES: Mapping[str, frozenset[str]] = MappingProxyType(
         "annulee": frozenset(),
     }
 )
-_HOLD = access.ORGANISERS
 # INCa: at least three doctors of different specialities [spec features A.1]; an RCP may ask for more.
 _USUAL_MINIMUM = 3
 
@@ -213,7 +212,7 @@ def plan_sessions(
     InvalidContent
         ``recurrence-…``, ``heure-inexistante``.
     """
-    access.require_role(step.session, step.caller, rcp.id, _HOLD)
+    access.require_organiser(step.session, step.caller, rcp.id)
     found = occurrences(expand(series, until=until, count=count), starts, ends, rcp.zone, holidays_of(rcp))
     wanted = [occurrence for occurrence in found if on_holidays or occurrence.holiday is None]
     known = set(
@@ -372,7 +371,7 @@ def _session(rcp: Rcp, occurrence: Occurrence) -> RcpSession:
 def _held(step: Step, session_id: uuid.UUID) -> RcpSession:
     """Lock a session that the caller organises."""
     [session] = step.lock(RcpSession, session_id)
-    access.require_role(step.session, step.caller, session.rcp_id, _HOLD)
+    access.require_organiser(step.session, step.caller, session.rcp_id)
     return session
 
 
