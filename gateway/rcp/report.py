@@ -61,8 +61,22 @@ class Press:
     visibility: tuple[str, ...] = ("INVISIBLE_PATIENT",)
 
 
-def draft(step: Step, dossier_id: uuid.UUID, said: ReportDraft) -> Report:
+def draft(
+    step: Step,
+    dossier_id: uuid.UUID,
+    said: ReportDraft,
+    *,
+    signatory: Practitioner | None = None,
+    report_id: uuid.UUID | None = None,
+) -> Report:
     """Write the draft, creating it the first time; the dossier is then discussed and its report a draft.
+
+    Parameters
+    ----------
+    signatory
+        Who coordinates and wrote it, when the software of the RCP's own establishment brings it; else the caller.
+    report_id
+        Id of the report if it is made here, when the wire had to name it.
 
     Raises
     ------
@@ -73,7 +87,7 @@ def draft(step: Step, dossier_id: uuid.UUID, said: ReportDraft) -> Report:
     InvalidContent
         ``cr-brouillon-invalide``, ``passage-impossible``.
     """
-    dossier, author = _held(step, dossier_id)
+    dossier, author = _held(step, dossier_id, signatory)
     report = _open_draft(step.session, dossier.id)
     if report is None:
         if latest(step.session, dossier.id) is not None:
@@ -84,11 +98,13 @@ def draft(step: Step, dossier_id: uuid.UUID, said: ReportDraft) -> Report:
         if dossier.state in _DISCUSSABLE:
             dossier_states.move(step, dossier, "discute")
         dossier_states.move(step, dossier, "cr-brouillon")
-        report = Report(id=uuid7(), dossier_id=dossier.id, set_id=uuid.uuid4(), version=1, author_id=author.id)
+        report = Report(
+            id=report_id or uuid7(), dossier_id=dossier.id, set_id=uuid.uuid4(), version=1, author_id=author.id
+        )
         step.session.add(report)
     # A new object, because changes inside a JSON value are not seen.
     report.draft = report_draft.kept(said)
-    _written(step, report, dossier, "modification")
+    _written(step, report, dossier, "modification", signatory=signatory)
     return report
 
 
@@ -159,11 +175,20 @@ def discard(step: Step, dossier_id: uuid.UUID) -> None:
     )
 
 
-def validate(step: Step, dossier_id: uuid.UUID, press: Press, *, expected: uuid.UUID | None = None) -> Report:
+def validate(
+    step: Step,
+    dossier_id: uuid.UUID,
+    press: Press,
+    *,
+    expected: uuid.UUID | None = None,
+    signatory: Practitioner | None = None,
+) -> Report:
     """Validate the draft: freeze its facts, keep its forms, put its mails into the outbox.
 
     Parameters
     ----------
+    signatory
+        As `draft`; the trail names both him and the software that says so.
     expected
         What the coordinator read (`reading_of`): when the draft, the contributions or the attendance changed since,
         nothing is validated. What was validated meanwhile is returned as it is: a double click is one validation.
@@ -177,7 +202,7 @@ def validate(step: Step, dossier_id: uuid.UUID, press: Press, *, expected: uuid.
     InvalidContent
         ``cr-proposition-absente``, ``cr-motif-absent``, ``cr-identite``, ``cr-conservation``, ``report-frcp``.
     """
-    dossier, validator = _held(step, dossier_id)
+    dossier, validator = _held(step, dossier_id, signatory)
     report = _open_draft(step.session, dossier.id)
     if report is None:
         done = latest(step.session, dossier.id)
@@ -212,7 +237,8 @@ def validate(step: Step, dossier_id: uuid.UUID, press: Press, *, expected: uuid.
     _keep(step, report, forms, press.blobs)
     dossier_states.move(step, dossier, "cr-valide" if previous is None else said.kind)
     sent = report_sending.send(step, dossier, report, content, forms, press.mails)
-    _written(step, report, dossier, "validation", pdf=next(f for f in report.forms if f.form == "pdf").sha256)
+    pdf = next(form for form in report.forms if form.form == "pdf").sha256
+    _written(step, report, dossier, "validation", pdf=pdf, signatory=signatory)
     if not sent:
         report_sending.settle(step, dossier)
     return report
@@ -312,12 +338,21 @@ def kept_form(
     return found, (line,)
 
 
-def _held(step: Step, dossier_id: uuid.UUID) -> tuple[Dossier, Practitioner]:
-    """Lock a dossier that the caller coordinates, and say who he is."""
+def _held(step: Step, dossier_id: uuid.UUID, signatory: Practitioner | None = None) -> tuple[Dossier, Practitioner]:
+    """Lock a dossier that the caller coordinates, and say who he is.
+
+    The software of the establishment that runs the RCP may name the coordinator whose words it brings; nobody else may.
+    """
     visible = select(Dossier.id).where(Dossier.id == dossier_id, access.dossiers(step.caller))
     if step.session.scalar(visible) is None:
         raise access.hidden(step.caller, "Dossier", dossier_id)
     [dossier] = step.lock(Dossier, dossier_id)
+    if step.caller.kind is access.CallerKind.CLIENT and signatory is not None:
+        access.require_organiser(step.session, step.caller, dossier.session.rcp_id)
+        if not access.parts_of(step.session, signatory.id, dossier.session.rcp_id) & access.VALIDATORS:
+            text = "Le signataire nommé ne coordonne pas cette RCP : il ne rédige ni ne valide ses comptes rendus."
+            raise InvalidContent("cr-signataire", text, expression="Composition.attester", rule=True)
+        return dossier, signatory
     access.require_role(step.session, step.caller, dossier.session.rcp_id, access.VALIDATORS)
     who = step.session.get(Practitioner, step.caller.practitioner_id) if step.caller.practitioner_id else None
     if who is None:
@@ -360,7 +395,14 @@ def _keep(step: Step, report: Report, forms: Sequence[RenderedForm], blobs: Blob
 
 
 def _written(
-    step: Step, report: Report, dossier: Dossier, event: str, *, pdf: str | None = None, reason: str | None = None
+    step: Step,
+    report: Report,
+    dossier: Dossier,
+    event: str,
+    *,
+    pdf: str | None = None,
+    reason: str | None = None,
+    signatory: Practitioner | None = None,
 ) -> None:
     step.session.flush()
     step.session.refresh(report)
@@ -375,4 +417,5 @@ def _written(
         object_version=str(report.version),
         object_sha256=pdf,
         reason="retrait" if reason else None,
+        detail={"signataire": signatory.idnps} if signatory is not None else None,
     )
