@@ -20,7 +20,7 @@ from typing import Any
 
 from gateway import terminology
 from gateway.fhir.elements import shapes
-from gateway.fhir.narrative import harmless
+from gateway.fhir.narrative import reading
 from gateway.fhir.structure import Scope
 
 __all__ = ["UNDECIDED", "Rule", "enforced", "rules"]
@@ -31,7 +31,8 @@ Holds = Callable[[Any, Scope], bool]
 #: Keys of which a part cannot be decided here, and why.
 UNDECIDED: Mapping[str, str] = {
     "ctm-1": "member.resolve() needs the store: decided for contained members only, others are taken as unresolved",
-    "txt-2": "one predicate decides txt-1 and txt-2 together: htmlChecks() is the same expression for both",
+    "txt-1": "htmlChecks() has no definition: R4's words are read as the elements and attributes of `narrative`",
+    "txt-2": "htmlChecks() again: a narrative says something when it has a text or a picture",
     "per-1": "dates of different precision are not comparable in FHIRPath; they are compared as far as both go",
     "rng-2": "quantities of different units are not comparable without UCUM",
 }
@@ -378,7 +379,8 @@ _HOLDS: Mapping[str, Holds] = {
     "trd-1": lambda n, _: "data" not in n or not _choice(n, "timing"),
     "trd-2": lambda n, _: "condition" not in n or "data" in n,
     "trd-3": lambda n, _: _trigger(n),
-    "txt-1": lambda value, _: type(value) is not str or harmless(value),
+    "txt-1": lambda value, _: type(value) is not str or reading(value)[0],
+    "txt-2": lambda value, _: type(value) is not str or reading(value)[1],
 }
 
 #: What the gateway itself cannot take: it understands no modifier [FHIR R4 extensibility#modifierExtension].
@@ -427,7 +429,13 @@ def rules(path: str) -> tuple[Rule, ...]:
     return tuple(listed)
 
 
+#: A narrative is read once for both of its rules.
+_TOGETHER: Mapping[str, Holds] = {"txt-1": lambda value, _: type(value) is str and all(reading(value))}
+
+
 @cache
 def enforced(path: str) -> tuple[Holds, ...]:
     """Predicates of the rules that refuse, for the quick walk."""
-    return tuple(rule.holds for rule in rules(path) if rule.severity == "error")
+    return tuple(
+        _TOGETHER.get(rule.key, rule.holds) for rule in rules(path) if rule.severity == "error" and rule.key != "txt-2"
+    )

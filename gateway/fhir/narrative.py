@@ -3,7 +3,7 @@
 [FHIR R4 narrative#xhtml, #security] No script, no event attribute, no form, no frame, no external style; addresses only
 of schemes that do nothing by themselves.
 
-Promises: `harmless` never raises, loads nothing and takes time linear in the text. Not promised: that what is allowed
+Promises: `reading` never raises, loads nothing and takes time linear in the text. Not promised: that what is allowed
 is pleasant to read.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from html.entities import name2codepoint
 from xml.parsers import expat
 
-__all__ = ["entities_as_numbers", "harmless"]
+__all__ = ["entities_as_numbers", "reading"]
 
 _XHTML = "http://www.w3.org/1999/xhtml"
 # HTML 4.0 chapters 7 to 11 (but 9.4) and 15, links and images [FHIR R4 narrative#xhtml].
@@ -121,18 +121,18 @@ def _refuse(*_said: object) -> None:
     raise _Harmful
 
 
-def harmless(div: str) -> bool:
-    """Whether a ``Narrative.div`` is well-formed, allowed and says something."""
-    reading = _Reading()
+def reading(div: str) -> tuple[bool, bool]:
+    """Read a ``Narrative.div``: whether it holds only what is allowed (txt-1), and whether it says something (txt-2)."""
+    found = _Reading()
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
-    parser.StartElementHandler = reading.start
-    parser.EndElementHandler = reading.end
-    parser.CharacterDataHandler = reading.data
+    parser.StartElementHandler = found.start
+    parser.EndElementHandler = found.end
+    parser.CharacterDataHandler = found.data
     parser.StartDoctypeDeclHandler = _refuse
     parser.ProcessingInstructionHandler = _refuse
     try:
         parser.Parse(entities_as_numbers(div), True)  # noqa: FBT003 - expat names no argument
     except (expat.ExpatError, _Harmful, UnicodeEncodeError):
-        return False
-    return reading.says
+        return False, True
+    return True, found.says
