@@ -131,6 +131,7 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
         blobs=gateway.blobs,
         smart=smart,
         limits=settings.limits,
+        update_create=settings.fhir.update_create,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from gateway.errors import InvalidContent
 from gateway.fhir.patch_json import same
-from gateway.fhir.validate import shapes
+from gateway.fhir.elements import PRIMITIVE, shapes
 
 __all__ = ["Path", "Place", "child_names", "parse", "root"]
 
@@ -69,7 +69,7 @@ class Place:
     def shape(self) -> str | None:
         """Path of the table for its own elements: a resource's is its type."""
         if self.below is None:
-            return "_primitive"
+            return PRIMITIVE
         value = self.value
         said = value.get("resourceType") if isinstance(value, dict) else None
         return said if isinstance(said, str) and said in shapes() else self.below

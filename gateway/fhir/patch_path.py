@@ -16,7 +16,7 @@ from gateway.errors import Conflict, GatewayError, InvalidContent
 from gateway.fhir import fhirpath
 from gateway.fhir.document import Tree
 from gateway.fhir.fhirpath import Path, Place, child_names
-from gateway.fhir.validate import shapes
+from gateway.fhir.elements import shapes
 from gateway.settings import Limits
 
 __all__ = ["PathPatch", "read"]

@@ -14,8 +14,8 @@
 
 where ``representer`` is the very `Representer` that ``steps`` was given as ``represent``.
 
-Promises: every answer, refusals too, is FHIR JSON (the token endpoint: OAuth JSON); a fault of ours is a 500 with an
-OperationOutcome and a log line without content; ``application/fhir+xml`` is refused by name (406, 415).
+Promises: every answer, refusals too, is FHIR (the token endpoint: OAuth JSON); a fault of ours is a 500 with an
+OperationOutcome and a log line without content; each answer has the form that its request asks for (`rendering`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import GatewayError, NotFound, Unsupported
+from gateway.errors import Fault, GatewayError, NotFound
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import capability, outcome
 from gateway.fhir.auth import SmartServer, TokenRefused
@@ -69,7 +69,15 @@ def always(caller: Caller) -> Authenticator:
 
 
 class _FhirRoute(APIRoute):
-    """Answers whatever a handler raises with an OperationOutcome, and everything in the form that was asked for."""
+    """Answers whatever a handler raises with an OperationOutcome, and everything in the form that was asked for.
+
+    HEAD is answered wherever GET is: the server drops the body [FHIR R4 http#read].
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
+        super().__init__(path, endpoint, **settings)
+        if self.methods and "GET" in self.methods:
+            self.methods.add("HEAD")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
@@ -83,7 +91,11 @@ class _FhirRoute(APIRoute):
                 # Neither the words of the error nor the values of its frames: both may hold a patient.
                 log.error("fhir-fault", kind=type(error).__name__, where=_where(error))  # noqa: TRY400 - see above
                 answer = _refusal(error)
-            return await rendered(request, answer)
+            try:
+                return await rendered(request, answer)
+            except Fault as error:
+                log.error("fhir-form", kind=error.code)  # noqa: TRY400 - its frames hold a resource
+                return _refusal(error)
 
         return handler
 
@@ -111,12 +123,16 @@ class FhirWire:
         blobs: BlobStore,
         smart: SmartServer,
         limits: Limits | None = None,
+        update_create: bool = False,
     ) -> None:
         self._smart = smart
         self._limits = limits or Limits()
         base = smart.fhir_base
-        self._reading = ReadRoutes(FhirReads(reads, blobs, base, self._limits, smart.page_key))
-        self._writing = WriteRoutes(steps, representer, base, self._limits)
+        answers = FhirReads(reads, blobs, base, self._limits, smart.page_key)
+        self._reading = ReadRoutes(answers)
+        self._writing = WriteRoutes(
+            steps, representer, base, self._limits, reads=answers, blobs=blobs, update_create=update_create
+        )
         self._statement = capability.statement(base, smart.token_url)
         self._configuration = encode(smart.configuration(WRITABLE))
 
@@ -130,10 +146,7 @@ class FhirWire:
         self._writing.add(router, body, caller)
 
         @router.api_route("/fhir/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])
-        def nothing(path: str, request: Request) -> Response:
-            if request.method in {"PATCH", "DELETE"}:
-                text = "Opération non offerte ; pour retirer une ressource, utilisez le statut « entered-in-error »."
-                raise Unsupported("operation-non-offerte", text)
+        def nothing(path: str) -> Response:
             del path
             raise NotFound("inconnu", "Ressource ou opération inconnue.")
 

@@ -1,19 +1,21 @@
-"""The routes that write: transaction, create, update, and the judge of a resource that nobody keeps.
+"""The routes that write: transaction and batch, create, update, patch, delete, and the judge of what nobody keeps.
 
-[FHIR R4 http#create, #update, #cond-update, #transaction, resource-operation-validate]
+[FHIR R4 http#create, #update, #upsert, #cond-update, #patch, #delete, #transaction, resource-operation-validate]
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import InvalidContent
-from gateway.fhir import outcome, validate
-from gateway.fhir.bundle import read_transaction
+from gateway.errors import InvalidContent, Unsupported
+from gateway.exchange.blobs import BlobStore
+from gateway.fhir import batch, bundle, outcome, patch, removal, transaction, validate, write
 from gateway.fhir.document import Tree
 from gateway.fhir.negotiation import (
     MEDIA,
@@ -21,46 +23,78 @@ from gateway.fhir.negotiation import (
     here,
     http_date,
     prefers,
-    require_json,
+    require_format,
     require_type,
     tree_of,
 )
+from gateway.fhir.owners import WRITABLE
+from gateway.fhir.read import FhirReads
 from gateway.fhir.represent import Representer
-from gateway.fhir.write import apply
 from gateway.fhir.writing import Done, Operation, Writing
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Limits
 
-__all__ = ["WriteRoutes"]
+__all__ = ["CONDITIONAL", "PATCH_FORMATS", "SYSTEM_INTERACTIONS", "WriteRoutes", "interactions"]
+
+#: What the root of the wire takes [FHIR R4 valueset-system-restful-interaction].
+SYSTEM_INTERACTIONS = ("transaction", "batch")
+#: Conditional interactions of every writable type, as CapabilityStatement.rest.resource says them.
+CONDITIONAL: Mapping[str, Any] = {"conditionalCreate": True, "conditionalUpdate": True, "conditionalDelete": "single"}
+#: Bodies of a PATCH [FHIR R4 capabilitystatement, patchFormat].
+PATCH_FORMATS = (patch.JSON_PATCH, "application/fhir+json", "application/fhir+xml")
+
+
+def interactions(kind: str) -> tuple[str, ...]:
+    """Interactions by which a client writes a type."""
+    if kind not in WRITABLE:
+        return ()
+    return ("create", "update", "patch", *(("delete",) if kind in removal.deletable() else ()))
 
 
 class WriteRoutes:
-    """Routes over one process's steps."""
+    """Routes over one process's steps.
 
-    def __init__(self, steps: Steps, representer: Representer, base_url: str, limits: Limits) -> None:
+    Parameters
+    ----------
+    reads, blobs
+        What GET entries of a Bundle are answered from.
+    update_create
+        Whether a PUT to an id that nobody used creates.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        representer: Representer,
+        base_url: str,
+        limits: Limits,
+        *,
+        reads: FhirReads,
+        blobs: BlobStore,
+        update_create: bool = False,
+    ) -> None:
         self._steps = steps
         self._representer = representer
         self._base = base_url
         self._limits = limits
+        self._reads = reads
+        self._blobs = blobs
+        self._update_create = update_create
 
-    def add(self, router: APIRouter, body: Any, caller: Any) -> None:
+    def add(self, router: APIRouter, body: Any, caller: Any) -> None:  # noqa: C901 - one function a route
         """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
 
         @router.post("/fhir")
         @router.post("/fhir/")
-        def transaction(request: Request, who: Caller = caller, content: bytes = body) -> Response:
-            require_json(request)
-            read = read_transaction(self._parse(request, content), limits=self._limits)
-            done = self._steps.run(here(who, request), lambda step: read.run(step, self._representer, self._base))
-            whole = prefers(request) == "representation"
-            return Response(read.answer(done, self._base, with_resources=whole), 200, NO_STORE, media_type=MEDIA)
+        def together(request: Request, who: Caller = caller, content: bytes = body) -> Response:
+            return self._bundle(request, who, content)
 
         @router.post("/fhir/{kind}/$validate")
         def check(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
             del who
             require_type(kind)
-            tree = self._parse(request, content)
+            tree = tree_of(request, content, self._limits)
             if tree["resourceType"] == "Parameters":
                 parameters = tree.get("parameter")
                 listed = parameters if isinstance(parameters, list) else []
@@ -73,7 +107,7 @@ class WriteRoutes:
         @router.post("/fhir/{kind}")
         def create(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
             condition = request.headers.get("if-none-exist")
-            query = condition.rpartition("?")[2] if condition else None
+            query = condition.rpartition("?")[2] if condition is not None else None
             return self._write(request, who, content, Operation("POST", kind, {}, query=query))
 
         @router.put("/fhir/{kind}/{identity}")
@@ -82,58 +116,144 @@ class WriteRoutes:
 
         @router.put("/fhir/{kind}")
         def update_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
-            if not request.url.query:
-                text = "Une mise à jour s’adresse à un identifiant ou à une condition."
-                raise InvalidContent("condition-vide", text)
             return self._write(request, who, content, Operation("PUT", kind, {}, query=request.url.query))
 
-    def _parse(self, request: Request, content: bytes) -> Tree:
-        return tree_of(request, content, self._limits)
+        @router.patch("/fhir/{kind}/{identity}")
+        def change(request: Request, kind: str, identity: str, who: Caller = caller, content: bytes = body) -> Response:
+            return self._patch(request, who, content, Operation("PATCH", kind, {}, identity=identity))
+
+        @router.patch("/fhir/{kind}")
+        def change_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+            return self._patch(request, who, content, Operation("PATCH", kind, {}, query=request.url.query))
+
+        @router.delete("/fhir/{kind}/{identity}")
+        def delete(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
+            return self._delete(request, who, Operation("DELETE", kind, {}, identity=identity))
+
+        @router.delete("/fhir/{kind}")
+        def delete_by_condition(request: Request, kind: str, who: Caller = caller) -> Response:
+            return self._delete(request, who, Operation("DELETE", kind, {}, query=request.url.query))
+
+    # Many at once
+
+    def _bundle(self, request: Request, who: Caller, content: bytes) -> Response:
+        require_format(request)
+        wish = prefers(request)
+        strict = "handling=strict" in request.headers.get("prefer", "")
+
+        def read() -> bundle.Bundle:
+            return bundle.read_bundle(tree_of(request, content, self._limits), limits=self._limits, base_url=self._base)
+
+        first = [read()]
+        kind = first[0].type
+        if kind == "batch":
+            answers = batch.run(
+                self._steps,
+                here(who, request),
+                first[0],
+                self._carry_out,
+                reads=self._reads,
+                blobs=self._blobs,
+                base_url=self._base,
+                wish=wish,
+                strict=strict,
+            )
+            return Response(bundle.encoded(kind, answers), 200, NO_STORE, media_type=MEDIA)
+        transaction.require_sound(first[0])
+
+        def verb(step: Step) -> list[bundle.Answer]:
+            # A transaction changes the trees that it read: run again after a clash, it reads them again.
+            return transaction.run(
+                step,
+                first.pop() if first else read(),
+                self._writing(step),
+                reads=self._reads,
+                blobs=self._blobs,
+                wish=wish,
+                strict=strict,
+            )
+
+        answers = self._steps.run(here(who, request), verb)
+        return Response(bundle.encoded(kind, answers), 200, NO_STORE, media_type=MEDIA)
+
+    # One
+
+    def _writing(self, step: Step) -> Writing:
+        return Writing(step, self._representer, self._base, self._update_create)
+
+    def _carry_out(self, step: Step, operation: Operation) -> Done:
+        writing = self._writing(step)
+        writing.locate(operation)
+        for refusal in writing.hold_references([operation]).values():
+            raise refusal
+        if operation.method == "DELETE":
+            removal.carry_out(writing, operation)
+        else:
+            write.apply(writing, operation)
+        writing.finish()
+        removal.require_unreferred(writing, operation)
+        return writing.done(operation)
 
     def _write(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
         require_type(operation.kind)
-        require_json(request)
-        tree = self._parse(request, content)
-        if tree["resourceType"] != operation.kind:
+        require_format(request)
+        operation.tree = tree_of(request, content, self._limits)
+        if operation.tree["resourceType"] != operation.kind:
             text = "Le type de la ressource n’est pas celui de l’adresse."
-            raise InvalidContent("type-different", text, expression=f"{tree['resourceType']}"[:64])
-        validate.accept(tree)
+            raise InvalidContent("type-different", text, expression=f"{operation.tree['resourceType']}"[:64])
+        validate.accept(operation.tree)
+        return self._run(request, who, operation, lambda: tree_of(request, content, self._limits))
+
+    def _patch(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
+        require_type(operation.kind)
+        require_format(request)
+        declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if declared == patch.JSON_PATCH:
+            operation.patch = patch.from_json(content, self._limits)
+        elif declared in {"application/xml-patch+xml", "application/merge-patch+json"}:
+            text = f"Format de patch non offert ; les formats offerts sont : {', '.join(PATCH_FORMATS)}."
+            raise Unsupported("type-de-contenu", text)
+        else:
+            operation.patch = patch.from_parameters(tree_of(request, content, self._limits), self._limits)
+        return self._run(request, who, operation, dict)
+
+    def _delete(self, request: Request, who: Caller, operation: Operation) -> Response:
+        require_type(operation.kind)
+        require_format(request)
+        return self._run(request, who, operation, dict)
+
+    def _run(self, request: Request, who: Caller, operation: Operation, again: Any) -> Response:
         operation.if_match = request.headers.get("if-match")
         operation.if_none_match = request.headers.get("if-none-match")
+        asked = copy.copy(operation)
+        first = [operation]
 
         def verb(step: Step) -> Done:
-            writing = Writing(step, self._representer, self._base)
-            # The verb may run again after a clash with another writer: it works on a copy of what was asked.
-            again = Operation(
-                operation.method,
-                operation.kind,
-                self._parse(request, content),
-                query=operation.query,
-                identity=operation.identity,
-                if_match=operation.if_match,
-                if_none_match=operation.if_none_match,
-            )
-            writing.locate(again)
-            apply(writing, again)
-            writing.finish()
-            return writing.done(again)
+            if first:
+                return self._carry_out(step, first.pop())
+            # After a clash with another writer it starts from what was asked, read again.
+            fresh = copy.copy(asked)
+            fresh.tree = again()
+            return self._carry_out(step, fresh)
 
-        done = self._steps.run(here(who, request), verb)
-        return self._written(request, done)
+        return self._written(request, self._steps.run(here(who, request), verb))
 
     def _written(self, request: Request, done: Done) -> Response:
-        headers = {
-            "ETag": f'W/"{done.version}"',
-            "Last-Modified": http_date(done.updated_at),
-            "Location": f"{self._base}/{done.kind}/{done.id}/_history/{done.version}",
-            **NO_STORE,
-        }
+        headers = dict(NO_STORE)
+        if done.version:
+            headers["ETag"] = f'W/"{done.version}"'
+        if done.updated_at is not None:
+            headers["Last-Modified"] = http_date(done.updated_at)
         wish = prefers(request)
-        if wish == "minimal":
-            return Response(None, done.status, headers)
+        gone = done.status == 204
+        if not gone:
+            headers["Location"] = f"{self._base}/{done.kind}/{done.id}/_history/{done.version}"
         if wish == "OperationOutcome":
-            said = {"severity": "information", "code": "informational", "details": {"text": "Ressource enregistrée."}}
-            return Response(outcome.body([said]), done.status, headers, media_type=MEDIA)
+            text = "Ressource supprimée." if gone else "Ressource enregistrée."
+            said = {"severity": "information", "code": "informational", "details": {"text": text}}
+            return Response(outcome.body([said]), 200 if gone else done.status, headers, media_type=MEDIA)
+        if gone or wish == "minimal":
+            return Response(None, done.status, headers)
         return Response(done.body, done.status, headers, media_type=MEDIA)
 
 

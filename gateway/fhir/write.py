@@ -42,9 +42,13 @@ def apply(writing: Writing, operation: Operation) -> None:
     writing.partner  # noqa: B018 - refuses whoever may not write, before any effect
     operation.tree = document.strip_server_meta(operation.tree)
     writing.localise(operation.tree)
+    wanted = operation.identity
     _HANDLERS[operation.kind](writing, operation)
     if operation.identity is None:
         raise Fault("sans-identite", "La ressource écrite n’a pas reçu d’identifiant.")
+    if wanted not in {None, operation.identity}:
+        text = "Ce que dit la ressource existe déjà sous un autre identifiant."
+        raise Conflict("cle-modifiee", text, expression=f"{operation.kind}.id")
     writing.trees[f"{operation.kind}/{operation.identity}"] = operation.tree
 
 
@@ -68,6 +72,7 @@ def _write_patient(writing: Writing, operation: Operation) -> None:
         facts,
         key=key,
         new=operation.before is None and operation.query is None,
+        record_id=uuid.UUID(operation.identity) if operation.identity is not None else None,
     )
     if treating is not None and treating != (record.treating_idnps, record.treating_display):
         inscription.follow_patient(writing.step, record)

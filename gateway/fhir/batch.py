@@ -1,0 +1,84 @@
+"""Batches: each entry a step of its own, answered as the same request alone would be.
+
+[FHIR R4 http#transaction]
+
+Promises: what one entry is refused for touches no other; the answer keeps the order of the request. Not promised: links
+between entries (R4 forbids them in a batch: each is refused by its place).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import structlog
+
+from gateway.errors import GatewayError, InvalidContent
+from gateway.exchange.blobs import BlobStore
+from gateway.fhir import document, entry_reads, outcome
+from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
+from gateway.fhir.outcome import InvalidResource
+from gateway.fhir.read import FhirReads
+from gateway.fhir.writing import Done, Operation
+from gateway.rcp.access import Caller
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["run"]
+
+log = structlog.get_logger(__name__)
+
+
+def run(
+    steps: Steps,
+    caller: Caller,
+    bundle: Bundle,
+    write: Callable[[Step, Operation], Done],
+    *,
+    reads: FhirReads,
+    blobs: BlobStore,
+    base_url: str,
+    wish: str,
+    strict: bool = False,
+) -> list[Answer]:
+    """Answer every entry.
+
+    Parameters
+    ----------
+    write
+        Carries out one operation in an open step.
+    """
+    urls = {entry.full_url for entry in bundle.entries if entry.full_url is not None}
+
+    def answer(entry: Entry) -> Answer:
+        if entry.faults:
+            raise InvalidResource(entry.faults)
+        ask, operation = entry.ask, entry.operation
+        if ask is not None:
+            return steps.run(caller, lambda step: entry_reads.answer(step, reads, blobs, ask, strict=strict))
+        if operation is None:
+            raise InvalidContent("element-obligatoire", "Élément obligatoire absent : request.")
+        _require_alone(operation, urls)
+        # The step may run again after a clash with another writer: it works on a copy of what was asked.
+        return written(steps.run(caller, lambda step: write(step, copy.deepcopy(operation))), base_url, wish)
+
+    return [_told(entry, answer) for entry in bundle.entries]
+
+
+def _told(entry: Entry, answer: Callable[[Entry], Answer]) -> Answer:
+    try:
+        return answer(entry)
+    except GatewayError as error:
+        status, _, body = outcome.answer(named(error, entry))
+        return Answer(status, outcome=body)
+    except Exception as error:  # noqa: BLE001 - one entry's fault is not the others'
+        log.error("fhir-fault", kind=type(error).__name__, entry=entry.index)  # noqa: TRY400 - its words may hold a patient
+        status, _, body = outcome.answer(error)
+        return Answer(status, outcome=body)
+
+
+def _require_alone(operation: Operation, urls: set[str]) -> None:
+    for path, reference in document.references(operation.tree):
+        text = reference["reference"]
+        if text in urls or text.startswith(("urn:uuid:", "urn:oid:")):
+            said = "Les entrées d’un lot (batch) ne se réfèrent pas les unes aux autres ; utilisez une transaction."
+            raise InvalidContent("reference-inconnue", said, expression=f"{operation.kind}.{path}")

@@ -1,0 +1,138 @@
+"""Deleting over FHIR: what its owner wrote and nothing uses is gone, its versions stay.
+
+[FHIR R4 http#delete; DECISIONS 6]
+
+Promises: only the owner deletes; what a dossier uses or another resource refers to stays (409 that names
+``entered-in-error``, and the types that refer, never which resource); who refers to a resource and who deletes it queue
+up, so that one of the two is refused; a second delete does nothing. Not promised: anything for roots that have no verb
+to take them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary, func, literal, not_, or_, select
+
+from gateway.errors import Conflict, Unsupported
+from gateway.fhir import search_columns
+from gateway.fhir.keeping import Owner, remove
+from gateway.fhir.owners import WRITABLE
+from gateway.fhir.writing import Operation, Writing, reference_key
+from gateway.model.person import PatientRecord
+from gateway.model.representation import TABLES
+from gateway.rcp import identity
+
+__all__ = ["carry_out", "deletable", "require_unreferred"]
+
+#: Types that are never deleted: they live as long as the dossier that they show.
+_NEVER = frozenset({"Task"})
+_ADVICE = "utilisez le statut « entered-in-error »."
+
+
+def deletable() -> tuple[str, ...]:
+    """Types that a client may delete."""
+    return tuple(kind for kind in WRITABLE if kind not in _NEVER)
+
+
+def carry_out(writing: Writing, operation: Operation) -> None:
+    """Delete what a located operation concerns.
+
+    Raises
+    ------
+    Unsupported
+        ``suppression-non-offerte``: a type that is never deleted (405).
+    Conflict
+        ``ressource-utilisee``, ``patient-utilise``.
+    """
+    if operation.kind in _NEVER:
+        text = f"Les ressources {operation.kind} ne se suppriment pas ; {_ADVICE}"
+        raise Unsupported("suppression-non-offerte", text, expression=operation.where or operation.kind)
+    writing.partner  # noqa: B018 - refuses whoever may not write, before any effect
+    row = operation.before
+    if operation.untouched or row is None:
+        return
+    # Whoever refers to it now waits, and then finds it gone.
+    writing.step.serialise(reference_key(operation.kind, row.id))
+    withdraw = _ROOTS.get(row.root_kind) if row.root_kind else _nothing
+    if withdraw is None or (row.root_kind is None and row.dossier_id is not None):
+        raise _used(operation, "Un dossier de RCP utilise cette ressource")
+    withdraw(writing, row)
+    owner = Owner(
+        partner_id=row.partner_id,
+        record_id=row.record_id,
+        dossier_id=row.dossier_id,
+        network_id=row.network_id,
+        root_kind=row.root_kind,
+        root_id=row.root_id,
+    )
+    remove(writing.step.session, operation.kind, row.id, owner)
+    writing.removed[operation.kind, row.id] = row
+    if row.root_kind is None:
+        writing.step.audit(
+            "modification",
+            action="D",
+            persons=(row.record_id,) if row.record_id else (),
+            dossier=row.dossier_id,
+            object_type=operation.kind,
+            object_id=row.id,
+            object_version=str(row.version + 1),
+        )
+
+
+def _nothing(_writing: Writing, _row: Any) -> None:
+    """What is kept as sent stands for nothing else."""
+
+
+def _patient(writing: Writing, row: Any) -> None:
+    record = writing.step.session.get(PatientRecord, row.root_id)
+    if record is not None:
+        identity.withdraw(writing.step, record)
+
+
+#: Roots that a verb takes back, by what stands behind the resource; the others stay.
+_ROOTS: Mapping[str, Callable[[Writing, Any], None]] = {"PatientRecord": _patient}
+
+
+def _used(operation: Operation, why: str) -> Conflict:
+    text = f"{why} : elle ne se supprime pas ; {_ADVICE}"
+    return Conflict("ressource-utilisee", text, expression=operation.where or operation.kind)
+
+
+def require_unreferred(writing: Writing, operation: Operation) -> None:
+    """Refuse a removal, once all of the step is written, while something still refers to what is gone.
+
+    Raises
+    ------
+    Conflict
+        ``ressource-utilisee``, with the types that refer.
+    """
+    row = writing.removed.get((operation.kind, operation.identity or ""))
+    if row is None:
+        return
+    kinds = list(_referring(writing, operation.kind, row))
+    if kinds:
+        raise _used(operation, f"Des ressources {', '.join(kinds)} se réfèrent à celle-ci")
+
+
+def _referring(writing: Writing, kind: str, row: Any) -> Iterator[str]:
+    """Types that refer to a resource: by a search parameter, or anywhere in what is kept of the same patient."""
+    text = f"{kind}/{row.id}"
+    for other, table in TABLES.items():
+        named = [
+            table.c[one.column].op("&&")(literal([text], table.c[one.column].type))
+            for one in search_columns.parameters(other).values()
+            if one.kind == "reference" and one.column in table.c
+        ]
+        if row.record_id is not None:
+            named.append((table.c.record_id == row.record_id) & _mentions(table, text))
+        wanted = (table.c.current, not_(table.c.deleted), not_((table.c.id == row.id) & literal(other == kind)))
+        if named and writing.step.session.scalar(select(literal(1)).where(*wanted, or_(*named)).limit(1)):
+            yield other
+
+
+def _mentions(table: Any, text: str) -> ColumnElement[bool]:
+    """Whether the stored bytes hold a reference, with or without a version."""
+    needles = (f'"{text}"'.encode(), f'"{text}/_history/'.encode())
+    return or_(*(func.position(literal(needle, LargeBinary()).op("IN")(table.c.body)) > 0 for needle in needles))
