@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, true
+from sqlalchemy import ColumnElement, and_, func, select, true
 
 from gateway.errors import InvalidContent
 from gateway.fhir.including import Include, includes
@@ -192,9 +192,13 @@ def _sort(query: Query, name: str, value: str) -> None:
 
 def _sort_key(kind: str, code: str) -> ColumnElement[Any] | None:
     parameter = parameters(kind).get(code)
-    if parameter is None or parameter.kind != "date":
+    if parameter is None:
         return None
-    return func.lower(TABLES[kind].c[parameter.column])
+    column = TABLES[kind].c[parameter.column]
+    if parameter.kind == "date":
+        return func.lower(column)
+    entry = func.unnest(column).column_valued("entry")
+    return select(func.min(entry.collate("C"))).where(entry > "\x1f" + "\x7f").scalar_subquery()
 
 
 def _include(query: Query, name: str, value: str) -> None:
