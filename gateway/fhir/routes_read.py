@@ -36,7 +36,6 @@ __all__ = ["INTERACTIONS", "SEARCHED_BY", "ReadRoutes", "unchanged"]
 INTERACTIONS: tuple[str, ...] = ("read", "vread", "history-instance", "history-type", "search-type")
 #: How a search may be asked.
 SEARCHED_BY: tuple[str, ...] = ("GET", "POST")
-_READ = ["GET", "HEAD"]
 #: Fields that a form may hold before anybody counts parameters.
 _FIELDS = 2000
 
@@ -52,7 +51,7 @@ class ReadRoutes:
         self._add_searches(router, body, caller)
         self._add_histories(router, caller)
 
-        @router.api_route("/fhir/{kind}/{identity}", methods=_READ)
+        @router.get("/fhir/{kind}/{identity}")
         async def read(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
             require_type(kind)
             if kind == "Binary" and not asks_fhir(request):
@@ -65,15 +64,15 @@ class ReadRoutes:
             return Response(found.body, 200, headers, media_type=MEDIA)
 
     def _add_histories(self, router: APIRouter, caller: Any) -> None:
-        @router.api_route("/fhir/{kind}/_history", methods=_READ)
+        @router.get("/fhir/{kind}/_history")
         async def history_of_type(request: Request, kind: str, who: Caller = caller) -> Response:
             return await self._history(request, kind, None, who)
 
-        @router.api_route("/fhir/{kind}/{identity}/_history", methods=_READ)
+        @router.get("/fhir/{kind}/{identity}/_history")
         async def history(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
             return await self._history(request, kind, identity, who)
 
-        @router.api_route("/fhir/{kind}/{identity}/_history/{version}", methods=_READ)
+        @router.get("/fhir/{kind}/{identity}/_history/{version}")
         async def vread(request: Request, kind: str, identity: str, version: str, who: Caller = caller) -> Response:
             require_type(kind)
             require_format(request)
@@ -86,7 +85,7 @@ class ReadRoutes:
             return Response(found.body, 200, headers, media_type=MEDIA)
 
     def _add_searches(self, router: APIRouter, body: Any, caller: Any) -> None:
-        @router.api_route("/fhir/{kind}", methods=_READ)
+        @router.get("/fhir/{kind}")
         async def search(request: Request, kind: str, who: Caller = caller) -> Response:
             return await self._search(request, kind, who, request.query_params.multi_items())
 

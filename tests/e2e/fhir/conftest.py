@@ -29,7 +29,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
-from gateway.settings import load
+from gateway.settings import Limits, load
 from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.request_id import RequestIdMiddleware
@@ -119,8 +119,14 @@ def fhir_steps(make_steps: Callable[..., Steps], representer: Representer) -> St
 
 
 @pytest.fixture
+def limits() -> Limits:
+    """What the wire takes; a test with narrower ones has a fixture of this name."""
+    return Limits()
+
+
+@pytest.fixture
 def served(
-    fhir_steps: Steps, representer: Representer, store: Store, trail: AuditTrail, blobs: BlobStore
+    fhir_steps: Steps, representer: Representer, store: Store, trail: AuditTrail, blobs: BlobStore, limits: Limits
 ) -> Iterator[Served]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -135,7 +141,7 @@ def served(
     app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
     app.state.authenticators.register(BEARER, smart.authenticate)
-    wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart)
+    wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart, limits=limits)
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)
     with background.served(app, port=port):
