@@ -93,7 +93,7 @@ DECLARE
 BEGIN
   SET LOCAL session_replication_role = replica;
   FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-             AND relname <> 'alembic_version' LOOP
+             AND relname NOT IN ('alembic_version', 'search_index') LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM %s)', one) INTO filled;
     IF filled THEN
       all_filled := all_filled || one::text;

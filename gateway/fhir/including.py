@@ -20,7 +20,7 @@ from sqlalchemy.types import Text
 from gateway.errors import InvalidContent
 from gateway.fhir.reading import READABLE, Budget, Reading, columns
 from gateway.fhir.search_columns import Parameter, parameters
-from gateway.fhir.search_conditions import Visible, printable
+from gateway.fhir.search_conditions import Visible, printable, references, refers
 from gateway.model.representation import TABLES
 
 __all__ = ["Include", "Included", "included", "includes", "reference_columns"]
@@ -96,17 +96,7 @@ def reference_columns(kind: str, asked: Iterable[Include], *, iterated: bool = F
         for include in asked
         if not include.reverse and include.parameter.type == kind and (include.iterate or not iterated)
     }
-    return [_references(followed[code]).label(_label(followed[code])) for code in sorted(followed)]
-
-
-def _references(parameter: Parameter) -> ColumnElement[Any]:
-    column: ColumnElement[Any] = TABLES[parameter.type].c[parameter.column]
-    return column
-
-
-def _refers(parameter: Parameter, texts: Sequence[str]) -> ColumnElement[bool]:
-    column = TABLES[parameter.type].c[parameter.column]
-    return column.op("&&", is_comparison=True)(_texts(texts))
+    return [references(kind, followed[code]).label(_label(followed[code])) for code in sorted(followed)]
 
 
 def _texts(texts: Iterable[str]) -> ColumnElement[Any]:
@@ -186,7 +176,9 @@ class _Round:
     def _add_backwards(self, include: Include, names: dict[str, set[str]]) -> None:
         texts = {text for kind, those in names.items() if include.reaches(kind) for text in those}
         if texts:
-            self._backwards.setdefault(include.parameter.type, []).append(_refers(include.parameter, sorted(texts)))
+            self._backwards.setdefault(include.parameter.type, []).append(
+                refers(include.parameter.type, include.parameter, sorted(texts))
+            )
 
     def conditions(self) -> list[tuple[str, ColumnElement[bool]]]:
         """One condition a type."""

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Table, select, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
 from gateway.fhir import document, search_columns
 from gateway.fhir.document import Tree
+from gateway.fhir.search_values import Span
 from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
+from gateway.model.writes import later, made
 
 __all__ = ["Kept", "Owner", "columns", "current", "keep", "reindex", "remove"]
 
@@ -51,10 +53,10 @@ class Kept(NamedTuple):
 
 def columns(tree: Tree) -> dict[str, Any]:
     """Search columns of a resource as the database takes them."""
-    found: dict[str, Any] = {}
-    for name, value in search_columns.extract(tree).items():
-        found[name] = Range(value[0], value[1], bounds="[)") if isinstance(value, tuple) else value
-    return found
+    return {
+        name: Range(value.low, value.high, bounds=value.bounds) if isinstance(value, Span) else value
+        for name, value in search_columns.extract(tree).items()
+    }
 
 
 def current(session: Session, kind: str, identity: str, *, lock: bool = False) -> Any | None:
@@ -65,9 +67,15 @@ def current(session: Session, kind: str, identity: str, *, lock: bool = False) -
 
 
 def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -> Kept:
-    """Write a resource unless it already says the same."""
+    """Write a resource unless it already says the same.
+
+    What stands for a root that this very step made, under its id, has no version yet: it is not looked for. Should it
+    have one after all (an id that was used before), the clash has the step run again, and look.
+    """
     table = TABLES[kind]
-    before = current(session, kind, identity, lock=True)
+    new = str(owner.root_id) == identity and (kind, identity) not in session.info and made(session, owner.root_id)
+    session.info[kind, identity] = True
+    before = None if new else current(session, kind, identity, lock=True)
     if before is not None and not before.deleted and document.same_content(document.parse(before.body), tree):
         return Kept(kind, identity, before.version, before.updated_at, created=False, changed=False, body=before.body)
     version = 1 if before is None else before.version + 1
@@ -77,24 +85,9 @@ def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -
         session.execute(
             update(table).where(table.c.id == identity, table.c.version == before.version).values(current=False)
         )
-    session.execute(
-        insert(table).values(
-            id=identity,
-            version=version,
-            body=body,
-            current=True,
-            updated_at=updated,
-            partner_id=owner.partner_id,
-            record_id=owner.record_id,
-            dossier_id=owner.dossier_id,
-            network_id=owner.network_id,
-            public=owner.public,
-            root_kind=owner.root_kind,
-            root_id=owner.root_id,
-            **columns(tree),
-        )
-    )
-    return Kept(kind, identity, version, updated, created=before is None, changed=True, body=body)
+    row = {"id": identity, "version": version, "body": body, "current": True, "deleted": False, "updated_at": updated}
+    later(session, table, {**row, **_owned(owner), **columns(tree)})
+    return Kept(kind, identity, version, updated, created=before is None or before.deleted, changed=True, body=body)
 
 
 def remove(session: Session, kind: str, identity: str, owner: Owner) -> None:
@@ -108,23 +101,12 @@ def remove(session: Session, kind: str, identity: str, owner: Owner) -> None:
     session.execute(
         update(table).where(table.c.id == identity, table.c.version == before.version).values(current=False)
     )
-    session.execute(
-        insert(table).values(
-            id=identity,
-            version=version,
-            body=document.encode(said),
-            current=True,
-            deleted=True,
-            updated_at=updated,
-            partner_id=owner.partner_id,
-            record_id=owner.record_id,
-            dossier_id=owner.dossier_id,
-            network_id=owner.network_id,
-            public=owner.public,
-            root_kind=owner.root_kind,
-            root_id=owner.root_id,
-        )
-    )
+    row = {"id": identity, "version": version, "body": document.encode(said), "current": True, "deleted": True}
+    later(session, table, {**row, "updated_at": updated, **_owned(owner)})
+
+
+def _owned(owner: Owner) -> dict[str, Any]:
+    return {name: getattr(owner, name) for name in Owner.__slots__}
 
 
 def reindex(session: Session, *, batch: int = 500) -> Iterator[tuple[str, int]]:

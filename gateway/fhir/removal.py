@@ -19,6 +19,7 @@ from gateway.errors import Conflict, Unsupported
 from gateway.fhir import search_columns
 from gateway.fhir.keeping import Owner, remove
 from gateway.fhir.owners import WRITABLE
+from gateway.fhir.search_conditions import refers
 from gateway.fhir.writing import Operation, Writing, reference_key
 from gateway.model.person import PatientRecord
 from gateway.model.representation import TABLES
@@ -121,9 +122,7 @@ def _referring(writing: Writing, kind: str, row: Any) -> Iterator[str]:
     text = f"{kind}/{row.id}"
     for other, table in TABLES.items():
         named = [
-            table.c[one.column].op("&&")(literal([text], table.c[one.column].type))
-            for one in search_columns.parameters(other).values()
-            if one.kind == "reference" and one.column in table.c
+            refers(other, one, [text]) for one in search_columns.parameters(other).values() if one.kind == "reference"
         ]
         if row.record_id is not None:
             named.append((table.c.record_id == row.record_id) & _mentions(table, text))

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, true
+from sqlalchemy import ColumnElement, and_, true
 
 from gateway.errors import InvalidContent
 from gateway.fhir.including import Include, includes
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import Key
-from gateway.fhir.search_columns import parameters
-from gateway.fhir.search_conditions import Visible, bad_value, condition, printable, values_of
+from gateway.fhir.search_conditions import Visible, bad_value, condition, printable, sort_key, values_of
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.model.representation import TABLES
 from gateway.settings import Limits
@@ -121,7 +120,7 @@ def parse(
             control(query, name, value)
             query.applied.append((name, value))
             continue
-        wanted = condition(kind, name, value, visible)
+        wanted = condition(kind, name, value, visible, limits=query.limits)
         if wanted is None:
             text = f"Paramètre de recherche inconnu pour {kind} : « {printable(name)} »."
             if strict:
@@ -179,7 +178,7 @@ def _sort(query: Query, name: str, value: str) -> None:
             key = Key(table.c.updated_at, descending, nullable=False)
             query.horizon = True
         else:
-            column = _sort_key(query.type, code)
+            column = sort_key(query.type, code, descending=descending)
             if column is None:
                 said = f"Tri non offert par « {printable(code)} »."
                 raise InvalidContent("tri-non-offert", said, expression=name)
@@ -188,17 +187,6 @@ def _sort(query: Query, name: str, value: str) -> None:
     if len(query.keys) > query.limits.search_sort:
         said = f"Trop de clés de tri : {len(query.keys)}, {query.limits.told('search_sort')}."
         raise InvalidContent("trop-de-tris", said, expression=name)
-
-
-def _sort_key(kind: str, code: str) -> ColumnElement[Any] | None:
-    parameter = parameters(kind).get(code)
-    if parameter is None:
-        return None
-    column = TABLES[kind].c[parameter.column]
-    if parameter.kind == "date":
-        return func.lower(column)
-    entry = func.unnest(column).column_valued("entry")
-    return select(func.min(entry.collate("C"))).where(entry > "\x1f" + "\x7f").scalar_subquery()
 
 
 def _include(query: Query, name: str, value: str) -> None:

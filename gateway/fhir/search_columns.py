@@ -1,120 +1,141 @@
 """What a resource can be found by: from a tree to the values of its table's search columns.
 
-One column a parameter of ``mappings/fhir-search`` (`Parameter.column`), `None` when the resource says nothing. How each
-kind is written, so that one indexed operator answers each question:
+One column for all that is looked up as a whole, one for all that is looked up by its beginning, one range a date,
+number or quantity parameter (docs/adr/0010):
 
-=========  ===========  ==============================================================================================
-kind       column       content
-=========  ===========  ==============================================================================================
-token      text[]       ``system␟code``, ``␞code`` (any system) and ``system␞`` (any code) of each coding
-reference  text[]       ``Type/id``; ``␞system␟value`` of a reference by identifier; a canonical, bare too
-date       tstzrange    the hull of all moments said, half open; partial dates are intervals
-string     text[]       each text folded (`fold`), ``␟`` and its first letters (up to `PREFIX`) for starts-with,
-                        and ``␞`` with the text itself for ``:exact``
-uri        text[]       as written
-=========  ===========  ==============================================================================================
+===========  =============  ==========================================================================================
+column       type           content; each entry begins with its parameter's code
+===========  =============  ==========================================================================================
+``terms``    ``text[]``     token: ``code␟system␟value``, and with a system ``code␞value`` (any system) and
+                            ``code␟system␟`` (any code); identifiers with a type: ``code:of-type␟system␟type␟value``
+                            reference: ``code␟Type/id`` (also with its version), ``code␟url``, and by identifier the
+                            tokens of ``code:identifier``; uri and exact string: ``code␟text``
+                            whether it is said at all: ``code`` or ``!code``; three letters of any string: ``~abc``
+``words``    ``tsvector``   string: ``code␟folded text`` of each part of a name or an address; the texts of a token's
+                            coding under ``code:text``
+``nodes``    ``jsonb``      what must be compared value by value: several dates, quantities with their units,
+                            composites by node; NULL when there is none
+``p_<code>`` range          the hull of the parameter's values
+===========  =============  ==========================================================================================
 
 ``␞`` and ``␟`` stand for U+001E and U+001F, which no FHIR string may hold [FHIR R4 datatypes#string].
 
-Promises: pure functions of the tree; `extract` of a tree that was accepted never raises; a moment without a zone is
-read in Europe/Paris (general servers read it in UTC and lose local days). Not promised: FHIRPath beyond the paths of
-the table (names, choices, alternatives, reference types).
+Promises: pure functions of the tree; `extract` of a tree that was accepted never raises. An entry longer than
+`ENTRY_MAX` stands there by its SHA-256. Not promised: FHIRPath beyond `gateway.fhir.search_paths`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from gateway import terminology
+from gateway.fhir.search_paths import Path, compiled
+from gateway.fhir.search_values import Span, date_interval, fold, grams, hull, number
 
 __all__ = [
     "ANY",
+    "ENTRY_MAX",
     "IS",
-    "PREFIX",
-    "Interval",
+    "RANGED",
+    "Component",
     "Parameter",
+    "any_system",
     "date_interval",
-    "exact",
+    "entry",
     "extract",
     "fold",
     "parameters",
+    "said",
     "token",
+    "token_entries",
     "types",
 ]
 
 ANY = "\x1e"
 IS = "\x1f"
-PARIS = ZoneInfo("Europe/Paris")
-#: Letters of a folded text that are indexed for starts-with; longer questions are checked on the whole text after.
-PREFIX = 8
-
-#: Half open, in UTC; `None` is unbounded.
-Interval = tuple[datetime | None, datetime | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    name: str
-    choice: bool = False
+#: Letters of an entry that stand there themselves: an index holds keys of less than a third of a page.
+ENTRY_MAX = 250
+#: Kinds that have a range column.
+RANGED = frozenset({"date", "number", "quantity"})
+#: Texts of one resource that are found by their beginning; a ``tsvector`` ends at one megabyte.
+_WORDS_MAX = 2000
+_GRAMS_MAX = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class _Path:
-    steps: tuple[_Step, ...]
-    only: str | None = None
+class Component:
+    """One side of a composite: the parameter that finds it, and the values of one node."""
+
+    code: str
+    kind: str
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One search parameter of one type."""
+    """One search parameter of one type.
+
+    Attributes
+    ----------
+    system
+        Code system of an element of type ``code``, which carries none.
+    folded
+        Whether case says nothing: telephone numbers and addresses of mail.
+    components
+        Of a composite; without ``path`` it is about the resource as a whole, each element of which stands once.
+    """
 
     type: str
     code: str
     kind: str
-    paths: tuple[_Path, ...]
+    expression: str
+    path: Path
     targets: tuple[str, ...]
     url: str
+    system: str | None = None
+    folded: bool = False
+    components: tuple[Component, ...] = field(default=())
 
     @property
     def column(self) -> str:
-        """Name of its column: the code, hyphens as underscores, behind ``p_``."""
+        """Name of its range column, if its kind has one."""
         return "p_" + self.code.replace("-", "_")
+
+    @property
+    def whole(self) -> bool:
+        """Whether a composite is about the resource itself."""
+        return self.expression == self.type
 
 
 @cache
 def _table() -> Mapping[str, Mapping[str, Parameter]]:
     raw = terminology.table("fhir-search")
     found: dict[str, dict[str, Parameter]] = {kind: {} for kind in raw["types"]}
+    kinds = {(row["type"], row["code"]): row["kind"] for row in raw["parameters"]}
     for row in raw["parameters"]:
-        found[row["type"]][row["code"]] = Parameter(
-            type=row["type"],
-            code=row["code"],
-            kind=row["kind"],
-            paths=tuple(_path(text) for text in row["path"].split("|")),
-            targets=tuple(row.get("targets", ())),
-            url=row["url"],
-        )
+        for kind in raw["types"] if row["type"] == "*" else [row["type"]]:
+            found[kind][row["code"]] = Parameter(
+                type=kind,
+                code=row["code"],
+                kind=row["kind"],
+                expression=row["expression"],
+                path=compiled(row["expression"], kind),
+                targets=tuple(row.get("targets", ())),
+                url=row.get("url", ""),
+                system=row.get("system"),
+                folded=row.get("folded", False),
+                components=tuple(
+                    Component(one["code"], kinds[kind, one["code"]], compiled(one["expression"]))
+                    for one in row.get("components", ())
+                ),
+            )
     return found
-
-
-def _path(text: str) -> _Path:
-    dotted, _, only = text.partition(":")
-    steps = []
-    for step in dotted.split("."):
-        name, bracket, kind = step.partition("[")
-        kind = kind.rstrip("]")
-        if bracket and kind != "x":
-            name += kind[0].upper() + kind[1:]
-        steps.append(_Step(name, choice=kind == "x"))
-    return _Path(tuple(steps), only or None)
 
 
 def types() -> tuple[str, ...]:
@@ -127,234 +148,323 @@ def parameters(kind: str) -> Mapping[str, Parameter]:
     return _table().get(kind, {})
 
 
+@dataclass(slots=True)
+class _Found:
+    """What was found so far in one resource."""
+
+    terms: set[str] = field(default_factory=set)
+    words: set[str] = field(default_factory=set)
+    nodes: dict[str, list[Any]] = field(default_factory=dict)
+    folded: set[str] = field(default_factory=set)
+
+
 def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Compute the search columns of one resource.
 
     Returns
     -------
     dict
-        Column name to a sorted list of texts, to an `Interval`, or to `None`.
+        ``terms`` and ``words`` sorted, ``nodes`` or `None`, and each range column's `Span` or `None`.
     """
+    found = _Found()
+    ranges: dict[str, Any] = {}
+    for code, parameter in parameters(str(tree.get("resourceType"))).items():
+        nodes = parameter.path(tree)
+        if parameter.kind == "composite":
+            if not parameter.whole:
+                _compose(found, parameter, nodes)
+            continue
+        if parameter.kind in RANGED:
+            span = _ranged(found, parameter, nodes)
+            ranges[parameter.column] = span
+            there = span is not None
+        else:
+            there = _LISTED[parameter.kind](found, parameter, nodes) if nodes else False
+        found.terms.add(said(code, there=there))
+    letters: set[str] = set()
+    for text in found.folded:
+        letters |= grams(text)
+    found.terms.update("~" + gram for gram in sorted(letters)[:_GRAMS_MAX])
     return {
-        parameter.column: _KINDS[parameter.kind](parameter, tree)
-        for parameter in parameters(str(tree.get("resourceType"))).values()
+        "terms": sorted(text for text in found.terms if "\x00" not in text),
+        "words": sorted(text for text in found.words if "\x00" not in text)[:_WORDS_MAX],
+        "nodes": found.nodes or None,
+        **ranges,
     }
 
 
-def _nodes(tree: Mapping[str, Any], parameter: Parameter) -> Iterator[Any]:
-    for path in parameter.paths:
-        level: list[Any] = [tree]
-        for step in path.steps:
-            below: list[Any] = []
-            for node in level:
-                if isinstance(node, dict):
-                    below.extend(_children(node, step))
-            level = below
-        yield from (node for node in level if path.only is None or _refers_to(node, path.only))
+def said(code: str, *, there: bool) -> str:
+    """Write whether a resource says anything that a parameter finds."""
+    return code if there else "!" + code
 
 
-def _children(node: Mapping[str, Any], step: _Step) -> Iterator[Any]:
-    if step.choice:
-        values = [
-            value
-            for name, value in node.items()
-            if name.startswith(step.name) and name[len(step.name) : len(step.name) + 1].isupper()
-        ]
-    else:
-        values = [node[step.name]] if step.name in node else []
-    for value in values:
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
+def entry(code: str, text: str) -> str:
+    """Write what a parameter finds as a whole."""
+    return _short(f"{code}{IS}{text}")
 
 
-def _refers_to(node: Any, kind: str) -> bool:
-    if not isinstance(node, dict):
-        return False
-    literal = _literal(node.get("reference"))
-    return literal.split("/")[0] == kind if literal else node.get("type") == kind
+def any_system(code: str, value: str) -> str:
+    """Write the entry of a token whose system nobody asks for."""
+    return _short(f"{code}{ANY}{value}")
 
 
-def token(system: str | None, code: str) -> str:
+def _short(text: str) -> str:
+    if len(text) <= ENTRY_MAX:
+        return text
+    code, sign, _ = text.partition(IS if IS in text else ANY)
+    return f"{code}{sign}#{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
+# Tokens
+
+
+def token(system: str | None, value: str) -> str:
     """Write the exact token of a coding, an identifier or a plain code."""
-    return f"{system or ''}{IS}{code}"
+    return f"{system or ''}{IS}{value}"
 
 
-def exact(text: str) -> str:
-    """Write the entry that ``:exact`` looks for."""
-    return ANY + text
+def token_entries(code: str, system: str | None, value: str) -> Iterator[str]:
+    """Write the entries by which a token is found: as it is, by its code alone, by its system alone."""
+    yield entry(code, token(system, value))
+    if system:
+        if value:
+            yield any_system(code, value)
+        yield entry(code, token(system, ""))
 
 
-def _tokens(parameter: Parameter, tree: Mapping[str, Any]) -> list[str] | None:
-    found: set[str] = set()
-    if parameter.code == "deceased":
-        # R4 says: exists() and not false; so an absent element answers false.
-        dead = tree.get("deceasedBoolean", "deceasedDateTime" in tree)
-        found |= {ANY + str(bool(dead)).lower()}
-    else:
-        for node in _nodes(tree, parameter):
-            for system, code in _codings(node):
-                found |= {token(system, code), ANY + code}
-                if system:
-                    found.add(system + ANY)
-    return sorted(found) or None
-
-
-def _codings(node: Any) -> Iterator[tuple[str | None, str]]:
+def _codings(node: Any, parameter: Parameter | None = None) -> Iterator[tuple[str | None, str]]:
     if isinstance(node, bool):
         yield None, str(node).lower()
     elif isinstance(node, str):
         yield None, node
+        if parameter is not None and parameter.system:
+            yield parameter.system, node
     elif isinstance(node, dict):
-        for coding in node.get("coding", ()):
-            yield from _codings(coding)
-        code = node.get("code", node.get("value"))
-        if isinstance(code, str):
-            yield node.get("system"), code
+        codings = node.get("coding")
+        for coding in codings if isinstance(codings, list) else ():
+            if isinstance(coding, dict):
+                yield from _codings({**coding, "coding": None})
+        value = node.get("code", node.get("value"))
+        system = node.get("system")
+        if isinstance(value, str):
+            if parameter is not None and parameter.folded:
+                value = value.casefold()
+            yield system if isinstance(system, str) else None, value
+        elif isinstance(system, str) and "value" not in node:
+            yield system, ""
 
 
-_RELATIVE = re.compile(r"([A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+def _tokens(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
+    there = False
+    for node in nodes:
+        for system, value in _codings(node, parameter):
+            there = True
+            found.terms.update(token_entries(parameter.code, system, value))
+        if isinstance(node, dict):
+            _of_type(found, parameter, node)
+            for text in _labels(node):
+                folded = fold(text)
+                if folded:
+                    there = True
+                    found.words.add(f"{parameter.code}:text{IS}{folded}")
+    return there
 
 
-def _literal(reference: Any) -> str | None:
-    """``Type/id`` of a relative reference, the URL itself of an absolute one."""
-    if not isinstance(reference, str) or reference.startswith("#"):
-        return None
-    relative = _RELATIVE.fullmatch(reference)
-    return relative.group(1) if relative else reference
+def _of_type(found: _Found, parameter: Parameter, node: Mapping[str, Any]) -> None:
+    kind, value = node.get("type"), node.get("value")
+    if isinstance(kind, dict) and isinstance(value, str):
+        for system, code in _codings(kind):
+            if system:
+                found.terms.add(entry(f"{parameter.code}:of-type", f"{system}{IS}{code}{IS}{value}"))
 
 
-def _reference_tokens(parameter: Parameter, tree: Mapping[str, Any]) -> list[str] | None:
-    found: set[str] = set()
-    for node in _nodes(tree, parameter):
+def _labels(node: Mapping[str, Any]) -> Iterator[str]:
+    """Texts that ``:text`` looks at: of the concept, of its codings, of the identifier's type."""
+    kind = node.get("type")
+    codings = node.get("coding")
+    texts = [node.get("text"), node.get("display"), kind.get("text") if isinstance(kind, dict) else None]
+    texts += [coding.get("display") for coding in codings or () if isinstance(coding, dict)]
+    yield from (text for text in texts if isinstance(text, str))
+
+
+# References and URIs
+
+
+def _references(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
+    there = False
+    for node in nodes:
         if isinstance(node, str):
-            found |= {node, node.partition("|")[0]}
+            texts = {node, node.partition("|")[0]}
         elif isinstance(node, dict):
-            literal = _literal(node.get("reference"))
-            if literal:
-                found.add(literal)
-            identifier = node.get("identifier")
-            if isinstance(identifier, dict) and isinstance(identifier.get("value"), str):
-                found.add(ANY + token(identifier.get("system"), identifier["value"]))
-    return sorted(found) or None
+            there = _identified(found, parameter, node.get("identifier")) or there
+            reference = node.get("reference")
+            if not isinstance(reference, str) or reference.startswith("#"):
+                continue
+            texts = {reference, reference.partition("/_history/")[0]}
+        else:
+            continue
+        there = True
+        found.terms.update(entry(parameter.code, text) for text in texts)
+    return there
 
 
-def fold(text: str) -> str:
-    """Fold for search: no case, no accent, ligatures opened, blanks run together [FHIR R4 search#string]."""
-    opened = text.replace("œ", "oe").replace("Œ", "OE").replace("æ", "ae").replace("Æ", "AE").replace("’", "'")
-    plain = "".join(char for char in unicodedata.normalize("NFKD", opened) if not unicodedata.combining(char))
-    return " ".join(plain.casefold().split())
+def _identified(found: _Found, parameter: Parameter, identifier: Any) -> bool:
+    if not isinstance(identifier, dict) or not isinstance(identifier.get("value"), str):
+        return False
+    system = identifier.get("system")
+    found.terms.update(
+        token_entries(f"{parameter.code}:identifier", system if isinstance(system, str) else None, identifier["value"])
+    )
+    return True
 
+
+def _uris(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
+    texts = {text for node in nodes if isinstance(node, str) for text in (node, node.partition("|")[0])}
+    found.terms.update(entry(parameter.code, text) for text in texts)
+    return bool(texts)
+
+
+# Strings
 
 _NAME_PARTS = ("text", "family", "given", "prefix", "suffix")
 _ADDRESS_PARTS = ("text", "line", "city", "district", "state", "postalCode", "country")
+_PARTS = tuple(dict.fromkeys((*_NAME_PARTS, *_ADDRESS_PARTS)))
 
 
-def _strings(parameter: Parameter, tree: Mapping[str, Any]) -> list[str] | None:
-    found: set[str] = set()
-    for node in _nodes(tree, parameter):
-        texts: list[Any] = [node]
-        if isinstance(node, dict):
-            texts = []
-            for part in {*_NAME_PARTS, *_ADDRESS_PARTS}:
-                value = node.get(part)
-                texts.extend(value if isinstance(value, list) else [value])
-        for text in texts:
-            if isinstance(text, str):
-                folded = fold(text)
-                found |= {folded, exact(text)}
-                found |= {IS + folded[:length] for length in range(1, min(PREFIX, len(folded)) + 1)}
-    return sorted(found) or None
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for part in _PARTS:
+            value = node.get(part)
+            for text in value if isinstance(value, list) else (value,):
+                if isinstance(text, str):
+                    yield text
 
 
-def _uris(parameter: Parameter, tree: Mapping[str, Any]) -> list[str] | None:
-    return sorted({node for node in _nodes(tree, parameter) if isinstance(node, str)}) or None
+def _strings(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
+    there = False
+    for node in nodes:
+        for text in _texts(node):
+            there = True
+            found.terms.add(entry(parameter.code, text))
+            folded = fold(text)
+            if folded:
+                found.words.add(f"{parameter.code}{IS}{folded}")
+                found.folded.add(folded)
+    return there
 
 
-def _moments(parameter: Parameter, tree: Mapping[str, Any]) -> Interval | None:
-    intervals = [interval for node in _nodes(tree, parameter) for interval in _intervals(node)]
-    if not intervals:
-        return None
-    starts = [start for start, _ in intervals if start is not None]
-    ends = [end for _, end in intervals if end is not None]
-    return (
-        min(starts) if len(starts) == len(intervals) else None,
-        max(ends) if len(ends) == len(intervals) else None,
-    )
+_LISTED: Mapping[str, Callable[[_Found, Parameter, list[Any]], bool]] = {
+    "token": _tokens,
+    "reference": _references,
+    "uri": _uris,
+    "string": _strings,
+}
+
+# Ranges
 
 
-def _intervals(node: Any) -> Iterator[Interval]:
+def _ranged(found: _Found, parameter: Parameter, nodes: list[Any]) -> Span | None:
+    if parameter.kind == "quantity":
+        pairs = [pair for node in nodes for pair in _quantities(node)]
+        if pairs:
+            found.nodes[parameter.code] = [[span.literal, units] for span, units in pairs]
+        spans = [span for span, _ in pairs]
+    else:
+        spans = [span for node in nodes for span in _SPANS[parameter.kind](node)]
+        if len(spans) > 1:
+            found.nodes[parameter.code] = [span.literal for span in spans]
+    return hull(spans) if spans else None
+
+
+def _moments(node: Any) -> Iterator[Span]:
     if isinstance(node, str):
         # The first and last years of the calendar have no neighbour to end at: they cannot be searched by.
         with suppress(ValueError, OverflowError):
-            yield date_interval(node)
+            yield Span(*date_interval(node))
     elif isinstance(node, dict):
-        for event in node.get("event", ()):
-            yield from _intervals(event)
-        low = next((low for low, _ in _intervals(node.get("start"))), None)
-        high = next((high for _, high in _intervals(node.get("end"))), None)
+        events = node.get("event")
+        for event in events if isinstance(events, list) else ():
+            yield from _moments(event)
+        repeat = node.get("repeat")
+        if isinstance(repeat, dict):
+            yield from _moments(repeat.get("boundsPeriod"))
+        low = next((span.low for span in _moments(node.get("start"))), None)
+        high = next((span.high for span in _moments(node.get("end"))), None)
         # A period that ends before it starts would make an invalid range; it is then only its start.
         if low is not None and high is not None and low >= high:
-            yield from _intervals(node["start"])
+            yield from _moments(node["start"])
         elif low is not None or high is not None:
-            yield low, high
+            yield Span(low, high)
 
 
-_DATE_TIME = re.compile(
-    r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)?)?"
-)
+def _numbers(node: Any) -> Iterator[Span]:
+    value = number(node)
+    if value is not None:
+        yield Span(value, value, "[]")
 
 
-def date_interval(text: str) -> tuple[datetime, datetime]:
-    """Read a date or dateTime as the half-open interval of its implicit precision, in UTC.
-
-    Raises
-    ------
-    ValueError
-        Not a date, or outside the calendar.
-    """
-    match = _DATE_TIME.fullmatch(text)
-    if match is None:
-        raise ValueError("not a FHIR date")
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
-    if hour is None:
-        return _days(int(year), int(month or 1), int(day or 1), 2 if day else 1 if month else 0)
-    info = PARIS if zone is None else UTC if zone == "Z" else _offset(zone)
-    # A leap second is the last moment of its minute: Python has no 60th second.
-    leap = second == "60"
-    micro = int((fraction or "0")[:6].ljust(6, "0"))
-    start = datetime(
-        int(year), int(month), int(day), int(hour), int(minute), 59 if leap else int(second or 0), micro, info
-    )
-    step = timedelta(minutes=1) if second is None else timedelta(seconds=1)
-    if fraction:
-        step = timedelta(microseconds=max(1, 10 ** (6 - min(6, len(fraction)))))
-    low = start.astimezone(UTC)
-    return low, low + step
-
-
-def _offset(zone: str) -> timezone:
-    hours, minutes = int(zone[1:3]), int(zone[4:6])
-    shift = timedelta(hours=hours, minutes=minutes)
-    return timezone(-shift if zone[0] == "-" else shift)
-
-
-def _days(year: int, month: int, day: int, precision: int) -> tuple[datetime, datetime]:
-    start = datetime(year, month, day, tzinfo=PARIS)
-    if precision == 2:
-        after = (datetime(year, month, day) + timedelta(days=1)).replace(tzinfo=PARIS)  # noqa: DTZ001 - wall date
-    elif precision == 1:
-        after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=PARIS)
-    else:
-        after = datetime(year + 1, 1, 1, tzinfo=PARIS)
-    return start.astimezone(UTC), after.astimezone(UTC)
-
-
-_KINDS = {
-    "token": _tokens,
-    "reference": _reference_tokens,
-    "string": _strings,
-    "uri": _uris,
-    "date": _moments,
+_COMPARED: Mapping[str, Callable[[Decimal], Span]] = {
+    "<": lambda value: Span(None, value, "()"),
+    "<=": lambda value: Span(None, value, "(]"),
+    ">": lambda value: Span(value, None, "()"),
+    ">=": lambda value: Span(value, None, "[)"),
 }
+
+
+def _quantities(node: Any) -> Iterator[tuple[Span, list[str]]]:
+    """Values of a Quantity, a Range or the limits of a SampledData, with the units that each answers to."""
+    if not isinstance(node, dict):
+        return
+    value = number(node.get("value"))
+    if value is not None:
+        compared = _COMPARED.get(str(node.get("comparator")))
+        yield compared(value) if compared else Span(value, value, "[]"), _units(node)
+        return
+    low, high = node.get("low"), node.get("high")
+    units = next((one for one in (low, high, node.get("origin")) if isinstance(one, dict)), {})
+    ends = [number(one.get("value")) if isinstance(one, dict) else number(one) for one in (low, high)]
+    if "origin" in node:
+        ends = [number(node.get("lowerLimit")), number(node.get("upperLimit"))]
+    low_end, high_end = ends
+    backwards = low_end is not None and high_end is not None and low_end > high_end
+    if ends != [None, None] and not backwards:
+        yield Span(low_end, high_end, "[]"), _units(units)
+
+
+def _units(node: Mapping[str, Any]) -> list[str]:
+    system, code, unit = (text if isinstance(text, str) else None for text in map(node.get, ("system", "code", "unit")))
+    found = {ANY + text for text in (code, unit) if text}
+    if system:
+        found |= {token(system, code or ""), token(system, "")}
+    return sorted(found)
+
+
+_SPANS: Mapping[str, Callable[[Any], Iterator[Span]]] = {"date": _moments, "number": _numbers}
+
+# Composites
+
+
+def _compose(found: _Found, parameter: Parameter, nodes: list[Any]) -> None:
+    """Keep what each node says on every side; the index finds it by the parameters of its sides."""
+    kept = []
+    for node in nodes:
+        if isinstance(node, dict):
+            sides = [_side(one, one.path(node), parameters(parameter.type)[one.code]) for one in parameter.components]
+            if all(sides):
+                kept.append(sides)
+    if kept:
+        found.nodes[parameter.code] = kept
+
+
+def _side(component: Component, values: list[Any], parameter: Parameter) -> list[Any]:
+    if component.kind == "quantity":
+        return [[span.literal, units] for value in values for span, units in _quantities(value)]
+    if component.kind in _SPANS:
+        return [span.literal for value in values for span in _SPANS[component.kind](value)]
+    if component.kind == "string":
+        return sorted({fold(text) for value in values for text in _texts(value)})
+    aside = _Found()
+    _LISTED[component.kind](aside, parameter, values)
+    return sorted(aside.terms)

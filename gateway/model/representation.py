@@ -1,31 +1,30 @@
-"""One table for each FHIR type: the bytes that a read returns beside one column for each search parameter offered.
+"""One table for each FHIR type: the bytes that a read returns beside what a search finds them by.
 
 Generated from ``mappings/fhir-search.json``: a new parameter is one line there and a ``reindex``. A read is one indexed
 row; history is the same table's older versions. Nothing here parses FHIR: `gateway.fhir` fills the columns.
 
-Columns of every table: see `_common`. Search columns are named ``p_`` + the parameter's code with underscores:
+Columns of every table: see `_common`. What is searched stands in a few columns whatever the number of parameters
+(docs/adr/0010); `gateway.fhir.search_columns` alone knows what is in them:
 
-========== ==================== =============================================================================
-kind       type                 content (written and read by `gateway.fhir.search_columns` alone)
-========== ==================== =============================================================================
-token      text[] (GIN)         system with code, code of any system, system with any code
-reference  text[] (GIN)         ``Type/id``, and the identifier of a logical reference
-string     text[] (GIN)         folded texts, their first letters, the texts themselves
-uri        text[] (GIN)         the URI as written
-date       tstzrange (GiST)     the hull of the values, R4's implicit ranges applied
-number     numrange (GiST)      the value's implicit range
-quantity   numrange (GiST)      the same, unit ignored
-========== ==================== =============================================================================
+============ ==================== ===========================================================================
+``terms``    text[]               whatever is looked up as a whole; one GIN with ``words``
+``words``    tsvector             whatever is looked up by its beginning
+``nodes``    jsonb                what is compared value by value among the rows that the index gave
+``p_<code>`` tstzrange, numrange  one a parameter of dates, numbers or quantities (GiST): the hull of its values
+============ ==================== ===========================================================================
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Index,
     Integer,
@@ -34,30 +33,44 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    cast,
+    exists,
+    func,
+    select,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, NUMRANGE, TSTZRANGE
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, NUMRANGE, TSTZRANGE, TSVECTOR, insert
 from sqlalchemy.schema import CreateColumn
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from gateway import terminology
 from gateway.model.store import Base, Instant, XactId, utcnow
 
-__all__ = ["PARAMETERS", "TABLES", "align", "column_name"]
+__all__ = ["INDEXED", "PARAMETERS", "TABLES", "align", "column_name", "lines_of", "stale"]
 
-_KINDS: Mapping[str, tuple[type[TypeEngine[Any]] | TypeEngine[Any], str]] = {
-    "token": (ARRAY(Text()), "gin"),
-    "reference": (ARRAY(Text()), "gin"),
-    "string": (ARRAY(Text()), "gin"),
-    "uri": (ARRAY(Text()), "gin"),
-    "date": (TSTZRANGE(), "gist"),
-    "number": (NUMRANGE(), "gist"),
-    "quantity": (NUMRANGE(), "gist"),
-}
+_RANGES: Mapping[str, TypeEngine[Any]] = {"date": TSTZRANGE(), "number": NUMRANGE(), "quantity": NUMRANGE()}
+#: Kilobytes of entries that wait to be sorted into the index: writing them one by one costs twice, and each search
+#: reads those that wait.
+_PENDING = 128
+
+
+class Words(TypeDecorator[list[str]]):
+    """``tsvector`` written from a list of texts, each a lexeme as it is: no language, no stemming."""
+
+    impl = TSVECTOR
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> ColumnElement[Any]:
+        """Have the server sort them."""
+        return func.array_to_tsvector(cast(bindvalue, ARRAY(Text())))
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+        """Send the list as it is."""
+        return value
 
 
 def column_name(code: str) -> str:
-    """Column of a search parameter: ``p_`` and its code with underscores."""
+    """Range column of a search parameter: ``p_`` and its code with underscores."""
     return "p_" + code.replace("-", "_")
 
 
@@ -68,7 +81,7 @@ def _common() -> list[Column[Any]]:
     spliced in, without any base URL of ours. ``current``: the newest version. ``partner_id``: the owner, the only
     writer (none: the gateway itself). ``record_id``, ``dossier_id``, ``network_id``: what the access predicate looks
     at; ``public``: directory facts that any authenticated caller may read. ``root_kind``/``root_id``: the aggregate
-    root that it represents. ``xid``: for cursors below the horizon.
+    root that it represents. ``xid``: for cursors below the horizon. ``terms``, ``words``, ``nodes``: for search.
     """
     return [
         Column("id", Text, nullable=False),
@@ -85,6 +98,9 @@ def _common() -> list[Column[Any]]:
         Column("root_id", Uuid),
         Column("updated_at", Instant(), nullable=False, default=utcnow),
         Column("xid", XactId(), server_default=text("pg_current_xact_id()")),
+        Column("terms", ARRAY(Text()), nullable=False, server_default=text("'{}'")),
+        Column("words", Words(), nullable=False, server_default=text("''")),
+        Column("nodes", JSONB(none_as_null=True)),
     ]
 
 
@@ -92,7 +108,8 @@ def _load() -> dict[str, dict[str, dict[str, Any]]]:
     table = terminology.table("fhir-search")
     parameters: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in table["types"]}
     for line in table["parameters"]:
-        parameters[line["type"]][line["code"]] = line
+        for name in table["types"] if line["type"] == "*" else [line["type"]]:
+            parameters[name][line["code"]] = line
     return parameters
 
 
@@ -102,33 +119,75 @@ PARAMETERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = _load()
 
 def _table(resource_type: str) -> Table:
     name = "fhir_" + resource_type.lower()
-    searches = [Column(column_name(code), _KINDS[line["kind"]][0]) for code, line in PARAMETERS[resource_type].items()]
+    ranges = {
+        column_name(code): _RANGES[line["kind"]]
+        for code, line in PARAMETERS[resource_type].items()
+        if line["kind"] in _RANGES
+    }
     return Table(
         name,
         Base.metadata,
         *_common(),
-        *searches,
+        *(Column(column, kind) for column, kind in ranges.items()),
         PrimaryKeyConstraint("id", "version"),
         Index(f"uq_{name}_current", "id", unique=True, postgresql_where=text("current")),
         Index(f"ix_{name}_record", "record_id", postgresql_where=text("current")),
         Index(f"ix_{name}_dossier", "dossier_id", postgresql_where=text("current")),
         Index(f"ix_{name}_partner", "partner_id", "updated_at", "id", postgresql_where=text("current")),
-        Index(f"ix_{name}_updated", "updated_at", "id", postgresql_where=text("current")),
+        Index(f"ix_{name}_updated", "updated_at", "id"),
         Index(f"ix_{name}_root", "root_id", "root_kind", postgresql_where=text("current")),
+        Index(f"ix_{name}_moved", "xid", postgresql_where=text("current AND version > 1")),
+        Index(
+            f"ix_{name}_search",
+            "terms",
+            "words",
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": _PENDING},
+            postgresql_where=text("current"),
+        ),
         *(
             Index(
-                f"ix_{name}_{column_name(code)}",
-                column_name(code),
-                postgresql_using=_KINDS[line["kind"]][1],
-                postgresql_where=text("current"),
+                f"ix_{name}_{column}",
+                column,
+                postgresql_using="gist",
+                postgresql_where=text(f"current AND {column} IS NOT NULL"),
             )
-            for code, line in PARAMETERS[resource_type].items()
+            for column in ranges
         ),
     )
 
 
 #: Type → its table.
 TABLES: Mapping[str, Table] = {name: _table(name) for name in PARAMETERS}
+
+#: By which lines of the table of parameters the rows of a type were last extracted again, and how far a reindex that
+#: has not ended came (`None`: it ended).
+INDEXED = Table(
+    "search_index",
+    Base.metadata,
+    Column("type", Text, primary_key=True),
+    Column("lines", Text, nullable=False),
+    Column("done_to", Text),
+)
+
+#: Raised when the same line is extracted otherwise than before: every row is then to be extracted again.
+_EXTRACTION = 1
+
+
+def lines_of(resource_type: str) -> str:
+    """What the rows of a type are extracted by, as one digest."""
+    said = json.dumps([_EXTRACTION, PARAMETERS[resource_type]], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def stale(connection: Connection) -> list[str]:
+    """Types that hold rows which were not extracted by the present table of parameters: `reindex` is due."""
+    done = {row.type: row.lines for row in connection.execute(select(INDEXED).where(INDEXED.c.done_to.is_(None)))}
+    return [
+        name
+        for name, table in TABLES.items()
+        if done.get(name) != lines_of(name) and connection.scalar(select(exists().select_from(table)))
+    ]
 
 
 def align(connection: Connection) -> list[str]:
@@ -162,6 +221,12 @@ def align(connection: Connection) -> list[str]:
             if index.name not in indexes:
                 index.create(connection)
                 added.append(str(index.name))
+    for name, table in TABLES.items():
+        # What comes into an empty table is extracted by the present lines.
+        if not connection.scalar(select(exists().select_from(table))):
+            line = insert(INDEXED).values(type=name, lines=lines_of(name), done_to=None)
+            now = {"lines": line.excluded.lines, "done_to": None}
+            connection.execute(line.on_conflict_do_update(index_elements=["type"], set_=now))
     return added
 
 

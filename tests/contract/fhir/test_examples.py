@@ -44,8 +44,9 @@ def test_example_is_accepted_and_indexed(path: Path) -> None:
     columns = search_columns.extract(tree)
     identifiers = tree.get("identifier", [])
     for said in identifiers if isinstance(identifiers, list) else [identifiers]:
-        if "p_identifier" in columns:
-            assert search_columns.token(said.get("system"), said["value"]) in (columns["p_identifier"] or ())
+        if "identifier" in search_columns.parameters(tree["resourceType"]):
+            token = search_columns.token(said.get("system"), said["value"])
+            assert search_columns.entry("identifier", token) in columns["terms"]
 
 
 def _broken(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.fhir import search_columns
-from gateway.fhir.search_columns import date_interval, fold
+from gateway.fhir.search_values import Span, date_interval, fold
 
 
 def _utc(*parts: int) -> datetime:
@@ -48,8 +48,8 @@ def test_what_is_no_date_is_refused(text: str) -> None:
     [
         ("LEFÈVRE", "lefevre"),
         ("Cœur  de\tLion", "coeur de lion"),
-        ("d’Æsope", "d'aesope"),
-        ("PAT-TROIS", "pat-trois"),
+        ("d’Æsope", "d aesope"),
+        ("PAT-TROIS", "pat trois"),
         ("İstanbul", "istanbul"),
         ("ﬁn", "fin"),
     ],
@@ -67,7 +67,7 @@ def test_the_ends_of_the_calendar_do_not_break_the_index(text: str) -> None:
 def test_hull_of_a_period() -> None:
     period = {"start": "2026-03-19T14:20:00+01:00"}
     columns = search_columns.extract({"resourceType": "Encounter", "period": period})
-    assert columns["p_date"] == (_utc(2026, 3, 19, 13, 20), None)
+    assert columns["p_date"] == Span(_utc(2026, 3, 19, 13, 20), None)
     backwards = {"start": "2026-03-20", "end": "2026-03-19"}
-    low, high = search_columns.extract({"resourceType": "Encounter", "period": backwards})["p_date"]
-    assert low < high
+    found = search_columns.extract({"resourceType": "Encounter", "period": backwards})["p_date"]
+    assert found.low < found.high

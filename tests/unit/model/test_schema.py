@@ -32,13 +32,14 @@ def test_every_index_and_constraint_of_the_models_is_there(store) -> None:
 
 def test_a_database_of_another_revision_is_refused(store) -> None:
     with store.engine.begin() as connection:
+        before = connection.scalar(text("SELECT version_num FROM alembic_version"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     try:
         with pytest.raises(Fault, match="0000"):
             store.require_current(may_migrate=False)
     finally:
         with store.engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(text("UPDATE alembic_version SET version_num = :before"), {"before": before})
 
 
 def test_migrating_twice_changes_nothing(store) -> None:

@@ -1,0 +1,238 @@
+ALTER TABLE fhir_appointment
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_date,
+  DROP COLUMN p_actor,
+  DROP COLUMN p_practitioner,
+  DROP COLUMN p_location,
+  DROP COLUMN p_status,
+  DROP COLUMN p_slot,
+  DROP COLUMN p_service_type,
+  DROP COLUMN p_specialty,
+  DROP COLUMN p_supporting_info;
+ALTER TABLE fhir_auditevent
+  DROP COLUMN p_date,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_entity,
+  DROP COLUMN p_agent,
+  DROP COLUMN p_type,
+  DROP COLUMN p_subtype,
+  DROP COLUMN p_outcome;
+ALTER TABLE fhir_communication
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_based_on,
+  DROP COLUMN p_part_of,
+  DROP COLUMN p_sender,
+  DROP COLUMN p_recipient,
+  DROP COLUMN p_sent,
+  DROP COLUMN p_received,
+  DROP COLUMN p_status,
+  DROP COLUMN p_category;
+ALTER TABLE fhir_composition
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_type,
+  DROP COLUMN p_status,
+  DROP COLUMN p_date,
+  DROP COLUMN p_author,
+  DROP COLUMN p_encounter;
+ALTER TABLE fhir_condition
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_code,
+  DROP COLUMN p_clinical_status,
+  DROP COLUMN p_category,
+  DROP COLUMN p_onset_date,
+  DROP COLUMN p_recorded_date;
+ALTER TABLE fhir_consent
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_status,
+  DROP COLUMN p_category,
+  DROP COLUMN p_date;
+ALTER TABLE fhir_diagnosticreport
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_code,
+  DROP COLUMN p_category,
+  DROP COLUMN p_date,
+  DROP COLUMN p_status;
+ALTER TABLE fhir_documentreference
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_type,
+  DROP COLUMN p_category,
+  DROP COLUMN p_status,
+  DROP COLUMN p_date,
+  DROP COLUMN p_period,
+  DROP COLUMN p_setting,
+  DROP COLUMN p_facility,
+  DROP COLUMN p_format,
+  DROP COLUMN p_security_label,
+  DROP COLUMN p_author,
+  DROP COLUMN p_custodian,
+  DROP COLUMN p_related,
+  DROP COLUMN p_relatesto,
+  DROP COLUMN p_event,
+  DROP COLUMN p_encounter;
+ALTER TABLE fhir_encounter
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_appointment,
+  DROP COLUMN p_based_on,
+  DROP COLUMN p_date,
+  DROP COLUMN p_status,
+  DROP COLUMN p_type,
+  DROP COLUMN p_class,
+  DROP COLUMN p_participant,
+  DROP COLUMN p_service_provider;
+ALTER TABLE fhir_endpoint
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_connection_type,
+  DROP COLUMN p_organization,
+  DROP COLUMN p_status;
+ALTER TABLE fhir_healthcareservice
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_name,
+  DROP COLUMN p_organization,
+  DROP COLUMN p_specialty,
+  DROP COLUMN p_service_type,
+  DROP COLUMN p_service_category,
+  DROP COLUMN p_location,
+  DROP COLUMN p_active;
+ALTER TABLE fhir_imagingstudy
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_modality,
+  DROP COLUMN p_started,
+  DROP COLUMN p_status,
+  DROP COLUMN p_endpoint,
+  DROP COLUMN p_basedon,
+  DROP COLUMN p_series;
+ALTER TABLE fhir_location
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_name,
+  DROP COLUMN p_organization,
+  DROP COLUMN p_status;
+ALTER TABLE fhir_observation
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_code,
+  DROP COLUMN p_category,
+  DROP COLUMN p_status,
+  DROP COLUMN p_date,
+  DROP COLUMN p_focus;
+ALTER TABLE fhir_organization
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_name,
+  DROP COLUMN p_type,
+  DROP COLUMN p_partof,
+  DROP COLUMN p_active;
+ALTER TABLE fhir_patient
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_family,
+  DROP COLUMN p_given,
+  DROP COLUMN p_name,
+  DROP COLUMN p_birthdate,
+  DROP COLUMN p_gender,
+  DROP COLUMN p_active,
+  DROP COLUMN p_link,
+  DROP COLUMN p_organization,
+  DROP COLUMN p_general_practitioner,
+  DROP COLUMN p_deceased;
+ALTER TABLE fhir_practitioner
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_family,
+  DROP COLUMN p_given,
+  DROP COLUMN p_name,
+  DROP COLUMN p_telecom,
+  DROP COLUMN p_active;
+ALTER TABLE fhir_practitionerrole
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_practitioner,
+  DROP COLUMN p_organization,
+  DROP COLUMN p_specialty,
+  DROP COLUMN p_role,
+  DROP COLUMN p_active;
+ALTER TABLE fhir_provenance
+  DROP COLUMN p_target,
+  DROP COLUMN p_recorded,
+  DROP COLUMN p_agent,
+  DROP COLUMN p_entity,
+  DROP COLUMN p_patient;
+ALTER TABLE fhir_questionnaireresponse
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_based_on,
+  DROP COLUMN p_questionnaire,
+  DROP COLUMN p_status,
+  DROP COLUMN p_authored,
+  DROP COLUMN p_author;
+ALTER TABLE fhir_servicerequest
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_status,
+  DROP COLUMN p_intent,
+  DROP COLUMN p_category,
+  DROP COLUMN p_code,
+  DROP COLUMN p_authored,
+  DROP COLUMN p_occurrence,
+  DROP COLUMN p_performer,
+  DROP COLUMN p_requester,
+  DROP COLUMN p_requisition;
+ALTER TABLE fhir_task
+  DROP COLUMN p_identifier,
+  DROP COLUMN p_based_on,
+  DROP COLUMN p_focus,
+  DROP COLUMN p_patient,
+  DROP COLUMN p_subject,
+  DROP COLUMN p_owner,
+  DROP COLUMN p_requester,
+  DROP COLUMN p_status,
+  DROP COLUMN p_business_status,
+  DROP COLUMN p_code,
+  DROP COLUMN p_modified,
+  DROP COLUMN p_authored_on,
+  DROP COLUMN p_group_identifier,
+  DROP COLUMN p_encounter;
+
+DROP INDEX ix_fhir_appointment_updated;
+DROP INDEX ix_fhir_auditevent_updated;
+DROP INDEX ix_fhir_binary_updated;
+DROP INDEX ix_fhir_communication_updated;
+DROP INDEX ix_fhir_composition_updated;
+DROP INDEX ix_fhir_condition_updated;
+DROP INDEX ix_fhir_consent_updated;
+DROP INDEX ix_fhir_diagnosticreport_updated;
+DROP INDEX ix_fhir_documentreference_updated;
+DROP INDEX ix_fhir_encounter_updated;
+DROP INDEX ix_fhir_endpoint_updated;
+DROP INDEX ix_fhir_healthcareservice_updated;
+DROP INDEX ix_fhir_imagingstudy_updated;
+DROP INDEX ix_fhir_location_updated;
+DROP INDEX ix_fhir_observation_updated;
+DROP INDEX ix_fhir_organization_updated;
+DROP INDEX ix_fhir_patient_updated;
+DROP INDEX ix_fhir_practitioner_updated;
+DROP INDEX ix_fhir_practitionerrole_updated;
+DROP INDEX ix_fhir_provenance_updated;
+DROP INDEX ix_fhir_questionnaireresponse_updated;
+DROP INDEX ix_fhir_servicerequest_updated;
+DROP INDEX ix_fhir_task_updated;
+
+CREATE TABLE search_index (
+    type text NOT NULL,
+    lines text NOT NULL,
+    done_to text,
+    CONSTRAINT pk_search_index PRIMARY KEY (type)
+);
