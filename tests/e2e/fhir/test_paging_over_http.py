@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -52,6 +53,7 @@ class Ward:
         def write(session: Session) -> None:
             keeping.keep(session, "Patient", identity, what, self.owner)
             # A transaction that has written and is not committed yet.
+            session.execute(text("SELECT pg_current_xact_id()"))
             time.sleep(pause_s)
 
         self._do(write)
