@@ -81,6 +81,8 @@ class NarrativeReader:
     def end(self, at: int) -> str | None:
         """An element ends at a place of the source; the text of the ``div`` when it is the last."""
         local = self._open.pop()
+        # Expat tells an end tag by its beginning, the end of an empty tag by what follows it.
+        empty = self._bare and self._source[at - 2 : at] == b"/>"
         if self._bare and local in _VOID:
             self._parts.append("/>")
             self._bare = False
@@ -89,10 +91,10 @@ class NarrativeReader:
             self._parts.append(f"</{local}>")
         if self._open:
             return None
-        # An empty tag begins and ends at one place.
-        if not self._itself or at == self._start:
+        if not self._itself:
             return "".join(self._parts)
-        itself = self._source[self._start : self._source.find(b">", at) + 1].decode()
+        stop = at if empty else self._source.find(b">", at) + 1
+        itself = self._source[self._start : stop].decode()
         # As XML reads line ends [XML 1.0 §2.11].
         return itself.replace("\r\n", "\n").replace("\r", "\n") if "\r" in itself else itself
 
@@ -139,19 +141,32 @@ def as_xml(div: str) -> str:
 
 
 def _stands_by_itself(text: str) -> bool:
-    names: list[str] = []
+    root: list[str] = []
+    depth = 0
 
     def start(name: str, _attributes: object) -> None:
-        if not names:
-            names.append(name)
+        nonlocal depth
+        depth += 1
+        root.append(name) if depth == 1 else None
+
+    def end(_name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def comment(_text: str) -> None:
+        # Outside the element it would be lost on the way back.
+        if not depth:
+            raise Foreign
 
     def refuse(*_said: object) -> None:
         raise Foreign
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CommentHandler = comment
     parser.StartDoctypeDeclHandler = refuse
     parser.XmlDeclHandler = refuse
+    parser.ProcessingInstructionHandler = refuse
     parser.Parse(text, True)  # noqa: FBT003 - expat names no argument
-    # A comment before or after the element would be lost on the way back.
-    return names == [f"{XHTML} div"] and text.startswith("<div") and text.endswith(("</div>", "/>"))
+    return root == [f"{XHTML} div"]

@@ -100,17 +100,18 @@ def parse(content: bytes, limits: Limits | None = None) -> Tree:
 
 def _utf8(content: bytes) -> bytes:
     """Give the document in UTF-8 without its mark; UTF-16 is told by its mark alone."""
-    if content.startswith(BOM_UTF8):
-        return content[len(BOM_UTF8) :]
     coding = _UTF16.get(content[:2])
-    if coding is None:
-        return content
-    try:
-        if not content.startswith(BOM_UTF32_LE):
-            return content[2:].decode(coding).encode()
-    except UnicodeError:
-        pass
-    raise _coding()
+    if content.startswith(BOM_UTF8):
+        content = content[len(BOM_UTF8) :]
+    elif coding is not None and not content.startswith(BOM_UTF32_LE):
+        try:
+            content = content[2:].decode(coding).encode()
+        except UnicodeError:
+            raise _coding() from None
+    # Expat would guess another encoding from these, whatever it is told.
+    if content[:2] in _UTF16 or content.startswith(BOM_UTF8) or b"\0" in content[:4]:
+        raise _coding()
+    return content
 
 
 def _coding() -> InvalidContent:
@@ -268,6 +269,8 @@ class _Reading:
             where = above.path if above is not None else "Resource"
             text = "Type de ressource inconnu ou non offert par la passerelle."
             self._fault("element-inconnu", text, f"{where}.resourceType")
+            if above is not None:
+                above.faulty = True
             self._skip()
             return
         if above is not None and above.value is not None:
