@@ -520,6 +520,11 @@ def resource(kind: str, seed: int, size: int = 12) -> Tree:
     return _Maker(seed, size).resource(kind)
 
 
+def fragment(path: str, seed: int, size: int = 12) -> Tree:
+    """One object of a data type or of a backbone element: ``Timing.repeat``."""
+    return _Maker(seed, size).object(path, 1)
+
+
 def resources(*kinds: str, max_size: int = 25) -> st.SearchStrategy[Tree]:
     """Valid resources of the types named, of all `OFFERED` when none is."""
     return st.builds(resource, st.sampled_from(kinds or OFFERED), st.integers(0, 2**32 - 1), st.integers(1, max_size))

@@ -34,7 +34,7 @@ UNDECIDED: Mapping[str, str] = {
     "txt-1": "htmlChecks() has no definition: R4's words are read as the elements and attributes of `narrative`",
     "txt-2": "htmlChecks() again: a narrative says something when it has a text or a picture",
     "per-1": "dates of different precision are not comparable in FHIRPath; they are compared as far as both go",
-    "rng-2": "quantities of different units are not comparable without UCUM",
+    "rng-2": "quantities compare only by the same system and code: other units would need UCUM",
 }
 
 
@@ -154,7 +154,7 @@ def _in_order(low: Any, high: Any) -> bool:
     one, other = low.get("value"), high.get("value")
     if not _number(one) or not _number(other):
         return True
-    same = all(low.get(name) == high.get(name) for name in (("system", "code") if "code" in low else ("unit", "code")))
+    same = "code" in low and all(low.get(name) == high.get(name) for name in ("system", "code"))
     return not same or bool(one <= other)
 
 

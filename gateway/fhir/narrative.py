@@ -122,7 +122,7 @@ def _refuse(*_said: object) -> None:
 
 
 def reading(div: str) -> tuple[bool, bool]:
-    """Read a ``Narrative.div``: whether it holds only what is allowed (txt-1), and whether it says something (txt-2)."""
+    """Whether a ``Narrative.div`` holds only what is allowed (txt-1), and whether it says something (txt-2)."""
     found = _Reading()
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
