@@ -132,6 +132,8 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
         smart=smart,
         limits=settings.limits,
         update_create=settings.fhir.update_create,
+        letters=gateway.mail.letters if gateway.mail else None,
+        press=gateway.mail.press if gateway.mail else None,
     )
 
 

@@ -27,7 +27,8 @@ from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document, search_columns
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, Owner, current, keep, reindex, remove
-from gateway.fhir.translate import directory, dossier, imaging, report
+from gateway.fhir.translate import directory, dossier, imaging, meeting, report
+from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Contribution, Dossier
@@ -36,6 +37,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
+from gateway.rcp.contribution import clean
 from gateway.rcp.step import Step
 
 __all__ = ["Representer", "Sent", "reindex"]
@@ -184,7 +186,34 @@ def _rcp(row: Rcp, run: _Context) -> Iterator[_Rendered]:
 def _session(row: RcpSession, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.rcp, *(one.practitioner for one in row.rcp.members if one.role == "coordonnateur"))
     owner = Owner(network_id=row.rcp.network_id, public=True, **_root(row))
-    yield _Rendered("Appointment", str(row.id), directory.appointment(row), owner)
+    key = ("Appointment", str(row.id))
+    yield _Rendered(*key, _session_over(run.base(*key), row), owner)
+
+
+def _session_over(base: Tree | None, row: RcpSession) -> Tree:
+    """Lay a session over what its establishment's software sent: its own words stay while they still say it."""
+    ours = directory.appointment(row)
+    if base is None:
+        return ours
+    said = meeting.hours(base)
+    laid: Tree = {"status": ours["status"]} if meeting.STATES.get(base["status"]) != row.state else {}
+    if said != (row.starts_at, row.ends_at):
+        laid |= {name: ours[name] for name in ("description", "start", "end", "minutesDuration")}
+    laid["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
+    gone = {
+        str(one.practitioner_id) for one in row.rcp.members if one.role == "coordonnateur" and one.until is not None
+    }
+    gone -= {str(one.practitioner_id) for one in row.rcp.members if one.role == "coordonnateur" and one.until is None}
+    there = [one for one in base["participant"] if not _actor(one) & {f"Practitioner/{key}" for key in gone}]
+    known = frozenset[Any]().union(*map(_actor, there))
+    laid["participant"] = [*there, *(one for one in ours["participant"] if not _actor(one) & known)]
+    return _lay({**base, **{name: value for name, value in ours.items() if name not in base}}, laid)
+
+
+def _actor(node: Mapping[str, Any]) -> frozenset[Any]:
+    """What a participant is called: by its id here, by its business identifier."""
+    actor = node.get("actor", {})
+    return frozenset({actor.get("reference"), _identity(actor.get("identifier", {}))} - {None, (None, None)})
 
 
 def _of_dossier(row: Dossier, root: Any) -> Owner:
@@ -261,7 +290,11 @@ def _merged(
 
 def _contribution(row: Contribution, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.author)
-    yield _Rendered("Communication", str(row.id), dossier.contribution(row), _of_dossier(row.dossier, row))
+    key = ("Communication", str(row.id))
+    ours, base = dossier.contribution(row), run.base(*key)
+    if base is not None and clean(contribution_text(base)) == row.text:
+        ours = base  # what its author's software sent still says it
+    yield _Rendered(*key, ours if base is None else _lay(base, ours), _of_dossier(row.dossier, row))
 
 
 def _message(row: Message, run: _Context) -> Iterator[_Rendered]:

@@ -45,6 +45,8 @@ from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
+from gateway.rcp.ports import Letters
+from gateway.rcp.report import Press
 from gateway.rcp.step import Steps
 from gateway.settings import Limits
 from gateway.web.authenticators import BEARER, OPEN, Authenticator, caller_of
@@ -124,6 +126,8 @@ class FhirWire:
         smart: SmartServer,
         limits: Limits | None = None,
         update_create: bool = False,
+        letters: Letters | None = None,
+        press: Press | None = None,
     ) -> None:
         self._smart = smart
         self._limits = limits or Limits()
@@ -131,7 +135,15 @@ class FhirWire:
         answers = FhirReads(reads, blobs, base, self._limits, smart.page_key)
         self._reading = ReadRoutes(answers)
         self._writing = WriteRoutes(
-            steps, representer, base, self._limits, reads=answers, blobs=blobs, update_create=update_create
+            steps,
+            representer,
+            base,
+            self._limits,
+            reads=answers,
+            blobs=blobs,
+            update_create=update_create,
+            letters=letters,
+            press=press,
         )
         self._statement = capability.statement(base, smart.token_url)
         self._configuration = encode(smart.configuration(WRITABLE))

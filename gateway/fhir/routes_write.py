@@ -30,8 +30,10 @@ from gateway.fhir.negotiation import (
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
 from gateway.fhir.represent import Representer
-from gateway.fhir.writing import Done, Operation, Writing
+from gateway.fhir.writing import Done, Operation, Ports, Writing
 from gateway.rcp.access import Caller
+from gateway.rcp.ports import Letters
+from gateway.rcp.report import Press
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Limits
 
@@ -61,6 +63,8 @@ class WriteRoutes:
         What GET entries of a Bundle are answered from.
     update_create
         Whether a PUT to an id that nobody used creates.
+    letters, press
+        What a contribution and a report are sent with; without them both are refused.
     """
 
     def __init__(
@@ -73,7 +77,10 @@ class WriteRoutes:
         reads: FhirReads,
         blobs: BlobStore,
         update_create: bool = False,
+        letters: Letters | None = None,
+        press: Press | None = None,
     ) -> None:
+        self._ports = Ports(letters=letters, press=press, blobs=blobs)
         self._steps = steps
         self._representer = representer
         self._base = base_url
@@ -106,6 +113,9 @@ class WriteRoutes:
 
         @router.post("/fhir/{kind}")
         def create(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+            if any(name not in {"_format", "_pretty"} for name in request.query_params):
+                text = "La condition d’une création s’écrit dans l’en-tête If-None-Exist, non dans l’adresse."
+                raise InvalidContent("condition-mal-placee", text)
             condition = request.headers.get("if-none-exist")
             query = condition.rpartition("?")[2] if condition is not None else None
             return self._write(request, who, content, Operation("POST", kind, {}, query=query))
@@ -179,7 +189,7 @@ class WriteRoutes:
     # One
 
     def _writing(self, step: Step) -> Writing:
-        return Writing(step, self._representer, self._base, self._update_create)
+        return Writing(step, self._representer, self._base, self._update_create, self._ports)
 
     def _carry_out(self, step: Step, operation: Operation) -> Done:
         writing = self._writing(step)

@@ -25,11 +25,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from gateway.errors import Conflict, Fault, Forbidden, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
+from gateway.exchange.blobs import BlobStore
 from gateway.fhir import conditions, document, search, validate
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, current
-from gateway.fhir.owners import OWNERS, WRITABLE
+from gateway.fhir.owners import DIRECTORY, OWNERS, WRITABLE, owner_of
 from gateway.fhir.patch import Patch, patched
 from gateway.fhir.represent import Representer
 from gateway.fhir.search_conditions import ID
@@ -43,9 +44,11 @@ from gateway.model.person import PatientRecord
 from gateway.model.representation import TABLES
 from gateway.rcp import access, identity
 from gateway.rcp.access import CallerKind
+from gateway.rcp.ports import Letters
+from gateway.rcp.report import Press
 from gateway.rcp.step import Step
 
-__all__ = ["Done", "Operation", "Writing", "reference_key"]
+__all__ = ["Done", "Operation", "Ports", "Writing", "reference_key"]
 
 #: Types on which a version-aware update is required [spec fhir-fr 3.1].
 _VERSION_AWARE = frozenset({"Task"})
@@ -106,6 +109,23 @@ class Done:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What verbs need from above; one that is not there refuses what needs it.
+
+    Parameters
+    ----------
+    letters, press
+        Mails of a contribution; forms and mails of a report.
+    blobs
+        Where bytes are kept.
+    """
+
+    letters: Letters | None = None
+    press: Press | None = None
+    blobs: BlobStore | None = None
+
+
 @dataclass(slots=True)
 class Writing:
     """All that one step writes over FHIR.
@@ -124,6 +144,7 @@ class Writing:
     representer: Representer
     base_url: str
     update_create: bool = False
+    ports: Ports = field(default_factory=Ports)
     sent: dict[tuple[str, str], Tree] = field(default_factory=dict)
     kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
     trees: dict[str, Tree] = field(default_factory=dict)
@@ -315,7 +336,7 @@ class Writing:
             operation.identity = said if operation.method == "PUT" and isinstance(said, str) else None
             return
         # A directory entry is the national directory's: a client's copy is recognised and left aside.
-        operation.untouched = operation.method == "POST" or operation.kind in {"Practitioner", "Organization"}
+        operation.untouched = operation.method == "POST" or operation.before.root_kind in DIRECTORY
         if operation.method == "PUT" and said is not None and said != operation.before.id:
             text = "L’identifiant du corps n’est pas celui de la ressource que la condition désigne."
             raise InvalidContent("identifiant-different", text, expression=f"{operation.kind}.id")
@@ -463,10 +484,11 @@ class Writing:
             raise InvalidContent("version-exigee", text, expression=operation.kind)
 
     def _require_owner(self, operation: Operation) -> None:
-        if operation.untouched or operation.kind == "Task":
+        if operation.untouched or operation.before is None:
             return
-        if operation.before is not None and operation.before.partner_id != self.partner.id:
-            text = "Cette ressource appartient à un autre établissement ; elle n’est écrite que par lui."
+        owner = owner_of(operation.kind, operation.before, self.partner.id)
+        if owner is not None:
+            text = f"Cette ressource est écrite par {owner} seulement."
             raise Forbidden("proprietaire", text, expression=operation.where or operation.kind)
 
     # What is referred to

@@ -190,7 +190,10 @@ def _write(
 ) -> Contribution:
     after = step.now >= dossier.session.starts_at
     mine = [one for one in dossier.contributions if one.author_id == author.id and one.after_session == after]
-    found = mine[-1] if mine else None
+    if contribution_id is not None:
+        found = next((one for one in mine if one.id == contribution_id), None)
+    else:  # what a software brought is rewritten by that software alone
+        found = next((one for one in reversed(mine) if one.channel != "fhir"), None)
     if found is None:
         found = Contribution(
             id=contribution_id or uuid7(), dossier_id=dossier.id, author_id=author.id, after_session=after

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from gateway.model.directory import Organisation
 from gateway.model.dossier import Dossier
 from gateway.model.store import Store
+from gateway.rcp import access
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import Hospital
 from tests.world import World
@@ -107,35 +109,62 @@ def test_same_patient_session_and_tumour_twice_is_a_conflict(
         assert ehr.post("", json=again("T-2")).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("kind", "status"),
-    [("HealthcareService", 403), ("Appointment", 403), ("Composition", 403), ("Practitioner", 403), ("Endpoint", 403)],
-)
-def test_what_others_own_is_not_written(world: World, admit: Callable[..., Hospital], kind: str, status: int) -> None:
+def test_what_others_own_is_not_written(world: World, admit: Callable[..., Hospital], store: Store) -> None:
+    rcp = {"system": "urn:oid:1.2.250.1.161.1.20.3.1", "value": world.rcp.national_number}
+    with store.session() as session:
+        structure = session.get_one(Organisation, world.organisation.id).idnst
+    with store.session() as session:
+        world.session = session
+        dossier = world.dossier()
+        session.commit()
+        subject = {"reference": f"Patient/{dossier.record_id}"}
+    care = samples.RCP_CARE
+    about = [{"reference": f"ServiceRequest/{dossier.id}"}]
     bodies: dict[str, dict[str, Any]] = {
-        "HealthcareService": {"name": "x"},
-        "Appointment": {"status": "proposed", "participant": [{"status": "accepted", "actor": {"display": "x"}}]},
-        "Composition": {
-            "status": "final",
-            "type": {"text": "x"},
-            "date": "2026",
-            "author": [{"display": "x"}],
-            "title": "x",
+        "HealthcareService": {"identifier": [rcp], "name": "x"},
+        "Appointment": {
+            "status": "booked",
+            "start": START,
+            "end": "2026-03-19T16:00:00+01:00",
+            "participant": [{"status": "accepted", "actor": {"identifier": rcp}}],
         },
-        "Practitioner": {"name": [{"family": "x"}]},
-        "Endpoint": {
+        "Practitioner": {
+            "identifier": [{"system": "https://rpps.esante.gouv.fr", "value": world.treating.rpps}],
+            "name": [{"family": "x"}],
+        },
+        "Organization": {"identifier": [{"system": "urn:oid:1.2.250.1.71.4.2.2", "value": structure}], "name": "x"},
+        "Encounter": {
+            "status": "finished",
+            "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "VR"},
+            "type": [care],
+            "subject": subject,
+            "basedOn": about,
+        },
+        "CarePlan": {
             "status": "active",
-            "connectionType": {"code": "hl7-fhir-rest"},
-            "payloadType": [{"text": "x"}],
-            "address": "https://x.example",
+            "intent": "proposal",
+            "category": [
+                {"coding": [{"system": "https://rcp.example.org/fhir/CodeSystem/rcp-plan", "code": "avis-rcp"}]}
+            ],
+            "subject": subject,
+            "encounter": {"reference": f"Encounter/{dossier.id}"},
         },
     }
     everything = "system/*.cruds"
-    with admit(world.partner, scopes=everything).client(everything) as ehr:
-        refused = ehr.post(kind, json={"resourceType": kind} | bodies[kind])
-    assert refused.status_code == status
-    assert refused.json()["issue"][0]["details"]["coding"][0]["code"] == "proprietaire"
-    assert refused.json()["language"] == "fr"
+    # What stands here is represented when the inscription is first touched.
+    served = admit(world.partner, scopes=everything)
+    served.served.steps.run(access.SYSTEM, lambda step: step.touch(*step.lock(Dossier, dossier.id)))
+    with served.client(everything) as ehr:
+        for kind, body in bodies.items():
+            refused = ehr.post(kind, json={"resourceType": kind} | body)
+            assert refused.status_code == 403, (kind, refused.text)
+            assert refused.json()["issue"][0]["details"]["coding"][0]["code"] == "proprietaire", kind
+            assert refused.json()["language"] == "fr"
+        shown = {"Encounter": dossier.id, "HealthcareService": world.rcp.id, "Organization": world.organisation.id}
+        for kind, key in shown.items():
+            there = ehr.get(f"{kind}/{key}").json()
+            assert ehr.put(f"{kind}/{key}", json=there).status_code == 403, kind
+            assert ehr.delete(f"{kind}/{key}").status_code == 403, kind
 
 
 def test_a_known_professional_is_recognised_and_left_aside(world: World, admit: Callable[..., Hospital]) -> None:
