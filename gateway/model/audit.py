@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import BigInteger, Identity, Index, LargeBinary, insert, text
+from sqlalchemy import BigInteger, Identity, Index, LargeBinary, Table, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.identifiers import uuid7
 from gateway.model.store import Base, XactId, utcnow
+from gateway.model.writes import later
 
 __all__ = ["AuditFacts", "AuditLine", "AuditSeal", "AuditTrail"]
 
@@ -91,6 +92,9 @@ class AuditLine(Base):
     mac: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+_LINES: Table = Base.metadata.tables[AuditLine.__tablename__]
+
+
 class AuditSeal(Base):
     """A batch of committed lines, chained: ``chain = HMAC(key, previous chain ‖ MACs in (xid, seq) order)``."""
 
@@ -144,4 +148,4 @@ class AuditTrail:
 
     def write(self, session: Session, facts: AuditFacts) -> None:
         """Insert one line in the caller's transaction: it is kept exactly if the step is."""
-        session.execute(insert(AuditLine).values(**self.values(facts)))
+        later(session, _LINES, self.values(facts), unread=True)

@@ -6,6 +6,7 @@ that is not this schema is refused by name. It does not decide when to commit: `
 
 from __future__ import annotations
 
+import select
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +20,15 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from procrastinate import App, SyncPsycopgConnector
-from sqlalchemy import DateTime, Dialect, Engine, MetaData, Text, create_engine, make_url, text
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, Text, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 from gateway.errors import Fault, Unavailable
 from gateway.identifiers import uuid7
+from gateway.model.writes import WriteSession
 
 __all__ = ["Base", "Instant", "Key", "Keyed", "Store", "XactId", "engine_url", "utcnow"]
 
@@ -98,6 +101,18 @@ def engine_url(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+def _require_open(connection: psycopg.Connection[Any], _record: object, _proxy: object) -> None:
+    """Refuse a pooled connection that the server left: it is readable although nothing was asked. No round trip."""
+    waiting = select.poll()
+    try:
+        waiting.register(connection.fileno(), select.POLLIN)
+        if not waiting.poll(0):
+            return
+    except psycopg.Error:
+        pass  # it has no socket any more
+    raise DisconnectionError("the server closed the connection")
+
+
 class Store:
     """One database: engine, sessions, schema.
 
@@ -116,10 +131,10 @@ class Store:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=pool_timeout_s,
-            pool_pre_ping=True,
             hide_parameters=True,  # an error that nobody caught would quote them
             connect_args={"options": "-c timezone=UTC -c lock_timeout=20000 -c statement_timeout=60000"},
         )
+        event.listen(self.engine, "checkout", _require_open)
 
     @property
     def dsn(self) -> str:
@@ -129,7 +144,7 @@ class Store:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A session that is rolled back unless its user commits."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with WriteSession(self.engine, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:

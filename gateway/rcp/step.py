@@ -28,6 +28,7 @@ from gateway.exchange.outbox import Outbox, Outgoing
 from gateway.model.audit import AuditFacts, AuditTrail
 from gateway.model.message import Message
 from gateway.model.store import Base, Store
+from gateway.model.writes import cautious
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Clock, Represent
@@ -175,7 +176,7 @@ class Steps:
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._once(caller, verb)
+                return self._once(caller, verb, again=attempt > 1)
             except GatewayError as error:
                 if isinstance(error.trail, AuditFacts):
                     self.record(error.trail)
@@ -196,8 +197,10 @@ class Steps:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
 
-    def _once(self, caller: Caller, verb: Callable[[Step], T]) -> T:
+    def _once(self, caller: Caller, verb: Callable[[Step], T], *, again: bool) -> T:
         with self.store.session() as session:
+            if again:
+                cautious(session)
             step = Step(session, caller, self.clock.now(), self.trail, self.outbox, self.fictitious)
             answer = verb(step)
             session.flush()

@@ -30,6 +30,7 @@ def read(store, position, limit=100):
 def test_a_late_committer_is_never_lost(store, trail):
     with store.session() as early, store.session() as late:
         trail.write(early, AuditFacts(event="systeme", actor_id="row 1"))  # written first, committed last
+        early.write_deferred(unread=True)
         trail.write(late, AuditFacts(event="systeme", actor_id="row 2"))
         late.commit()
         with store.session() as session:
@@ -64,6 +65,7 @@ def test_whatever_the_order_of_commits_each_row_is_read_once_and_in_one_order(st
         open_sessions[number] = session
         for line in range(data.draw(st.integers(1, 2))):
             trail.write(session, AuditFacts(event="systeme", actor_id=f"{number}/{line}"))
+            session.write_deferred(unread=True)
             written.add(f"{number}/{line}")
     for number in data.draw(st.permutations(list(open_sessions))):
         session = open_sessions.pop(number)

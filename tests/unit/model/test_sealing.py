@@ -191,7 +191,7 @@ def test_a_cut_tail_is_found_with_an_anchor_kept_elsewhere(store, trail, write, 
 def test_a_late_committer_is_sealed_in_its_turn(store, trail, write):
     with store.session() as late:
         trail.write(late, AuditFacts(event="consultation", actor_id="late"))
-        late.flush()
+        late.write_deferred(unread=True)
         write("a")
         assert seal(store, trail) == 0
         late.commit()

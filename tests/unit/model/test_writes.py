@@ -1,0 +1,104 @@
+"""Deferred rows are in the transaction when anything could see them, and nowhere when it is undone."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from sqlalchemy import event, func, select
+from sqlalchemy.exc import IntegrityError
+
+from gateway.fhir.keeping import Owner, current, keep
+from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
+from gateway.model.partner import Partner
+from gateway.model.representation import TABLES
+from gateway.model.store import Store
+
+TABLE = TABLES["Basic"]
+
+
+def tree(said: str) -> dict[str, object]:
+    return {"resourceType": "Basic", "code": {"text": said}}
+
+
+def test_rows_of_one_table_go_in_one_statement_at_the_commit(store: Store, trail: AuditTrail) -> None:
+    seen: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda _c, _k, said, _p, _x, _m: seen.append(said))
+    with store.session() as session:
+        for number in range(20):
+            root = Partner(name=f"p{number}")
+            session.add(root)
+            session.flush()
+            owner = Owner(root_kind="Partner", root_id=root.id)
+            keep(session, "Basic", str(root.id), tree("un"), owner)
+            trail.write(session, AuditFacts(event="creation", object_id=str(number)))
+        session.commit()
+    assert sum("INSERT INTO fhir_basic" in said for said in seen) == 1
+    assert sum("INSERT INTO audit_line" in said for said in seen) == 1
+    assert not any("FROM fhir_basic" in said for said in seen), "what this session made has no version to look for"
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(TABLE)) == 20
+        lines = session.scalars(select(AuditLine).order_by(AuditLine.seq)).all()
+    assert [trail.mac(line.payload) for line in lines] == [line.mac for line in lines]
+    assert [int(line.payload.split(b'"object_id":"')[1].split(b'"')[0]) for line in lines] == list(range(20))
+
+
+def test_a_question_sees_what_was_deferred_before_it(store: Store) -> None:
+    with store.session() as session:
+        keep(session, "Basic", "b", tree("un"), Owner())
+        found = current(session, "Basic", "b")
+        assert found is not None
+        assert found.version == 1
+        assert keep(session, "Basic", "b", tree("deux"), Owner()).version == 2
+        keep(session, "Basic", "b", tree("deux"), Owner())
+        versions = session.execute(select(TABLE.c.version, TABLE.c.current).order_by(TABLE.c.version)).all()
+    assert [tuple(row) for row in versions] == [(1, False), (2, True)]
+
+
+def test_a_rollback_forgets_what_waits(store: Store, trail: AuditTrail) -> None:
+    with store.session() as session:
+        keep(session, "Basic", "a", tree("un"), Owner(root_kind="Partner", root_id=uuid.uuid4()))
+        trail.write(session, AuditFacts(event="creation"))
+        session.rollback()
+        session.commit()
+    with store.session() as session:
+        keep(session, "Basic", "b", tree("un"), Owner())
+        trail.write(session, AuditFacts(event="creation"))
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(TABLE)) == 0
+        assert session.scalar(select(func.count()).select_from(AuditLine)) == 0
+
+
+def test_an_id_that_was_used_before_is_found_when_the_step_runs_again(store: Store) -> None:
+    """What a step made is taken for new; if its id had a version after all, the clash is told and then looked at."""
+    key = uuid.uuid4()
+    with store.session() as session:
+        keep(session, "Basic", str(key), tree("un"), Owner())
+        session.commit()
+
+    def again(*, cautious: bool) -> int:
+        with store.session() as session:
+            session.cautious = cautious
+            session.add(Partner(id=key, name="p"))
+            session.flush()
+            kept = keep(session, "Basic", str(key), tree("deux"), Owner(root_kind="Partner", root_id=key))
+            session.commit()
+            return kept.version
+
+    with pytest.raises(IntegrityError) as refused:
+        again(cautious=False)
+    assert refused.value.orig.sqlstate == "23505"  # `Steps` runs the verb again after it, cautiously
+    assert again(cautious=True) == 2
+
+
+def test_a_connection_that_the_server_closed_is_not_given_out(store: Store) -> None:
+    with store.session() as session:
+        mine = session.scalar(select(func.pg_backend_pid()))
+    with store.session() as other, other.connection().engine.connect() as killer:
+        held = other.scalar(select(func.pg_backend_pid()))
+        assert held == mine
+        assert killer.scalar(select(func.pg_terminate_backend(mine))) is True
+        other.invalidate()
+    for _ in range(3):
+        with store.session() as session:
+            assert session.scalar(select(func.pg_backend_pid())) != mine
