@@ -80,6 +80,7 @@ def parse(
     visible: Visible,
     strict: bool = False,
     limits: Limits | None = None,
+    base: str = "",
 ) -> Query:
     """Understand the parameters of one search.
 
@@ -95,6 +96,8 @@ def parse(
         Whether an unknown parameter is refused.
     limits
         Bounds; the defaults when absent.
+    base
+        Our FHIR base URL: an absolute URL below it means our own resource.
 
     Raises
     ------
@@ -120,7 +123,7 @@ def parse(
             control(query, name, value)
             query.applied.append((name, value))
             continue
-        wanted = condition(kind, name, value, visible, limits=query.limits)
+        wanted = condition(kind, name, value, visible, limits=query.limits, base=base)
         if wanted is None:
             text = f"Paramètre de recherche inconnu pour {kind} : « {printable(name)} »."
             if strict:

@@ -76,7 +76,7 @@ async def answer(
     by = reading.seen(caller, kind)
     budget = Budget(reading.limits)
     asked = [*mark.pairs, *shared] if mark is not None else pairs
-    query = parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits)
+    query = parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits, base=reading.base)
     table = TABLES[kind]
     visible = access.representations(caller, table)
     wanted = [visible, query.where]
