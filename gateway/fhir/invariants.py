@@ -23,7 +23,7 @@ from gateway.fhir.elements import shapes
 from gateway.fhir.narrative import reading
 from gateway.fhir.structure import Scope
 
-__all__ = ["UNDECIDED", "Rule", "enforced", "rules"]
+__all__ = ["READ_BY_VERBS", "UNDECIDED", "Rule", "enforced", "rules"]
 
 Node = Mapping[str, Any]
 Holds = Callable[[Any, Scope], bool]
@@ -383,12 +383,16 @@ _HOLDS: Mapping[str, Holds] = {
     "txt-2": lambda value, _: type(value) is not str or reading(value)[1],
 }
 
-#: What the gateway itself cannot take: it understands no modifier [FHIR R4 extensibility#modifierExtension].
+#: Types that verbs read: what modifies them cannot be ignored, and the gateway understands no modifier. The others are
+#: kept and given back as they are, which takes no understanding [FHIR R4 extensibility#modifierExtension].
+READ_BY_VERBS = frozenset(
+    {"Patient", "ServiceRequest", "QuestionnaireResponse", "Task", "Appointment", "Communication", "Condition"}
+)
 _MODIFIER = Rule(
     "extension-modificatrice",
     "error",
     "Extension modificatrice inconnue : la ressource ne peut pas être comprise sans elle",
-    lambda n, _: "modifierExtension" not in n,
+    lambda n, scope: "modifierExtension" not in n or scope.root.get("resourceType") not in READ_BY_VERBS,
 )
 _IMPLICIT = Rule(
     "regles-implicites",
