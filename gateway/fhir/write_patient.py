@@ -29,7 +29,7 @@ def write_patient(writing: Writing, operation: Operation) -> None:
     """
     facts = patient_facts(operation.tree, writing.resolve())
     key = identity.own_identifier(writing.partner, facts)
-    known = identity.record_of(writing.step.session, writing.partner.id, key.system, key.value)
+    known = identity.known_as(writing.step, writing.partner, key)
     if operation.before is not None and (known is None or str(known.id) != operation.before.id):
         text = "L’identifiant de l’établissement ne peut pas changer sur un patient existant."
         raise Conflict("cle-modifiee", text, expression="Patient.identifier")
@@ -45,6 +45,7 @@ def write_patient(writing: Writing, operation: Operation) -> None:
         writing.partner,
         facts,
         key=key,
+        known=known,
         new=operation.before is None and operation.query is None,
         record_id=uuid.UUID(operation.identity) if operation.identity is not None else None,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections.abc import Iterable
+from types import EllipsisType
 from typing import Any
 
 from sqlalchemy import delete, exists, func, or_, select
@@ -35,6 +36,7 @@ __all__ = [
     "AUTHOR",
     "EVERY_DOMAIN",
     "declare",
+    "known_as",
     "locks",
     "match_key",
     "own_identifier",
@@ -85,6 +87,12 @@ def record_of(session: Session, partner_id: uuid.UUID, system: str, value: str) 
     ).one_or_none()
 
 
+def known_as(step: Step, partner: Partner, key: IdentifierFact) -> PatientRecord | None:
+    """Find a source's record and hold its key: until the end of the step nobody else makes, or finds, another one."""
+    step.serialise(_key_lock(partner.id, key))
+    return record_of(step.session, partner.id, key.system, key.value)
+
+
 def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
     """Person to whom a record belongs now; `None` while it waits on the work list."""
     return session.scalar(
@@ -116,6 +124,7 @@ def declare(
     facts: PatientFacts,
     *,
     key: IdentifierFact | None = None,
+    known: PatientRecord | EllipsisType | None = ...,
     new: bool = False,
     record_id: uuid.UUID | None = None,
 ) -> PatientRecord:
@@ -125,6 +134,8 @@ def declare(
     ----------
     key
         The identifier that keys the record, when the wire already knows it; else `own_identifier` chooses.
+    known
+        What `known_as` found for this key in this step; asked here when it is not given.
     new
         Whether the source means to make a record: an existing one is then a conflict.
     record_id
@@ -140,8 +151,7 @@ def declare(
     _refuse_invented(step, facts)
     chosen = key or own_identifier(partner, facts)
     # Writers of the same key queue here instead of clashing on the unique index and starting again.
-    step.serialise(_key_lock(partner.id, chosen))
-    record = record_of(step.session, partner.id, chosen.system, chosen.value)
+    record = known_as(step, partner, chosen) if isinstance(known, EllipsisType) else known
     created = record is None
     if new and not created:
         text = "Un patient de cet établissement porte déjà cet identifiant."
@@ -156,7 +166,7 @@ def declare(
     if created or changed:
         record.updated_at = utcnow()
         step.session.flush()
-        _link(step, partner, record)
+        _link(step, partner, record, new=created)
         step.audit(
             "creation" if created else "modification",
             action="C" if created else "U",
@@ -271,12 +281,11 @@ def _fold(name: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFKD", opened).upper() if char.isalpha() and char.isascii())
 
 
-def _link(step: Step, partner: Partner, record: PatientRecord) -> None:
+def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> None:
     """Put the record where its facts say, unless a person already decided."""
     session = step.session
-    live = session.scalars(
-        select(PersonLink).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None)).with_for_update()
-    ).one_or_none()
+    held = select(PersonLink).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None)).with_for_update()
+    live = None if new else session.scalars(held).one_or_none()
     others: list[PatientRecord] = []
     if record.ins_qualified:
         step.serialise(_ins_lock(record.ins_system, record.ins_value))
