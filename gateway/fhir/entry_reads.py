@@ -6,8 +6,7 @@ Promises: what the step wrote is seen; audit lines are kept exactly if the step 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, text
@@ -15,10 +14,11 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import Fault, NotFound
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir import conditions
 from gateway.fhir.bundle import Answer, Ask
 from gateway.fhir.negotiation import require_type
 from gateway.fhir.read import FhirReads
+from gateway.fhir.routes_read import unchanged
+from gateway.fhir.summary import form
 from gateway.model.audit import AuditFacts
 from gateway.rcp.step import Step
 
@@ -87,51 +87,38 @@ def answer(step: Step, reads: FhirReads, blobs: BlobStore, ask: Ask, *, strict: 
     """
     require_type(ask.kind)
     over = reads.over(_StepSource(step), _Contents(blobs))
+    pairs = list(ask.pairs)
     match ask.steps:
         case () | ("_search",):
-            return Answer(200, _driven(over.search(step.caller, ask.kind, list(ask.pairs), strict=strict)))
-        case (identity,) if not identity.startswith("_"):
+            posted = ask.steps != ()
+            return Answer(200, _driven(over.search(step.caller, ask.kind, pairs, strict=strict, posted=posted)))
+        case ("_history",):
+            return Answer(200, _driven(over.history(step.caller, ask.kind, None, pairs, strict=strict)))
+        case (identity,):
             return _one(step, over, ask, identity, None)
         case (identity, "_history"):
-            return Answer(200, _history(step, over, ask, identity))
-        case (identity, "_history", version) if version.isdecimal() and len(version) <= 9:
+            return Answer(200, _driven(over.history(step.caller, ask.kind, identity, pairs, strict=strict)))
+        case (identity, "_history", version) if version.isascii() and version.isdecimal() and len(version) <= 9:
             return _one(step, over, ask, identity, int(version))
         case _:
             raise NotFound("inconnu", "Ressource ou opération inconnue.")
 
 
 def _one(step: Step, over: FhirReads, ask: Ask, identity: str, version: int | None) -> Answer:
-    found = _driven(over.read(step.caller, ask.kind, identity, version))
-    same = ask.if_none_match is not None and conditions.tags(ask.if_none_match, "If-None-Match").hold(found.version)
-    if same or (ask.if_none_match is None and _unchanged(ask.if_modified_since, found.updated_at)):
-        return Answer(304, version=found.version, updated_at=found.updated_at)
-    body = None if ask.head else found.body
-    return Answer(200, body, version=found.version, updated_at=found.updated_at)
+    found = _driven(over.read(step.caller, ask.kind, identity, version, form=form(ask.pairs)))
+    known = _known(ask, found.version, found.updated_at)
+    body = None if ask.head or known else found.body
+    return Answer(304 if known else 200, body, version=found.version, updated_at=found.updated_at)
 
 
-def _unchanged(since: str | None, updated_at: datetime) -> bool:
-    """Whether nothing changed since an instant, as FHIR or HTTP writes it; HTTP knows whole seconds."""
-    if since is None:
-        return False
+def _known(ask: Ask, version: int, updated_at: datetime) -> bool:
+    """Whether who asks has this version already; ``ifModifiedSince`` is an instant, not an HTTP date."""
+    if ask.if_none_match is not None:
+        return unchanged({"if-none-match": ask.if_none_match}, version, updated_at)
     try:
-        moment = datetime.fromisoformat(since)
+        since = datetime.fromisoformat(ask.if_modified_since or "")
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(since) + timedelta(seconds=1)
-        except ValueError:
-            return False
-    return updated_at <= (moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _history(step: Step, over: FhirReads, ask: Ask, identity: str) -> bytes:
-    said = dict(ask.pairs)
-    count, before = (said.get(name, "") for name in ("_count", "_before"))
-    return _driven(
-        over.history(
-            step.caller,
-            ask.kind,
-            identity,
-            count=min(int(count), 500) if count.isdecimal() and 0 < len(count) <= 9 else 50,
-            before=int(before) if before.isdecimal() and 0 < len(before) <= 9 else None,
+        return ask.if_modified_since is not None and unchanged(
+            {"if-modified-since": ask.if_modified_since}, version, updated_at
         )
-    )
+    return since.tzinfo is not None and updated_at <= since

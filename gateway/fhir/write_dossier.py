@@ -21,7 +21,7 @@ from gateway.fhir.document import Tree
 from gateway.fhir.keeping import current
 from gateway.fhir.translate.elements import Resolve, codings, identifiers
 from gateway.fhir.translate.inscription import form_facts, inscription_facts, is_inscription
-from gateway.fhir.write_kept import keep_as_sent
+from gateway.fhir.write_kept import keep_as_sent, root_key
 from gateway.fhir.writing import Operation, Writing
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
@@ -45,7 +45,7 @@ def write_request(writing: Writing, operation: Operation) -> None:
     if record.partner_id != writing.partner.id:
         text = "Le patient inscrit doit être un patient de l’établissement qui l’inscrit."
         raise Forbidden("proprietaire", text, expression="ServiceRequest.subject")
-    key = uuid.UUID(operation.identity)
+    key = root_key(operation)
     known = writing.step.lock(Dossier, key)[0] if before is not None else None
     if known is not None and known.record_id != record.id:
         text = "Une inscription ne change pas de patient : annulez-la et inscrivez l’autre patient."

@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import any_, false, literal, not_, select
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import lazyload
 from sqlalchemy.types import Text
 
 from gateway.errors import Conflict, Fault, Forbidden, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
@@ -39,6 +40,7 @@ from gateway.fhir.translate.patient import patient_facts
 from gateway.identifiers import uuid7
 from gateway.model.directory import Organisation, Practitioner
 from gateway.model.dossier import Dossier
+from gateway.model.meeting import RcpSession
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.representation import TABLES
@@ -50,10 +52,10 @@ from gateway.rcp.step import Step
 
 __all__ = ["Done", "Operation", "Ports", "Writing", "reference_key"]
 
-#: Types on which a version-aware update is required [spec fhir-fr 3.1].
-_VERSION_AWARE = frozenset({"Task"})
-#: Types that stand for a root of ours: its key is a UUID.
-_ROOTED = frozenset({"Patient", "ServiceRequest", "Task"})
+#: Types on which a version-aware update is required where a root of ours stands behind them [spec fhir-fr 3.1].
+_VERSION_AWARE = frozenset({"Task", "Appointment", "Composition"})
+#: Types that always stand for a root of ours: its key is a UUID. Where only some do, their verb says so.
+_ROOTED = frozenset({"Patient", "Task"})
 #: Types whose id comes from the root that their verb makes or finds.
 _NAMED_BY_VERB = frozenset({"Patient", "Task"})
 #: Letters of SMART v2 for what is done to a resource that exists.
@@ -165,7 +167,8 @@ class Writing:
         """
         if self._partner is None:
             caller = self.step.caller
-            found = self.step.session.get(Partner, caller.partner_id) if caller.partner_id else None
+            bare = [lazyload(Partner.credentials)]
+            found = self.step.session.get(Partner, caller.partner_id, options=bare) if caller.partner_id else None
             if found is None or caller.kind not in {CallerKind.CLIENT, CallerKind.PEER}:
                 text = "L’écriture par FHIR est réservée aux logiciels des établissements partenaires."
                 raise Forbidden("ecriture-reservee", text)
@@ -180,17 +183,18 @@ class Writing:
             return false()
         return access.representations(self.step.caller, table)
 
-    def matches(self, kind: str, query: str) -> list[Any]:
-        """Current rows, two at most, that a condition names among those that the caller may see.
+    def matches(self, kind: str, query: str, *, doomed: bool = False) -> list[Any]:
+        """Current rows, enough to tell one from several, that a condition names among those that the caller may see.
 
-        Its lock makes it hold until the effect is committed; the same condition is asked once a step.
+        Its lock makes it hold until the effect is committed; the same condition is asked once a step. What the step
+        deletes is left out unless ``doomed``.
         """
         pairs = conditions.pairs_of(query)
         self.step.serialise(*conditions.lock_keys(kind, pairs))
         key = (kind, tuple(sorted(pairs)))
         if key not in self._matched:
             self._matched[key] = self._search(kind, pairs, limit=2 + len(self._doomed))
-        return [row for row in self._matched[key] if (kind, row.id) not in self._doomed]
+        return [row for row in self._matched[key] if doomed or (kind, row.id) not in self._doomed]
 
     def _search(self, kind: str, pairs: Sequence[tuple[str, str]], *, limit: int) -> list[Any]:
         table = TABLES[kind]
@@ -326,7 +330,9 @@ class Writing:
 
     def _find_by_condition(self, operation: Operation) -> None:
         query = operation.query or ""
-        found = self._directory(operation.kind, query) or self.matches(operation.kind, query)
+        found = self._directory(operation.kind, query) or self.matches(
+            operation.kind, query, doomed=operation.method == "DELETE"
+        )
         if len(found) > 1:
             text = "Plusieurs ressources correspondent à la condition."
             raise Conflict("plusieurs-correspondances", text, precondition=True)
@@ -373,25 +379,35 @@ class Writing:
             found = select(PatientRecord.partner_id, PatientRecord.system, PatientRecord.value)
             said = self.step.session.execute(found.where(PatientRecord.id.in_(records))).all()
             self.step.serialise(*(f"ipp|{one.partner_id}|{one.system}|{one.value}" for one in said))
-        dossiers = {row.root_id for row in held.values() if row.root_kind == "Dossier"}
+        dossiers = {row.dossier_id for row in held.values() if row.root_kind and row.dossier_id}
         if dossiers:
             self.step.lock(Dossier, *dossiers)
+        sessions = {row.root_id for row in held.values() if row.root_kind == "RcpSession"}
+        if sessions:
+            self.step.lock(RcpSession, *sessions)
         versions: dict[tuple[str, str], int] = {}
         for kind in sorted({kind for kind, _ in held}):
-            table = TABLES[kind]
-            ids = sorted(one for of, one in held if of == kind)
+            versions |= self._versions(kind, [row for (of, _), row in held.items() if of == kind])
+        if all(versions.get(key) == row.version for key, row in held.items()):
+            return True
+        self._matched.clear()
+        return False
+
+    def _versions(self, kind: str, rows: Sequence[Any]) -> dict[tuple[str, str], int]:
+        """Versions as they are now; rows of what is kept as sent are locked, those of roots by the locks above."""
+        table = TABLES[kind]
+        found: dict[tuple[str, str], int] = {}
+        for rooted in (False, True):
+            ids = sorted(row.id for row in rows if (row.root_kind is not None) is rooted)
             statement = (
                 select(table.c.id, table.c.version)
                 .where(table.c.id == any_(literal(ids, ARRAY(Text()))), table.c.current)
                 .order_by(table.c.id)
             )
-            # Roots are locked above: their rows are only written under those locks.
-            locked = self.step.session.execute(statement.with_for_update() if kind not in _ROOTED else statement).all()
-            versions |= {(kind, row.id): row.version for row in locked}
-        if all(versions.get(key) == row.version for key, row in held.items()):
-            return True
-        self._matched.clear()
-        return False
+            if ids:
+                said = self.step.session.execute(statement if rooted else statement.with_for_update()).all()
+                found |= {(kind, row.id): row.version for row in said}
+        return found
 
     def _judge(self, operation: Operation) -> None:
         """Judge what was found: its owner, its versions, whether it may be made or changed."""
@@ -479,7 +495,7 @@ class Writing:
                 held = "aucune" if version is None else str(version)
                 text = f"Version périmée : {held} au lieu de celle attendue par If-Match."
                 raise Conflict("version-perimee", text, precondition=True)
-        elif version is not None and operation.method in {"PUT", "PATCH"} and operation.kind in _VERSION_AWARE:
+        elif operation.kind in _VERSION_AWARE and operation.method in {"PUT", "PATCH"} and _rooted(before):
             text = "Cette ressource se met à jour avec l’en-tête If-Match."
             raise InvalidContent("version-exigee", text, expression=operation.kind)
 
@@ -652,6 +668,10 @@ def reference_key(kind: str, key: str) -> str:
     Few keys for all resources: a large transaction would otherwise fill the server's table of locks.
     """
     return f"fhir-ref|{zlib.crc32(f'{kind}/{key}'.encode()) % 256}"
+
+
+def _rooted(row: Any | None) -> bool:
+    return row is not None and not row.deleted and row.root_kind is not None
 
 
 class _Into:
