@@ -7,6 +7,7 @@ Promises: pure functions of a request; what is not offered is refused by name (4
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -195,7 +196,7 @@ def form_of(request: Request) -> Format:
 
 
 def tree_of(request: Request, content: bytes, limits: Limits) -> Tree:
-    """Read the resource of a body, JSON or XML by its Content-Type.
+    """Read the resource of a body, JSON or XML by its Content-Type; where a Binary is due, other bytes are its own.
 
     Raises
     ------
@@ -204,9 +205,32 @@ def tree_of(request: Request, content: bytes, limits: Limits) -> Tree:
     InvalidContent
         What `gateway.fhir.document.parse` and `gateway.fhir.xml_read.parse` refuse.
     """
+    if request.path_params.get("kind") == "Binary":
+        sent = _binary(request, content)
+        if sent is not None:
+            return sent
     if form_of(request) is Format.XML:
         return xml_read.parse(content, limits)
     return document.parse(content, limits)
+
+
+def _binary(request: Request, content: bytes) -> Tree | None:
+    """The Binary whose own bytes a body is; none when it says that it is a resource [FHIR R4 binary#rest]."""
+    declared = request.headers.get("content-type", "").strip()
+    name, parameters = _parameters(declared)
+    if not name.isascii() or "/" not in name or name in _FORMAT_OF or name in _ANY:
+        return None
+    tree: Tree = {"resourceType": "Binary"}
+    if "identity" in request.path_params:
+        tree["id"] = request.path_params["identity"]
+    # Its parameters are part of its type, but for what is of the transport.
+    tree["contentType"] = declared if parameters else name
+    context = request.headers.get("x-security-context")
+    if context:
+        tree["securityContext"] = {"reference": context}
+    if content:
+        tree["data"] = b64encode(content).decode("ascii")
+    return tree
 
 
 def prefers(request: Request) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,6 +39,7 @@ INTERACTIONS: tuple[str, ...] = ("read", "vread", "history-instance", "history-t
 SEARCHED_BY: tuple[str, ...] = ("GET", "POST")
 #: Fields that a form may hold before anybody counts parameters.
 _FIELDS = 2000
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:; ?[A-Za-z0-9_-]+=[A-Za-z0-9_.:\"+/-]+)*")
 
 
 class ReadRoutes:
@@ -119,6 +121,8 @@ class ReadRoutes:
     async def _raw(self, request: Request, who: Caller, identity: str) -> Response:
         raw = await self._reads.raw(here(who, request), identity)
         headers = {
+            # As its sender said it, if a header can say it; the framework would add a charset of its own.
+            "Content-Type": raw.content_type if _MEDIA_TYPE.fullmatch(raw.content_type) else "application/octet-stream",
             "ETag": f'W/"{raw.version}"',
             "Last-Modified": http_date(raw.updated_at),
             **PRIVATE,
@@ -127,7 +131,7 @@ class ReadRoutes:
         }
         if unchanged(request.headers, raw.version, raw.updated_at):
             return Response(None, 304, headers)
-        return Response(raw.content, 200, headers, media_type=raw.content_type)
+        return Response(raw.content, 200, headers)
 
 
 def _form(request: Request) -> Form:
