@@ -12,23 +12,16 @@ reader bounds. Not promised: conformance to profiles.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date
-from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from gateway.fhir.elements import PRIMITIVE, Element, Shape, resource_types, shapes
 from gateway.fhir.outcome import Issue
+from gateway.fhir.primitives import PRIMITIVES
 
 __all__ = ["Rules", "Scope", "faults", "sound"]
-
-_DATE = r"[0-9]{4}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12][0-9]|3[01]))?)?"
-_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
-_ZONE = r"(?:Z|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))"
-_FULL = r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 
 
 class Scope:
@@ -48,13 +41,13 @@ class Scope:
         self.tree = tree
         self.root: Mapping[str, Any] = around.root if around is not None else tree
         if around is not None:
-            self.contained: dict[Any, Any] = around.contained
+            self.contained: dict[str, str] = around.contained
         elif "contained" in tree:
             inner = tree["contained"]
             self.contained = {
-                one["id"]: one.get("resourceType")
+                one["id"]: one["resourceType"]
                 for one in (inner if isinstance(inner, list) else ())
-                if isinstance(one, dict) and isinstance(one.get("id"), str)
+                if isinstance(one, dict) and isinstance(one.get("id"), str) and isinstance(one.get("resourceType"), str)
             }
         else:
             self.contained = {}
@@ -63,79 +56,7 @@ class Scope:
 #: Rules of the objects that stand at a path: each holds or not [FHIR R4 conformance-rules#constraints].
 Rules = Callable[[str], tuple[Callable[[Any, Scope], bool], ...]]
 
-# Primitives
-
-
-def _text(value: Any) -> bool:
-    return type(value) is str and value != "" and not value.isspace()
-
-
-def _matching(pattern: str) -> Callable[[Any], bool]:
-    fits = re.compile(pattern).fullmatch
-    return lambda value: type(value) is str and fits(value) is not None
-
-
-def _in_calendar(value: str) -> bool:
-    if len(value) < 10:
-        return value[:4] != "0000"
-    try:
-        date(int(value[:4]), int(value[5:7]), int(value[8:10]))
-    except ValueError:
-        return False
-    return True
-
-
-def _dated(pattern: str) -> Callable[[Any], bool]:
-    fits = re.compile(pattern).fullmatch
-    return lambda value: type(value) is str and fits(value) is not None and _in_calendar(value)
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _decimal(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, Decimal) and value.is_finite())
-
-
-_SPACES = re.compile(r"[ \t\r\n]+")
-
-
-def _base64(value: Any) -> bool:
-    if type(value) is not str or value == "":
-        return False
-    try:
-        binascii.a2b_base64(_SPACES.sub("", value), strict_mode=True)
-    except ValueError:
-        return False
-    return True
-
-
-# Where a regular expression would have to look at each character twice, the test is written out.
-_PRIMITIVES: dict[str, Callable[[Any], bool]] = {
-    "boolean": lambda value: type(value) is bool,
-    "integer": _whole(-(2**31), 2**31 - 1),
-    "unsignedInt": _whole(0, 2**31 - 1),
-    "positiveInt": _whole(1, 2**31 - 1),
-    "decimal": _decimal,
-    "id": _matching(r"[A-Za-z0-9\-.]{1,64}"),
-    "code": _matching(r"[^\s]+(?:\s[^\s]+)*"),
-    "uri": _matching(r"\S+"),
-    "url": _matching(r"\S+"),
-    "canonical": _matching(r"\S+"),
-    "oid": _matching(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+"),
-    "uuid": _matching(r"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-    "date": _dated(_DATE),
-    "dateTime": _dated(rf"{_DATE}|{_FULL}T{_TIME}{_ZONE}"),
-    "instant": _dated(rf"{_FULL}T{_TIME}{_ZONE}"),
-    "time": _matching(_TIME),
-    "base64Binary": _base64,
-    "string": _text,
-    "markdown": _text,
-    "xhtml": lambda value: type(value) is str and value.startswith(("<div>", "<div ", "<div\n", "<div\t", "<div\r")),
-    "System.String": _text,
-}
-_RESOURCE_ID = _PRIMITIVES["id"]
+_resource_id = PRIMITIVES["id"]
 
 # The quick walk
 
@@ -147,8 +68,8 @@ def _primitive(element: Element, *, resource: bool) -> _Check:
     if codes is not None:
         return lambda value, _: type(value) is str and value in codes
     if resource and element.name == "id":
-        return lambda value, _: _RESOURCE_ID(value)
-    good = _PRIMITIVES[element.type]
+        return lambda value, _: _resource_id(value)
+    good = PRIMITIVES[element.type]
     return lambda value, _: good(value)
 
 
@@ -167,7 +88,7 @@ def _each(check: _Check) -> _Check:
 _LITERAL = re.compile(r"(.*/)?([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
 
-def _aims(value: Mapping[str, Any], targets: frozenset[str], contained: Mapping[Any, Any]) -> bool:
+def _aims(value: Mapping[str, Any], targets: frozenset[str], contained: Mapping[str, str]) -> bool:
     """Whether a reference may point where it does; what cannot be known is allowed."""
     kind = value.get("type")
     if isinstance(kind, str) and kind not in targets and kind in resource_types():
@@ -223,10 +144,15 @@ class _Compiler:
 
     def _names(self, shape: Shape) -> dict[str, _Check]:
         checks: dict[str, _Check] = {}
-        beside = self._late(PRIMITIVE)
+        inner = self._late(PRIMITIVE)
+
+        def beside(value: Any, scope: Scope) -> bool:
+            # One that has an id only says nothing without a value: left to the other walk.
+            return type(value) is dict and "extension" in value and inner(value, scope)
+
         for element in shape.elements:
             checks[element.name] = self._element(element, shape)
-            if element.below is None and not element.repeats:
+            if _extensible(element) and not element.repeats:
                 # A list beside a list may hold null and must be as long: rare, and left to the other walk.
                 checks[f"_{element.name}"] = beside
         if shape.resource:
@@ -294,6 +220,11 @@ class _Compiler:
         return _is_resource(value) and self.check(value["resourceType"])(value, Scope(value, scope))
 
 
+def _extensible(element: Element) -> bool:
+    """Whether something may stand beside a value: not beside ids, attributes and narratives [FHIR R4 xml, xhtml]."""
+    return element.below is None and element.type not in {"System.String", "xhtml"}
+
+
 def _is_resource(value: Any) -> bool:
     kind = value.get("resourceType") if type(value) is dict else None
     return type(kind) is str and kind in resource_types()
@@ -334,7 +265,7 @@ def _object_faults(node: Mapping[str, Any], shape: Shape, path: str, scope: Scop
         if shape.resource and name == "resourceType":
             continue
         element = shape.names.get(name.removeprefix("_"))
-        if element is None or (name.startswith("_") and element.below is not None):
+        if element is None or (name.startswith("_") and not _extensible(element)):
             yield Issue(code="element-inconnu", text="Élément inconnu à cet endroit.", expression=f"{path}.{name}")
         elif name.startswith("_"):
             yield from _beside_faults(node, element, value, f"{path}.{element.name}", scope)
@@ -395,7 +326,7 @@ def _value_faults(value: Any, element: Element, path: str, scope: Scope, *, reso
 
 
 def _primitive_faults(value: Any, element: Element, path: str, *, resource: bool) -> Iterator[Issue]:
-    good = _RESOURCE_ID if resource and element.name == "id" else _PRIMITIVES[element.type]
+    good = _resource_id if resource and element.name == "id" else PRIMITIVES[element.type]
     if not good(value):
         text = f"Valeur invalide pour le type {element.type.removeprefix('System.')}."
         yield Issue(code="valeur-invalide", text=text, expression=path)
@@ -409,6 +340,7 @@ def _beside_faults(node: Mapping[str, Any], element: Element, value: Any, here: 
     if not element.repeats:
         if isinstance(value, dict):
             yield from _object_faults(value, beside, here, scope)
+            yield from _says_nothing(value, node.get(element.name), here)
         else:
             yield Issue(code="valeur-invalide", text="Un objet est attendu.", expression=here)
         return
@@ -422,5 +354,14 @@ def _beside_faults(node: Mapping[str, Any], element: Element, value: Any, here: 
     for index, item in enumerate(value):
         if isinstance(item, dict):
             yield from _object_faults(item, beside, f"{here}[{index}]", scope)
+            value_of = values[index] if isinstance(values, list) and index < len(values) else None
+            yield from _says_nothing(item, value_of, f"{here}[{index}]")
         elif item is not None or not isinstance(values, list):
             yield Issue(code="valeur-invalide", text="Un objet est attendu.", expression=f"{here}[{index}]")
+
+
+def _says_nothing(beside: Mapping[str, Any], value: Any, here: str) -> Iterator[Issue]:
+    """ele-1 of a primitive: it has a value or an extension, an id is neither."""
+    if value is None and beside.keys() == {"id"}:
+        text = "Un élément a une valeur ou des éléments (ele-1)."
+        yield Issue(code="invariant-ele-1", text=text, expression=here, rule=True)
