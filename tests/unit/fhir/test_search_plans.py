@@ -1,0 +1,234 @@
+"""EXPLAIN: no parameter that is declared, no modifier and no prefix that is offered reads a table from end to end.
+
+Each type's table is filled with some thousand rows, once such that each says nearly everything, once such that few say
+anything, because what a question finds must be rare for an index to be worth its while: ``:missing=true`` in the first,
+``:missing=false`` and ``ne`` in the second. Statistics are fresh; no plan is forbidden to the planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Executable, select
+from sqlalchemy.dialects import postgresql
+
+from gateway.fhir.search_columns import RANGED, Parameter, parameters, types
+from gateway.fhir.search_conditions import MODIFIERS, PREFIXES, condition
+from gateway.identifiers import uuid7
+from gateway.model.representation import TABLES, align
+from gateway.model.store import Store
+from gateway.rcp import access
+from gateway.rcp.access import Caller, CallerKind
+
+ROWS = 2000
+#: Each value stands in some rows.
+VALUES = 400
+CLIENT = Caller(kind=CallerKind.CLIENT, partner_id=uuid7())
+
+
+_DAY = "('2000-01-01Z'::timestamptz + i * '1 day'::interval)"
+
+
+def _fill(connection: Connection, kind: str, *, one_in: int) -> None:
+    """Rows of which one in so many says something, each something else."""
+    table = TABLES[kind]
+    arrays = [f"'~' || substr(w, {place}, 3)" for place in range(1, 7)]
+    ranges: dict[str, str] = {}
+    words, nodes = [], []
+    for number, (code, one) in enumerate(parameters(kind).items()):
+        # In the full filling each parameter is missing here and there.
+        said = f"CASE WHEN (i + {number}) % 97 = 0 THEN '!{code}' ELSE '{code}' END" if one_in == 1 else f"'{code}'"
+        if one.kind != "composite":
+            arrays.append(said)
+        if one.kind in {"token", "reference"}:
+            by = f"{code}:identifier" if one.kind == "reference" else code
+            system = f"'{by}\x1furn:s' || v || '\x1f'"
+            arrays += [f"{system} || 'v' || v", system, f"'{by}\x1ev' || v", f"'{by}\x1f\x1fn' || v"]
+        if one.kind == "token":
+            arrays.append(f"'{code}:of-type\x1furn:t\x1fMR\x1fv' || v")
+            words.append(f"'{code}:text\x1f' || w")
+        if one.kind == "reference":
+            target = next((name for name in one.targets if name in TABLES), kind)
+            arrays += [f"'{one.code}\x1f{target}/p' || v", f"'{one.code}\x1fhttp://other.example/' || v"]
+        if one.kind == "uri":
+            arrays.append(f"'{code}\x1furn:u:' || v")
+        if one.kind == "string":
+            arrays.append(f"'{code}\x1f' || w")
+            words.append(f"'{code}\x1f' || w")
+        if one.kind == "date":
+            ranges[one.column] = f"tstzrange({_DAY}, {_DAY} + '1 day'::interval)"
+        elif one.kind in RANGED:
+            ranges[one.column] = "numrange(i, i, '[]')"
+            if one.kind == "quantity":
+                pair = "jsonb_build_array('[' || i || ',' || i || ']', jsonb_build_array('\x1emg'))"
+                nodes.append(f"'{code}', jsonb_build_array({pair})")
+    says = f"i % {one_in} = 0"
+    silent = ", ".join(f"'!{code}'" for code in parameters(kind))
+    values = {
+        "id": "'p' || i",
+        "version": "1",
+        "body": "decode(repeat(md5(i::text), 20), 'hex')",
+        "current": "true",
+        "deleted": "false",
+        "public": "i % 2 = 0",
+        "partner_id": f"CASE WHEN i % 3 = 0 THEN '{CLIENT.partner_id}'::uuid END",
+        "updated_at": _DAY,
+        "terms": f"CASE WHEN {says} THEN ARRAY[{', '.join(arrays)}] ELSE ARRAY[{silent}] END",
+        "words": f"CASE WHEN {says} THEN array_to_tsvector(ARRAY[{', '.join(words)}]::text[]) ELSE '' END",
+        "nodes": f"CASE WHEN {says} THEN jsonb_build_object({', '.join(nodes)}) END" if nodes else "NULL",
+        **{column: f"CASE WHEN {says} THEN {value} END" for column, value in ranges.items()},
+    }
+    connection.exec_driver_sql(f"TRUNCATE {table.name}")
+    connection.exec_driver_sql(f"DROP INDEX ix_{table.name}_search")
+    columns, expressions = ", ".join(values), ", ".join(values.values()).replace("%", "%%")
+    connection.exec_driver_sql(
+        f"INSERT INTO {table.name} ({columns}) SELECT {expressions} "
+        f"FROM (SELECT i, i %% {VALUES} AS v, substr(md5((i %% {VALUES})::text), 1, 8) AS w"
+        f" FROM generate_series(1, {ROWS}) AS i) AS one",
+        (),
+    )
+    # The index is made again by what keeps a database in line with the table of parameters.
+    assert align(connection) == [f"ix_{table.name}_search"]
+    connection.exec_driver_sql(f"ANALYZE {table.name}")
+
+
+def _visible(_kind: str, table: Any) -> Any:
+    return access.representations(CLIENT, table)
+
+
+def _scanned(connection: Connection, statement: Executable) -> set[str]:
+    """Tables that a statement reads from end to end."""
+    compiled = statement.compile(dialect=postgresql.dialect(paramstyle="pyformat"))
+    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params).scalar_one()
+
+    def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield node
+        for below in node.get("Plans", ()):
+            yield from nodes(below)
+
+    return {one["Relation Name"] for one in nodes(plan[0]["Plan"]) if one["Node Type"] == "Seq Scan"}
+
+
+def _matches(kind: str, pair: str) -> Any:
+    table = TABLES[kind]
+    name, _, value = pair.partition("=")
+    found = condition(kind, name, value, _visible)
+    assert found is not None, pair
+    return select(table.c.id).where(table.c.current, ~table.c.deleted, _visible(kind, table), found)
+
+
+_WORD = "c4ca4238"  # md5 of "1"
+_FIRST, _LAST = "2000-01-03", "2005-06-20"
+
+
+def _rare(one: Parameter, kind: str) -> Iterator[str]:
+    """Questions that find little where every row says something else."""
+    code = one.code
+    if one.kind != "composite":
+        yield f"{code}:missing=true"
+    if one.kind == "token":
+        yield from (f"{code}={value}" for value in ("v7", "urn:s7|v7", "|n7", "urn:s7|", "v7,v8,urn:s9|v9"))
+        yield f"{code}:text={_WORD[:5]}"
+        yield f"{code}:of-type=urn:t|MR|v7"
+    elif one.kind == "reference":
+        target = next((name for name in one.targets if name in TABLES), kind)
+        yield from (f"{code}={value}" for value in ("p7", f"{target}/p7", "http://other.example/7", "p7,p8"))
+        yield f"{code}:identifier=urn:s7|v7"
+        if target in one.targets:
+            yield f"{code}:{target}=p7"
+    elif one.kind == "uri":
+        yield f"{code}=urn:u:7"
+    elif one.kind == "string":
+        yield from (f"{code}={_WORD[:5]}", f"{code}:exact={_WORD}", f"{code}:contains={_WORD[1:6]}")
+    elif one.kind in RANGED:
+        low, high = (_FIRST, _LAST) if one.kind == "date" else ("3", str(ROWS - 5))
+        yield f"{code}={low}"
+        yield from (f"{code}={prefix}{high}" for prefix in ("gt", "ge", "sa"))
+        yield from (f"{code}={prefix}{low}" for prefix in ("lt", "le", "eb", "eq"))
+        # A tenth of the way to now: near the end of what is filled that is much; of a number it is little.
+        yield f"{code}=ap{'1900-01-01,ap2200' if one.kind == 'date' else low}"
+        if one.kind == "quantity":
+            yield from (f"{code}={low}||mg", f"{code}=gt{high}||mg")
+    else:
+        sides = {"token": "v7", "quantity": "7", "string": _WORD, "date": _FIRST, "reference": "p7"}
+        yield f"{code}=" + "$".join(sides[side.kind] for side in one.components)
+
+
+@pytest.fixture(params=types())
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_no_question_of_any_parameter_scans_the_table(store: Store, kind: str) -> None:
+    """Nor do ``:not`` and ``:contains`` of a letter, which ask for nearly everything: a page is found in its order."""
+    table = TABLES[kind]
+    asked = [question for one in parameters(kind).values() for question in _rare(one, kind)]
+    asked += ["_id=p7", "_id=p7,p8", f"_lastUpdated={_FIRST}", f"_lastUpdated=lt{_FIRST}", f"_lastUpdated=sa{_LAST}"]
+    walked = [f"{code}:not=v7" for code, one in parameters(kind).items() if one.kind == "token"]
+    walked += [f"{code}:contains=a" for code, one in parameters(kind).items() if one.kind == "string"]
+    with store.engine.connect() as connection:
+        _fill(connection, kind, one_in=1)
+        slow = [pair for pair in asked if table.name in _scanned(connection, _matches(kind, pair))]
+        for pair in walked:
+            page = _matches(kind, pair).order_by(table.c.id).limit(51)
+            slow += [pair] if table.name in _scanned(connection, page) else []
+        connection.rollback()
+    assert len(asked) > 20
+    assert slow == []
+
+
+def test_what_asks_for_what_few_say_does_not_scan_the_table_either(store: Store, kind: str) -> None:
+    name = TABLES[kind].name
+    with store.engine.connect() as connection:
+        _fill(connection, kind, one_in=100)
+        asked = [f"{code}:missing=false" for code, one in parameters(kind).items() if one.kind != "composite"]
+        for code, one in parameters(kind).items():
+            if one.kind in RANGED:
+                asked.append(f"{code}=ne{_FIRST if one.kind == 'date' else 3}")
+        slow = [pair for pair in asked if name in _scanned(connection, _matches(kind, pair))]
+        connection.rollback()
+    assert slow == []
+
+
+def test_every_modifier_and_prefix_is_asked_above() -> None:
+    asked = {one.kind: [] for kind in types() for one in parameters(kind).values()}
+    for kind in types():
+        for one in parameters(kind).values():
+            asked[one.kind] += [question.removeprefix(one.code) for question in _rare(one, kind)]
+    for kind, questions in asked.items():
+        for modifier in set(MODIFIERS[kind]) - {"not"}:
+            assert any(question.startswith(f":{modifier}=") for question in questions), (kind, modifier)
+        if kind in RANGED:
+            for prefix in set(PREFIXES) - {"ne"}:
+                assert any(question.startswith(f"={prefix}") for question in questions), (kind, prefix)
+
+
+def test_what_follows_references_scans_no_table(store: Store) -> None:
+    asked = [
+        ("Observation", "patient.identifier=v7"),
+        ("Observation", "patient:Patient.family=" + _WORD[:5]),
+        ("Observation", "patient.link:Patient.identifier=v7"),
+        ("Patient", "_has:Observation:patient:code=v7"),
+        ("Patient", "_has:Observation:patient:performer:Organization.identifier=v7"),
+        ("Patient", "_has:Observation:patient:_has:Observation:derived-from:code=v7"),
+    ]
+    with store.engine.connect() as connection:
+        for kind in ("Patient", "Observation", "Organization"):
+            _fill(connection, kind, one_in=1)
+        scanned = {pair: _scanned(connection, _matches(kind, pair)) for kind, pair in asked}
+        connection.rollback()
+    assert {pair: {name for name in names if name.startswith("fhir_")} for pair, names in scanned.items()} == {
+        pair: set() for _, pair in asked
+    }
+
+
+def test_a_statement_without_an_index_is_seen(store: Store) -> None:
+    """The test itself: what nothing looks up is found to scan."""
+    table = TABLES["Patient"]
+    with store.engine.connect() as connection:
+        _fill(connection, "Patient", one_in=1)
+        scanned = _scanned(connection, select(table.c.id).where(table.c.network_id.is_not(None)))
+        connection.rollback()
+    assert scanned == {"fhir_patient"}
