@@ -85,7 +85,7 @@ BASED: Mapping[str, tuple[str, ...]] = {
     "Observation": ("basedOn", "encounter", "focus"),
     "DiagnosticReport": ("basedOn", "encounter"),
     "ImagingStudy": ("basedOn", "encounter"),
-    "CarePlan": ("basedOn", "encounter"),
+    "CarePlan": ("encounter", "supportingInfo"),
     "Composition": ("encounter", "event.detail"),
     "DocumentReference": ("context.encounter", "context.related"),
     "CommunicationRequest": ("basedOn", "about", "encounter"),
@@ -103,7 +103,11 @@ _HOME: Mapping[str, tuple[str | None, frozenset[tuple[str, str]], tuple[str, ...
     "Slot": (None, frozenset(), ("schedule",)),
     "Encounter": ("type", _RCP_CARE, ("basedOn",)),
     "Observation": ("code", frozenset({(CISIS, "ORG-125")}), ("basedOn", "encounter", "focus")),
-    "CarePlan": ("category", frozenset({(f"{CANONICAL}/CodeSystem/rcp-plan", "avis-rcp")}), ("basedOn", "encounter")),
+    "CarePlan": (
+        "category",
+        frozenset({(f"{CANONICAL}/CodeSystem/rcp-plan", "avis-rcp")}),
+        ("encounter", "supportingInfo"),
+    ),
     "DocumentReference": ("type", frozenset({("http://loinc.org", "34794-8")}), ("context.encounter",)),
 }
 

@@ -28,6 +28,7 @@ from gateway.model.audit import AuditTrail
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
+from gateway.mssante.translate import Composer
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import Limits, load
 from gateway.web import background
@@ -35,6 +36,7 @@ from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.request_id import RequestIdMiddleware
 from tests.conftest import Server
 from tests.loopback import free_port
+from tests.report_samples import press
 from tests.world import World, build
 
 SCOPES = (
@@ -141,7 +143,16 @@ def served(
     app = FastAPI(lifespan=closing)
     app.state.authenticators = Authenticators()
     app.state.authenticators.register(BEARER, smart.authenticate)
-    wire = FhirWire(steps=fhir_steps, representer=representer, reads=reads, blobs=blobs, smart=smart, limits=limits)
+    wire = FhirWire(
+        steps=fhir_steps,
+        representer=representer,
+        reads=reads,
+        blobs=blobs,
+        smart=smart,
+        limits=limits,
+        letters=Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein"),
+        press=press(blobs),
+    )
     app.include_router(wire.router())
     app.add_middleware(RequestIdMiddleware)
     with background.served(app, port=port):
