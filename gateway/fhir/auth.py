@@ -20,6 +20,7 @@ import hashlib
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
@@ -47,9 +48,20 @@ from gateway.rcp.step import Step, Steps
 from gateway.web.proxy import client_address
 from gateway.web.request_id import request_id
 
-__all__ = ["ALGORITHMS", "ASSERTION_MAX_S", "LIVE_S", "TOKEN_S", "SmartServer", "TokenRefused", "open_caller"]
+__all__ = [
+    "ALGORITHMS",
+    "ASSERTION_MAX_S",
+    "CAPABILITIES",
+    "LIVE_S",
+    "TOKEN_S",
+    "SmartServer",
+    "TokenRefused",
+    "open_caller",
+]
 
 ALGORITHMS = ("RS384", "ES384")
+#: What of SMART is offered [SMART App Launch 2.2: conformance].
+CAPABILITIES = ("client-confidential-asymmetric", "permission-v2", "permission-v1")
 TOKEN_S = 300
 ASSERTION_MAX_S = 300
 #: Clocks of two hosts differ by this much at most.
@@ -142,8 +154,8 @@ class SmartServer:
 
     # What is published
 
-    def configuration(self, types: tuple[str, ...]) -> dict[str, Any]:
-        """``.well-known/smart-configuration``."""
+    def configuration(self, scopes: Sequence[str]) -> dict[str, Any]:
+        """``.well-known/smart-configuration``; ``scopes`` are those that can be asked for."""
         return {
             "issuer": self.issuer,
             "jwks_uri": self.jwks_url,
@@ -151,9 +163,9 @@ class SmartServer:
             "grant_types_supported": ["client_credentials"],
             "token_endpoint_auth_methods_supported": ["private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-            "scopes_supported": ["system/*.rs", *(f"system/{kind}.crus" for kind in types)],
+            "scopes_supported": list(scopes),
             "response_types_supported": ["token"],
-            "capabilities": ["client-confidential-asymmetric", "permission-v2", "permission-v1"],
+            "capabilities": list(CAPABILITIES),
             "code_challenge_methods_supported": ["S256"],
         }
 

@@ -1,23 +1,224 @@
 """The CapabilityStatement, made from what is registered so that it never lies.
 
 [FHIR R4 capabilitystatement, http#capabilities]
+
+What is offered is read from the routes themselves (`ROUTES` says which interaction each method and address carries
+out), narrowed for each type by the tables that the routes obey: who may write it, what may be deleted, what is searched
+and by which parameters.
+
+Promises: two processes of one version say the same bytes; a route without a line in `ROUTES` is refused at start.
+Not promised: profiles; which scopes a client has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from gateway.errors import Fault
 from gateway.fhir import search_columns
 from gateway.fhir.document import encode
-from gateway.fhir.owners import WRITABLE
-from gateway.fhir.read import READABLE
+from gateway.fhir.negotiation import FORMATS
+from gateway.fhir.reading import READABLE, UNSEARCHED
+from gateway.fhir.routes_write import CONDITIONAL, PATCH_FORMATS, SYSTEM_INTERACTIONS, interactions
+from gateway.fhir.search import CONTROLS
+from gateway.fhir.search_conditions import MODIFIERS, PREFIXES
 
-__all__ = ["statement"]
+__all__ = ["ROUTES", "Offer", "Statement", "offers"]
 
-_SEARCHED = tuple(kind for kind in READABLE if kind != "Binary")
-#: Date of the last change of what is offered; a client compares it with the one that it kept.
-_DATE = "2026-03-01"
+#: Day of the last change of what is offered; a client compares it with the one that it kept.
+_DATE = "2026-11-21"
+
+#: Method and address of each route → what it carries out: the code of an interaction on a type, of one on the system
+#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), an operation (``$…``), or nothing that a statement says.
+SYSTEM, MEMBER = "system:", "member:"
+ROUTES: Mapping[tuple[str, str], str] = {
+    ("GET", "/fhir/{kind}/{identity}"): "read",
+    ("GET", "/fhir/{kind}/{identity}/_history/{version}"): "vread",
+    ("PUT", "/fhir/{kind}/{identity}"): "update",
+    ("PATCH", "/fhir/{kind}/{identity}"): "patch",
+    ("DELETE", "/fhir/{kind}/{identity}"): "delete",
+    ("GET", "/fhir/{kind}/{identity}/_history"): "history-instance",
+    ("GET", "/fhir/{kind}/_history"): "history-type",
+    ("POST", "/fhir/{kind}"): "create",
+    ("GET", "/fhir/{kind}"): "search-type",
+    ("POST", "/fhir/{kind}/_search"): "search-type",
+    ("PUT", "/fhir/{kind}"): MEMBER + "conditionalUpdate",
+    ("PATCH", "/fhir/{kind}"): "patch",
+    ("DELETE", "/fhir/{kind}"): MEMBER + "conditionalDelete",
+    ("POST", "/fhir/{kind}/$validate"): "$validate",
+    ("POST", "/fhir/{kind}/{identity}/$validate"): "$validate",
+    ("POST", "/fhir"): SYSTEM + "transaction",
+    ("POST", "/fhir/"): SYSTEM + "transaction",
+    ("GET", "/fhir/metadata"): "",
+    ("GET", "/fhir/.well-known/smart-configuration"): "",
+    # What no other route took.
+    **{(method, "/fhir/{path:path}"): "" for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
+}
+_OPERATIONS: Mapping[str, str] = {"$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
+#: The order in which R4 lists interactions [FHIR R4 valueset-type-restful-interaction].
+_ORDER = (
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "create",
+    "search-type",
+)
+_LETTERS: Mapping[str, frozenset[str]] = {
+    "c": frozenset({"create"}),
+    "r": frozenset({"read"}),
+    "u": frozenset({"update"}),
+    "d": frozenset({"delete"}),
+    "s": frozenset({"search-type"}),
+}
+_READS = frozenset({"read", "vread", "history-instance", "history-type"})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is offered of one type.
+
+    Attributes
+    ----------
+    interactions
+        Codes in R4's order.
+    members
+        Members of ``rest.resource`` that say which conditional interactions there are.
+    operations
+        Names, with their dollar sign.
+    """
+
+    kind: str
+    interactions: tuple[str, ...]
+    members: Mapping[str, Any]
+    operations: tuple[str, ...]
+
+    @property
+    def letters(self) -> str:
+        """The letters of a SMART scope that says as much [SMART App Launch 2.2: scopes-and-launch-context]."""
+        return "".join(letter for letter, codes in _LETTERS.items() if codes & set(self.interactions))
+
+    @property
+    def searched(self) -> bool:
+        """Whether it can be searched."""
+        return "search-type" in self.interactions
+
+
+def offers(routes: Iterable[tuple[str, str]]) -> tuple[Offer, ...]:
+    """Say what routes offer of each type.
+
+    Parameters
+    ----------
+    routes
+        Method and address of each route below ``/fhir``; what HEAD answers is what GET does.
+
+    Raises
+    ------
+    Fault
+        ``route-inconnue``: a route that the statement would not tell of.
+    """
+    done: set[str] = set()
+    for method, path in routes:
+        if method != "HEAD":
+            if (method, path) not in ROUTES:
+                raise Fault("route-inconnue", f"Route sans déclaration de capacité : {method} {path}.")
+            done.add(ROUTES[method, path])
+    return tuple(_offer(kind, done) for kind in READABLE)
+
+
+def _offer(kind: str, done: set[str]) -> Offer:
+    written = interactions(kind)
+    possible = {*written, *_READS, *(() if kind in UNSEARCHED else ("search-type",))}
+    conditional = {} if kind in UNSEARCHED else CONDITIONAL
+    members = {
+        name: value
+        for name, value in conditional.items()
+        if name.removeprefix("conditional").lower() in written
+        and (name == "conditionalCreate" or MEMBER + name in done)
+    }
+    return Offer(
+        kind,
+        tuple(code for code in _ORDER if code in done and code in possible),
+        members,
+        tuple(name for name in _OPERATIONS if name in done),
+    )
+
+
+class Statement:
+    """The statement of one deployment.
+
+    Parameters
+    ----------
+    update_create
+        Whether a PUT to an id that nobody used creates.
+
+    Attributes
+    ----------
+    body
+        Its bytes.
+    etag
+        Of these bytes: another statement has another.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[tuple[str, str]],
+        *,
+        base_url: str,
+        token_url: str,
+        smart: Sequence[str],
+        update_create: bool,
+    ) -> None:
+        self.offers = offers(routes)
+        self.body = encode(
+            {
+                "resourceType": "CapabilityStatement",
+                "url": f"{base_url}/metadata",
+                "version": _software(),
+                "name": "PasserelleRCP",
+                "title": "Passerelle d’interopérabilité des RCP",
+                "status": "active",
+                "date": _DATE,
+                "publisher": "rcp-gateway",
+                "description": _DESCRIPTION,
+                "kind": "instance",
+                "software": {"name": "rcp-gateway", "version": _software()},
+                "implementation": {"description": "Passerelle RCP", "url": base_url},
+                "fhirVersion": "4.0.1",
+                "format": [name for names in FORMATS.values() for name in names],
+                "patchFormat": list(PATCH_FORMATS),
+                "rest": [
+                    {
+                        "mode": "server",
+                        "documentation": _SEARCHING,
+                        "security": _security(token_url, smart),
+                        "resource": [_resource(offer, update_create=update_create) for offer in self.offers],
+                        "interaction": [{"code": code} for code in SYSTEM_INTERACTIONS],
+                    }
+                ],
+            }
+        )
+        self.etag = f'W/"{sha256(self.body).hexdigest()[:16]}"'
+
+
+_DESCRIPTION = (
+    "Réunions de concertation pluridisciplinaire : inscriptions, dossiers, séances, contributions et comptes rendus. "
+    "Ce qu’un client envoie revient à l’identique ; chaque ressource a un seul propriétaire, qui seul l’écrit."
+)
+_SEARCHING = (
+    f"Préfixes des dates, nombres et quantités : {', '.join(PREFIXES)}. "
+    f"Paramètres de réponse : {', '.join(sorted(CONTROLS))}. "
+    "Enchaînements (« patient.identifier », « _has ») sur chaque paramètre de référence. Un paramètre inconnu est "
+    "signalé, ou refusé avec « Prefer: handling=strict »."
+)
 
 
 def _software() -> str:
@@ -27,37 +228,12 @@ def _software() -> str:
         return "0"
 
 
-def statement(base_url: str, token_url: str) -> bytes:
-    """Encode the statement of one deployment."""
-    return encode(
-        {
-            "resourceType": "CapabilityStatement",
-            "status": "active",
-            "date": _DATE,
-            "kind": "instance",
-            "software": {"name": "rcp-gateway", "version": _software()},
-            "implementation": {"description": "Passerelle RCP", "url": base_url},
-            "fhirVersion": "4.0.1",
-            "format": ["json", "application/fhir+json"],
-            "rest": [
-                {
-                    "mode": "server",
-                    "security": _security(token_url),
-                    "resource": [_resource(kind) for kind in READABLE],
-                    "interaction": [{"code": "transaction"}],
-                }
-            ],
-        }
-    )
-
-
-def _security(token_url: str) -> dict[str, Any]:
+def _security(token_url: str, smart: Sequence[str]) -> dict[str, Any]:
+    registry = "http://fhir-registry.smarthealthit.org/StructureDefinition"
     return {
         "extension": [
-            {
-                "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
-                "extension": [{"url": "token", "valueUri": token_url}],
-            }
+            {"url": f"{registry}/oauth-uris", "extension": [{"url": "token", "valueUri": token_url}]},
+            *({"url": f"{registry}/capabilities", "valueCode": code} for code in smart),
         ],
         "cors": False,
         "service": [
@@ -74,24 +250,59 @@ def _security(token_url: str) -> dict[str, Any]:
     }
 
 
-def _resource(kind: str) -> dict[str, Any]:
-    codes = ["read", "vread", "history-instance"]
-    offered: dict[str, Any] = {"type": kind, "versioning": "versioned", "readHistory": True}
-    if kind in _SEARCHED:
-        codes.append("search-type")
-    if kind in WRITABLE:
-        codes += ["create", "update"]
-        offered |= {"versioning": "versioned-update", "conditionalCreate": True, "conditionalUpdate": True}
-    offered["updateCreate"] = False
-    offered["interaction"] = [{"code": code} for code in codes]
-    if kind in _SEARCHED:
-        parameters = search_columns.parameters(kind).values()
-        offered["searchInclude"] = [f"{kind}:{one.code}" for one in parameters if one.kind == "reference"]
-        offered["searchParam"] = [
-            {"name": "_id", "type": "token"},
-            {"name": "_lastUpdated", "type": "date"},
-            *({"name": one.code, "definition": one.url, "type": one.kind} for one in parameters),
+def _resource(offer: Offer, *, update_create: bool) -> dict[str, Any]:
+    kind = offer.kind
+    said: dict[str, Any] = {
+        "type": kind,
+        "profile": f"http://hl7.org/fhir/StructureDefinition/{kind}",
+        "interaction": [{"code": code} for code in offer.interactions],
+        "versioning": "versioned-update" if "update" in offer.interactions else "versioned",
+        "readHistory": "vread" in offer.interactions,
+        # What is never deleted lives with the dossier that it shows, under the dossier's id.
+        "updateCreate": update_create and {"update", "delete"} <= set(offer.interactions),
+        "conditionalRead": "full-support",
+        **offer.members,
+    }
+    if offer.searched:
+        said["searchInclude"] = [f"{kind}:{code}" for code in _references(kind)]
+        said["searchRevInclude"] = list(_referring(kind))
+        said["searchParam"] = [_parameter(one) for one in _COMMON] + [
+            _parameter((one.code, one.kind, one.url)) for one in search_columns.parameters(kind).values()
         ]
-        if not offered["searchInclude"]:
-            del offered["searchInclude"]
-    return offered
+    if offer.operations:
+        said["operation"] = [{"name": name[1:], "definition": _OPERATIONS[name]} for name in offer.operations]
+    return {name: value for name, value in said.items() if value not in ([], None)}
+
+
+#: Parameters that have no line in the table, because they are columns that every table has.
+_COMMON = (
+    ("_id", "token", "http://hl7.org/fhir/SearchParameter/Resource-id"),
+    ("_lastUpdated", "date", "http://hl7.org/fhir/SearchParameter/Resource-lastUpdated"),
+)
+
+
+def _parameter(said: tuple[str, str, str]) -> dict[str, Any]:
+    code, kind, url = said
+    found: dict[str, Any] = {"name": code, "type": kind}
+    if url:
+        found["definition"] = url
+    modifiers = () if said in _COMMON else MODIFIERS.get(kind, ())
+    if modifiers:
+        found["documentation"] = "Modificateurs : " + ", ".join(f":{one}" for one in modifiers) + "."
+    return found
+
+
+@cache
+def _references(kind: str) -> tuple[str, ...]:
+    return tuple(one.code for one in search_columns.parameters(kind).values() if one.kind == "reference")
+
+
+@cache
+def _referring(kind: str) -> tuple[str, ...]:
+    """``_revinclude`` values: the reference parameters that may lead to a type."""
+    return tuple(
+        f"{source}:{one.code}"
+        for source in READABLE
+        for one in search_columns.parameters(source).values()
+        if one.kind == "reference" and (kind in one.targets or "*" in one.targets or not one.targets)
+    )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from gateway.errors import InvalidContent
+from gateway.errors import InvalidContent, Unsupported
+from gateway.fhir.reading import UNSEARCHED
 from gateway.fhir.translate.patient import INS_SYSTEMS
 
 __all__ = ["Tags", "carries", "lock_keys", "only_identifier", "pairs_of", "refuse_unfit", "tags"]
@@ -105,13 +106,19 @@ def only_identifier(pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
 
 
 def refuse_unfit(kind: str, pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse a condition by which one sender would overwrite another's [spec fhir-fr 3.6].
+    """Refuse a condition on a type that has no search, or by which one sender would overwrite another's.
+
+    [spec fhir-fr 3.6]
 
     Raises
     ------
+    Unsupported
+        ``recherche-non-offerte``.
     InvalidContent
         ``cle-ins`` (rule).
     """
+    if kind in UNSEARCHED:
+        raise Unsupported("recherche-non-offerte", f"Le type {kind} n’a pas de recherche, ni donc de condition.")
     if kind == "Patient" and any(system in value for _, value in pairs for system in INS_SYSTEMS):
         text = "L’INS ne peut pas servir de clé d’écriture : utilisez l’identifiant de l’établissement (IPP)."
         raise InvalidContent("cle-ins", text, expression="Patient.identifier", rule=True)

@@ -26,10 +26,12 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
 
-__all__ = ["COUNTED", "READABLE", "Budget", "Reading", "columns"]
+__all__ = ["COUNTED", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns"]
 
 #: Types that are read here. AuditEvent lines are not representations and are not offered yet.
 READABLE: tuple[str, ...] = tuple(kind for kind in TABLES if kind != "AuditEvent")
+#: Those that have no search [FHIR R4 binary#rest].
+UNSEARCHED = frozenset({"Binary"})
 #: Matches that are counted without being asked for; beyond, a total is left out.
 COUNTED = 1000
 

@@ -34,15 +34,15 @@ from starlette.responses import Response
 from gateway.errors import Fault, GatewayError, NotFound
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import capability, outcome
-from gateway.fhir.auth import SmartServer, TokenRefused
+from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
-from gateway.fhir.negotiation import MEDIA, NO_STORE, require_json
-from gateway.fhir.owners import WRITABLE
+from gateway.fhir.negotiation import MEDIA, NO_STORE, require_format
 from gateway.fhir.read import FhirReads
 from gateway.fhir.rendering import rendered
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
+from gateway.fhir.summary import form
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Letters
@@ -145,8 +145,7 @@ class FhirWire:
             letters=letters,
             press=press,
         )
-        self._statement = capability.statement(base, smart.token_url)
-        self._configuration = encode(smart.configuration(WRITABLE))
+        self._update_create = update_create
 
     def router(self) -> APIRouter:
         """Make the routes."""
@@ -162,6 +161,16 @@ class FhirWire:
             del path
             raise NotFound("inconnu", "Ressource ou opération inconnue.")
 
+        routes = [route for route in router.routes if isinstance(route, APIRoute) and route.path.startswith("/fhir")]
+        self._statement = capability.Statement(
+            [(method, route.path) for route in routes for method in route.methods or ()],
+            base_url=self._smart.fhir_base,
+            token_url=self._smart.token_url,
+            smart=CAPABILITIES,
+            update_create=self._update_create,
+        )
+        scopes = [f"system/{offer.kind}.{offer.letters}" for offer in self._statement.offers]
+        self._configuration = encode(self._smart.configuration(["system/*.rs", *scopes]))
         return router
 
     # What needs no proof
@@ -169,14 +178,18 @@ class FhirWire:
     def _public_routes(self, router: APIRouter, body: Any) -> None:
         @router.get("/fhir/metadata")
         def metadata(request: Request) -> Response:
-            require_json(request)
-            return Response(self._statement, 200, _PUBLIC, media_type=MEDIA)
+            require_format(request)
+            headers = {**_PUBLIC, "ETag": self._statement.etag}
+            known = {tag.strip() for tag in request.headers.get("if-none-match", "").split(",")}
+            if known & {self._statement.etag, "*"}:
+                return Response(None, 304, headers)
+            wanted = form(request.query_params.multi_items())
+            part = wanted.cut("CapabilityStatement", self._statement.body)
+            return Response(bytes(part), 200, headers, media_type=MEDIA)
 
         @router.get("/fhir/.well-known/smart-configuration")
         def configuration() -> Response:
-            return Response(
-                self._configuration, 200, {"Cache-Control": "public, max-age=3600"}, media_type="application/json"
-            )
+            return Response(self._configuration, 200, _PUBLIC, media_type="application/json")
 
         @router.get("/oauth/jwks")
         def jwks() -> Response:

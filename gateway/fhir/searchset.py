@@ -27,7 +27,7 @@ from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import PAGE, Mark, below, first_page, keys_of, later_page
-from gateway.fhir.reading import COUNTED, Budget, Reading, columns
+from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading, columns
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
 from gateway.model.representation import TABLES
 from gateway.rcp import access
@@ -68,8 +68,8 @@ async def answer(
     InvalidContent, NotFound, Unsupported
         See `gateway.fhir.search.parse` and `gateway.fhir.paging.Pages.open`; ``recherche-trop-couteuse``.
     """
-    if kind == "Binary":
-        raise Unsupported("recherche-non-offerte", "Le type Binary n’a pas de recherche.")
+    if kind in UNSEARCHED:
+        raise Unsupported("recherche-non-offerte", f"Le type {kind} n’a pas de recherche.")
     await reading.require_scope(caller, kind, "s")
     token, given, shared = split_page(pairs)
     mark = reading.pages.open(token, kind, given) if token is not None else None
