@@ -283,15 +283,19 @@ class Writing:
                     pairs = conditions.pairs_of(operation.query)
                     conditions.refuse_unfit(operation.kind, pairs)
                     keys |= conditions.lock_keys(operation.kind, pairs)
+            elif operation.method in _LETTERS and operation.kind != "Patient":
+                keys.add(_id_key(operation.kind, operation.identity or ""))
         for kind, query in references:
             keys |= conditions.lock_keys(kind, conditions.pairs_of(query))
+        self.step.serialise(*keys)
         patients = [one for one in operations if one.kind == "Patient" and one.method in {"POST", "PUT"}]
+        said: set[str] = set()
         for operation in patients if len(patients) > 1 else ():
             try:
-                keys |= set(identity.locks(self.partner, patient_facts(operation.tree, lambda _reference: None)))
+                said |= set(identity.locks(self.partner, patient_facts(operation.tree, lambda _reference: None)))
             except GatewayError:  # refused in its turn, with its place
                 continue
-        self.step.serialise(*keys)
+        self.step.serialise(*said)
 
     def _require_own_id(self, operation: Operation) -> None:
         if operation.method == "PUT" and operation.query is None and operation.tree.get("id") != operation.identity:
@@ -366,14 +370,15 @@ class Writing:
         return [current(self.step.session, kind, str(row.id))]
 
     def _hold_rows(self, operations: Sequence[Operation]) -> bool:
-        """Lock what is concerned, roots before rows, each in key order; whether it is still as it was found."""
+        """Lock what was found before it was locked, roots after rows; whether it is still as it was found."""
         held = {
             (one.kind, one.before.id): one.before
             for one in operations
-            if one.before is not None and not one.untouched and one.kind in WRITABLE
+            if one.before is not None and not one.untouched and (one.query is not None or one.before.root_kind)
         }
         if not held:
             return True
+        self.step.serialise(*(_id_key(kind, key) for kind, key in held if kind != "Patient"))
         records = {row.root_id for row in held.values() if row.root_kind == "PatientRecord"}
         if records:
             found = select(PatientRecord.partner_id, PatientRecord.system, PatientRecord.value)
@@ -386,37 +391,28 @@ class Writing:
         if sessions:
             self.step.lock(RcpSession, *sessions)
         versions: dict[tuple[str, str], int] = {}
-        for kind in sorted({kind for kind, _ in held}):
-            versions |= self._versions(kind, [row for (of, _), row in held.items() if of == kind])
+        for kind in {kind for kind, _ in held}:
+            table = TABLES[kind]
+            ids = sorted(one for of, one in held if of == kind)
+            statement = select(table.c.id, table.c.version).where(
+                table.c.id == any_(literal(ids, ARRAY(Text()))), table.c.current
+            )
+            versions |= {(kind, row.id): row.version for row in self.step.session.execute(statement)}
         if all(versions.get(key) == row.version for key, row in held.items()):
             return True
         self._matched.clear()
         return False
 
-    def _versions(self, kind: str, rows: Sequence[Any]) -> dict[tuple[str, str], int]:
-        """Versions as they are now; rows of what is kept as sent are locked, those of roots by the locks above."""
-        table = TABLES[kind]
-        found: dict[tuple[str, str], int] = {}
-        for rooted in (False, True):
-            ids = sorted(row.id for row in rows if (row.root_kind is not None) is rooted)
-            statement = (
-                select(table.c.id, table.c.version)
-                .where(table.c.id == any_(literal(ids, ARRAY(Text()))), table.c.current)
-                .order_by(table.c.id)
-            )
-            if ids:
-                said = self.step.session.execute(statement if rooted else statement.with_for_update()).all()
-                found |= {(kind, row.id): row.version for row in said}
-        return found
-
     def _judge(self, operation: Operation) -> None:
         """Judge what was found: its owner, its versions, whether it may be made or changed."""
-        method, before = operation.method, operation.before
-        if before is not None and before.deleted:
-            self._judge_deleted(operation)
-            before = operation.before
-        elif before is None and operation.method in _LETTERS:
+        method = operation.method
+        if method == "PUT" and operation.identity is not None and self.update_create:
+            self._queue(operation)
+        if operation.before is None and method in _LETTERS:
             self._judge_absent(operation)
+        elif operation.before is not None and operation.before.deleted:
+            self._judge_deleted(operation)
+        before = operation.before
         self._judge_versions(operation)
         existing = before is not None and method in _LETTERS
         require_scope(self.step.caller, operation.kind, "d" if method == "DELETE" else "u" if existing else "c")
@@ -434,6 +430,17 @@ class Writing:
             operation.method, operation.patch = "PUT", None
         if operation.identity is None and operation.kind not in _NAMED_BY_VERB and method != "DELETE":
             operation.identity = str(uuid7())
+
+    def _queue(self, operation: Operation) -> None:
+        """Read again under the lock of all who name an id that nobody uses yet, or any longer."""
+        if operation.before is not None and not operation.before.deleted:
+            return
+        self.step.serialise(_id_key(operation.kind, operation.identity or ""))
+        for _ in range(_TURNS):
+            rows = self._rows(operation.kind, [operation.identity or ""])
+            operation.before = rows[0] if rows else None
+            if operation.before is None or operation.before.deleted or self._hold_rows([operation]):
+                return
 
     def _judge_deleted(self, operation: Operation) -> None:
         """Bring what was deleted back by a PUT, where a client may name ids; a second delete has nothing to do."""
@@ -660,6 +667,11 @@ class Writing:
     def _no_patient(self, operation: Operation, name: str) -> InvalidContent:
         text = "La référence ne désigne aucun patient connu de cet établissement."
         return InvalidContent("patient-inconnu", text, expression=f"{operation.kind}.{name}", rule=True)
+
+
+def _id_key(kind: str, key: str) -> str:
+    """Key of whoever writes a resource that is named by its id; patients queue up by their own number instead."""
+    return f"fhir-id|{kind}/{key}"
 
 
 def reference_key(kind: str, key: str) -> str:
