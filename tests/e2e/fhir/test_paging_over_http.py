@@ -233,6 +233,34 @@ def test_one_row_changes_places_and_is_still_shown_where_it_was(ward: Ward, hosp
         assert again in (["p5", "p1", "p2", "p4", "p9", "p0"], ["p5", "p1", "p2", "p9", "p4", "p0"])
 
 
+def test_what_is_open_at_the_first_page_is_on_no_page_and_what_is_beside_it_is_on_one(
+    ward: Ward, hospital: Hospital
+) -> None:
+    for number in range(4):
+        ward.put(f"p{number}", tree(number))
+    with ward.store.session() as late, hospital.client() as ehr:
+        keeping.keep(late, "Patient", "p1", tree(1, "TARD"), ward.owner)
+        keeping.keep(late, "Patient", "p9", tree(9, "TARD"), ward.owner)
+        late.execute(text("SELECT pg_current_xact_id()"))
+        # Younger than the open transaction, and there at the first page: second versions and first ones.
+        ward.put("p2", tree(2, "TOT"))
+        ward.put("p8", tree(8, "TOT"))
+        for sort in ("", "&_sort=birthdate"):
+            first = ehr.get(f"Patient?_count=1{sort}")
+            if not sort:
+                kept = links(first)["next"]
+            later = [one for page in walk(ehr, links(first)["next"]) for one in ids(page)]
+            assert [*ids(first), *later] == ["p0", "p1", "p2", "p3", "p8"]
+        late.commit()
+        pages = [matches(page)[0] for page in walk(ehr, kept)]
+        assert [(one["id"], one["meta"]["versionId"], one["name"][0]["family"]) for one in pages] == [
+            ("p1", "1", "ABEL"),
+            ("p2", "2", "TOT"),
+            ("p3", "1", "ABEL"),
+            ("p8", "1", "TOT"),
+        ]
+
+
 def test_a_question_of_what_matches_is_put_to_the_rows_of_the_first_page(ward: Ward, hospital: Hospital) -> None:
     for number in range(5):
         ward.put(f"p{number}", tree(number, "MARTIN" if number != 2 else "DURAND"))
