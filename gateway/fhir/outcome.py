@@ -20,7 +20,7 @@ from gateway.errors import Conflict, Fault, GatewayError, InvalidContent
 from gateway.fhir.document import encode
 from gateway.web.outcome import STATUS_OF_CODE, answer_headers
 
-__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "Refusals", "answer", "body", "warning"]
+__all__ = ["ERROR_SYSTEM", "InvalidResource", "Issue", "Refusals", "answer", "body", "issues", "told", "warning"]
 
 ERROR_SYSTEM = "https://rcp.example.org/fhir/CodeSystem/rcp-erreur"
 
@@ -75,6 +75,8 @@ CODES: dict[str, tuple[int, str]] = {
     "version-exigee": (428, "required"),
     "plusieurs-correspondances": (412, "multiple-matches"),
     "identifiant-deja-utilise": (409, "duplicate"),
+    "profil-non-gere": (422, "not-supported"),
+    "mode-inconnu": (400, "value"),
     "trop-d-operations": (413, "too-costly"),
     "patch-demesure": (413, "too-costly"),
     "patch-illisible": (400, "structure"),
@@ -157,23 +159,25 @@ def answer(error: BaseException) -> tuple[int, dict[str, str], bytes]:
     An exception that is not a `GatewayError` is ours: it is answered 500 without its words.
     """
     known = error if isinstance(error, GatewayError) else Fault("erreur-interne", "Erreur interne de la passerelle.")
-    told = known.errors if isinstance(known, Refusals) else (known,)
-    known = told[0]
+    refusals = known.errors if isinstance(known, Refusals) else (known,)
+    known = refusals[0]
     status, _ = _pair(known)
     headers = answer_headers(known)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="fhir"'
-    return status, headers, body(issue for one in told for issue in _issues(one))
+    return status, headers, body(issue for one in refusals for issue in issues(one))
 
 
-def _issues(error: GatewayError) -> list[dict[str, Any]]:
+def issues(error: GatewayError) -> list[dict[str, Any]]:
+    """Issues that a refusal is told by."""
     if isinstance(error, InvalidResource):
-        return [_issue(issue) for issue in error.issues]
+        return [told(issue) for issue in error.issues]
     return [_entry("error", _pair(error)[1], error.code, error.text, error.expression)]
 
 
-def _issue(issue: Issue) -> dict[str, Any]:
-    default = "business-rule" if issue.rule else "invalid"
+def told(issue: Issue) -> dict[str, Any]:
+    """One fault or remark as an OperationOutcome tells it."""
+    default = "invariant" if issue.code.startswith("invariant-") else "business-rule" if issue.rule else "invalid"
     return _entry(issue.severity, CODES.get(issue.code, (0, default))[1], issue.code, issue.text, issue.expression)
 
 
@@ -195,6 +199,6 @@ def _entry(severity: str, issue_code: str, code: str, text: str, expression: str
     return issue
 
 
-def body(issues: Iterable[dict[str, Any]]) -> bytes:
+def body(entries: Iterable[dict[str, Any]]) -> bytes:
     """Encode an OperationOutcome."""
-    return encode({"resourceType": "OperationOutcome", "language": "fr", "issue": list(issues)})
+    return encode({"resourceType": "OperationOutcome", "language": "fr", "issue": list(entries)})

@@ -13,10 +13,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir import batch, bundle, outcome, patch, removal, transaction, validate, write
-from gateway.fhir.document import Tree
+from gateway.fhir import batch, bundle, outcome, patch, removal, transaction, validate, validation, write
 from gateway.fhir.negotiation import (
     MEDIA,
     NO_STORE,
@@ -98,18 +97,9 @@ class WriteRoutes:
             return self._bundle(request, who, content)
 
         @router.post("/fhir/{kind}/$validate")
+        @router.post("/fhir/{kind}/{identity}/$validate")
         def check(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
-            del who
-            require_type(kind)
-            tree = tree_of(request, content, self._limits)
-            if tree["resourceType"] == "Parameters":
-                parameters = tree.get("parameter")
-                listed = parameters if isinstance(parameters, list) else []
-                given = (
-                    one.get("resource") for one in listed if isinstance(one, dict) and one.get("name") == "resource"
-                )
-                tree = next((one for one in given if isinstance(one, dict)), tree)
-            return Response(_judgement(tree), 200, NO_STORE, media_type=MEDIA)
+            return self._check(request, who, content, kind)
 
         @router.post("/fhir/{kind}")
         def create(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
@@ -232,6 +222,34 @@ class WriteRoutes:
         require_format(request)
         return self._run(request, who, operation, dict)
 
+    def _check(self, request: Request, who: Caller, content: bytes, kind: str) -> Response:
+        require_type(kind)
+        require_format(request)
+
+        def asked() -> validation.Question:
+            return validation.read(tree_of(request, content, self._limits) if content else None, request.query_params)
+
+        def rehearse(operation: Operation) -> GatewayError | None:
+            wanted = copy.copy(operation)
+
+            def verb(step: Step) -> None:
+                again = copy.copy(wanted)
+                again.tree = asked().tree or {}
+                self._carry_out(step, again)
+                step.session.flush()
+                raise validation.Rehearsed
+
+            try:
+                self._steps.run(here(who, request), verb)
+            except validation.Rehearsed:
+                return None
+            except GatewayError as refusal:
+                return refusal
+            raise AssertionError("unreachable")
+
+        told = validation.answer(asked(), kind, request.path_params.get("identity"), rehearse)
+        return Response(told, 200, NO_STORE, media_type=MEDIA)
+
     def _run(self, request: Request, who: Caller, operation: Operation, again: Any) -> Response:
         operation.if_match = request.headers.get("if-match")
         operation.if_none_match = request.headers.get("if-none-match")
@@ -265,11 +283,3 @@ class WriteRoutes:
         if gone or wish == "minimal":
             return Response(None, done.status, headers)
         return Response(done.body, done.status, headers, media_type=MEDIA)
-
-
-def _judgement(tree: Tree) -> bytes:
-    found = validate.judge(tree)
-    if not found:
-        said = {"severity": "information", "code": "informational", "details": {"text": "Aucun défaut trouvé."}}
-        return outcome.body([said])
-    return outcome.answer(outcome.InvalidResource(found))[2]
