@@ -115,7 +115,7 @@ async def answer(
         head["total"] = total
     head["link"] = links
     if page:
-        head["entry"] = [_entry(reading, kind, row, asked.form) for row in page]
+        head["entry"] = [await _entry(reading, kind, row, asked.form) for row in page]
     return encode(head)
 
 
@@ -225,12 +225,12 @@ async def _tell(reading: Reading, caller: Caller, kind: str, identity: str | Non
     )
 
 
-def _entry(reading: Reading, kind: str, row: Any, wanted: Form) -> dict[str, Any]:
+async def _entry(reading: Reading, kind: str, row: Any, wanted: Form) -> dict[str, Any]:
     where = f"{kind}/{row['id']}"
     method = "DELETE" if row["deleted"] else "POST" if row["version"] == 1 else "PUT"
     entry: dict[str, Any] = {"fullUrl": f"{reading.base}/{where}"}
     if not row["deleted"]:
-        entry["resource"] = wanted.cut(kind, reading.out(kind, bytes(row["body"])))
+        entry["resource"] = wanted.cut(kind, reading.out(kind, await reading.filled(kind, bytes(row["body"]))))
     entry["request"] = {"method": method, "url": kind if method == "POST" else where}
     entry["response"] = {
         "status": {"POST": "201", "PUT": "200", "DELETE": "204"}[method],

@@ -116,7 +116,7 @@ class FhirReads:
         row = await self._row(caller, "Binary", identity, None)
         if row["root_kind"] != "ReportForm":
             await self._tell(caller, "Binary", row)
-            tree = document.decode(bytes(row["body"]))
+            tree = document.decode(await self._in.filled("Binary", bytes(row["body"])))
             sent = b64decode(tree.get("data", ""))
             return RawContent(tree["contentType"], sent, row["version"], row["updated_at"])
         form = await self._form(caller, row)
@@ -172,7 +172,7 @@ class FhirReads:
     async def _whole(self, caller: Caller, kind: str, row: Any) -> bytes:
         """Stored bytes; of a Binary with its data, which stands in the blob store."""
         if kind != "Binary" or row["root_kind"] != "ReportForm":
-            return bytes(row["body"])
+            return await self._in.filled(kind, bytes(row["body"]))
         form = await self._form(caller, row)
         content = await self._in.blobs.read_async(form["sha256"])
         return encode({**document.parse(row["body"]), "data": b64encode(content).decode("ascii")})

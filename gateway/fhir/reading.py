@@ -7,13 +7,14 @@ line is durable; one line an answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sqlalchemy import ColumnElement, Executable, Table, false, func, literal_column, select
 
 from gateway.errors import Forbidden, InvalidContent
+from gateway.fhir import binaries
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
@@ -132,10 +133,12 @@ class Reading:
 
         return by
 
-    async def fetch(self, statement: Executable, budget: Budget) -> Sequence[Any]:
-        """Rows of a statement of a search."""
+    async def fetch(
+        self, statement: Executable, budget: Budget, values: Mapping[str, Any] | None = None
+    ) -> Sequence[Any]:
+        """Rows of a statement of a search; ``values`` of the named binds of one that is kept."""
         try:
-            return await self.source.fetch(statement, seconds=budget.left())
+            return await self.source.fetch(statement, values, seconds=budget.left())
         except TimeoutError:
             raise budget.exceeded() from None
 
@@ -150,6 +153,11 @@ class Reading:
         rows = await self.fetch(select(func.count().label("n")).select_from(some), budget)
         found = int(rows[0]["n"])
         return found if found <= COUNTED else None
+
+    async def filled(self, kind: str, body: bytes) -> bytes:
+        """Stored bytes, with the data of a large Binary, which stands in the blob store."""
+        key = binaries.mark_in(body) if kind == "Binary" else None
+        return body if key is None else binaries.filled(body, await self.blobs.read_async(key))
 
     def out(self, kind: str, body: bytes) -> bytes:
         """Stored bytes as they leave: our own address stands in none of them."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from gateway.errors import Conflict, Fault
 from gateway.fhir import document
 from gateway.fhir.owners import WRITABLE
+from gateway.fhir.write_binary import write_binary, write_document
 from gateway.fhir.write_dossier import write_form, write_request, write_task
 from gateway.fhir.write_kept import keep_as_sent
 from gateway.fhir.write_message import write_communication
@@ -55,6 +56,8 @@ _VERBS: Mapping[str, Callable[[Writing, Operation], None]] = {
     "Task": write_task,
     "Appointment": write_session,
     "Communication": write_communication,
+    "Binary": write_binary,
+    "DocumentReference": write_document,
 }
 _HANDLERS: Mapping[str, Callable[[Writing, Operation], None]] = {
     kind: _VERBS.get(kind, keep_as_sent) for kind in WRITABLE
