@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
@@ -27,7 +27,8 @@ from gateway.model.dossier import Dossier
 from gateway.model.imaging import Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
-from gateway.model.store import utcnow
+from gateway.model.store import Base, utcnow
+from gateway.model.writes import later
 from gateway.rcp import work_list
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
 from gateway.rcp.step import Step
@@ -36,6 +37,7 @@ __all__ = [
     "AUTHOR",
     "EVERY_DOMAIN",
     "declare",
+    "foresee",
     "known_as",
     "locks",
     "match_key",
@@ -49,6 +51,9 @@ __all__ = [
 AUTHOR = "rcp-gateway"
 #: A partner domain that stands for all: the trial partner of `RCP_FHIR_AUTH=off`.
 EVERY_DOMAIN = "*"
+
+_PERSON = Base.metadata.tables[Person.__tablename__]
+_LINK = Base.metadata.tables[PersonLink.__tablename__]
 
 ALONE = "enregistrement-seul"
 BY_INS = "ins-qualifie-traits-concordants"
@@ -89,8 +94,29 @@ def record_of(session: Session, partner_id: uuid.UUID, system: str, value: str) 
 
 def known_as(step: Step, partner: Partner, key: IdentifierFact) -> PatientRecord | None:
     """Find a source's record and hold its key: until the end of the step nobody else makes, or finds, another one."""
-    step.serialise(_key_lock(partner.id, key))
-    return record_of(step.session, partner.id, key.system, key.value)
+    held = _key_lock(partner.id, key)
+    step.serialise(held)
+    return None if held in step.absent else record_of(step.session, partner.id, key.system, key.value)
+
+
+def foresee(step: Step, partner: Partner, keys: Sequence[IdentifierFact]) -> dict[tuple[str, str], uuid.UUID]:
+    """Find several records of a source at once, once their keys are held; who is not there is not looked for again.
+
+    Returns
+    -------
+    dict
+        Ids of those that exist, by system and value.
+    """
+    step.serialise(*(_key_lock(partner.id, key) for key in keys))
+    said = [(key.system, key.value) for key in keys]
+    rows = step.session.execute(
+        select(PatientRecord.system, PatientRecord.value, PatientRecord.id).where(
+            PatientRecord.partner_id == partner.id, tuple_(PatientRecord.system, PatientRecord.value).in_(said)
+        )
+    )
+    found = {(row.system, row.value): row.id for row in rows}
+    step.absent |= {_key_lock(partner.id, key) for key in keys if (key.system, key.value) not in found}
+    return found
 
 
 def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
@@ -161,10 +187,12 @@ def declare(
     else:
         [record] = step.lock(PatientRecord, record.id)
     changed = _write(record, facts)
-    if created:
-        step.session.add(record)
     if created or changed:
         record.updated_at = utcnow()
+    if created:
+        adopt(step.session, record)
+        step.absent.discard(_key_lock(partner.id, chosen))
+    if created or changed:
         step.session.flush()
         _link(step, partner, record, new=created)
         step.audit(
@@ -317,10 +345,9 @@ def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> 
     elif live is None or (live.reason == BY_INS and not _alone(session, live)):
         # Nothing (any longer) ties it to others: it is a person of its own.
         _end(step, live)
-        own = Person(id=uuid7())
-        session.add(own)
-        session.flush()
-        _begin(step, record, own.id, ALONE)
+        own = uuid7()
+        later(session, _PERSON, {"id": own})
+        _begin(step, record, own, ALONE)
 
 
 def _alone(session: Session, link: PersonLink) -> bool:
@@ -337,10 +364,8 @@ def _end(step: Step, link: PersonLink | None) -> None:
 
 
 def _begin(step: Step, record: PatientRecord, person: uuid.UUID, reason: str) -> None:
-    step.session.add(
-        PersonLink(record_id=record.id, person_id=person, reason=reason, author=AUTHOR, linked_at=step.now)
-    )
-    step.session.flush()
+    told = {"reason": reason, "author": AUTHOR, "linked_at": step.now}
+    later(step.session, _LINK, {"record_id": record.id, "person_id": person, **told})
 
 
 def _ask(step: Step, partner: Partner, record: PatientRecord, others: Iterable[PatientRecord]) -> None:

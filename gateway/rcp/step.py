@@ -16,12 +16,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import func, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from sqlalchemy.types import Text
 
 from gateway.errors import Conflict, GatewayError, NotFound, Unavailable
 from gateway.exchange.outbox import Outbox, Outgoing
@@ -46,6 +44,16 @@ _RETRIED = frozenset({"40001", "40P01", "23505", "23503", "55P03"})
 _ATTEMPTS = 6
 #: Before a key of `Step.held` that is held together with others.
 _SHARED = "\x1f"
+
+
+def _holding(function: str) -> TextClause:
+    hashes = "(SELECT hashtextextended(unnest(CAST(:keys AS text[])), 0) AS key ORDER BY key) AS hashes"
+    return text(f"SELECT {function}(key) FROM {hashes}")  # noqa: S608 - our own words
+
+
+# Written once: the locks of a step are a large part of what it asks.
+_HELD_ALONE = _holding("pg_advisory_xact_lock")
+_HELD_TOGETHER = _holding("pg_advisory_xact_lock_shared")
 
 
 class DomainClock:
@@ -84,6 +92,7 @@ class Step:
     fictitious: bool = True
     roots: dict[tuple[str, uuid.UUID], Any] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
 
     def serialise(self, *keys: str, shared: bool = False) -> None:
         """Hold transaction-long locks on keys that may have no row yet, in one order whoever asks.
@@ -94,10 +103,7 @@ class Step:
         wanted = [key for key in keys if key not in self.held and (not shared or _SHARED + key not in self.held)]
         if not wanted:
             return
-        hashes = func.hashtextextended(func.unnest(literal(sorted(wanted), ARRAY(Text()))), 0)
-        ordered = select(hashes.label("key")).order_by("key").subquery()
-        lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
-        self.session.execute(select(lock(ordered.c.key)))
+        self.session.execute(_HELD_TOGETHER if shared else _HELD_ALONE, {"keys": sorted(wanted)})
         self.held.update(_SHARED + key if shared else key for key in wanted)
 
     def lock(self, kind: type[R], *ids: uuid.UUID) -> list[R]:
