@@ -17,10 +17,12 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -35,6 +37,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     cast,
     func,
     literal,
@@ -44,6 +47,8 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import Text, TypeEngine, UserDefinedType
 
 from gateway.errors import InvalidContent, NotFound
@@ -179,6 +184,7 @@ class _Snapshot(UserDefinedType[str]):
         return "pg_snapshot"
 
 
+@cache
 def snapshot_column() -> ColumnElement[Any]:
     """The snapshot of this very statement, and the transaction that it stands in if that wrote: ``snapshot/xid``."""
     own = func.coalesce(cast(func.pg_current_xact_id_if_assigned(), Text()), literal_column("''"))
@@ -269,6 +275,51 @@ def _labels(keys: Sequence[Key]) -> list[ColumnElement[Any]]:
 def keys_of(table: Table, keys: Sequence[Key], row: tuple[str, int]) -> Select[Any]:
     """Ask for the keys of one row, as ``k0``, ``k1`` …; old versions keep theirs."""
     return select(*_labels(keys)).where(table.c.id == row[0], table.c.version == row[1])
+
+
+_KEPT: OrderedDict[Hashable, Select[Any]] = OrderedDict()
+_KEPT_MAX = 512
+
+
+def kept(
+    key: Hashable, where: ColumnElement[bool], make: Callable[[ColumnElement[bool]], Select[Any]]
+) -> tuple[Select[Any], Mapping[str, Any] | None]:
+    """Give the statement of a question of this shape, made once, and the values that this question puts into it.
+
+    Making a statement and looking it up costs more than asking the database; of a question like an earlier one only the
+    values are new. Its own binds are named, so that it can be asked again with others.
+
+    Parameters
+    ----------
+    key
+        All that the statement depends on beside ``where``.
+
+    Returns
+    -------
+    tuple
+        Without values when the shape cannot be kept.
+    """
+    shape = where._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy itself keys its cache by
+    if shape is None or any(bind.expanding or bind.literal_execute for bind in shape.bindparams):
+        return make(where), None
+    values = {f"asked_{number}": bind.effective_value for number, bind in enumerate(shape.bindparams)}
+    place = (key, shape.key)
+    statement = _KEPT.get(place)
+    if statement is None:
+        named = {
+            id(bind): bindparam(name, type_=bind.type) for bind, name in zip(shape.bindparams, values, strict=True)
+        }
+
+        def replace(element: Any, **_: Any) -> Any:
+            return named.get(id(element)) if isinstance(element, BindParameter) else None
+
+        statement = make(visitors.replacement_traverse(where, {}, replace))
+        _KEPT[place] = statement
+        while len(_KEPT) > _KEPT_MAX:
+            _KEPT.popitem(last=False)
+    else:
+        _KEPT.move_to_end(place)
+    return statement, values
 
 
 def first_page(

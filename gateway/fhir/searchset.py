@@ -11,7 +11,7 @@ everything, or there are at most a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -26,7 +26,7 @@ from gateway.errors import Unsupported
 from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
-from gateway.fhir.paging import PAGE, Mark, below, first_page, keys_of, later_page
+from gateway.fhir.paging import PAGE, Mark, below, first_page, kept, keys_of, later_page
 from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading, columns
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
 from gateway.model.representation import TABLES
@@ -84,7 +84,12 @@ async def answer(
         wanted.append(below(table, mark))
     page = _Page([], "", None, before=False, after=False)
     if not query.count_only:
-        page = await _page(reading, query, table, wanted, visible, mark, budget)
+        rights = access.rights(caller)
+        page = (
+            await _first(reading, query, table, visible, rights, budget)
+            if mark is None
+            else await _later(reading, query, table, wanted, visible, mark, budget)
+        )
     total = mark.total if mark is not None else await _total(reading, query, table, wanted, page, budget)
     found = Included([])
     if page.rows and query.includes:
@@ -114,26 +119,44 @@ def split_page(pairs: Sequence[tuple[str, str]]) -> tuple[str | None, _Pairs, _P
     return tokens[-1] if tokens else None, given, shared
 
 
-async def _page(
+async def _first(
+    reading: Reading, query: Query, table: Table, visible: ColumnElement[bool], rights: Hashable, budget: Budget
+) -> _Page:
+    limit = query.count + 1
+
+    def make(where: ColumnElement[bool]) -> Select[Any]:
+        wanted = [visible, where, *([below(table, None)] if query.horizon else [])]
+        return first_page(table, _selected(query, table), wanted, query.keys, limit)
+
+    sort = tuple(value for name, value in query.applied if name == "_sort")
+    followed = tuple(
+        (include.parameter.type, include.parameter.code) for include in query.includes if not include.reverse
+    )
+    statement, values = kept((query.type, rights, sort, followed, query.horizon, limit), query.where, make)
+    rows = list(await reading.fetch(statement, budget, values))
+    snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
+    return _Page(rows[: query.count], snapshot, own or None, before=False, after=len(rows) > query.count)
+
+
+def _selected(query: Query, table: Table) -> list[Any]:
+    return [*columns(table), *reference_columns(query.type, query.includes)]
+
+
+async def _later(
     reading: Reading,
     query: Query,
     table: Table,
     wanted: Sequence[ColumnElement[bool]],
     visible: ColumnElement[bool],
-    mark: Mark | None,
+    mark: Mark,
     budget: Budget,
 ) -> _Page:
-    selected = [*columns(table), *reference_columns(query.type, query.includes)]
-    limit = query.count + 1
-    if mark is None:
-        rows = list(await reading.fetch(first_page(table, selected, wanted, query.keys, limit), budget))
-        snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
-        return _Page(rows[: query.count], snapshot, own or None, before=False, after=len(rows) > query.count)
     values: list[Any] | None = None
     if mark.row is not None:
         place = await reading.fetch(keys_of(table, query.keys, mark.row), budget)
         values = [place[0][f"k{number}"] for number in range(len(query.keys))]
-    statement = later_page(table, selected, wanted, visible, query.keys, mark, values, limit)
+    selected = _selected(query, table)
+    statement = later_page(table, selected, wanted, visible, query.keys, mark, values, query.count + 1)
     rows = list(await reading.fetch(statement, budget))
     more = len(rows) > query.count
     rows = rows[: query.count]
