@@ -151,7 +151,14 @@ def reindex() -> None:
     """Extract the search columns again from the stored representations."""
     from gateway.app.components import reindexed
 
-    typer.echo(f"{reindexed(_settings())} représentations réindexées.")
+    def told(kind: str, done: int, total: int) -> None:
+        line = f"{kind} : {done} sur {total}"
+        # One line that changes on a terminal, one line a batch elsewhere.
+        typer.echo(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, err=True, nl=not sys.stderr.isatty())
+        if done == total and sys.stderr.isatty():
+            typer.echo(err=True)
+
+    typer.echo(f"{reindexed(_settings(), told)} représentations réindexées.")
 
 
 audit = typer.Typer(help="La piste d’audit.", no_args_is_help=True)

@@ -24,7 +24,7 @@ from gateway.errors import NotFound, Unavailable
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.inbox import Inbox
 from gateway.exchange.jobs import Periodic, Worker
-from gateway.fhir.represent import reindex
+from gateway.fhir.reindexing import Told, reindex
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
@@ -168,14 +168,10 @@ def migrated(settings: Settings) -> tuple[str | None, str | None]:
         return gateway.found_revision, gateway.store.revision()[0]
 
 
-def reindexed(settings: Settings) -> int:
+def reindexed(settings: Settings, told: Told | None = None) -> int:
     """Extract all search columns again; how many representations."""
-    done = 0
-    with open_gateway(settings) as gateway, gateway.store.session() as session:
-        for _, rows in reindex(session):
-            session.commit()
-            done += rows
-    return done
+    with open_gateway(settings, migrate=True) as gateway:
+        return reindex(gateway.store, told=told)
 
 
 def audit_faults(settings: Settings) -> list[str]:

@@ -13,18 +13,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from gateway.app.mail import Mailing, mailing
 from gateway.errors import Fault
 from gateway.exchange.blobs import BlobStore, open_store
 from gateway.exchange.outbox import Outbox
+from gateway.fhir.reindexing import reindex
 from gateway.fhir.represent import Representer
 from gateway.model.audit import AuditTrail
 from gateway.model.embedded import running
+from gateway.model.representation import stale
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import Settings
 
 __all__ = ["Gateway", "open_gateway"]
+
+log = structlog.get_logger(__name__)
 
 _SECRET_BYTES = 32
 
@@ -95,8 +101,14 @@ def open_gateway(settings: Settings, *, migrate: bool = False) -> Iterator[Gatew
         store = Store(url)
         stack.callback(store.close)
         store.ping()
-        found, _ = store.revision()
+        found, wanted = store.revision()
         store.require_current(may_migrate=migrate or settings.database_url is None)
+        with store.engine.connect() as connection:
+            due = stale(connection)
+        if due and found not in {None, wanted}:
+            reindex(store, kinds=due)
+        elif due:
+            log.warning("reindex-due", types=due)
         blobs = open_store(
             settings.blob_url or (settings.data_dir / "blobs").as_uri(), staging=settings.data_dir / "staging"
         )

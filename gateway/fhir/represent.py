@@ -6,8 +6,8 @@ none of what did not, and lays its own top-level elements over the previous vers
 them survives.
 
 Promises: no version without a change of content; versions of one resource are consecutive; a directory entry is
-represented when first referenced; running over unchanged roots writes nothing (`reindex` and a test rely on it).
-Not promised: search columns of rows written by older code (`reindex` extracts them again).
+represented when first referenced; running over unchanged roots writes nothing (a test relies on it).
+Not promised: search columns of rows written by older code (`gateway.fhir.reindexing`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir import document, search_columns
+from gateway.fhir import document
 from gateway.fhir.document import Tree
-from gateway.fhir.keeping import Kept, Owner, current, keep, reindex, remove
-from gateway.fhir.translate import directory, dossier, imaging, meeting, report
+from gateway.fhir.keeping import Kept, Owner, current, keep, remove
+from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
+from gateway.fhir.translate import directory, dossier, imaging, report
 from gateway.fhir.translate.message import contribution_text
-from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_tree
+from gateway.fhir.translate.patient import patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Contribution, Dossier
 from gateway.model.imaging import Series, Study, StudyDossier
@@ -40,7 +40,7 @@ from gateway.model.report import Report
 from gateway.rcp.contribution import clean
 from gateway.rcp.step import Step
 
-__all__ = ["Representer", "Sent", "reindex"]
+__all__ = ["Representer", "Sent"]
 
 #: What a client sent for a resource that a root stands behind: (type, id) → tree.
 Sent = Mapping[tuple[str, str], Tree]
@@ -88,13 +88,6 @@ _REFERRED = {
 }
 
 
-def _lay(base: Tree | None, ours: Mapping[str, Any]) -> Tree:
-    """Lay our elements over what stands below; both keep their order."""
-    laid = dict(base or {})
-    laid.update(ours)
-    return laid
-
-
 def _root(row: Any) -> dict[str, Any]:
     return {"root_kind": type(row).__name__, "root_id": row.id}
 
@@ -102,64 +95,9 @@ def _root(row: Any) -> dict[str, Any]:
 def _patient(row: PatientRecord, run: _Context) -> Iterator[_Rendered]:
     key = ("Patient", str(row.id))
     base = run.base(*key)
-    tree = _patient_over(base, row) if base is not None else patient_tree(row)
+    tree = patient_over(base, row) if base is not None else patient_tree(row)
     owner = Owner(partner_id=row.partner_id, record_id=row.id, **_root(row))
     yield _Rendered(*key, tree, owner)
-
-
-# Element of Patient → the columns of the record that it says.
-_PATIENT_ELEMENTS: dict[str, tuple[str, ...]] = {
-    "name": ("birth_family", "given", "used_family", "used_given"),
-    "gender": ("sex",),
-    "birthDate": ("birth_date",),
-    "identifier": ("ins_value", "ins_qualified"),
-    "extension": ("identity_status", "birth_place"),
-    "active": ("active",),
-    "generalPractitioner": ("treating_idnps",),
-}
-
-
-def _patient_over(base: Tree, row: PatientRecord) -> Tree:
-    """Replace of a Patient only the elements that no longer say what the record says (another wire changed it)."""
-    from gateway.rcp.identity import say
-
-    said = say(patient_facts(base, _never))
-    ours = patient_tree(row)
-    stale = {
-        element
-        for element, names in _PATIENT_ELEMENTS.items()
-        if any(said[name] != getattr(row, name) for name in names)
-    }
-    # A physician named by a literal reference was resolved when the Patient was written: it cannot be read here.
-    if said["treating_idnps"] is None and "generalPractitioner" in base:
-        stale.discard("generalPractitioner")
-    for element, is_ours in _PATIENT_PARTS.items():
-        if element in stale and element in base:
-            ours[element] = [*ours.get(element, []), *(node for node in base[element] if not is_ours(node))]
-    return _lay(
-        {name: value for name, value in base.items() if name not in stale},
-        {name: value for name, value in ours.items() if name in stale},
-    )
-
-
-def _is_own_identifier(node: Mapping[str, Any]) -> bool:
-    kinds = {coding.get("code") for coding in node.get("type", {}).get("coding", ())}
-    return node.get("system") in INS_SYSTEMS or "PI" in kinds
-
-
-def _is_own_extension(node: Mapping[str, Any]) -> bool:
-    return str(node.get("url", "")).rpartition("/")[2] in {"fr-core-identity-reliability", "patient-birthPlace"}
-
-
-#: Repeating elements of which only a part is said by the record: the rest of the client's list survives.
-_PATIENT_PARTS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
-    "identifier": _is_own_identifier,
-    "extension": _is_own_extension,
-}
-
-
-def _never(_reference: str) -> None:
-    return None
 
 
 def _practitioner(row: Practitioner, run: _Context) -> Iterator[_Rendered]:
@@ -187,33 +125,7 @@ def _session(row: RcpSession, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.rcp, *(one.practitioner for one in row.rcp.members if one.role == "coordonnateur"))
     owner = Owner(network_id=row.rcp.network_id, public=True, **_root(row))
     key = ("Appointment", str(row.id))
-    yield _Rendered(*key, _session_over(run.base(*key), row), owner)
-
-
-def _session_over(base: Tree | None, row: RcpSession) -> Tree:
-    """Lay a session over what its establishment's software sent: its own words stay while they still say it."""
-    ours = directory.appointment(row)
-    if base is None:
-        return ours
-    said = meeting.hours(base)
-    laid: Tree = {"status": ours["status"]} if meeting.STATES.get(base["status"]) != row.state else {}
-    if said != (row.starts_at, row.ends_at):
-        laid |= {name: ours[name] for name in ("description", "start", "end", "minutesDuration")}
-    laid["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
-    gone = {
-        str(one.practitioner_id) for one in row.rcp.members if one.role == "coordonnateur" and one.until is not None
-    }
-    gone -= {str(one.practitioner_id) for one in row.rcp.members if one.role == "coordonnateur" and one.until is None}
-    there = [one for one in base["participant"] if not _actor(one) & {f"Practitioner/{key}" for key in gone}]
-    known = frozenset[Any]().union(*map(_actor, there))
-    laid["participant"] = [*there, *(one for one in ours["participant"] if not _actor(one) & known)]
-    return _lay({**base, **{name: value for name, value in ours.items() if name not in base}}, laid)
-
-
-def _actor(node: Mapping[str, Any]) -> frozenset[Any]:
-    """What a participant is called: by its id here, by its business identifier."""
-    actor = node.get("actor", {})
-    return frozenset({actor.get("reference"), _identity(actor.get("identifier", {}))} - {None, (None, None)})
+    yield _Rendered(*key, session_over(run.base(*key), row), owner)
 
 
 def _of_dossier(row: Dossier, root: Any) -> Owner:
@@ -232,60 +144,15 @@ def _dossier(row: Dossier, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.session, row.session.rcp, row.organisation, row.requester, row.session.rcp.organisation)
     if current(run.session, "Patient", str(row.record_id)) is None:
         run.waiting.append(row.record)
-    yield _Rendered("ServiceRequest", identity, _request_over(run.base("ServiceRequest", identity), row), owner)
+    yield _Rendered("ServiceRequest", identity, request_over(run.base("ServiceRequest", identity), row), owner)
     reports = run.session.scalars(
         select(Report.id).where(Report.dossier_id == row.id, Report.state == "valide").order_by(Report.version)
     )
     ours = dossier.task(row, reports=[str(key) for key in reports])
-    base = run.base("Task", identity)
-    if base is not None:
-        ours["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
-        ours["input"] = _merged(base.get("input", []), ours["input"], _input_kind)
-    yield _Rendered("Task", identity, _lay(base, ours), owner)
+    yield _Rendered("Task", identity, task_over(run.base("Task", identity), ours), owner)
     discussed = dossier.encounter(row)
     if discussed is not None:
-        yield _Rendered("Encounter", identity, _lay(run.base("Encounter", identity), discussed), owner)
-
-
-def _request_over(base: Tree | None, row: Dossier) -> Tree:
-    ours = dossier.service_request(row)
-    if base is None:
-        return ours
-    # The requester's own words stay; of it we say the status, the date once moved, and the number if it had none.
-    laid: Tree = {"status": ours["status"]}
-    said = base.get("occurrenceDateTime") or base.get("occurrencePeriod", {}).get("start")
-    if not isinstance(said, str) or not _names(said, row.session.starts_at):
-        laid["occurrenceDateTime"] = ours["occurrenceDateTime"]
-        base = {name: value for name, value in base.items() if name != "occurrencePeriod"}
-    laid["identifier"] = _merged(base.get("identifier", []), ours["identifier"])
-    return _lay(base, laid)
-
-
-def _names(text: str, moment: datetime) -> bool:
-    low, high = search_columns.date_interval(text)
-    return low <= moment < high
-
-
-def _identity(node: Mapping[str, Any]) -> Any:
-    return node.get("system"), node.get("value")
-
-
-def _input_kind(node: Mapping[str, Any]) -> Any:
-    return [coding.get("code") for coding in node.get("type", {}).get("coding", ())]
-
-
-def _merged(
-    theirs: Iterable[Tree], ours: Iterable[Tree], key: Callable[[Mapping[str, Any]], Any] = _identity
-) -> list[Tree]:
-    """Keep what was there and put ours in the place of its equal, or at the end."""
-    laid = list(theirs)
-    for node in ours:
-        place = next((index for index, there in enumerate(laid) if key(there) == key(node)), None)
-        if place is None:
-            laid.append(node)
-        elif key is not _identity:
-            laid[place] = node
-    return laid
+        yield _Rendered("Encounter", identity, lay(run.base("Encounter", identity), discussed), owner)
 
 
 def _contribution(row: Contribution, run: _Context) -> Iterator[_Rendered]:
@@ -294,7 +161,7 @@ def _contribution(row: Contribution, run: _Context) -> Iterator[_Rendered]:
     ours, base = dossier.contribution(row), run.base(*key)
     if base is not None and clean(contribution_text(base)) == row.text:
         ours = base  # what its author's software sent still says it
-    yield _Rendered(*key, ours if base is None else _lay(base, ours), _of_dossier(row.dossier, row))
+    yield _Rendered(*key, ours if base is None else lay(base, ours), _of_dossier(row.dossier, row))
 
 
 def _message(row: Message, run: _Context) -> Iterator[_Rendered]:

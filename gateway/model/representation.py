@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Executable,
     Index,
     Integer,
     LargeBinary,
@@ -40,13 +41,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, NUMRANGE, TSTZRANGE, TSVECTOR, insert
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from gateway import terminology
 from gateway.model.store import Base, Instant, XactId, utcnow
 
-__all__ = ["INDEXED", "PARAMETERS", "TABLES", "align", "column_name", "lines_of", "stale"]
+__all__ = ["INDEXED", "PARAMETERS", "TABLES", "align", "column_name", "lacking", "lines_of", "stale"]
 
 _RANGES: Mapping[str, TypeEngine[Any]] = {"date": TSTZRANGE(), "number": NUMRANGE(), "quantity": NUMRANGE()}
 #: Kilobytes of entries that wait to be sorted into the index: writing them one by one costs twice, and each search
@@ -190,6 +191,30 @@ def stale(connection: Connection) -> list[str]:
     ]
 
 
+def _lacking(connection: Connection) -> Iterator[tuple[str, Executable]]:
+    """What the table of parameters asks for and the database has not, with the statement that adds it."""
+    # Asked of the catalogue: reflection does not know every type that stands in these tables.
+    there: dict[str, set[str]] = {}
+    for name, column in connection.execute(_COLUMNS):
+        there.setdefault(name, set()).add(column)
+    indexes = set(connection.scalars(_INDEXES))
+    for table in TABLES.values():
+        if table.name not in there:
+            yield table.name, CreateTable(table)
+        for column in table.columns:
+            if table.name in there and column.name not in there[table.name]:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                yield f"{table.name}.{column.name}", text(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            if index.name not in indexes:
+                yield str(index.name), CreateIndex(index)
+
+
+def lacking(connection: Connection) -> list[str]:
+    """Names of what `align` would add."""
+    return [name for name, _ in _lacking(connection)]
+
+
 def align(connection: Connection) -> list[str]:
     """Bring the representation tables to the table of parameters: adds what is missing, drops nothing.
 
@@ -201,26 +226,10 @@ def align(connection: Connection) -> list[str]:
     list of str
         Names of the tables, columns and indexes that were added.
     """
-    # Asked of the catalogue: reflection does not know every type that stands in these tables.
-    there: dict[str, set[str]] = {}
-    for name, column in connection.execute(_COLUMNS):
-        there.setdefault(name, set()).add(column)
-    indexes = set(connection.scalars(_INDEXES))
-    added: list[str] = []
-    for table in TABLES.values():
-        if table.name not in there:
-            table.create(connection)
-            added.append(table.name)
-            continue
-        for column in table.columns:
-            if column.name not in there[table.name]:
-                definition = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
-                added.append(f"{table.name}.{column.name}")
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            if index.name not in indexes:
-                index.create(connection)
-                added.append(str(index.name))
+    added = []
+    for name, statement in list(_lacking(connection)):
+        connection.execute(statement)
+        added.append(name)
     for name, table in TABLES.items():
         # What comes into an empty table is extracted by the present lines.
         if not connection.scalar(select(exists().select_from(table))):

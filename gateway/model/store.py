@@ -211,12 +211,19 @@ class Store:
         Fault
             The schema is not this code's.
         """
+        from gateway.model.representation import lacking
+
         found, wanted = self.revision()
         if found == wanted:
-            return
+            with self.engine.connect() as connection:
+                if not lacking(connection):
+                    return
         if found is None or may_migrate:
             self.migrate()
             return
+        if found == wanted:
+            text = "Les colonnes de recherche ne suivent pas la table des paramètres : lancez « rcp-gateway reindex »."
+            raise Fault("schema-parametres", text)
         raise Fault(
             "schema-revision",
             f"La base est à la révision {found}, le programme attend {wanted} : lancez « rcp-gateway migrate ».",

@@ -50,7 +50,7 @@ def test_help_names_every_command(run) -> None:
 def test_migrate_says_what_it_did_and_twice_is_no_error(run) -> None:
     first, second = run("migrate"), run("migrate")
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert first.output == "Base migrée : vide → 0001.\n"
+    assert first.output == "Base migrée : vide → 0002.\n"
     assert second.output == "Base à jour (révision 0001).\n"
 
 
