@@ -94,10 +94,11 @@ def application(gateway: Gateway) -> FastAPI:
     )
     authenticators.register(SESSION, in_thread(sign_in.authenticate))
 
+    # First, because a path is compared with route after route.
+    app.include_router(_fhir(gateway, authenticators, reads).router())
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
-    app.include_router(_fhir(gateway, authenticators, reads).router())
     images = Images(reads)
     app.include_router(dicomweb.router(images, gateway.blobs, base_url=f"{settings.public_url}/dicom-web"))
     app.include_router(portal_routes.router(portal))

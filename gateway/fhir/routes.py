@@ -20,6 +20,7 @@ OperationOutcome and a log line without content; each answer has the form that i
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -82,7 +83,7 @@ class _FhirRoute(APIRoute):
             self.methods.add("HEAD")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
+        inner: Callable[[Request], Awaitable[Response]] = _thin(self) or super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             try:
@@ -100,6 +101,31 @@ class _FhirRoute(APIRoute):
                 return _refusal(error)
 
         return handler
+
+
+def _thin(route: APIRoute) -> Callable[[Request], Awaitable[Response]] | None:
+    """Call a handler that asks for no more than its request, its path and its caller without the framework's solver.
+
+    Solving the dependencies of a read costs more than finding the resource. What the application asks of every request
+    (its own dependencies) is asked here too.
+    """
+    asked = inspect.signature(route.endpoint).parameters
+    who = asked.get("who")
+    if (
+        not inspect.iscoroutinefunction(route.endpoint)
+        or who is None
+        or set(asked) - {"request", "who"} != set(route.param_convertors)
+    ):
+        return None
+    identify: Callable[[Request], Awaitable[Caller]] = who.default.dependency
+
+    async def handler(request: Request) -> Response:
+        for demand in request.app.router.dependencies:
+            await demand.dependency(request)
+        answer: Response = await route.endpoint(request=request, who=await identify(request), **request.path_params)
+        return answer
+
+    return handler
 
 
 def _where(error: BaseException) -> list[str]:
