@@ -1,6 +1,6 @@
 """Parts of a resource: ``_summary`` and ``_elements`` [FHIR R4 search#summary, #elements].
 
-What belongs to a summary stands in ``mappings/fhir-r4-summary``, R4's own ``isSummary``, and nowhere else.
+What belongs to a summary is R4's own ``isSummary`` (`gateway.fhir.elements`).
 
 Promises: what is kept is kept to the byte (values are cut out, never written again); what must be there stays, and so
 does what may turn a meaning round (``modifierExtension``, ``implicitRules``); a part says that it is one
@@ -16,9 +16,9 @@ from functools import cache
 
 import msgspec
 
-from gateway import terminology
 from gateway.errors import InvalidContent
 from gateway.fhir.document import encode
+from gateway.fhir.elements import Element, shapes
 
 __all__ = ["SUMMARIES", "WHOLE", "Form", "form"]
 
@@ -28,63 +28,59 @@ SUMMARIES: tuple[str, ...] = ("true", "text", "data", "count", "false")
 _ALWAYS = frozenset({"resourceType", "id", "meta"})
 _TURNS = frozenset({"modifierExtension", "implicitRules"})
 _TAG = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
+#: Data types that no summary looks into.
+_WHOLE = frozenset({"Extension", "Meta", "Narrative", "Resource"})
+_BESIDE = frozenset({"id", "extension"})
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(slots=True)
 class _Kept:
-    """What is kept below one object; `None` keeps a value whole, no names keep all that is not left out."""
+    """What is kept below one object: these names, or all but some; `None` below a name keeps its value whole."""
 
     names: dict[str, _Kept | None] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+    others: bool = False
 
     def keeps(self, name: str) -> bool:
         """Whether a JSON name stays; what stands beside a primitive goes with it."""
         stem = name.removeprefix("_")
-        return stem not in self.without and (not self.names or stem in self.names)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    summary: _Kept
-    required: frozenset[str]
+        return stem in self.names or (self.others and stem not in self.without)
 
 
 @cache
-def _table() -> Mapping[str, _Line]:
-    found: dict[str, _Line] = {}
-    for row in terminology.table("fhir-r4-summary")["resources"]:
-        root = _Kept()
-        for path in row["summary"]:
-            _add(root, path.split("."))
-        # A child that is summary under a parent that is not says nothing by itself.
-        first = {path for path in row["summary"] if "." not in path}
-        root.names = {name: below for name, below in root.names.items() if name in first}
-        for path, without in row.get("without", {}).items():
-            _at(root, path.split(".")).without = frozenset(without)
+def _required(kind: str) -> frozenset[str]:
+    """First-level names that must be there, each name of a choice."""
+    return frozenset(name for _, names in shapes()[kind].required for name in names)
+
+
+@cache
+def _summary(path: str) -> _Kept:
+    """What a summary keeps of a resource, or of a part of one that has elements of its own."""
+    kept = _Kept(dict.fromkeys(_ALWAYS) if shapes()[path].resource else {})
+    for element in shapes()[path].elements:
         # A summary may not lose what says that nothing else counts, nor what the schema asks for.
-        for name in (*row["modifier"], *row["required"], "resourceType"):
-            root.names.setdefault(name, None)
-        found[row["type"]] = _Line(root, frozenset(row["required"]))
-    return found
+        if element.summary or element.modifier or element.required:
+            kept.names[element.name] = _below(element)
+    return kept
 
 
-def _add(node: _Kept, steps: list[str]) -> None:
-    below = node.names.setdefault(steps[0], None)
-    if len(steps) > 1:
-        if below is None:
-            below = node.names[steps[0]] = _Kept()
-        _add(below, steps[1:])
+def _below(element: Element) -> _Kept | None:
+    if element.below is None or element.type in _WHOLE:
+        return None
+    if element.type == "BackboneElement":
+        return _summary(element.below)
+    return _data_type(element.below)
 
 
-def _at(node: _Kept, steps: list[str]) -> _Kept:
-    for step in steps:
-        below = node.names.get(step)
-        if below is None:
-            below = node.names[step] = _Kept()
-        node = below
-    return node
+@cache
+def _data_type(path: str) -> _Kept | None:
+    """What a summary leaves out of a data type: few hold more than a summary does (the bytes of an Attachment)."""
+    without = frozenset(
+        element.name for element in shapes()[path].elements if not element.summary and element.name not in _BESIDE
+    )
+    return _Kept(without=without, others=True) if without else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +106,7 @@ class Form:
 
     def cut(self, kind: str, body: bytes, *, included: bool = False) -> msgspec.Raw:
         """Keep of a resource what is wanted, and say so in it."""
-        line = _table().get(kind)
-        if self.whole or line is None:
+        if self.whole or kind not in shapes():
             return msgspec.Raw(body)
         if self.elements:
             names = self.elements.get(kind, frozenset()) | (
@@ -119,13 +114,13 @@ class Form:
             )
             if not names:
                 return msgspec.Raw(body)
-            kept = _Kept(dict.fromkeys(_ALWAYS | _TURNS | names | line.required))
+            kept = _Kept(dict.fromkeys(_ALWAYS | _TURNS | names | _required(kind)))
         elif self.summary == "true":
-            kept = line.summary
+            kept = _summary(kind)
         elif self.summary == "text":
-            kept = _Kept(dict.fromkeys(_ALWAYS | {"text"} | line.required))
+            kept = _Kept(dict.fromkeys(_ALWAYS | {"text"} | _required(kind)))
         else:
-            kept = _Kept(without=frozenset({"text"}))
+            kept = _Kept(without=frozenset({"text"}), others=True)
         tree = _object(msgspec.Raw(body), kept)
         meta = _OBJECT.decode(tree.get("meta", b"{}"))
         tags = _LIST.decode(meta.get("tag", b"[]"))
