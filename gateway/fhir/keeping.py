@@ -1,4 +1,4 @@
-"""Versions of representations: written only when the content changes, found by id, indexed again.
+"""Versions of representations: written only when the content changes, found by id.
 
 Promises: no version without a change of content; versions of one resource are consecutive; the row that is current is
 locked while it is replaced. Not promised: who may write (`gateway.fhir.writing`).
@@ -7,12 +7,11 @@ locked while it is replaced. Not promised: who may write (`gateway.fhir.writing`
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
@@ -23,7 +22,7 @@ from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
 from gateway.model.writes import later, made
 
-__all__ = ["Kept", "Owner", "columns", "current", "keep", "reindex", "remove"]
+__all__ = ["Kept", "Owner", "columns", "current", "keep", "remove"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +68,11 @@ def current(session: Session, kind: str, identity: str, *, lock: bool = False) -
 def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -> Kept:
     """Write a resource unless it already says the same.
 
-    What stands for a root that this very step made, under its id, has no version yet: it is not looked for. Should it
-    have one after all (an id that was used before), the clash has the step run again, and look.
+    What stands under a key that this very step made, a root's or its own, has no version yet: it is not looked for.
+    Should it have one after all (an id that was used before), the clash has the step run again, and look.
     """
     table = TABLES[kind]
-    new = str(owner.root_id) == identity and (kind, identity) not in session.info and made(session, owner.root_id)
+    new = _own_key(identity, owner) and (kind, identity) not in session.info and made(session, uuid.UUID(identity))
     session.info[kind, identity] = True
     before = None if new else current(session, kind, identity, lock=True)
     if before is not None and not before.deleted and document.same_content(document.parse(before.body), tree):
@@ -105,36 +104,15 @@ def remove(session: Session, kind: str, identity: str, owner: Owner) -> None:
     later(session, table, {**row, "updated_at": updated, **_owned(owner)})
 
 
+def _own_key(identity: str, owner: Owner) -> bool:
+    """Whether an id is the key of the root behind it, or of nothing else."""
+    if owner.root_id is not None:
+        return str(owner.root_id) == identity
+    try:
+        return str(uuid.UUID(identity)) == identity
+    except ValueError:
+        return False
+
+
 def _owned(owner: Owner) -> dict[str, Any]:
     return {name: getattr(owner, name) for name in Owner.__slots__}
-
-
-def reindex(session: Session, *, batch: int = 500) -> Iterator[tuple[str, int]]:
-    """Extract the search columns of every current resource again, type by type.
-
-    Yields the type and how many rows were done; the caller commits after each.
-    """
-    for kind, table in TABLES.items():
-        done = 0
-        last = ""
-        while True:
-            rows = session.execute(
-                select(table.c.id, table.c.version, table.c.body)
-                .where(table.c.current, table.c.id > last)
-                .order_by(table.c.id)
-                .limit(batch)
-            ).all()
-            if not rows:
-                break
-            for row in rows:
-                _reindex_row(session, table, row)
-            last = rows[-1].id
-            done += len(rows)
-        if done:
-            yield kind, done
-
-
-def _reindex_row(session: Session, table: Table, row: Any) -> None:
-    values = columns(document.parse(row.body))
-    if values:
-        session.execute(update(table).where(table.c.id == row.id, table.c.version == row.version).values(**values))

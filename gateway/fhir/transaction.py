@@ -28,6 +28,7 @@ from gateway.fhir.writing import Operation, Writing
 from gateway.identifiers import uuid7
 from gateway.model.representation import TABLES
 from gateway.rcp import identity
+from gateway.rcp.facts import IdentifierFact
 from gateway.rcp.step import Step
 
 __all__ = ["require_sound", "run"]
@@ -174,23 +175,24 @@ class _Run:
         if entry.full_url is not None and operation.identity is not None:
             self.names[entry.full_url] = f"{operation.kind}/{operation.identity}"
 
-    def _name_ahead(self, entry: Entry) -> None:
-        """Name a new patient before he is declared: other patients of the transaction may be linked to him."""
-        operation = self._operation(entry)
-        if operation.kind == "Patient" and operation.identity is None:
-            operation.identity = self._patient_id(operation)
-        self._name(entry)
-
-    def _patient_id(self, operation: Operation) -> str:
+    def _name_patients(self, entries: Sequence[Entry]) -> None:
+        """Name new patients before they are declared: other patients of the transaction may be linked to them."""
         partner = self.writing.partner
-        try:
-            facts = patient_facts(operation.tree, lambda _reference: None)
-            key = identity.own_identifier(partner, facts)
-            self.step.serialise(*identity.locks(partner, facts))
-        except GatewayError:  # refused when he is declared, with the reason
-            return str(uuid7())
-        known = identity.record_of(self.step.session, partner.id, key.system, key.value)
-        return str(known.id if known is not None else uuid7())
+        keys: dict[int, IdentifierFact] = {}
+        for entry in entries:
+            operation = self._operation(entry)
+            if operation.kind == "Patient" and operation.identity is None:
+                try:
+                    keys[entry.index] = identity.own_identifier(
+                        partner, patient_facts(operation.tree, lambda _reference: None)
+                    )
+                except GatewayError:  # refused when he is declared, with the reason
+                    operation.identity = str(uuid7())
+        known = identity.foresee(self.step, partner, list(keys.values())) if keys else {}
+        for entry in entries:
+            key = keys.get(entry.index)
+            if key is not None:
+                self._operation(entry).identity = str(known.get((key.system, key.value)) or uuid7())
 
     def _name_task(self, entry: Entry) -> None:
         """Name a Task, which has the id of the inscription that it follows, for those that refer to it."""
@@ -256,8 +258,9 @@ class _Run:
 
     def _write(self, entries: Sequence[Entry]) -> None:
         """Name all, rewrite all, then carry out patients first: other verbs look their records up."""
+        self._name_patients(entries)
         for entry in entries:
-            self._name_ahead(entry)
+            self._name(entry)
         for entry in entries:
             self._name_task(entry)
         self._each(entries, self._rewrite)

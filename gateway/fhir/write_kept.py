@@ -193,14 +193,8 @@ def _patient(writing: Writing, operation: Operation, path: str, said: Mapping[st
     if isinstance(reference, str):
         if not reference.startswith("Patient/"):
             return None
-        key = _uuid(reference.removeprefix("Patient/"))
-        row = (
-            key
-            and writing.step.session.scalars(
-                select(PatientRecord).where(PatientRecord.id == key, access.records(writing.step.caller))
-            ).one_or_none()
-        )
-        if not row:
+        row = writing.patient(reference.removeprefix("Patient/").partition("/")[0])
+        if row is None:
             raise _unknown(operation, path)
         return row
     for one in identifiers(said.get("identifier")):

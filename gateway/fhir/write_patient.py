@@ -54,6 +54,7 @@ def write_patient(writing: Writing, operation: Operation) -> None:
     if known is not None:
         imaging_match.recheck(writing.step, record)
     operation.identity = str(record.id)
+    writing.patients[operation.identity] = record
     writing.sent["Patient", operation.identity] = operation.tree
 
 

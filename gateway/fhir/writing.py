@@ -38,6 +38,7 @@ from gateway.fhir.search_conditions import ID
 from gateway.fhir.translate.elements import Resolve
 from gateway.fhir.translate.patient import patient_facts
 from gateway.identifiers import uuid7
+from gateway.model import writes
 from gateway.model.directory import Organisation, Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
@@ -151,6 +152,7 @@ class Writing:
     kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
     trees: dict[str, Tree] = field(default_factory=dict)
     made: dict[str, Dossier] = field(default_factory=dict)
+    patients: dict[str, PatientRecord | None] = field(default_factory=dict)
     removed: dict[tuple[str, str], Any] = field(default_factory=dict)
     _matched: dict[Any, list[Any]] = field(default_factory=dict)
     _doomed: set[tuple[str, str]] = field(default_factory=set)
@@ -429,7 +431,9 @@ class Writing:
             validate.accept(operation.tree, operation.where)
             operation.method, operation.patch = "PUT", None
         if operation.identity is None and operation.kind not in _NAMED_BY_VERB and method != "DELETE":
-            operation.identity = str(uuid7())
+            key = uuid7()
+            writes.name(self.step.session, key)
+            operation.identity = str(key)
 
     def _queue(self, operation: Operation) -> None:
         """Read again under the lock of all who name an id that nobody uses yet, or any longer."""
@@ -516,6 +520,24 @@ class Writing:
 
     # What is referred to
 
+    def patient(self, key: str) -> PatientRecord | None:
+        """Record of a patient by his id, if he exists for the caller; asked once a step."""
+        if self.patients.get(key) is None:
+            self.patients[key] = None
+            self._foresee_patients([key])
+        return self.patients[key]
+
+    def _foresee_patients(self, keys: Iterable[str]) -> None:
+        wanted = []
+        for key in keys:
+            try:
+                wanted.append(uuid.UUID(key))
+            except ValueError:
+                continue
+        if wanted:
+            seen = select(PatientRecord).where(PatientRecord.id.in_(wanted), access.records(self.step.caller))
+            self.patients |= {str(row.id): row for row in self.step.session.scalars(seen).unique()}
+
     def hold_references(
         self, operations: Iterable[Operation], new: frozenset[str] | set[str] = frozenset()
     ) -> dict[int, GatewayError]:
@@ -542,6 +564,7 @@ class Writing:
         if not said:
             return {}
         self.step.serialise(*(reference_key(*named) for named in said), shared=True)
+        self._foresee_patients({key for kind, key in said if kind == "Patient"})
         refused: dict[int, GatewayError] = {}
         for kind in sorted({kind for kind, _ in said}):
             table = TABLES[kind]

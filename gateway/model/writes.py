@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Insert, Table, event, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
 
-__all__ = ["WriteSession", "cautious", "later", "made"]
+__all__ = ["WriteSession", "adopt", "cautious", "later", "made", "name"]
 
 #: Statements are made once: one with forty values in it costs more to look up than to run.
 _INSERTS: dict[Table, Insert] = {}
@@ -36,6 +37,7 @@ class WriteSession(Session):
         super().__init__(*given, **named)
         self.made: set[uuid.UUID] = set()
         self.cautious = False
+        self._adopted: list[tuple[Table, dict[str, Any]]] = []
         self._read: list[tuple[Table, dict[str, Any]]] = []
         self._unread: list[tuple[Table, dict[str, Any]]] = []
 
@@ -43,11 +45,23 @@ class WriteSession(Session):
         """Write a row before the commit; before the next question too, unless nothing reads it."""
         (self._unread if unread else self._read).append((table, row))
 
+    def adopt(self, table: Table, row: dict[str, Any]) -> None:
+        """Write a row before anything that the session writes or asks: others may refer to it."""
+        self._adopted.append((table, row))
+
     def write_deferred(self, *, unread: bool) -> None:
         """Write what waits."""
-        waiting, self._read = self._read, []
+        waiting, self._adopted, self._read = self._adopted + self._read, [], []
         if unread:
             waiting, self._unread = waiting + self._unread, []
+        self._write(waiting)
+
+    def write_adopted(self) -> None:
+        """Write the roots that wait."""
+        waiting, self._adopted = self._adopted, []
+        self._write(waiting)
+
+    def _write(self, waiting: list[tuple[Table, dict[str, Any]]]) -> None:
         grouped: dict[tuple[Table, tuple[str, ...]], list[dict[str, Any]]] = {}
         for table, row in waiting:
             grouped.setdefault((table, tuple(row)), []).append(row)
@@ -75,15 +89,20 @@ class WriteSession(Session):
         super().close()
 
     def _forget(self) -> None:
-        self._read, self._unread = [], []
+        self._adopted, self._read, self._unread = [], [], []
         self.made.clear()
 
 
 @event.listens_for(WriteSession, "do_orm_execute")
 def _asked(state: Any) -> None:
     session = state.session
-    if session._read:  # noqa: SLF001 - a part of the class
+    if session._read or session._adopted:  # noqa: SLF001 - a part of the class
         session.write_deferred(unread=False)
+
+
+@event.listens_for(WriteSession, "before_flush")
+def _flushing(session: WriteSession, _context: Any, _instances: Any) -> None:
+    session.write_adopted()
 
 
 @event.listens_for(WriteSession, "after_flush")
@@ -97,6 +116,33 @@ def later(session: Session, table: Table, row: Mapping[str, Any], *, unread: boo
         session.defer(table, dict(row), unread=unread)
     else:
         session.execute(insert(table).inline(), dict(row))
+
+
+def adopt(session: Session, root: Any) -> None:
+    """Insert a root with others of its table; from here on the session holds it like any that it flushed.
+
+    What the session then writes of its own (rows that refer to the root) comes after it.
+    """
+    if not isinstance(session, WriteSession):
+        session.add(root)
+        session.flush()
+        return
+    table: Table = root.__table__
+    # What nobody said is said here: the session would ask the database for each.
+    for column in table.c:
+        if column.key not in root.__dict__ and column.server_default is None:
+            given = getattr(column.default, "arg", None)
+            set_committed_value(root, column.key, given(None) if callable(given) else given)
+    session.adopt(table, {column: value for column, value in root.__dict__.items() if column in table.c})
+    name(session, root.id)
+    make_transient_to_detached(root)
+    session.add(root)
+
+
+def name(session: Session, key: uuid.UUID) -> None:
+    """Say of a key that this step has just made it: nobody else can have written under it."""
+    if isinstance(session, WriteSession):
+        session.made.add(key)
 
 
 def made(session: Session, key: uuid.UUID | None) -> bool:

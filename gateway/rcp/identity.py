@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -28,7 +28,7 @@ from gateway.model.imaging import Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.store import Base, utcnow
-from gateway.model.writes import later
+from gateway.model.writes import adopt, later
 from gateway.rcp import work_list
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
 from gateway.rcp.step import Step
