@@ -166,6 +166,7 @@ class Shared:
     served: Served
     world: World
     hospital: Hospital
+    database_url: str
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,8 @@ def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             world = build(session)
             session.commit()
             served = Served(url, gateway.steps, gateway.store, app)
-            yield Shared(served, world, register(served, world.partner, scopes=ALL_SCOPES))
+            hospital = register(served, world.partner, scopes=ALL_SCOPES)
+            yield Shared(served, world, hospital, server.url_of(name))
     server.give_back(name)
 
 

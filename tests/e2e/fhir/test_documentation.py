@@ -1,50 +1,67 @@
-"""The page of the wire is followed to the letter: its two scripts, run as they are printed, give a working client."""
+"""The page of the wire is followed to the letter: its commands are run as printed, its tables are the code's."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import pytest
 
-from gateway.rcp import registry
-from gateway.rcp.access import SYSTEM
-from tests.e2e.fhir import samples
-from tests.e2e.fhir.conftest import Served
+from tests import wire_page
+from tests.e2e.fhir.conftest import Shared
 from tests.world import DOMAIN
 
-PAGE = Path(__file__).parents[3] / "docs" / "wires" / "fhir.md"
+BLOCKS = re.compile(r"```(sh|json)\n(.*?)```", re.DOTALL)
 
 
-def test_the_page_leads_to_a_first_push(served: Served, tmp_path: Path) -> None:
-    make_key, get_token = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    make_key = "\n".join(line.removeprefix("   ") for line in make_key.splitlines())
-    (tmp_path / "make_key.py").write_text(make_key, encoding="utf-8")
-    (tmp_path / "get_token.py").write_text(get_token, encoding="utf-8")
-    subprocess.run([sys.executable, "make_key.py"], cwd=tmp_path, check=True, timeout=60)
-    facts = registry.PartnerFacts(
-        name="CHU X",
-        patient_domains=(DOMAIN,),
-        fhir_scopes=("system/Patient.crus", "system/*.rs"),
-        jwks=json.loads((tmp_path / "jwks.json").read_bytes()),
-    )
-    served.steps.run(SYSTEM, lambda step: registry.add_partner(step, facts).id)
-    command = [sys.executable, "get_token.py", served.url, "chu-x"]
-    token = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
-    bundle = {
-        "resourceType": "Bundle",
-        "type": "transaction",
-        "entry": [
-            {
-                "resource": samples.patient(),
-                "request": {"method": "PUT", "url": f"Patient?identifier={DOMAIN}|000003"},
-            }
-        ],
+@pytest.fixture(scope="module")
+def page() -> str:
+    return wire_page.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_tables_of_the_page_are_those_of_the_code(page: str) -> None:
+    assert wire_page.filled(page) == page, "run: python -m tests.wire_page"
+    tables = wire_page.tables()
+    assert "| Patient | CRUPDS |" in tables["resources"]
+    assert "`birthdate`" in tables["parameters"]
+    assert "| 412 | conflict | `version-perimee` |" in tables["errors"]
+
+
+def test_the_commands_of_the_page_lead_from_a_key_to_a_push(shared: Shared, page: str, tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    assert curl is not None, "curl is missing: tests/install-servers"
+    blocks = BLOCKS.findall(page)
+    commands = [text for language, text in blocks if language == "sh"]
+    assert len(commands) == 7
+    script = "set -eu\n" + "echo '=='\n".join(commands)
+    script = script.replace("http://127.0.0.1:8080", shared.served.url)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RCP_DATABASE_URL": shared.database_url,
+        "RCP_DATA_DIR": str(tmp_path / "data"),
+        "LC_ALL": "C.UTF-8",
     }
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/fhir+json"}
-    answer = httpx.post(served.base, json=bundle, headers=headers, timeout=60)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["entry"][0]["response"]["status"] == "201 Created"
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    _key, registered, _token, pushed, tumour, changed, refused = run.stdout.split("==\n")
+    assert "chu-x" in registered
+    patient = json.loads(pushed)
+    assert (patient["resourceType"], patient["identifier"][0]["value"]) == ("Patient", "000003")
+    answered, found = map(json.loads, tumour.splitlines())
+    assert answered["entry"][0]["response"]["status"] == "201 Created"
+    assert [entry["resource"]["resourceType"] for entry in found["entry"]] == ["Condition", "Patient"]
+    assert found["entry"][1]["resource"]["identifier"][0]["system"] == DOMAIN
+    patched, history = map(json.loads, changed.splitlines())
+    assert patched["code"]["text"] == "Tumeur du sein gauche"
+    assert [entry["resource"]["meta"]["versionId"] for entry in history["entry"]] == ["2", "1"]
+    outcome, _, status = refused.strip().rpartition(" refused: ")
+    assert status == "22"
+    printed = next(text for language, text in blocks if language == "json")
+    assert json.loads(outcome) == json.loads(printed)
