@@ -173,7 +173,7 @@ class Limits:
     search_included
         Resources that ``_include`` and ``_revinclude`` add to one page.
     search_seconds
-        What one statement of a search may cost the database.
+        What one search may cost the database.
     search_minutes
         How long the pages of one search can be followed.
     """

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gateway.errors import Fault
-from gateway.fhir import search_columns
+from gateway.fhir import audit_events, search_columns
 from gateway.fhir.document import encode
 from gateway.fhir.negotiation import FORMATS
 from gateway.fhir.reading import READABLE, UNSEARCHED
@@ -34,8 +34,9 @@ __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 _DATE = "2026-11-21"
 
 #: Method and address of each route → what it carries out: the code of an interaction on a type, of one on the system
-#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), an operation (``$…``), or nothing that a statement says.
-SYSTEM, MEMBER = "system:", "member:"
+#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), one on the trail alone (`TRAIL`), an operation (``$…``), or
+#: nothing that a statement says.
+SYSTEM, MEMBER, TRAIL = "system:", "member:", "AuditEvent:"
 ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/{kind}/{identity}"): "read",
     ("GET", "/fhir/{kind}/{identity}/_history/{version}"): "vread",
@@ -52,6 +53,9 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("DELETE", "/fhir/{kind}"): MEMBER + "conditionalDelete",
     ("POST", "/fhir/{kind}/$validate"): "$validate",
     ("POST", "/fhir/{kind}/{identity}/$validate"): "$validate",
+    ("GET", "/fhir/AuditEvent/{identity}"): TRAIL + "read",
+    ("GET", "/fhir/AuditEvent"): TRAIL + "search-type",
+    ("POST", "/fhir/AuditEvent/_search"): TRAIL + "search-type",
     ("POST", "/fhir"): SYSTEM + "transaction",
     ("POST", "/fhir/"): SYSTEM + "transaction",
     ("GET", "/fhir/metadata"): "",
@@ -131,7 +135,8 @@ def offers(routes: Iterable[tuple[str, str]]) -> tuple[Offer, ...]:
             if (method, path) not in ROUTES:
                 raise Fault("route-inconnue", f"Route sans déclaration de capacité : {method} {path}.")
             done.add(ROUTES[method, path])
-    return tuple(_offer(kind, done) for kind in READABLE)
+    trail = tuple(code for code in _ORDER if TRAIL + code in done)
+    return (*(_offer(kind, done) for kind in READABLE), *((Offer(_TRAIL, trail, {}, ()),) if trail else ()))
 
 
 def _offer(kind: str, done: set[str]) -> Offer:
@@ -142,7 +147,7 @@ def _offer(kind: str, done: set[str]) -> Offer:
         name: value
         for name, value in conditional.items()
         if name.removeprefix("conditional").lower() in written
-        and (name == "conditionalCreate" or MEMBER + name in done)
+        and ("create" if name == "conditionalCreate" else MEMBER + name) in done
     }
     return Offer(
         kind,
@@ -256,14 +261,17 @@ def _resource(offer: Offer, *, update_create: bool) -> dict[str, Any]:
         "type": kind,
         "profile": f"http://hl7.org/fhir/StructureDefinition/{kind}",
         "interaction": [{"code": code} for code in offer.interactions],
-        "versioning": "versioned-update" if "update" in offer.interactions else "versioned",
+        "versioning": _versioning(offer),
         "readHistory": "vread" in offer.interactions,
         # What is never deleted lives with the dossier that it shows, under the dossier's id.
         "updateCreate": update_create and {"update", "delete"} <= set(offer.interactions),
-        "conditionalRead": "full-support",
+        "conditionalRead": "full-support" if kind != _TRAIL else None,
         **offer.members,
     }
-    if offer.searched:
+    if kind == _TRAIL:
+        said["documentation"] = _READING_TRAIL
+        said["searchParam"] = [{"name": name, "type": type_} for name, type_ in audit_events.PARAMETERS.items()]
+    elif offer.searched:
         said["searchInclude"] = [f"{kind}:{code}" for code in _references(kind)]
         said["searchRevInclude"] = list(_referring(kind))
         said["searchParam"] = [_parameter(one) for one in _COMMON] + [
@@ -272,6 +280,19 @@ def _resource(offer: Offer, *, update_create: bool) -> dict[str, Any]:
     if offer.operations:
         said["operation"] = [{"name": name[1:], "definition": _OPERATIONS[name]} for name in offer.operations]
     return {name: value for name, value in said.items() if value not in ([], None)}
+
+
+_TRAIL = TRAIL.rstrip(":")
+_READING_TRAIL = (
+    "La trace des accès aux patients de l’organisation qui la lit ; une recherche porte une borne de date (« date » ou "
+    "« _lastUpdated »), et sa lecture est elle-même tracée."
+)
+
+
+def _versioning(offer: Offer) -> str:
+    if "vread" not in offer.interactions:
+        return "no-version"
+    return "versioned-update" if "update" in offer.interactions else "versioned"
 
 
 #: Parameters that have no line in the table, because they are columns that every table has.
