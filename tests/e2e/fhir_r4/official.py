@@ -55,20 +55,31 @@ def structure_definitions() -> dict[str, dict[str, Any]]:
     return found
 
 
+def convert(*, xml: Sequence[str] = (), json_texts: Sequence[str] = ()) -> tuple[list[Any], list[Any]]:
+    """What npm `fhir` makes of XML (texts in JSON) and of JSON (texts in XML); ``{"error": …}`` where it gives up."""
+    told = _node("convert.mjs", {"xml": list(xml), "json": list(json_texts)})
+    return told["json"], told["xml"]
+
+
 def evaluate(questions: Sequence[Question], resources: Sequence[Any]) -> list[Any]:
     """What HL7's engine answers to each question: the list that the expression gives, or an ``error``."""
+    answers: list[Any] = _node(
+        "fhirpath.mjs", {"resources": resources, "questions": [one._asdict() for one in questions]}
+    )
+    return answers
+
+
+def _node(script: str, question: Any) -> Any:
     modules = _modules()
     node = shutil.which("node")
     if node is None:
         pytest.skip("node n’est pas installé : tests/install-servers")
-    asked = json.dumps({"resources": resources, "questions": [one._asdict() for one in questions]}, default=float)
     told = subprocess.run(
-        [node, HERE / "fhirpath.mjs", str(modules)],
-        input=asked,
+        [node, HERE / script, str(modules)],
+        input=json.dumps(question, default=float),
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    answers: list[Any] = json.loads(told.stdout)
-    return answers
+    return json.loads(told.stdout)
