@@ -48,7 +48,7 @@ from sqlalchemy import Connection, event, insert, text
 from starlette.responses import Response
 
 from gateway.app import logs
-from gateway.app.gateway import open_gateway
+from gateway.app.gateway import Gateway, open_gateway
 from gateway.app.http import application
 from gateway.fhir import document, keeping
 from gateway.fhir.auth import ASSERTION_TYPE
@@ -752,14 +752,12 @@ def main() -> None:
         measure(root.absolute(), given, stack)
 
 
-def measure(root: Path, given: argparse.Namespace, stack: ExitStack) -> None:
-    settings = settings_of(root, free_port())
-    root.mkdir(parents=True, exist_ok=True)
+def admitted(gateway: Gateway, root: Path) -> Bench:
+    """Make a hospital known to the gateway; its key stays beside the data."""
     kept = root / "client.json"
     if not kept.exists():
         kept.write_text(json.dumps(ECKey.generate_key("P-384", {"kid": "banc"}).as_dict(private=True)))
     key = ECKey.import_key(json.loads(kept.read_text()))
-    gateway = stack.enter_context(open_gateway(settings, migrate=True))
 
     def known(step: Step) -> tuple[uuid.UUID, str]:
         facts = registry.PartnerFacts(
@@ -773,9 +771,15 @@ def measure(root: Path, given: argparse.Namespace, stack: ExitStack) -> None:
         return partner.id, str(registry.client_of(step.session, partner.id))
 
     partner, client = gateway.steps.run(access.SYSTEM, known)
-    bench = Bench(settings, gateway.store, partner, client, key)
+    return Bench(gateway.settings, gateway.store, partner, client, key)
+
+
+def measure(root: Path, given: argparse.Namespace, stack: ExitStack) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(root, free_port())
+    bench = admitted(stack.enter_context(open_gateway(settings, migrate=True)), root)
     sizes = [int(size) for size in given.curve.split(",")] if "curve" in given.only else []
-    fill(bench.store, partner, min(given.patients, *sizes, given.patients))
+    fill(bench.store, bench.partner, min(given.patients, *sizes, given.patients))
     bench.gateway, bench.open, bench.constant = settings.http_bind.port, free_port(), free_port()
     same = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rcp-bench-")))
     serve = [sys.executable, "-m", "gateway", "serve", "--only", "http"]
@@ -784,7 +788,7 @@ def measure(root: Path, given: argparse.Namespace, stack: ExitStack) -> None:
     for size in sizes:
         if size <= given.patients:
             curve.measure(size)
-    fill(bench.store, partner, given.patients)
+    fill(bench.store, bench.partner, given.patients)
     token = {"Authorization": f"Bearer {bench.token()}"}
     for name, path in (("patient", reads("", SEEDS)), ("bundle", searches("", SEEDS))):
         where = next(path).split()[1].decode()
