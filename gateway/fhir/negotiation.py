@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from enum import Enum
@@ -41,7 +41,6 @@ __all__ = [
     "number",
     "prefers",
     "require_format",
-    "require_json",
     "require_type",
     "takes",
     "tree_of",
@@ -76,11 +75,21 @@ _ANY = frozenset({"*/*", "application/*"})
 _VERSIONS = frozenset({"", "4.0", "4.0.1"})
 _CHARSETS = frozenset({"", "utf-8", "utf8"})
 _BAD_WEIGHT = -1.0
+#: Where the scope of a request keeps its `Wish`, which is asked for twice.
+_WISH = "rcp.fhir.wish"
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How an answer is wanted; ``form`` is none when nothing that is offered was asked for."""
+    """How an answer is wanted.
+
+    Attributes
+    ----------
+    form
+        `None` when nothing that is offered was asked for.
+    explicit
+        Whether FHIR itself was named: else the bytes of a Binary go out as they are.
+    """
 
     form: Format | None
     pretty: bool = False
@@ -124,8 +133,8 @@ def _served(parameters: Mapping[str, str]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _accepted(accept: str) -> tuple[Format | None, bool]:
-    """The form that an ``Accept`` prefers, and whether it names FHIR: the heaviest, at equal weight the first."""
+def _accepted(accept: str) -> Wish:
+    """The form that an ``Accept`` prefers: the heaviest, at equal weight the first."""
     best: tuple[float, Format | None, bool] = (0.0, None, False)
     for part in accept.split(","):
         name, parameters = _parameters(part)
@@ -133,7 +142,7 @@ def _accepted(accept: str) -> tuple[Format | None, bool]:
         weight = _weight(parameters)
         if form is not None and _served(parameters) and weight > best[0]:
             best = (weight, form, name in {FHIR_JSON, FHIR_XML, "application/json+fhir", "application/xml+fhir"})
-    return best[1], best[2]
+    return Wish(best[1], explicit=best[2])
 
 
 def takes(accept_encoding: str, coding: str) -> bool:
@@ -147,17 +156,24 @@ def takes(accept_encoding: str, coding: str) -> bool:
 
 def wish(request: Request) -> Wish:
     """Tell how the answer is wanted: ``_format`` wins over ``Accept``; no wish is JSON [FHIR R4 http#parameters]."""
-    accept = request.headers.get("accept") or "*/*"
-    if b"_format" not in request.scope["query_string"] and b"_pretty" not in request.scope["query_string"]:
-        form, explicit = _accepted(accept)
-        return Wish(form, explicit=explicit)
-    asked = request.query_params.get("_format")
-    if asked:
-        name, parameters = _parameters(asked)
-        form, explicit = _FORMAT_OF.get(name) if _served(parameters) else None, True
-    else:
-        form, explicit = _accepted(accept)
-    return Wish(form, request.query_params.get("_pretty") in {"true", ""}, explicit)
+    found = request.scope.get(_WISH)
+    if found is None:
+        query = request.scope["query_string"]
+        found = _accepted(request.headers.get("accept") or "*/*")
+        if b"_format" in query or b"_pretty" in query:
+            found = _asked(found, request.query_params)
+        request.scope[_WISH] = found
+    wanted: Wish = found
+    return wanted
+
+
+def _asked(accepted: Wish, query: Mapping[str, str]) -> Wish:
+    pretty = query.get("_pretty") in {"true", ""}
+    asked = query.get("_format")
+    if not asked:
+        return replace(accepted, pretty=pretty)
+    name, parameters = _parameters(asked)
+    return Wish(_FORMAT_OF.get(name) if _served(parameters) else None, pretty, explicit=True)
 
 
 def require_format(request: Request) -> None:
@@ -165,9 +181,6 @@ def require_format(request: Request) -> None:
     if wish(request).form is None:
         text = f"Seuls les formats {FHIR_JSON} et {FHIR_XML} sont offerts, en UTF-8 et en version 4.0."
         raise Unsupported("format-refuse", text)
-
-
-require_json = require_format
 
 
 def asks_fhir(request: Request) -> bool:
