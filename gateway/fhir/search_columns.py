@@ -27,7 +27,7 @@ Promises: pure functions of the tree; `extract` of a tree that was accepted neve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -63,8 +63,8 @@ IS = "\x1f"
 ENTRY_MAX = 250
 #: Kinds that have a range column.
 RANGED = frozenset({"date", "number", "quantity"})
-#: Texts of one resource that are found by their beginning; a ``tsvector`` ends at one megabyte.
-_WORDS_MAX = 2000
+#: Bytes of the texts of one resource that are found by their beginning: a ``tsvector`` ends at one megabyte.
+_WORDS_BYTES = 900_000
 _GRAMS_MAX = 2000
 
 
@@ -187,10 +187,24 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     found.terms.update("~" + gram for gram in sorted(letters)[:_GRAMS_MAX])
     return {
         "terms": sorted(text for text in found.terms if "\x00" not in text),
-        "words": sorted(text for text in found.words if "\x00" not in text)[:_WORDS_MAX],
+        "words": _fitting(text for text in found.words if "\x00" not in text),
         "nodes": found.nodes or None,
         **ranges,
     }
+
+
+def _fitting(words: Iterable[str]) -> list[str]:
+    """As many as a ``tsvector`` holds, in order."""
+    ordered = sorted(words)
+    if len(ordered) < _WORDS_BYTES // 2000:  # each is below 2 000 bytes: no need to count
+        return ordered
+    total, kept = 0, []
+    for word in ordered:
+        total += len(word.encode("utf-8", "surrogatepass")) + 1
+        if total > _WORDS_BYTES:
+            break
+        kept.append(word)
+    return kept
 
 
 def said(code: str, *, there: bool) -> str:
@@ -282,8 +296,9 @@ def _labels(node: Mapping[str, Any]) -> Iterator[str]:
     """Texts that ``:text`` looks at: of the concept, of its codings, of the identifier's type."""
     kind = node.get("type")
     codings = node.get("coding")
+    codings = codings if isinstance(codings, list) else ()
     texts = [node.get("text"), node.get("display"), kind.get("text") if isinstance(kind, dict) else None]
-    texts += [coding.get("display") for coding in codings or () if isinstance(coding, dict)]
+    texts += [coding.get("display") for coding in codings if isinstance(coding, dict)]
     yield from (text for text in texts if isinstance(text, str))
 
 
