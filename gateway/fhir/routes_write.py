@@ -16,6 +16,7 @@ from starlette.responses import Response
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import batch, bundle, outcome, patch, removal, transaction, validate, validation, write
+from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
     MEDIA,
     NO_STORE,
@@ -183,7 +184,7 @@ class WriteRoutes:
 
     def _carry_out(self, step: Step, operation: Operation) -> Done:
         writing = self._writing(step)
-        writing.locate(operation)
+        Locator(writing).locate(operation)
         for refusal in writing.hold_references([operation]).values():
             raise refusal
         if operation.method == "DELETE":

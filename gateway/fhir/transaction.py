@@ -19,6 +19,7 @@ from gateway.errors import Conflict, GatewayError, InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import conditions, document, entry_reads, links, removal, write
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
+from gateway.fhir.locating import Locator
 from gateway.fhir.outcome import InvalidResource, Issue, Refusals
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
@@ -83,10 +84,13 @@ class _Run:
     names: dict[str, str] = field(default_factory=dict)
     refused: dict[int, GatewayError] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.locator = Locator(self.writing)
+
     def carry_out(self, read: Callable[[Any], Answer], wish: str) -> list[Answer]:
         operations = [self._operation(entry) for entry in self.entries]
         references = self._conditional_references(operations)
-        self._collect(self.writing.locate_all(operations, references))
+        self._collect(self.locator.locate_all(operations, references))
         self._stop()
         self._require_once(operations)
         self._stop()
@@ -221,7 +225,7 @@ class _Run:
         if kind not in TABLES:
             raise InvalidContent("reference-inconnue", "Référence conditionnelle illisible.", expression=expression)
         pairs = conditions.pairs_of(query)
-        found = {row.id for row in self.writing.matches(kind, query)}
+        found = {row.id for row in self.locator.matches(kind, query)}
         said = conditions.only_identifier(pairs)
         for entry in self.entries:
             operation = self._operation(entry)
