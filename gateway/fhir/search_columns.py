@@ -27,15 +27,14 @@ Promises: pure functions of the tree; `extract` of a tree that was accepted neve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
-from gateway import terminology
-from gateway.fhir.search_paths import Path, compiled
+from gateway.fhir.search_parameters import RANGED, Component, Parameter, parameters, types
+from gateway.fhir.search_paths import names_of
 from gateway.fhir.search_values import Span, date_interval, fold, grams, hull, number
 
 __all__ = [
@@ -61,91 +60,9 @@ ANY = "\x1e"
 IS = "\x1f"
 #: Letters of an entry that stand there themselves: an index holds keys of less than a third of a page.
 ENTRY_MAX = 250
-#: Kinds that have a range column.
-RANGED = frozenset({"date", "number", "quantity"})
 #: Bytes of the texts of one resource that are found by their beginning: a ``tsvector`` ends at one megabyte.
 _WORDS_BYTES = 900_000
 _GRAMS_MAX = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """One side of a composite: the parameter that finds it, and the values of one node."""
-
-    code: str
-    kind: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One search parameter of one type.
-
-    Attributes
-    ----------
-    system
-        Code system of an element of type ``code``, which carries none.
-    folded
-        Whether case says nothing: telephone numbers and addresses of mail.
-    components
-        Of a composite; without ``path`` it is about the resource as a whole, each element of which stands once.
-    """
-
-    type: str
-    code: str
-    kind: str
-    expression: str
-    path: Path
-    targets: tuple[str, ...]
-    url: str
-    system: str | None = None
-    folded: bool = False
-    components: tuple[Component, ...] = field(default=())
-
-    @property
-    def column(self) -> str:
-        """Name of its range column, if its kind has one."""
-        return "p_" + self.code.replace("-", "_")
-
-    @property
-    def whole(self) -> bool:
-        """Whether a composite is about the resource itself."""
-        return self.expression == self.type
-
-
-@cache
-def _table() -> Mapping[str, Mapping[str, Parameter]]:
-    raw = terminology.table("fhir-search")
-    found: dict[str, dict[str, Parameter]] = {kind: {} for kind in raw["types"]}
-    kinds = {(row["type"], row["code"]): row["kind"] for row in raw["parameters"]}
-    for row in raw["parameters"]:
-        for kind in raw["types"] if row["type"] == "*" else [row["type"]]:
-            found[kind][row["code"]] = Parameter(
-                type=kind,
-                code=row["code"],
-                kind=row["kind"],
-                expression=row["expression"],
-                path=compiled(row["expression"], kind),
-                targets=tuple(row.get("targets", ())),
-                url=row.get("url", ""),
-                system=row.get("system"),
-                folded=row.get("folded", False),
-                components=tuple(
-                    Component(one["code"], kinds[kind, one["code"]], compiled(one["expression"]))
-                    for one in row.get("components", ())
-                ),
-            )
-    return found
-
-
-def types() -> tuple[str, ...]:
-    """Resource types that have a table, in the order of the file."""
-    return tuple(_table())
-
-
-def parameters(kind: str) -> Mapping[str, Parameter]:
-    """Search parameters of one type, by code; empty for a type without a table."""
-    return _table().get(kind, {})
 
 
 @dataclass(slots=True)
@@ -168,15 +85,16 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = _Found()
     ranges: dict[str, Any] = {}
+    names = names_of(tree)
     for code, parameter in parameters(str(tree.get("resourceType"))).items():
-        nodes = parameter.path(tree)
+        first = parameter.path.first
+        nodes = parameter.path(tree) if first is None or not first.isdisjoint(names) else []
         if parameter.kind == "composite":
-            if not parameter.whole:
+            if nodes and not parameter.whole:
                 _compose(found, parameter, nodes)
             continue
         if parameter.kind in RANGED:
-            span = _ranged(found, parameter, nodes)
-            ranges[parameter.column] = span
+            span = ranges[parameter.column] = _ranged(found, parameter, nodes) if nodes else None
             there = span is not None
         else:
             there = _LISTED[parameter.kind](found, parameter, nodes) if nodes else False
@@ -184,18 +102,23 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     letters: set[str] = set()
     for text in found.folded:
         letters |= grams(text)
-    found.terms.update("~" + gram for gram in sorted(letters)[:_GRAMS_MAX])
+    found.terms.update(["~" + gram for gram in sorted(letters)[:_GRAMS_MAX]])
     return {
-        "terms": sorted(text for text in found.terms if "\x00" not in text),
-        "words": _fitting(text for text in found.words if "\x00" not in text),
+        "terms": _clean(found.terms),
+        "words": _fitting(_clean(found.words)),
         "nodes": found.nodes or None,
         **ranges,
     }
 
 
-def _fitting(words: Iterable[str]) -> list[str]:
-    """As many as a ``tsvector`` holds, in order."""
-    ordered = sorted(words)
+def _clean(texts: set[str]) -> list[str]:
+    """In order, without what no text of PostgreSQL holds."""
+    ordered = sorted(texts)
+    return [text for text in ordered if "\x00" not in text] if "\x00" in "".join(ordered) else ordered
+
+
+def _fitting(ordered: list[str]) -> list[str]:
+    """As many as a ``tsvector`` holds."""
     if len(ordered) < _WORDS_BYTES // 2000:  # each is below 2 000 bytes: no need to count
         return ordered
     total, kept = 0, []
@@ -341,20 +264,22 @@ def _uris(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
 
 # Strings
 
-_NAME_PARTS = ("text", "family", "given", "prefix", "suffix")
-_ADDRESS_PARTS = ("text", "line", "city", "district", "state", "postalCode", "country")
-_PARTS = tuple(dict.fromkeys((*_NAME_PARTS, *_ADDRESS_PARTS)))
+#: Parts of a name and of an address that are texts [FHIR R4 search#string].
+_PARTS = frozenset({"text", "family", "given", "prefix", "suffix"}) | frozenset(
+    {"line", "city", "district", "state", "postalCode", "country"}
+)
 
 
 def _texts(node: Any) -> Iterator[str]:
     if isinstance(node, str):
         yield node
     elif isinstance(node, dict):
-        for part in _PARTS:
-            value = node.get(part)
-            for text in value if isinstance(value, list) else (value,):
-                if isinstance(text, str):
-                    yield text
+        for part, value in node.items():
+            if part in _PARTS:
+                if isinstance(value, str):
+                    yield value
+                elif isinstance(value, list):
+                    yield from (text for text in value if isinstance(text, str))
 
 
 def _strings(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:

@@ -226,7 +226,9 @@ def _folded(asked: Asked, value: str) -> str:
 
 def _begins(asked: Asked, code: str) -> ColumnElement[bool]:
     """Whether a text begins with one of the values."""
-    begun = " | ".join(f"'{_quoted(code + IS + _folded(asked, value))}':*" for value in asked.values)
+    texts = [_quoted(code + IS + _folded(asked, value)) for value in asked.values]
+    # The whole text besides: of a word the planner knows how common it is, of a beginning often not.
+    begun = " | ".join(f"'{text}' | '{text}':*" for text in texts)
     return asked.table.c.words.op("@@", is_comparison=True)(cast(literal(begun, Text()), TSQUERY))
 
 

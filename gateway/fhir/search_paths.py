@@ -12,14 +12,12 @@ own contained ones, decide its type. Not promised: FHIRPath.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-__all__ = ["Path", "compiled", "referred_type"]
+__all__ = ["CHOICES", "Path", "compiled", "names_of", "referred_type"]
 
-#: Gives the nodes of a tree.
-Path = Callable[[Mapping[str, Any]], list[Any]]
 #: Gives the nodes below some nodes; the second is the whole resource, for what is contained in it.
 _Step = Callable[[list[Any], Mapping[str, Any]], list[Any]]
 
@@ -32,6 +30,33 @@ _CHOICE = re.compile(
 )
 
 
+#: Names of R4's elements that are choices, in any type kept here: what is none is not looked for under other names.
+CHOICES = frozenset(
+    {
+        "abatement",
+        "answer",
+        "asNeeded",
+        "author",
+        "bounds",
+        "content",
+        "deceased",
+        "dose",
+        "effective",
+        "multipleBirth",
+        "occurred",
+        "occurrence",
+        "onset",
+        "product",
+        "quantity",
+        "rate",
+        "scheduled",
+        "source",
+        "target",
+        "value",
+    }
+)
+
+
 @cache
 def _stem(name: str) -> str | None:
     """What stands before the type in the JSON name of a choice."""
@@ -39,21 +64,21 @@ def _stem(name: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _named(node: Mapping[str, Any], name: str) -> Iterator[Any]:
+def _named(node: Mapping[str, Any], name: str) -> list[Any]:
     value = node.get(name)
+    if value is None and name in CHOICES:
+        value = next((other for key, other in node.items() if key.startswith(name) and _stem(key) == name), None)
     if value is None:
-        for key, other in node.items():
-            if key.startswith(name) and _stem(key) == name:
-                value = other
-                break
+        return []
     if isinstance(value, list):
-        yield from (one for one in value if one is not None)
-    elif value is not None:
-        yield value
+        return [one for one in value if one is not None]
+    return [value]
 
 
 def _child(name: str) -> _Step:
     def step(nodes: list[Any], _root: Mapping[str, Any]) -> list[Any]:
+        if len(nodes) == 1:
+            return _named(nodes[0], name) if isinstance(nodes[0], dict) else []
         return [below for node in nodes if isinstance(node, dict) for below in _named(node, name)]
 
     return step
@@ -107,6 +132,8 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.place = 0
+        #: The first name of each alternative, if it begins with one.
+        self.first: list[str | None] = []
 
     def peek(self) -> tuple[str, str] | None:
         """The next word, quoted text or sign, and which of them it is."""
@@ -152,6 +179,8 @@ class _Reader:
                 names += self.names(None)
         else:
             names = self.names(root)
+        if root is not None:
+            self.first.append(names[0] if names and isinstance(names[0], str) else None)
         return [_child(name) if isinstance(name, str) else name for name in names]
 
     def names(self, root: str | None) -> list[str | _Step]:
@@ -211,6 +240,43 @@ def _run(steps: Sequence[_Step], nodes: list[Any], root: Mapping[str, Any]) -> l
     return nodes
 
 
+class Path:
+    """An expression, ready to be run over a tree.
+
+    Attributes
+    ----------
+    first
+        Names of which one must stand in the tree, or nothing is found; `None` if it is found even so.
+    """
+
+    __slots__ = ("_dead", "_paths", "first")
+
+    def __init__(self, paths: Sequence[Sequence[_Step]], first: Iterable[str | None], dead: Path | None = None) -> None:
+        self._paths = paths
+        self._dead = dead
+        names = set(first)
+        known = {name for name in names if name is not None}
+        self.first: frozenset[str] | None = frozenset(known) if names == known and dead is None else None
+
+    def __call__(self, tree: Mapping[str, Any]) -> list[Any]:
+        """Give the nodes that it finds."""
+        if self._dead is not None:
+            return [any(node is not False for node in self._dead(tree))]
+        if len(self._paths) == 1:
+            return _run(self._paths[0], [tree], tree)
+        return [node for steps in self._paths for node in _run(steps, [tree], tree)]
+
+
+def names_of(tree: Mapping[str, Any]) -> set[str]:
+    """Names that stand in a tree, those of choices without their type too: what `Path.first` is held against."""
+    found = set(tree)
+    for name in tree:
+        stem = _stem(name)
+        if stem in CHOICES:
+            found.add(stem)
+    return found
+
+
 @cache
 def compiled(expression: str, root: str | None = None) -> Path:
     """Compile an expression.
@@ -227,13 +293,9 @@ def compiled(expression: str, root: str | None = None) -> Path:
     """
     dead = _DEAD.fullmatch(expression)
     if dead:
-        value = compiled(dead.group(1), root)
-        return lambda tree: [any(node is not False for node in value(tree))]
+        return Path((), (), compiled(dead.group(1), root))
     reader = _Reader(expression)
     paths = reader.union(root)
     if reader.place != len(expression.rstrip()):
         raise ValueError(f"not in the part of FHIRPath that is offered: {expression!r} at {reader.place}")
-    if len(paths) == 1:
-        only = paths[0]
-        return lambda tree: _run(only, [tree], tree)
-    return lambda tree: [node for steps in paths for node in _run(steps, [tree], tree)]
+    return Path(paths, reader.first)

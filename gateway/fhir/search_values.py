@@ -75,6 +75,7 @@ def hull(spans: Iterable[Span]) -> Span:
 
 # Texts
 
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() or chr(code) in "$+<=>^`|~" else " " for code in range(128)}
 _LIGATURES = str.maketrans({"œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE"})
 
 
@@ -83,8 +84,8 @@ def fold(text: str) -> str:
 
     « Jean-Pierre » and « jean pierre » are one name, « D’Æsope » is « d aesope » [FHIR R4 search#string].
     """
-    if text.isascii() and text.isalnum():
-        return text.lower()[:TEXT_MAX]
+    if text.isascii():
+        return " ".join(text.translate(_ASCII).split())[:TEXT_MAX]
     plain = "".join(
         " " if unicodedata.category(char)[0] in "PZC" else char
         for char in unicodedata.normalize("NFKD", text.translate(_LIGATURES))

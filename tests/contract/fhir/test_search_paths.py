@@ -19,6 +19,7 @@ from fhirpathpy import evaluate
 from fhirpathpy.models import models
 
 from gateway.fhir.search_columns import Parameter, parameters, types
+from gateway.fhir.search_paths import CHOICES
 
 SHARED = Path(os.environ.get("CISIS_DIR", Path(__file__).parents[4] / "shared"))
 TABLES = SHARED / "data" / "fhir-r4-tables" / "search-parameters.json"
@@ -118,3 +119,15 @@ def test_extraction_finds_the_nodes_of_r4s_own_expressions() -> None:
             if mine:
                 compared.add((tree["resourceType"], code))
     assert len(compared) > 180
+
+
+def test_the_choices_are_those_of_r4() -> None:
+    """What is no choice is not looked for under other names."""
+    kept = {*types(), "Extension", "UsageContext", "Timing", "Annotation", "Dosage"}
+    elements = json.loads((TABLES.parent / "elements.json").read_bytes())
+    found = {
+        path.rpartition(".")[2].removesuffix("[x]")
+        for path in elements
+        if path.endswith("[x]") and path.split(".")[0] in kept
+    }
+    assert found == CHOICES
