@@ -58,6 +58,8 @@ _STYLE = re.compile(
     re.IGNORECASE,
 )
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*);")
+# Parsers of XML give up at 256 elements, whose carriers are counted too: who asks for XML must be able to read it.
+_DEEPEST = 200
 _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
 
 
@@ -100,6 +102,8 @@ class _Reading:
         if allowed is None:
             raise _Harmful
         self.depth += 1
+        if self.depth > _DEEPEST:
+            raise _Harmful
         self.says = self.says or local == "img"
         for raw, value in attributes.items():
             attribute = raw.replace("http://www.w3.org/XML/1998/namespace ", "xml:")
@@ -112,6 +116,11 @@ class _Reading:
 
     def end(self, _name: str) -> None:
         self.depth -= 1
+
+    def comment(self, _text: str) -> None:
+        # Beside the element there is no place for it in XML.
+        if self.depth == 0:
+            raise _Harmful
 
     def data(self, text: str) -> None:
         self.says = self.says or not text.isspace()
@@ -129,6 +138,8 @@ def reading(div: str) -> tuple[bool, bool]:
     parser.StartElementHandler = found.start
     parser.EndElementHandler = found.end
     parser.CharacterDataHandler = found.data
+    parser.CommentHandler = found.comment
+    parser.XmlDeclHandler = _refuse
     parser.StartDoctypeDeclHandler = _refuse
     parser.ProcessingInstructionHandler = _refuse
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import Fault, InvalidContent
-from gateway.fhir import xml_narrative, xml_read, xml_write
+from gateway.fhir import narrative, xml_narrative, xml_read, xml_write
 from gateway.fhir.outcome import InvalidResource
 from gateway.settings import Limits
 
@@ -74,6 +74,31 @@ def test_a_narrative_kept_before_it_was_judged_never_breaks_an_answer(div: str, 
     assert "<!DOCTYPE" not in out
     assert "<evil" not in out
     _read(f"<text>{out}</text>")
+
+
+@pytest.mark.parametrize(
+    "div",
+    [
+        f"<div {XHTML}>a</div>",
+        f" \n<div {XHTML}>a<!-- b --></div >\n",
+        '<h:div xmlns:h="http://www.w3.org/1999/xhtml">a</h:div>',
+        f'<div {XHTML}><h:b xmlns:h="http://www.w3.org/1999/xhtml">a</h:b></div>',
+        f"<div {XHTML}><![CDATA[<a>]]>&nbsp;&eacute;&lt;</div>",
+        f"<!-- a --><div {XHTML}>a</div>",
+        f"<div {XHTML}>a</div><!-- a -->",
+        f'<?xml version="1.0"?><div {XHTML}>a</div>',
+        f"<?a?><div {XHTML}>a</div>",
+        f"<!DOCTYPE div><div {XHTML}>a</div>",
+        "<div>a</div>",
+        f"<div {XHTML}>{'<b>' * 300}a{'</b>' * 300}</div>",
+    ],
+)
+def test_what_the_judge_takes_for_a_narrative_is_written_as_it_is(div: str) -> None:
+    judged, _ = narrative.reading(div)
+    written = xml_narrative.as_xml(div)
+    assert judged == (written == narrative.entities_as_numbers(div).strip() and div.count("<b>") < 200)
+    if judged:
+        _read(f"<text>{written}</text>")
 
 
 def test_what_stands_beside_values_keeps_its_place() -> None:
