@@ -110,7 +110,7 @@ class Finder:
                     pairs = conditions.pairs_of(operation.query)
                     conditions.refuse_unfit(operation.kind, pairs)
                     keys |= conditions.lock_keys(operation.kind, pairs)
-            elif operation.method in LETTERS and operation.kind != "Patient":
+            elif operation.method in LETTERS and operation.kind != "Patient" and ID.fullmatch(operation.identity or ""):
                 keys.add(id_key(operation.kind, operation.identity or ""))
         for kind, query in references:
             keys |= conditions.lock_keys(kind, conditions.pairs_of(query))

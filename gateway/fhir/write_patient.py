@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import uuid
-from urllib.parse import parse_qsl
 
 from gateway.errors import Conflict, InvalidContent
+from gateway.fhir import conditions
 from gateway.fhir.translate.elements import identifiers
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.writing import Operation, Writing
@@ -60,6 +60,8 @@ def write_patient(writing: Writing, operation: Operation) -> None:
 
 def _satisfies(operation: Operation) -> bool:
     """Whether the resource carries an identifier of its condition: else writing again would make a second one."""
-    wanted = {value for name, value in parse_qsl(operation.query or "") if name == "identifier"}
+    if operation.query is None:
+        return True
+    wanted = {value for name, value in conditions.pairs_of(operation.query) if name == "identifier"}
     carried = {f"{said.system}|{said.value}" for said in identifiers(operation.tree.get("identifier"))}
     return not wanted or bool(wanted & carried)

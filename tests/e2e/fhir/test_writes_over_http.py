@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -461,3 +462,18 @@ def test_an_ipp_is_the_key_of_a_conditional_patient(ehr: httpx.Client, key: str)
     assert ehr.patch(by_key, json=[{"op": "remove", "path": "/telecom"}], headers=JSON_PATCH).status_code == 200
     assert ehr.delete(by_key).status_code == 204
     assert ehr.delete(by_key).status_code == 204
+
+
+@pytest.mark.parametrize("key_", ["%00", "a%00b", "a%2Fb", "é", "x" * 65, "%ED%A0%80", "_history", "$validate"])
+@pytest.mark.parametrize("kind", ["Condition", "Patient", "Task"])
+def test_an_id_that_cannot_be_is_nobodys_fault_but_the_clients(ehr: httpx.Client, kind: str, key_: str) -> None:
+    tree = {"resourceType": kind, "id": "x"}
+    answers = [
+        ehr.put(f"{kind}/{key_}", json=tree),
+        ehr.put(f"{kind}/{key_}", json=tree | {"id": unquote(key_)}),
+        ehr.patch(f"{kind}/{key_}", json=[], headers=JSON_PATCH),
+        ehr.delete(f"{kind}/{key_}"),
+        ehr.patch(f"{kind}?identifier={key_}", json=[], headers=JSON_PATCH),
+        ehr.delete(f"{kind}?identifier={key_}"),
+    ]
+    assert [answer.status_code for answer in answers if answer.status_code >= 500] == []
