@@ -50,6 +50,8 @@ class Query:
         One of `TOTALS`, or `None` when nothing was said.
     count_only
         Whether only the total is wanted.
+    narrowed
+        Whether there is a condition at all.
     applied
         The parameters as understood, for the ``self`` link.
     warnings
@@ -66,6 +68,7 @@ class Query:
     count: int = COUNT_DEFAULT
     total: str | None = None
     count_only: bool = False
+    narrowed: bool = False
     horizon: bool = False
     form: Form = WHOLE
     includes: list[Include] = field(default_factory=list)
@@ -134,6 +137,7 @@ def parse(
         query.horizon = query.horizon or name == "_lastUpdated"
         query.applied.append((name, value))
     query.where = and_(true(), *conditions)
+    query.narrowed = bool(conditions)
     query.form = form(query.applied)
     query.count_only = query.count_only or query.form.summary == "count"
     if query.form.summary == "text" and query.includes:

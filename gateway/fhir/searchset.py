@@ -26,7 +26,7 @@ from gateway.errors import Unsupported
 from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
-from gateway.fhir.paging import PAGE, Mark, below, first_page, kept, keys_of, later_page
+from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page
 from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading, columns
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
 from gateway.model.representation import TABLES
@@ -126,8 +126,11 @@ async def _first(
 
     def make(where: ColumnElement[bool]) -> Select[Any]:
         wanted = [visible, where, *([below(table, None)] if query.horizon else [])]
+        if query.narrowed:
+            wanted.append(found_first(table))
         return first_page(table, _selected(query, table), wanted, query.keys, limit)
 
+    # Whether it is narrowed shows in the shape of its condition.
     sort = tuple(value for name, value in query.applied if name == "_sort")
     followed = tuple(
         (include.parameter.type, include.parameter.code) for include in query.includes if not include.reverse
@@ -156,6 +159,8 @@ async def _later(
         place = await reading.fetch(keys_of(table, query.keys, mark.row), budget)
         values = [place[0][f"k{number}"] for number in range(len(query.keys))]
     selected = _selected(query, table)
+    if query.narrowed:
+        wanted = [*wanted, found_first(table)]
     statement = later_page(table, selected, wanted, visible, query.keys, mark, values, query.count + 1)
     rows = list(await reading.fetch(statement, budget))
     more = len(rows) > query.count
