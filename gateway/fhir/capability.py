@@ -56,6 +56,8 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/AuditEvent/{identity}"): TRAIL + "read",
     ("GET", "/fhir/AuditEvent"): TRAIL + "search-type",
     ("POST", "/fhir/AuditEvent/_search"): TRAIL + "search-type",
+    **{(method, "/fhir/AuditEvent"): "" for method in ("POST", "PUT", "PATCH", "DELETE")},
+    **{(method, "/fhir/AuditEvent/{identity}"): "" for method in ("PUT", "PATCH", "DELETE")},
     ("POST", "/fhir"): SYSTEM + "transaction",
     ("POST", "/fhir/"): SYSTEM + "transaction",
     ("GET", "/fhir/metadata"): "",

@@ -35,12 +35,14 @@ from starlette.responses import Response
 from gateway.errors import Fault, GatewayError, NotFound
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import capability, outcome
+from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
 from gateway.fhir.negotiation import MEDIA, NO_STORE, require_format
 from gateway.fhir.read import FhirReads
 from gateway.fhir.rendering import rendered
 from gateway.fhir.represent import Representer
+from gateway.fhir.routes_audit import AuditRoutes
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
 from gateway.fhir.summary import form
@@ -159,6 +161,7 @@ class FhirWire:
         self._limits = limits or Limits()
         base = smart.fhir_base
         answers = FhirReads(reads, blobs, base, self._limits, smart.page_key)
+        self._trail = AuditRoutes(AuditReads(reads, base, self._limits))
         self._reading = ReadRoutes(answers)
         self._writing = WriteRoutes(
             steps,
@@ -179,6 +182,7 @@ class FhirWire:
         caller = Depends(caller_of(BEARER, OPEN))
         router = APIRouter(route_class=_FhirRoute)
         self._public_routes(router, body)
+        self._trail.add(router, body, caller)
         self._reading.add(router, body, caller)
         self._writing.add(router, body, caller)
 

@@ -1,0 +1,63 @@
+"""The routes of the trail: one AuditEvent, a search of them [IHE ITI-81; FHIR R4 auditevent; DECISIONS 10]."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import InvalidContent, Unsupported
+from gateway.fhir.audit_events import AuditReads
+from gateway.fhir.negotiation import MEDIA, NO_STORE, here, require_format
+from gateway.rcp.access import Caller
+
+__all__ = ["AuditRoutes"]
+
+_FIELDS = 200
+
+
+class AuditRoutes:
+    """Routes over one process's reads of the trail; they stand before those of all types."""
+
+    def __init__(self, reads: AuditReads) -> None:
+        self._reads = reads
+
+    def add(self, router: APIRouter, body: Any, caller: Any) -> None:
+        """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
+
+        @router.get("/fhir/AuditEvent/{identity}")
+        async def read(request: Request, identity: str, who: Caller = caller) -> Response:
+            require_format(request)
+            found = await self._reads.read(here(who, request), identity)
+            return Response(found, 200, {"ETag": 'W/"1"', **NO_STORE}, media_type=MEDIA)
+
+        @router.get("/fhir/AuditEvent")
+        async def search(request: Request, who: Caller = caller) -> Response:
+            return await self._search(request, who, list(request.query_params.multi_items()))
+
+        @router.post("/fhir/AuditEvent/_search")
+        async def search_by_post(request: Request, who: Caller = caller, content: bytes = body) -> Response:
+            declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if declared != "application/x-www-form-urlencoded":
+                text = "Une recherche par POST s’écrit en application/x-www-form-urlencoded."
+                raise Unsupported("type-de-contenu", text)
+            try:
+                pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
+            except ValueError:
+                raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
+            return await self._search(request, who, [*request.query_params.multi_items(), *pairs])
+
+        @router.api_route("/fhir/AuditEvent", methods=["POST", "PUT", "PATCH", "DELETE"])
+        @router.api_route("/fhir/AuditEvent/{identity}", methods=["PUT", "PATCH", "DELETE"])
+        def written(who: Caller = caller) -> Response:
+            del who
+            raise Unsupported("ecriture-non-offerte", "La trace (AuditEvent) se lit seulement.")
+
+    async def _search(self, request: Request, who: Caller, pairs: list[tuple[str, str]]) -> Response:
+        require_format(request)
+        strict = "handling=strict" in request.headers.get("prefer", "")
+        found = await self._reads.search(here(who, request), pairs, strict=strict)
+        return Response(found, 200, NO_STORE, media_type=MEDIA)
