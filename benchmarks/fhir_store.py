@@ -404,7 +404,7 @@ class Bench:
                 {"alg": "ES384", "kid": self.key.kid}, claims, self.key, algorithms=["ES384"]
             ),
         }
-        return str(httpx.post(where, data=asked).raise_for_status().json()["access_token"])
+        return str(httpx.post(where, data=asked, timeout=60).raise_for_status().json()["access_token"])
 
 
 @contextmanager
