@@ -6,7 +6,7 @@ Promises: pages follow each other without loss or repetition while others write 
 and ``_revinclude`` show, and chained parameters betray, only what the caller and his token may see; ``self`` says what
 was understood; what was ignored or cut is said in an entry of mode ``outcome``.
 Not promised: totals that still hold on the next page. Without ``_total`` one is given when it is cheap: the page holds
-everything, or there are at most a thousand.
+everything, or there are at most a thousand and the planner expects few.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Select, Table, not_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement, Executable
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from gateway.errors import Unsupported
 from gateway.fhir.document import encode
@@ -108,6 +109,8 @@ async def answer(
     return _searchset(reading, query, page, found, total, links.written())
 
 
+#: Matches that the planner may expect where up to a thousand are counted: it is often wrong by as much.
+_COUNTABLE = 10 * COUNTED
 _Pairs = list[tuple[str, str]]
 
 
@@ -177,7 +180,8 @@ async def _later(
 class _Explain(Executable, ClauseElement):
     """``EXPLAIN`` of a statement: what the planner expects."""
 
-    inherit_cache = False
+    inherit_cache = True
+    _traverse_internals = [("statement", InternalTraversal.dp_clauseelement)]  # noqa: RUF012 - SQLAlchemy's class attribute
 
     def __init__(self, statement: Select[Any]) -> None:
         self.statement = statement
@@ -205,10 +209,12 @@ async def _total(
         return len(page.rows)
     if query.total == "accurate":
         return await reading.count(table, current, budget)
-    found = await reading.count_some(table, current, budget)
+    rows = await reading.fetch(_Explain(select(table.c.id).where(*current)), budget)
+    planned = _planned(rows[0]["QUERY PLAN"])
+    # An index of many matches is read to its end before the first is counted.
+    found = await reading.count_some(table, current, budget) if planned <= _COUNTABLE else None
     if found is None and query.total == "estimate":
-        rows = await reading.fetch(_Explain(select(table.c.id).where(*current)), budget)
-        return max(COUNTED + 1, _planned(rows[0]["QUERY PLAN"]))
+        return max(COUNTED + 1, planned)
     return found
 
 
