@@ -31,8 +31,11 @@ def exists(node: Node, *names: str) -> bool:
 
 def _choice(node: Node, stem: str) -> bool:
     """Whether a choice has a value: ``value[x]``."""
-    at = len(stem)
-    return any(name.startswith(stem) and name[at : at + 1].isupper() for name in (key.lstrip("_") for key in node))
+    starts = (stem, f"_{stem}")
+    for key in node:  # noqa: SIM110 - a generator would cost twice the loop
+        if key.startswith(starts) and key[len(stem) + (key[0] == "_") :][:1].isupper():
+            return True
+    return False
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:

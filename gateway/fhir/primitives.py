@@ -13,7 +13,11 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["PRIMITIVES"]
+__all__ = ["PRIMITIVES", "Test"]
+
+#: Asked with a value; a second argument is taken and not looked at, so that a test can stand among the closures of
+#: `gateway.fhir.structure` without one more call for each value.
+Test = Callable[..., bool]
 
 _DATE = r"[0-9]{4}(?:-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12][0-9]|3[01]))?)?"
 _TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]+)?"
@@ -21,13 +25,13 @@ _ZONE = r"(?:Z|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))"
 _FULL = r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
 
 
-def _text(value: Any) -> bool:
+def _text(value: Any, _: Any = None) -> bool:
     return type(value) is str and value != "" and not value.isspace()
 
 
-def _matching(pattern: str) -> Callable[[Any], bool]:
+def _matching(pattern: str) -> Test:
     fits = re.compile(pattern).fullmatch
-    return lambda value: type(value) is str and fits(value) is not None
+    return lambda value, _=None: type(value) is str and fits(value) is not None
 
 
 def _in_calendar(value: str) -> bool:
@@ -40,23 +44,23 @@ def _in_calendar(value: str) -> bool:
     return True
 
 
-def _dated(pattern: str) -> Callable[[Any], bool]:
+def _dated(pattern: str) -> Test:
     fits = re.compile(pattern).fullmatch
-    return lambda value: type(value) is str and fits(value) is not None and _in_calendar(value)
+    return lambda value, _=None: type(value) is str and fits(value) is not None and _in_calendar(value)
 
 
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
+def _whole(low: int, high: int) -> Test:
+    return lambda value, _=None: type(value) is int and low <= value <= high
 
 
-def _decimal(value: Any) -> bool:
+def _decimal(value: Any, _: Any = None) -> bool:
     return type(value) is int or (isinstance(value, Decimal) and value.is_finite())
 
 
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
-def _base64(value: Any) -> bool:
+def _base64(value: Any, _: Any = None) -> bool:
     if type(value) is not str or value == "":
         return False
     try:
@@ -67,8 +71,8 @@ def _base64(value: Any) -> bool:
 
 
 # Where a regular expression would have to look at each character twice, the test is written out.
-PRIMITIVES: Mapping[str, Callable[[Any], bool]] = {
-    "boolean": lambda value: type(value) is bool,
+PRIMITIVES: Mapping[str, Test] = {
+    "boolean": lambda value, _=None: type(value) is bool,
     "integer": _whole(-(2**31), 2**31 - 1),
     "unsignedInt": _whole(0, 2**31 - 1),
     "positiveInt": _whole(1, 2**31 - 1),
@@ -87,6 +91,8 @@ PRIMITIVES: Mapping[str, Callable[[Any], bool]] = {
     "base64Binary": _base64,
     "string": _text,
     "markdown": _text,
-    "xhtml": lambda value: type(value) is str and value.startswith(("<div>", "<div ", "<div\n", "<div\t", "<div\r")),
+    "xhtml": lambda value, _=None: (
+        type(value) is str and value.startswith(("<div>", "<div ", "<div\n", "<div\t", "<div\r"))
+    ),
     "System.String": _text,
 }

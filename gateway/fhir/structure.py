@@ -67,10 +67,7 @@ def _primitive(element: Element, *, resource: bool) -> _Check:
     codes = element.codes
     if codes is not None:
         return lambda value, _: type(value) is str and value in codes
-    if resource and element.name == "id":
-        return lambda value, _: _resource_id(value)
-    good = PRIMITIVES[element.type]
-    return lambda value, _: good(value)
+    return _resource_id if resource and element.name == "id" else PRIMITIVES[element.type]
 
 
 def _each(check: _Check) -> _Check:

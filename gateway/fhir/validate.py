@@ -24,7 +24,7 @@ from gateway.fhir.invariants import Rule, enforced, rules
 from gateway.fhir.outcome import InvalidResource, Issue
 from gateway.fhir.structure import Scope, faults, sound
 
-__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "remarks", "shapes", "structure"]
+__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "remarks"]
 
 #: Faults reported for one resource; a hundredth would help nobody and cost an answer of megabytes.
 MAX_ISSUES = 20
@@ -68,11 +68,6 @@ def judge(tree: Mapping[str, Any], where: str | None = None) -> list[Issue]:
 def _base(tree: Mapping[str, Any]) -> str:
     kind = tree.get("resourceType")
     return kind if isinstance(kind, str) and kind in resource_types() else "Resource"
-
-
-def structure(tree: Mapping[str, Any], where: str) -> Iterator[Issue]:
-    """Ask about the structure alone: again after references were resolved, when their targets can be judged."""
-    yield from faults(tree, where)
 
 
 def remarks(tree: Mapping[str, Any]) -> list[Issue]:
