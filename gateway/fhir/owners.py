@@ -75,7 +75,9 @@ _BEHIND: Mapping[str, str] = {
 # (type, what stands behind it) that its own organisation writes, through a verb.
 _OWN = frozenset({("Patient", "PatientRecord"), ("ServiceRequest", "Dossier")})
 # The same, where the verb itself says who may.
-_BY_VERB = frozenset({("Task", "Dossier"), ("Appointment", "RcpSession"), ("Communication", "Contribution")})
+_BY_VERB = frozenset(
+    {("Task", "Dossier"), ("Appointment", "RcpSession"), ("Communication", "Contribution"), ("Composition", "Report")}
+)
 
 
 def owner_of(kind: str, row: Any, partner_id: uuid.UUID) -> str | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
@@ -28,6 +28,7 @@ from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, Owner, current, keep, remove
 from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
 from gateway.fhir.translate import directory, dossier, imaging, report
+from gateway.fhir.translate.composition import draft_over
 from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
@@ -37,6 +38,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
+from gateway.rcp import report_draft
 from gateway.rcp.contribution import clean
 from gateway.rcp.step import Step
 
@@ -180,13 +182,33 @@ def _entry(row: NotificationEntry, run: _Context) -> Iterator[_Rendered]:
         yield from _message(found, run)
 
 
+def _draft(row: Report, run: _Context) -> Iterator[_Rendered]:
+    """A draft is a resource only where a software brought it, for its establishment alone."""
+    key = ("Composition", str(row.id))
+    before = current(run.session, *key)
+    if before is None or before.deleted or key in run.sent:
+        return
+    owner = Owner(partner_id=before.partner_id, **_root(row))
+    if inspect(row).deleted:
+        remove(run.session, *key, owner)
+    else:
+        yield _Rendered(*key, draft_over(run.base(*key) or {}, report_draft.read(row.draft)), owner)
+
+
 def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
     written = report.composition(row)
     if written is None:
+        yield from _draft(row, run)
         return
     owner = _of_dossier(row.dossier, row)
     run.refer(row.validator)
-    yield _Rendered("Composition", str(row.id), written, owner)
+    key = ("Composition", str(row.id))
+    base = run.base(*key)
+    if base is not None:
+        # A validated version never changes but for what becomes of it: what its software sent stays.
+        ours = {name: value for name, value in written.items() if name in {"status", "relatesTo"} or name not in base}
+        written = lay(base, ours)
+    yield _Rendered(*key, written, owner)
     forms = [report.KeptForm(form, _sha1(run.blobs, form.sha256)) for form in row.forms if form.form in {"pdf", "cda"}]
     for kept in forms:
         shown = Owner(

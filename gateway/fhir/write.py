@@ -20,6 +20,7 @@ from gateway.fhir.write_dossier import write_form, write_request, write_task
 from gateway.fhir.write_kept import keep_as_sent
 from gateway.fhir.write_message import write_communication
 from gateway.fhir.write_patient import write_patient
+from gateway.fhir.write_report import write_composition
 from gateway.fhir.write_session import write_session
 from gateway.fhir.writing import Operation, Writing
 
@@ -56,6 +57,7 @@ _VERBS: Mapping[str, Callable[[Writing, Operation], None]] = {
     "Task": write_task,
     "Appointment": write_session,
     "Communication": write_communication,
+    "Composition": write_composition,
     "Binary": write_binary,
     "DocumentReference": write_document,
 }

@@ -164,6 +164,7 @@ def discard(step: Step, dossier_id: uuid.UUID) -> None:
     if report.version == 1:
         dossier_states.move(step, dossier, "discute", "brouillon abandonné")
     step.session.delete(report)
+    step.touch(report)
     step.audit(
         "modification",
         action="D",
