@@ -1,8 +1,8 @@
 """R4's own FHIRPath of each search parameter, run by an engine that is not ours, finds the nodes that extraction finds.
 
-The expressions are HL7's (``../shared``), the engine is `fhirpathpy` (MIT), the resources are the French examples and
-those that nobody wrote. ``resolve()`` is not in that engine: ``where(resolve() is T)`` is taken off the expression and
-what is left is filtered here by what the reference says.
+The expressions are HL7's (``../shared``), the engine is HL7's own (npm `fhirpath`), the resources are the French
+examples. ``resolve()`` would ask a server: ``where(resolve() is T)`` is taken off the expression and what is left is
+filtered here by what the reference says.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fhirpathpy import evaluate
-from fhirpathpy.models import models
 
 from gateway.fhir.search_columns import Parameter, parameters, types
 from gateway.fhir.search_paths import CHOICES
+from tests.e2e.fhir_r4 import official
+from tests.e2e.fhir_r4.official import Question
 
 SHARED = Path(os.environ.get("CISIS_DIR", Path(__file__).parents[4] / "shared"))
 TABLES = SHARED / "data" / "fhir-r4-tables" / "search-parameters.json"
@@ -60,12 +60,12 @@ def _points_to(node: dict[str, Any], kind: str, root: dict[str, Any]) -> bool:
     return (named.group(1) if named else node.get("type")) == kind
 
 
-def _found_by_r4(expression: str, tree: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
-    for alternative in expression.split(" | "):
+def _alternatives(parameter: Parameter, kind: str) -> list[tuple[str, str | None]]:
+    """Alternatives of R4's expression without ``resolve()``, each with the type that it asked for."""
+    found = []
+    for alternative in parameter.expression.replace("Resource.", kind + ".").split(" | "):
         resolved = _RESOLVED.search(alternative)
-        nodes = evaluate(tree, _RESOLVED.sub("", alternative), {}, models["r4"])
-        found += [node for node in nodes if resolved is None or _points_to(node, resolved.group(1), tree)]
+        found.append((_RESOLVED.sub("", alternative), resolved.group(1) if resolved else None))
     return found
 
 
@@ -106,18 +106,29 @@ def test_the_lines_say_what_r4_says() -> None:
 
 
 def test_extraction_finds_the_nodes_of_r4s_own_expressions() -> None:
+    trees = list(_resources())
+    asked = [
+        (place, parameter, alternative, only)
+        for place, tree in enumerate(trees)
+        for parameter in parameters(tree["resourceType"]).values()
+        for alternative, only in _alternatives(parameter, tree["resourceType"])
+    ]
+    questions = [
+        Question(trees[place]["resourceType"], expression, trees[place], place, place)
+        for place, _, expression, _ in asked
+    ]
+    found: dict[tuple[int, str], list[Any]] = {}
+    for (place, parameter, expression, only), nodes in zip(asked, official.evaluate(questions, trees), strict=True):
+        assert isinstance(nodes, list), (expression, nodes)
+        kept = [node for node in nodes if only is None or _points_to(node, only, trees[place])]
+        found.setdefault((place, parameter.code), []).extend(kept)
     compared: set[tuple[str, str]] = set()
-    for tree in _resources():
-        for code, parameter in parameters(tree["resourceType"]).items():
-            expression = parameter.expression.replace("Resource.", tree["resourceType"] + ".")
-            mine = parameter.path(tree)
-            assert _sorted(mine) == _sorted(_found_by_r4(expression, tree)), (
-                code,
-                tree["resourceType"],
-                tree.get("id"),
-            )
-            if mine:
-                compared.add((tree["resourceType"], code))
+    for (place, code), nodes in found.items():
+        kind = trees[place]["resourceType"]
+        mine = parameters(kind)[code].path(trees[place])
+        assert _sorted(mine) == _sorted(nodes), (code, kind, trees[place].get("id"))
+        if mine:
+            compared.add((kind, code))
     assert len(compared) > 180
 
 
