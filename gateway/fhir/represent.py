@@ -27,7 +27,7 @@ from gateway.fhir import document
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, Owner, current, keep, remove
 from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
-from gateway.fhir.translate import directory, dossier, imaging, report
+from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, report
 from gateway.fhir.translate.composition import draft_over
 from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
@@ -120,12 +120,16 @@ def _organisation(row: Organisation, run: _Context) -> Iterator[_Rendered]:
 def _rcp(row: Rcp, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.organisation)
     owner = Owner(network_id=row.network_id, public=True, **_root(row))
+    run.refer(*(one.practitioner for one in row.members if one.until is None))
     yield _Rendered("HealthcareService", str(row.id), directory.healthcare_service(row), owner)
+    yield _Rendered("Schedule", str(row.id), agenda.schedule(row), owner)
+    yield _Rendered("CareTeam", str(row.id), agenda.care_team(row), owner)
 
 
 def _session(row: RcpSession, run: _Context) -> Iterator[_Rendered]:
     run.refer(row.rcp, *(one.practitioner for one in row.rcp.members if one.role == "coordonnateur"))
     owner = Owner(network_id=row.rcp.network_id, public=True, **_root(row))
+    yield _Rendered("Slot", str(row.id), agenda.slot(row), owner)
     key = ("Appointment", str(row.id))
     yield _Rendered(*key, session_over(run.base(*key), row), owner)
 
@@ -178,8 +182,15 @@ def _message(row: Message, run: _Context) -> Iterator[_Rendered]:
 
 def _entry(row: NotificationEntry, run: _Context) -> Iterator[_Rendered]:
     found = run.session.get(Message, row.message_id) if row.message_id else None
-    if found is not None:
-        yield from _message(found, run)
+    if found is None:
+        return
+    yield from _message(found, run)
+    about = run.session.get(Dossier, row.dossier_id)
+    who = run.session.get(Practitioner, row.practitioner_id) if row.practitioner_id is not None else None
+    if about is not None and who is not None:
+        recipient = directory.practitioner_reference(who)
+        told = dossier.notification(row, about, recipient)
+        yield _Rendered("CommunicationRequest", str(row.id), told, _of_dossier(about, row))
 
 
 def _draft(row: Report, run: _Context) -> Iterator[_Rendered]:
@@ -209,6 +220,9 @@ def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
         ours = {name: value for name, value in written.items() if name in {"status", "relatesTo"} or name not in base}
         written = lay(base, ours)
     yield _Rendered(*key, written, owner)
+    for kind, said in (("Observation", advice.quorum(row)), ("CarePlan", advice.care_plan(row))):
+        if said is not None:
+            yield _Rendered(kind, str(row.id), said, owner)
     forms = [report.KeptForm(form, _sha1(run.blobs, form.sha256)) for form in row.forms if form.form in {"pdf", "cda"}]
     for kept in forms:
         shown = Owner(

@@ -29,11 +29,20 @@ from gateway.fhir.translate.elements import (
     without_empty,
 )
 from gateway.model.dossier import Contribution, Dossier
-from gateway.model.message import Message
+from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.rcp.dossier_states import LABELS
 
-__all__ = ["STATES", "contribution", "encounter", "message", "patient_reference", "service_request", "task"]
+__all__ = [
+    "STATES",
+    "contribution",
+    "encounter",
+    "message",
+    "notification",
+    "patient_reference",
+    "service_request",
+    "task",
+]
 
 Tree = dict[str, Any]
 
@@ -220,6 +229,29 @@ def contribution(row: Contribution) -> Tree:
         received=at,
         sender=author,
         payload=[{"contentString": row.text}] if row.text else None,
+    )
+
+
+def notification(row: NotificationEntry, dossier: Dossier, recipient: Tree) -> Tree:
+    """CommunicationRequest: the order to tell one physician; what became of it is the Communication of its message."""
+    rcp = dossier.session.rcp
+    sender = organization_reference(rcp.organisation) if rcp.organisation else None
+    return without_empty(
+        resourceType="CommunicationRequest",
+        identifier=[{"system": f"{NAMESPACE}/notification", "value": str(row.id)}],
+        basedOn=[refer("ServiceRequest", dossier.id, {"system": "urn:ietf:rfc:3986", "value": dossier.number})],
+        status="completed",
+        category=[
+            concept("http://terminology.hl7.org/CodeSystem/communication-category", "notification", "Notification"),
+            concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.lower()),
+        ],
+        medium=[_MAIL],
+        subject=patient_reference(dossier.record),
+        about=[refer("Appointment", row.session_id)],
+        authoredOn=wall(row.decided_at, dossier.session.zone),
+        requester=sender,
+        recipient=[recipient],
+        sender=sender,
     )
 
 

@@ -10,14 +10,17 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from gateway.fhir import validate
 from gateway.model.directory import Organisation
 from gateway.model.dossier import Dossier
+from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message
 from gateway.model.partner import Partner
 from gateway.model.report import Report
 from gateway.model.store import Store
-from gateway.rcp import report, report_draft, sessions
+from gateway.rcp import access, report, report_draft, sessions
 from gateway.rcp.report_content import decode
+from gateway.rcp.step import Step
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital, Served
 from tests.world import World
@@ -160,6 +163,10 @@ def test_a_draft_is_the_portals_and_its_establishments_alone(
 def test_a_validated_report_gives_the_same_forms_and_mails(
     served: Served, store: Store, world: World, home: httpx.Client, ehr: httpx.Client, dossier: str
 ) -> None:
+    # One speciality of the three that the RCP wants: the quorum is not reached.
+    served.steps.run(
+        world.caller(world.coordinator), lambda step: sessions.attend(step, world.meeting.id, world.coordinator).id
+    )
     made = home.post("Composition", json=_composition(dossier, world.coordinator.idnps)).json()
     final = _composition(dossier, world.coordinator.idnps, "final")
     validated = _put(home, made | final)
@@ -187,6 +194,17 @@ def test_a_validated_report_gives_the_same_forms_and_mails(
     kinds = {one["attachment"]["contentType"]: one["attachment"]["url"] for one in document["content"]}
     pdf = ehr.get(kinds["application/pdf"], headers={"Accept": "application/pdf"})
     assert pdf.content.startswith(b"%PDF")
+    # The quorum and the advice are resources of their own, of the same dossier.
+    seen = ehr.get("Observation", params={"code": "ORG-125", "patient": document["subject"]["reference"]}).json()
+    quorum = seen["entry"][0]["resource"]
+    assert not validate.judge(quorum)
+    assert quorum["valueCodeableConcept"]["coding"][0]["code"] == "ORG-133"
+    assert quorum["encounter"] == {"reference": f"Encounter/{dossier}", "type": "Encounter"}
+    [plan] = [one["resource"] for one in ehr.get("CarePlan", params={"category": "avis-rcp"}).json()["entry"]]
+    assert not validate.judge(plan)
+    assert (plan["intent"], plan["status"], plan["description"]) == ("proposal", "active", PROPOSAL)
+    refused = home.put(f"CarePlan/{plan['id']}", json=plan | {"description": "Autre chose"})
+    assert (refused.status_code, _code(refused)) == (403, "proprietaire")
     # Again is nothing; other words are refused; the portal goes on from here.
     again = _put(home, validated.json())
     assert (again.status_code, again.headers["etag"]) == (200, validated.headers["etag"]), again.text
@@ -198,6 +216,39 @@ def test_a_validated_report_gives_the_same_forms_and_mails(
     )
     with store.session() as session:
         assert session.scalar(select(func.count()).select_from(Report)) == 2
+
+
+def test_a_meeting_is_read_with_its_calendar_its_opening_and_its_members(
+    served: Served, world: World, ehr: httpx.Client, home: httpx.Client, dossier: str
+) -> None:
+    del dossier
+    served.steps.run(access.SYSTEM, lambda step: step.touch(step.session.get(Rcp, world.rcp.id)))
+    schedule = ehr.get(f"Schedule/{world.rcp.id}").json()
+    assert schedule["actor"][0]["reference"] == f"HealthcareService/{world.rcp.id}"
+    assert "serviceType" not in schedule  # forbidden by fr-core-schedule
+    slot = ehr.get("Slot", params={"schedule": f"Schedule/{world.rcp.id}"}).json()["entry"][0]["resource"]
+    assert (slot["status"], slot["start"], slot["end"]) == (
+        "free",
+        "2026-03-19T14:00:00+01:00",
+        "2026-03-19T16:00:00+01:00",
+    )
+    found = ehr.get("CareTeam", params={"participant": f"Practitioner/{world.coordinator.id}"}).json()
+    team = found["entry"][0]["resource"]
+    assert [one["role"][0]["coding"][0]["code"] for one in team["participant"]] == ["coordonnateur"]
+    for tree in (schedule, slot, team):
+        assert not validate.judge(tree)
+        assert home.put(f"{tree['resourceType']}/{tree['id']}", json=tree | {"language": "en"}).status_code == 403
+    before = {f"{one['resourceType']}/{one['id']}": one["meta"]["versionId"] for one in (schedule, slot, team)}
+
+    def again(step: Step) -> None:
+        step.touch(step.session.get(Rcp, world.rcp.id), step.session.get(RcpSession, world.meeting.id))
+
+    served.steps.run(access.SYSTEM, again)
+    assert {here: ehr.get(here).json()["meta"]["versionId"] for here in before} == before
+    sessions_closed = served.steps.run(
+        world.caller(world.coordinator), lambda step: sessions.close_session(step, world.meeting.id).state
+    )
+    assert (sessions_closed, ehr.get(f"Slot/{slot['id']}").json()["status"]) == ("close", "busy")
 
 
 def test_one_request_drafts_and_validates(
