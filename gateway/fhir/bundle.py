@@ -153,10 +153,15 @@ class _Reader:
             raise InvalidContent("operation-non-offerte", text, expression="request.method")
         steps, query = self._address(url)
         if method in {"GET", "HEAD"} or (method == "POST" and steps[1:] == ("_search",)):
+            try:
+                pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=self.limits.search_parameters * 4)
+            except ValueError:
+                text = f"Trop de paramètres de recherche : {self.limits.told('search_parameters')}."
+                raise InvalidContent("trop-de-parametres", text, expression="request.url") from None
             entry.ask = Ask(
                 steps[0],
                 steps[1:],
-                tuple(parse_qsl(query, keep_blank_values=True, max_num_fields=self.limits.search_parameters * 4)),
+                tuple(pairs),
                 request.get("ifNoneMatch"),
                 request.get("ifModifiedSince"),
                 head=method == "HEAD",
@@ -203,7 +208,11 @@ class _Reader:
 
 def _placed(issue: Issue, entry: Entry, resource: Any) -> Issue:
     kind = resource.get("resourceType") if isinstance(resource, dict) else None
-    label = f"Entrée {entry.index + 1} ({kind})" if kind in TABLES else f"Entrée {entry.index + 1}"
+    label = (
+        f"Entrée {entry.index + 1} ({kind})"
+        if isinstance(kind, str) and kind in TABLES
+        else f"Entrée {entry.index + 1}"
+    )
     return Issue(code=issue.code, text=f"{label} : {issue.text}", expression=issue.expression, rule=issue.rule)
 
 
