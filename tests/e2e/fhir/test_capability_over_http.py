@@ -164,8 +164,7 @@ class Walk:
         self.said = resource
         self.codes = _codes(resource)
         self.faults = faults
-        #: What each search must hold: the trail's documentation asks for a bound in time.
-        self.bounds = [("date", "ge2026-01-01")] if "borne de date" in resource.get("documentation", "") else []
+        self.bounds = BOUNDS.get(self.kind, {})
 
     def expect(self, wanted: set[int], answer: httpx.Response, what: str) -> bool:
         return self.faults.expect(wanted, answer, f"{self.kind} {what}")
@@ -250,7 +249,7 @@ class Walk:
 
     def _found(self) -> None:
         """One that only the gateway writes is found, read, and written by nobody else."""
-        found = self.ehr.get(self.kind, params=[*self.bounds, ("_count", "1")])
+        found = self.ehr.get(self.kind, params={**self.bounds, "_count": "1"})
         if not self.expect({200}, found, "search"):
             return
         tree = found.json()["entry"][0]["resource"]
@@ -380,7 +379,7 @@ class Walk:
         form = {"Content-Type": "application/x-www-form-urlencoded", "Prefer": "handling=strict"}
         self.expect(
             {200},
-            self.ehr.post(f"{self.kind}/_search", data={"_id": "x", **BOUNDS.get(self.kind, {})}, headers=form),
+            self.ehr.post(f"{self.kind}/_search", data={"_id": "x", **self.bounds}, headers=form),
             "search by POST",
         )
         self._refused({one["name"] for one in self.said["searchParam"]})
@@ -405,7 +404,7 @@ class Walk:
                     self._asked([pair], told=True)
 
     def _asked(self, pairs: list[tuple[str, str]], *, told: bool) -> bool:
-        query = httpx.QueryParams([*BOUNDS.get(self.kind, {}).items(), *pairs, ("_count", "1")])
+        query = httpx.QueryParams([*self.bounds.items(), *pairs, ("_count", "1")])
         answer = self.ehr.get(self.kind, params=query, headers={"Prefer": "handling=strict"})
         if answer.status_code != 200:
             if told:
