@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir import capability, outcome, search_columns, write
+from gateway.fhir import audit_events, capability, outcome, search_columns, write
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES
 from gateway.fhir.write_kept import keep_as_sent
 from tests import error_codes
@@ -65,13 +65,13 @@ def _parameters() -> Iterable[tuple[str, ...]]:
     for offer in sorted(capability.offers(capability.ROUTES), key=lambda one: one.kind):
         if not offer.searched:
             continue
-        own = [one for one in search_columns.parameters(offer.kind).values() if one.code not in common]
-        kinds = (
-            f"*{kind}* "
-            + ", ".join(f"`{one.code}`" for one in sorted(own, key=lambda one: one.code) if one.kind == kind)
-            for kind in _ORDER
-            if any(one.kind == kind for one in own)
+        own = (
+            dict(audit_events.PARAMETERS)
+            if offer.kind == "AuditEvent"
+            else {one.code: one.kind for one in search_columns.parameters(offer.kind).values()}
         )
+        by_kind = {kind: sorted(code for code in own if own[code] == kind and code not in common) for kind in _ORDER}
+        kinds = (f"*{kind}* " + ", ".join(f"`{code}`" for code in codes) for kind, codes in by_kind.items() if codes)
         yield offer.kind, "; ".join(kinds)
 
 
