@@ -15,8 +15,8 @@ from typing import Any
 from gateway.errors import Conflict, GatewayError, InvalidContent
 from gateway.fhir import fhirpath
 from gateway.fhir.document import Tree
-from gateway.fhir.fhirpath import Path, Place, child_names
 from gateway.fhir.elements import shapes
+from gateway.fhir.fhirpath import Path, Place, child_names
 from gateway.settings import Limits
 
 __all__ = ["PathPatch", "read"]
@@ -305,7 +305,7 @@ def _operation(where: str, said: Any) -> _Operation:
         parts[name] = part
     kind = _text(parts.get("type"))
     path = _text(parts.get("path"))
-    if kind not in _PARTS or path is None:
+    if kind is None or kind not in _PARTS or path is None:
         raise refuse("Une opération a un « type » (add, insert, delete, replace, move) et un « path ».")
     if any(name not in parts for name in _PARTS[kind]):
         raise refuse(f"L’opération « {kind} » demande : {', '.join(_PARTS[kind])}.")

@@ -1,4 +1,4 @@
-"""A line of the trail to an AuditEvent [spec audit 1.2, 2; TdE 2.0.0; FHIR R4 auditevent; DICOM PS3.16 CID 400].
+"""A line of the trail to an AuditEvent [spec audit 1.2, 2; TdE 2.0.0; FHIR R4 auditevent; PS3.16 CID 400].
 
 Promises: one type and at most one subtype, at most two agents (who acted, and to whom something left), the gateway as
 observer; ids and codes only, never a trait, a text or a token. Of the persons that a line names, only those whom the
@@ -181,7 +181,7 @@ def _object(line: Mapping[str, Any], shown: Collection[str]) -> list[Tree]:
     if not kind or not key or (kind == "Patient" and key in {*shown, *line.get("persons", ())}):
         return []
     version = line.get("object_version")
-    if kind in TABLES:
+    if kind in TABLES or kind == "AuditEvent":
         what: Tree = {"reference": f"{kind}/{key}" + (f"/_history/{version}" if version else ""), "type": kind}
     else:
         what = {"identifier": {"system": f"{NAMESPACE}/objet", "value": f"{kind}/{key}"}}

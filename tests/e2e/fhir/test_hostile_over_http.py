@@ -68,16 +68,31 @@ def test_a_search_shows_and_betrays_only_what_the_token_allows(hospital: Hospita
 @pytest.mark.parametrize(
     "query",
     [
-        "Task?focus.focus.focus.focus=x",
-        "Task?focus.subject.general-practitioner.family=x",
-        "Task?_has:Task:focus:_has:Task:focus:_has:Task:focus:status=requested",
-        "Task?focus._has:Task:focus:subject.family=x",
+        "Task?focus:Task.focus:Task.focus:Task.focus:Task.status=requested",
+        "Task?focus:ServiceRequest.subject:Patient.general-practitioner:PractitionerRole.practitioner.family=x",
+        "Task?_has:Task:focus:_has:Task:focus:_has:Task:focus:_has:Task:focus:status=requested",
+        "Task?focus:Task.focus:Task._has:Task:focus:focus:ServiceRequest.status=active",
+        "Task?" + "focus:Task." * 200 + "status=requested",
     ],
 )
-def test_a_chain_of_more_than_one_level_is_refused_by_name(hospital: Hospital, query: str) -> None:
+def test_a_chain_longer_than_its_limit_is_refused_by_name(hospital: Hospital, query: str) -> None:
     with hospital.client() as ehr:
         answer = ehr.get(query)
     assert (answer.status_code, _code(answer)) == (400, "chaine-trop-longue")
+    assert "RCP_LIMIT_SEARCH_CHAIN" in answer.json()["issue"][0]["details"]["text"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Task?focus:Task.focus:Task.focus:Task.status=requested",
+        "Task?focus:ServiceRequest.subject:Patient.general-practitioner:Practitioner.family=x",
+        "Task?_has:Task:focus:_has:Task:focus:_has:Task:focus:status=requested",
+    ],
+)
+def test_a_chain_as_long_as_its_limit_is_answered(hospital: Hospital, query: str) -> None:
+    with hospital.client() as ehr:
+        assert _kinds(ehr.get(query)) == set()
 
 
 @pytest.mark.parametrize(
