@@ -182,7 +182,12 @@ class Reads:
                         max_size=self._pool_size,
                         timeout=self._timeout_s,
                         reset=_as_it_is,
-                        server_settings={"timezone": "UTC", "statement_timeout": "60000"},
+                        server_settings={
+                            "timezone": "UTC",
+                            "statement_timeout": "60000",
+                            # A plan for any value walks an index for what is common and for what is rare alike.
+                            "plan_cache_mode": "force_custom_plan",
+                        },
                     )
         return self._pool
 

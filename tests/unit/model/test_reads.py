@@ -71,6 +71,23 @@ def test_a_kept_statement_is_asked_with_the_values_given_each_time(store: Store,
     assert asyncio.run(ask()) == [["a", "c"], ["c"], ["c"], [], ["a", "c"]]
 
 
+def test_a_statement_is_planned_for_its_own_values(store: Store, trail: AuditTrail) -> None:
+    async def ask() -> tuple[int, int]:
+        reads = Reads(store, trail, pool_size=1)
+        try:
+            for number in range(12):
+                await reads.fetch(select(Partner.name).where(Partner.name == str(number)))
+            plans = text("SELECT sum(generic_plans) AS generic, sum(custom_plans) AS own FROM pg_prepared_statements")
+            [row] = await reads.fetch(plans)
+            return int(row["generic"]), int(row["own"])
+        finally:
+            await reads.close()
+
+    generic, own = asyncio.run(ask())
+    assert generic == 0
+    assert own >= 12
+
+
 def test_values_of_every_kind_pass(store: Store, trail: AuditTrail) -> None:
     key, at = uuid.uuid4(), datetime(2026, 3, 19, 13, tzinfo=UTC)
     with store.session() as session:
