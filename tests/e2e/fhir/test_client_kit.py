@@ -175,7 +175,7 @@ def test_it_resolves_references_and_asks_the_judge(kit: Kit, patient: dict[str, 
     assert kit.resolve(reference=f"Patient/{patient['id']}").good() == patient
     tree = observation(patient, "judge", 5)
     judged = kit.operation(name="validate", resourceType="Observation", input=tree).good()
-    assert [issue["severity"] for issue in judged["issue"]] == ["information"]
+    assert {issue["severity"] for issue in judged["issue"]} <= {"information", "warning"}
     judged = kit.operation(name="$validate", resourceType="Observation", input=tree | {"status": "perhaps"})
     assert judged.result["issue"][0]["severity"] == "error"
 
