@@ -40,6 +40,8 @@ _TUNING = {
     "shared_buffers": "64MB",
     "effective_cache_size": "512MB",
     "max_connections": "100",
+    # A transaction of many entries holds an advisory lock for each key that it names, until it commits.
+    "max_locks_per_transaction": "256",
     "max_wal_size": "512MB",
     "wal_compression": "on",
     "random_page_cost": "1.1",
