@@ -196,7 +196,7 @@ class _Reader:
             parts = urlsplit("")
         steps = tuple(parts.path.strip("/").split("/"))
         if steps[0] not in TABLES or parts.netloc or parts.scheme:
-            text = "l’adresse de la requête ne désigne aucun type offert par la passerelle."
+            text = "l’adresse de la requête ne désigne aucun type offert dans un Bundle."
             raise InvalidContent("valeur-invalide", text, expression="request.url")
         return steps, parts.query
 

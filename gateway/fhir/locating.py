@@ -19,7 +19,7 @@ from gateway.fhir.auth_scopes import require_scope
 from gateway.fhir.finding import LETTERS, Finder, Into, id_key
 from gateway.fhir.keeping import current
 from gateway.fhir.operation import Operation
-from gateway.fhir.owners import OWNERS, WRITABLE, owner_of
+from gateway.fhir.owners import owner_of
 from gateway.fhir.patch import patched
 from gateway.fhir.search_conditions import ID
 from gateway.identifiers import uuid7
@@ -95,12 +95,6 @@ class Locator(Finder):
         self._judge_versions(operation)
         existing = before is not None and method in LETTERS
         require_scope(self.writing.step.caller, operation.kind, "d" if method == "DELETE" else "u" if existing else "c")
-        if operation.kind not in WRITABLE and not operation.untouched:
-            owner = OWNERS.get(operation.kind)
-            if owner is None or operation.kind == "AuditEvent":
-                raise Unsupported("ecriture-non-offerte", f"Écriture non offerte pour le type {operation.kind}.")
-            text = f"Les ressources {operation.kind} sont écrites par {owner} seulement."
-            raise Forbidden("proprietaire", text, expression=operation.where or operation.kind)
         if existing:
             self._require_owner(operation)
         if operation.patch is not None and before is not None and not operation.untouched:
@@ -147,7 +141,7 @@ class Locator(Finder):
             self._judge_upsert(operation)
 
     def _judge_upsert(self, operation: Operation) -> None:
-        if not self.writing.update_create or operation.kind not in WRITABLE:
+        if not self.writing.update_create:
             text = (
                 "Ressource inconnue ; une création se fait par POST, ou par PUT avec une condition sur l’identifiant."
             )

@@ -1,8 +1,8 @@
 """Whose each FHIR resource is: the one table of who may write what [spec fhir-fr 4.1].
 
-Promises: `WRITABLE` names the types that a client may write, in the order in which a transaction carries them out;
-`OWNERS` says of the others whose they are; `owner_of` says of one stored resource who alone writes it. Not promised:
-what becomes of a write (`gateway.fhir.write`), or whether a verb takes it.
+Promises: `WRITABLE` names the types that a client may write, in the order in which a transaction carries them out: all
+that have a table (the trail has none); `owner_of` says of one stored resource who alone writes it. Not promised: what
+becomes of a write (`gateway.fhir.write`), or whether a verb takes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["DIRECTORY", "OWNERS", "WRITABLE", "owner_of"]
+__all__ = ["DIRECTORY", "WRITABLE", "owner_of"]
 
 #: Types that a client may write, in the order in which a transaction carries them out: who and where, the patient, the
 #: meeting, the dossier, what is about it, and what is about all of these.
@@ -49,9 +49,6 @@ WRITABLE: tuple[str, ...] = (
     "Basic",
     "Provenance",
 )
-
-#: Whose the other types are; the text of the refusal.
-OWNERS: Mapping[str, str] = {"AuditEvent": "la passerelle, en lecture seule"}
 
 #: Roots that the national directory owns: a client's copy of what they stand behind is recognised and left aside.
 DIRECTORY = frozenset({"Practitioner", "PracticeRole", "Organisation"})

@@ -29,8 +29,8 @@ from gateway.settings import Limits
 
 __all__ = ["COUNTED", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns"]
 
-#: Types that are read here. AuditEvent lines are not representations and are not offered yet.
-READABLE: tuple[str, ...] = tuple(kind for kind in TABLES if kind != "AuditEvent")
+#: Types that are read here; the trail is not kept as representations (`gateway.fhir.audit_events`).
+READABLE: tuple[str, ...] = tuple(TABLES)
 #: Those that have no search [FHIR R4 binary#rest].
 UNSEARCHED = frozenset({"Binary"})
 #: Matches that are counted without being asked for; beyond, a total is left out.

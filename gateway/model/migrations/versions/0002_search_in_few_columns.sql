@@ -9,14 +9,6 @@ ALTER TABLE fhir_appointment
   DROP COLUMN p_service_type,
   DROP COLUMN p_specialty,
   DROP COLUMN p_supporting_info;
-ALTER TABLE fhir_auditevent
-  DROP COLUMN p_date,
-  DROP COLUMN p_patient,
-  DROP COLUMN p_entity,
-  DROP COLUMN p_agent,
-  DROP COLUMN p_type,
-  DROP COLUMN p_subtype,
-  DROP COLUMN p_outcome;
 ALTER TABLE fhir_communication
   DROP COLUMN p_identifier,
   DROP COLUMN p_patient,
@@ -207,7 +199,6 @@ ALTER TABLE fhir_task
   DROP COLUMN p_encounter;
 
 DROP INDEX ix_fhir_appointment_updated;
-DROP INDEX ix_fhir_auditevent_updated;
 DROP INDEX ix_fhir_binary_updated;
 DROP INDEX ix_fhir_communication_updated;
 DROP INDEX ix_fhir_composition_updated;
@@ -229,6 +220,9 @@ DROP INDEX ix_fhir_provenance_updated;
 DROP INDEX ix_fhir_questionnaireresponse_updated;
 DROP INDEX ix_fhir_servicerequest_updated;
 DROP INDEX ix_fhir_task_updated;
+
+-- The trail is read from its own lines: nothing ever stood here.
+DROP TABLE fhir_auditevent;
 
 CREATE TABLE search_index (
     type text NOT NULL,
