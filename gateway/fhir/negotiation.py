@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from enum import Enum
 from functools import lru_cache
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -36,17 +37,20 @@ __all__ = [
     "Wish",
     "asks_fhir",
     "form_of",
+    "form_pairs",
     "here",
     "http_date",
-    "number",
     "prefers",
     "require_format",
     "require_type",
+    "strict",
     "takes",
     "tree_of",
     "wish",
 ]
 
+#: Fields that a form may hold before anybody counts parameters.
+_FIELDS = 2000
 FHIR_JSON = "application/fhir+json"
 FHIR_XML = "application/fhir+xml"
 _PARAMETERS = "; charset=utf-8; fhirVersion=4.0"
@@ -176,6 +180,17 @@ def _asked(accepted: Wish, query: Mapping[str, str]) -> Wish:
     return Wish(_FORMAT_OF.get(name) if _served(parameters) else None, pretty, explicit=True)
 
 
+def heed_form(request: Request, pairs: Iterable[tuple[str, str]]) -> None:
+    """Read ``_format`` and ``_pretty`` from the form of a POST _search too; those of the address win.
+
+    [FHIR R4 http#search]
+    """
+    said = {name: value for name, value in pairs if name in {"_format", "_pretty"}}
+    if said:
+        accepted = _accepted(request.headers.get("accept") or "*/*")
+        request.scope[_WISH] = _asked(accepted, {**said, **request.query_params})
+
+
 def require_format(request: Request) -> None:
     """Refuse an answer format that is not offered (406)."""
     if wish(request).form is None:
@@ -255,12 +270,31 @@ def prefers(request: Request) -> str:
     return "representation" if request.url.path.rstrip("/") != "/fhir" else "minimal"
 
 
-def number(request: Request, name: str, default: int) -> int:
-    """Read a number of the query, or refuse it."""
-    text = request.query_params.get(name, "")
-    if text and (not text.isdecimal() or len(text) > 9):
-        raise InvalidContent("parametre-valeur", f"Valeur invalide pour le paramètre « {name} ».")
-    return int(text) if text else default
+def strict(request: Request) -> bool:
+    """Whether ``Prefer: handling=strict`` was said [FHIR R4 search#errors]."""
+    wishes = request.headers.get("prefer", "").replace(";", ",").split(",")
+    return any(wish.replace(" ", "").lower() == "handling=strict" for wish in wishes)
+
+
+def form_pairs(request: Request, content: bytes) -> list[tuple[str, str]]:
+    """Parameters of a search by POST: those of its address, then those of its form [FHIR R4 http#search].
+
+    Raises
+    ------
+    Unsupported
+        ``type-de-contenu`` (415).
+    InvalidContent
+        ``parametre-valeur``.
+    """
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared != "application/x-www-form-urlencoded":
+        text = "Une recherche par POST s’écrit en application/x-www-form-urlencoded."
+        raise Unsupported("type-de-contenu", text)
+    try:
+        said = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
+    except ValueError:
+        raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
+    return [*request.query_params.multi_items(), *said]
 
 
 def http_date(moment: datetime) -> str:

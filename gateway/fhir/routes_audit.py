@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import Unsupported
 from gateway.fhir.audit_events import AuditReads
-from gateway.fhir.negotiation import MEDIA, NO_STORE, here, require_format
+from gateway.fhir.negotiation import MEDIA, NO_STORE, form_pairs, here, require_format, strict
 from gateway.rcp.access import Caller
 
 __all__ = ["AuditRoutes"]
-
-_FIELDS = 200
 
 
 class AuditRoutes:
@@ -40,15 +37,7 @@ class AuditRoutes:
 
         @router.post("/fhir/AuditEvent/_search")
         async def search_by_post(request: Request, who: Caller = caller, content: bytes = body) -> Response:
-            declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if declared != "application/x-www-form-urlencoded":
-                text = "Une recherche par POST s’écrit en application/x-www-form-urlencoded."
-                raise Unsupported("type-de-contenu", text)
-            try:
-                pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
-            except ValueError:
-                raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
-            return await self._search(request, who, [*request.query_params.multi_items(), *pairs])
+            return await self._search(request, who, form_pairs(request, content))
 
         @router.api_route("/fhir/AuditEvent", methods=["POST", "PUT", "PATCH", "DELETE"])
         @router.api_route("/fhir/AuditEvent/{identity}", methods=["PUT", "PATCH", "DELETE"])
@@ -58,6 +47,5 @@ class AuditRoutes:
 
     async def _search(self, request: Request, who: Caller, pairs: list[tuple[str, str]]) -> Response:
         require_format(request)
-        strict = "handling=strict" in request.headers.get("prefer", "")
-        found = await self._reads.search(here(who, request), pairs, strict=strict)
+        found = await self._reads.search(here(who, request), pairs, strict=strict(request))
         return Response(found, 200, NO_STORE, media_type=MEDIA)

@@ -10,35 +10,30 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.errors import InvalidContent, NotFound, Unsupported
+from gateway.errors import NotFound
 from gateway.fhir.negotiation import (
     MEDIA,
     NO_STORE,
     PRIVATE,
     asks_fhir,
+    form_pairs,
     here,
     http_date,
     require_format,
     require_type,
+    strict,
 )
 from gateway.fhir.read import FhirReads
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.rcp.access import Caller
 
-__all__ = ["INTERACTIONS", "SEARCHED_BY", "ReadRoutes", "unchanged"]
+__all__ = ["ReadRoutes", "unchanged"]
 
-#: Interactions of every type that is read, as a CapabilityStatement names them; ``search-type`` is not Binary's.
-INTERACTIONS: tuple[str, ...] = ("read", "vread", "history-instance", "history-type", "search-type")
-#: How a search may be asked.
-SEARCHED_BY: tuple[str, ...] = ("GET", "POST")
-#: Fields that a form may hold before anybody counts parameters.
-_FIELDS = 2000
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:; ?[A-Za-z0-9_-]+=[A-Za-z0-9_.:\"+/-]+)*")
 
 
@@ -93,29 +88,21 @@ class ReadRoutes:
 
         @router.post("/fhir/{kind}/_search")
         async def search_by_post(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
-            declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if declared != "application/x-www-form-urlencoded":
-                text = "Une recherche par POST s’écrit en application/x-www-form-urlencoded."
-                raise Unsupported("type-de-contenu", text)
-            try:
-                pairs = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
-            except ValueError:
-                raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
-            return await self._search(request, kind, who, [*request.query_params.multi_items(), *pairs], posted=True)
+            return await self._search(request, kind, who, form_pairs(request, content), posted=True)
 
     async def _search(
         self, request: Request, kind: str, who: Caller, pairs: list[tuple[str, str]], *, posted: bool = False
     ) -> Response:
         require_type(kind)
         require_format(request)
-        found = await self._reads.search(here(who, request), kind, pairs, strict=_strict(request), posted=posted)
+        found = await self._reads.search(here(who, request), kind, pairs, strict=strict(request), posted=posted)
         return Response(found, 200, NO_STORE, media_type=MEDIA)
 
     async def _history(self, request: Request, kind: str, identity: str | None, who: Caller) -> Response:
         require_type(kind)
         require_format(request)
         pairs = request.query_params.multi_items()
-        found = await self._reads.history(here(who, request), kind, identity, pairs, strict=_strict(request))
+        found = await self._reads.history(here(who, request), kind, identity, pairs, strict=strict(request))
         return Response(found, 200, NO_STORE, media_type=MEDIA)
 
     async def _raw(self, request: Request, who: Caller, identity: str) -> Response:
@@ -137,12 +124,6 @@ class ReadRoutes:
 def _form(request: Request) -> Form:
     # Nearly every read asks for nothing: its query is not even read.
     return form(request.query_params.multi_items()) if request.scope["query_string"] else WHOLE
-
-
-def _strict(request: Request) -> bool:
-    """Whether ``Prefer: handling=strict`` was said [FHIR R4 search#errors]."""
-    wishes = request.headers.get("prefer", "").replace(";", ",").split(",")
-    return any(wish.replace(" ", "").lower() == "handling=strict" for wish in wishes)
 
 
 def unchanged(headers: Mapping[str, str], version: int, updated_at: datetime) -> bool:

@@ -25,6 +25,7 @@ from gateway.fhir.negotiation import (
     prefers,
     require_format,
     require_type,
+    strict,
     tree_of,
 )
 from gateway.fhir.owners import WRITABLE
@@ -140,7 +141,7 @@ class WriteRoutes:
     def _bundle(self, request: Request, who: Caller, content: bytes) -> Response:
         require_format(request)
         wish = prefers(request)
-        strict = "handling=strict" in request.headers.get("prefer", "")
+        handling = strict(request)
 
         def read() -> bundle.Bundle:
             return bundle.read_bundle(tree_of(request, content, self._limits), limits=self._limits, base_url=self._base)
@@ -157,7 +158,7 @@ class WriteRoutes:
                 blobs=self._blobs,
                 base_url=self._base,
                 wish=wish,
-                strict=strict,
+                strict=handling,
             )
             return Response(bundle.encoded(kind, answers), 200, NO_STORE, media_type=MEDIA)
         transaction.require_sound(first[0])
@@ -171,7 +172,7 @@ class WriteRoutes:
                 reads=self._reads,
                 blobs=self._blobs,
                 wish=wish,
-                strict=strict,
+                strict=handling,
             )
 
         answers = self._steps.run(here(who, request), verb)

@@ -24,15 +24,10 @@ from gateway.fhir.invariants import Rule, enforced, rules
 from gateway.fhir.outcome import InvalidResource, Issue
 from gateway.fhir.structure import Scope, faults, sound
 
-__all__ = ["MAX_ISSUES", "accept", "judge", "known_types", "remarks"]
+__all__ = ["MAX_ISSUES", "accept", "judge", "remarks"]
 
 #: Faults reported for one resource; a hundredth would help nobody and cost an answer of megabytes.
 MAX_ISSUES = 20
-
-
-def known_types() -> frozenset[str]:
-    """Resource types that can be judged: all of R4's, which any Bundle or container may hold."""
-    return resource_types()
 
 
 def accept(tree: Mapping[str, Any], where: str | None = None) -> None:
