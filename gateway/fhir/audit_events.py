@@ -39,6 +39,7 @@ from gateway.errors import Forbidden, InvalidContent
 from gateway.fhir.auth_scopes import require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.outcome import warning
+from gateway.fhir.reading import Budget
 from gateway.fhir.search_columns import date_interval
 from gateway.fhir.source import Source
 from gateway.fhir.translate.audit import audit_event, events_of
@@ -132,7 +133,8 @@ class AuditReads:
         Raises
         ------
         InvalidContent
-            ``date-obligatoire``: no bound in time; ``parametre-inconnu``, ``parametre-valeur``.
+            ``date-obligatoire``: no bound in time; ``parametre-inconnu``, ``parametre-valeur``,
+            ``recherche-trop-couteuse``.
         """
         await self._require_scope(caller, "s")
         asked = self._parse(pairs, strict=strict)
@@ -140,18 +142,25 @@ class AuditReads:
             text = "Une recherche dans la trace porte au moins une borne de date (« date=ge… », « date=le… »)."
             raise InvalidContent("date-obligatoire", text, expression="date")
         wanted = _lines(caller).where(*asked.where)
+        budget = Budget(self._limits)
         total = None
         if asked.counted:
-            rows = await self._source.fetch(select(func.count().label("n")).select_from(wanted.subquery()))
+            rows = await self._fetch(select(func.count().label("n")).select_from(wanted.subquery()), budget)
             total = int(rows[0]["n"])
         paged = wanted.order_by(AuditLine.seq.desc()).limit(asked.count + 1)
         if asked.cursor is not None:
             paged = paged.where(AuditLine.seq < asked.cursor)
-        rows = list(await self._source.fetch(paged, seconds=self._limits.search_seconds)) if asked.count else []
+        rows = list(await self._fetch(paged, budget)) if asked.count else []
         page = rows[: asked.count]
         shown = await self._shown(caller, page) if page else frozenset()
         await self._tell(caller, asked.patients, len(page))
         return self._bundle(asked, page, shown, total, more=len(rows) > asked.count)
+
+    async def _fetch(self, statement: Any, budget: Budget) -> Sequence[Any]:
+        try:
+            return await self._source.fetch(statement, seconds=budget.left())
+        except TimeoutError:
+            raise budget.exceeded() from None
 
     async def _require_scope(self, caller: Caller, letter: str) -> None:
         try:

@@ -70,6 +70,8 @@ SKEW_S = 30
 LIVE_S = 5.0
 #: Verified tokens that are remembered; the oldest goes first.
 _TOKENS = 4096
+#: Longest name of a client: anybody may send one.
+_NAME_CHARS = 255
 _JWKS_S = 300.0
 _JWKS_BYTES = 256 * 1024
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -216,8 +218,8 @@ class SmartServer:
         try:
             unverified = _unverified_claims(assertion)
             client_id = unverified.get("sub")
-            # Unprintable is no name of ours, and no text of PostgreSQL holds NUL.
-            named = isinstance(client_id, str) and client_id.isprintable()
+            # Unprintable is no name of ours, and no text of PostgreSQL holds NUL; what nobody proved is remembered too.
+            named = isinstance(client_id, str) and client_id.isprintable() and len(client_id) <= _NAME_CHARS
             client = self._client(str(client_id)) if named else None
             if client is None or unverified.get("iss") != client_id:
                 raise refused

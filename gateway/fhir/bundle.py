@@ -235,7 +235,7 @@ def written(done: Done, base_url: str, wish: str) -> Answer:
     told = {**_SAID, "details": {"text": "Ressource supprimée." if gone else "Ressource enregistrée."}}
     return Answer(
         done.status,
-        body=done.body if wish == "representation" and not gone else None,
+        body=done.body if wish == "representation" and done.body else None,
         location=None if gone else f"{done.kind}/{done.id}/_history/{done.version}",
         full_url=f"{base_url}/{done.kind}/{done.id}" if done.id else None,
         version=done.version or None,

@@ -41,7 +41,9 @@ class _StepSource:
         if seconds is None:
             return session.execute(statement, values).mappings().all()
         before = session.scalar(text("SELECT current_setting('statement_timeout')"))
-        session.execute(text("SELECT set_config('statement_timeout', :most, true)"), {"most": f"{int(seconds * 1000)}"})
+        session.execute(
+            text("SELECT set_config('statement_timeout', :most, true)"), {"most": f"{max(1, int(seconds * 1000))}"}
+        )
         try:
             rows = session.execute(statement, values).mappings().all()
         except DBAPIError as error:

@@ -68,7 +68,8 @@ class Finder:
 
     def _search(self, kind: str, pairs: Sequence[tuple[str, str]], *, limit: int) -> list[Any]:
         table = TABLES[kind]
-        asked = search.parse(kind, pairs, visible=self.writing.visible, strict=True)
+        base = self.writing.base_url
+        asked = search.parse(kind, pairs, visible=self.writing.visible, strict=True, base=base)
         statement = select(table).where(
             table.c.current, not_(table.c.deleted), access.representations(self.writing.step.caller, table), asked.where
         )

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, DateTime, Table, cast, exists, func, liter
 
 from gateway.errors import InvalidContent
 from gateway.fhir.document import encode, instant
-from gateway.fhir.paging import PAGE, Key, Mark, below, beyond, keys_of, order, snapshot_column
+from gateway.fhir.paging import PAGE, Key, Mark, below, beyond, keys_of, of, order, snapshot_column
 from gateway.fhir.reading import Budget, Reading, columns
 from gateway.fhir.search import COUNT_DEFAULT, IN_EVERY_ADDRESS
 from gateway.fhir.search_columns import date_interval
@@ -75,7 +75,7 @@ async def answer(
         await reading.refuse(caller, kind, identity)
     path = f"{kind}/_history" if identity is None else f"{kind}/{identity}/_history"
     token, given, shared = split_page(pairs)
-    mark = reading.pages.open(token, path, given) if token is not None else None
+    mark = reading.pages.open(token, path, given, whose=of(caller)) if token is not None else None
     said = [pair for pair in (mark.pairs if mark is not None else given) if pair[1]]
     asked = _parse(said, reading.limits, strict=strict)
     table = TABLES[kind]
@@ -107,6 +107,7 @@ async def answer(
             own=own or None,
             row=(last["id"], last["version"]),
             total=total,
+            whose=of(caller),
         )
         links.append({"relation": "first", "url": address(reading, path, [*said, *shared])})
         links.append({"relation": "next", "url": address(reading, path, [(PAGE, reading.pages.seal(place)), *shared])})

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.errors import Conflict, Forbidden, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
-from gateway.fhir import conditions, document, validate
+from gateway.fhir import binaries, conditions, document, validate
 from gateway.fhir.auth_scopes import require_scope
 from gateway.fhir.finding import LETTERS, Finder, Into, id_key
 from gateway.fhir.keeping import current
@@ -98,13 +98,19 @@ class Locator(Finder):
         if existing:
             self._require_owner(operation)
         if operation.patch is not None and before is not None and not operation.untouched:
-            operation.tree = patched(operation.patch, document.parse(before.body))
+            operation.tree = patched(operation.patch, document.parse(self._whole(operation.kind, before.body)))
             validate.accept(operation.tree, operation.where)
             operation.method, operation.patch = "PUT", None
         if operation.identity is None and operation.kind not in _NAMED_BY_VERB and method != "DELETE":
             key = uuid7()
             writes.name(self.writing.step.session, key)
             operation.identity = str(key)
+
+    def _whole(self, kind: str, body: bytes) -> bytes:
+        """Stored bytes, with the data of a large Binary."""
+        key = binaries.mark_in(body) if kind == "Binary" else None
+        blobs = self.writing.ports.blobs
+        return body if key is None or blobs is None else binaries.filled(body, blobs.read(key))
 
     def _queue(self, operation: Operation) -> None:
         """Read again under the lock of all who name an id that nobody uses yet, or any longer."""

@@ -8,8 +8,9 @@ whatever the order; only what is deleted by now, or hidden from the caller by no
 A place in the order is the last row shown, by id and version, and the page begins beyond its keys: no row is counted
 off, so the hundredth page costs what the second does.
 
-Promises: a token says nothing to who holds it (a search may name a patient), cannot be altered, made up or used for
-another search, and ends after a time (``RCP_LIMIT_SEARCH_MINUTES``); each refusal has a name of its own.
+Promises: a token says nothing to who holds it (a search may name a patient), cannot be altered, made up, used for
+another search or by another client, and ends after a time (``RCP_LIMIT_SEARCH_MINUTES``); each refusal has a name of
+its own.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from sqlalchemy.types import Text, TypeEngine, UserDefinedType
 
 from gateway.errors import InvalidContent, NotFound
 from gateway.model.store import XactId
+from gateway.rcp.access import Caller
 from gateway.settings import Limits
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "first_page",
     "keys_of",
     "later_page",
+    "of",
     "order",
     "snapshot_column",
 ]
@@ -104,6 +107,8 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         As the first page said it.
     posted
         Whether the search came by POST, so that its parameters stay out of addresses.
+    whose
+        Who asked (`of`): the parameters and the total are his alone.
     """
 
     path: str
@@ -115,6 +120,12 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     total: int | None = None
     posted: bool = False
     made: int = 0
+    whose: str = ""
+
+
+def of(caller: Caller) -> str:
+    """Name who asks, as the tokens of his pages do."""
+    return f"{caller.kind}|{caller.partner_id}|{caller.practitioner_id}|{caller.identifier}"
 
 
 class Pages:
@@ -140,7 +151,7 @@ class Pages:
         said = msgspec.msgpack.encode(mark)
         return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, said, None)).rstrip(b"=").decode("ascii")
 
-    def open(self, token: str, path: str, beside: Sequence[tuple[str, str]] = ()) -> Mark:
+    def open(self, token: str, path: str, beside: Sequence[tuple[str, str]] = (), *, whose: str = "") -> Mark:
         """Read a token.
 
         Parameters
@@ -149,6 +160,8 @@ class Pages:
             The address that it came to.
         beside
             The parameters that came with it: none, or those of the search that it belongs to.
+        whose
+            Who follows the link (`of`).
 
         Raises
         ------
@@ -171,6 +184,9 @@ class Pages:
         if not mark.made <= time.time() < mark.made + 60 * minutes:
             text = f"Lien de page périmé : les pages se suivent en {minutes} min ({Limits.variable('search_minutes')})."
             raise NotFound("page-perimee", text)
+        if mark.whose != whose:
+            text = "Ce lien de page a été donné à un autre client."
+            raise InvalidContent("page-d-une-autre-recherche", text, expression=PAGE)
         return mark
 
 

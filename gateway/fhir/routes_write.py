@@ -282,6 +282,6 @@ class WriteRoutes:
             text = "Ressource supprimée." if gone else "Ressource enregistrée."
             said = {"severity": "information", "code": "informational", "details": {"text": text}}
             return Response(outcome.body([said]), 200 if gone else done.status, headers, media_type=MEDIA)
-        if gone or wish == "minimal":
+        if gone or wish == "minimal" or not done.body:
             return Response(None, done.status, headers)
         return Response(done.body, done.status, headers, media_type=MEDIA)

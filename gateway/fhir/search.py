@@ -116,6 +116,7 @@ def parse(
         raise InvalidContent("trop-de-parametres", text)
     query = Query(type=kind, limits=limits)
     conditions: list[ColumnElement[bool]] = []
+    tables: list[str] = []
     for name, value in given:
         if not value:
             continue
@@ -126,7 +127,7 @@ def parse(
             control(query, name, value)
             query.applied.append((name, value))
             continue
-        wanted = condition(kind, name, value, visible, limits=query.limits, base=base)
+        wanted = condition(kind, name, value, visible, limits=query.limits, base=base, tables=tables)
         if wanted is None:
             text = f"Paramètre de recherche inconnu pour {kind} : « {printable(name)} »."
             if strict:

@@ -4,7 +4,8 @@ What each column holds is `gateway.fhir.search_columns`' business, how one kind 
 `gateway.fhir.search_kinds`'; which parameters a request holds is `gateway.fhir.search`'s.
 
 Promises: every value travels as a bind; every table that a chain or a ``_has`` touches goes through the caller's
-predicate; a chain longer than the limit, or over more tables than `TABLES_MAX`, is refused before any statement.
+predicate; a chain longer than the limit, or chains over more tables than `TABLES_MAX`, are refused before any
+statement.
 Not offered: ``:above``, ``:below`` (DECISIONS 16), ``:in``, ``:not-in``, ``_content``, ``_text``, ``_filter``.
 """
 
@@ -57,7 +58,8 @@ __all__ = [
 #: Says which rows of a type the caller may see; every table that a search touches goes through it.
 Visible = Callable[[str, Table], ColumnElement[bool]]
 
-#: Tables that one chained parameter may touch: each level multiplies by the types that a reference may point to.
+#: Tables that the chains of one search may touch together: each level multiplies by the types that a reference may
+#: point to, and a statement over a thousand tables takes longer to write and to plan than any answer is worth.
 TABLES_MAX = 64
 
 
@@ -84,7 +86,14 @@ class _Search:
 
 
 def condition(
-    kind: str, name: str, value: str, visible: Visible, *, limits: Limits | None = None, base: str = ""
+    kind: str,
+    name: str,
+    value: str,
+    visible: Visible,
+    *,
+    limits: Limits | None = None,
+    base: str = "",
+    tables: list[str] | None = None,
 ) -> ColumnElement[bool] | None:
     """Make the condition of one parameter over the current rows of a type; `None` if the type has no such parameter.
 
@@ -92,6 +101,8 @@ def condition(
     ----------
     base
         Our FHIR base URL, without a slash at its end: an absolute URL below it means our own resource.
+    tables
+        Those that chains of the same search touched before; this one's are added.
 
     Raises
     ------
@@ -101,7 +112,8 @@ def condition(
     """
     if "\x00" in value:  # no text of PostgreSQL holds it
         raise bad_value(name)
-    return _condition(kind, name, value, _Search(visible, limits or Limits(), base))
+    touched = [] if tables is None else tables
+    return _condition(kind, name, value, _Search(visible, limits or Limits(), base, tables=touched))
 
 
 def _condition(kind: str, name: str, value: str, search: _Search) -> ColumnElement[bool] | None:

@@ -27,7 +27,7 @@ from gateway.errors import Unsupported
 from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
-from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page
+from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page, of
 from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading, columns
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
 from gateway.model.representation import TABLES
@@ -73,7 +73,7 @@ async def answer(
         raise Unsupported("recherche-non-offerte", f"Le type {kind} n’a pas de recherche.")
     await reading.require_scope(caller, kind, "s")
     token, given, shared = split_page(pairs)
-    mark = reading.pages.open(token, kind, given) if token is not None else None
+    mark = reading.pages.open(token, kind, given, whose=of(caller)) if token is not None else None
     by = reading.seen(caller, kind)
     budget = Budget(reading.limits)
     asked = [*mark.pairs, *shared] if mark is not None else pairs
@@ -105,8 +105,24 @@ async def answer(
             detail={"resultats": len(page.rows), **({"total": total} if total is not None else {})},
         )
     )
-    links = _Links(reading, query, page, total, token, posted=mark.posted if mark is not None else posted)
-    return _searchset(reading, query, page, found, total, links.written())
+    posted = mark.posted if mark is not None else posted
+    links = _Links(reading, query, page, total, token, posted=posted, whose=of(caller))
+    bodies = await _filled(reading, found)
+    return _searchset(reading, query, page, found, bodies, total, links.written())
+
+
+async def _filled(reading: Reading, found: Included) -> list[tuple[str, str, bytes]]:
+    """What was included with its bytes; Binaries together no longer than one body may be."""
+    filled: list[tuple[str, str, bytes]] = []
+    room = reading.limits.http_body_bytes
+    for kind, row in found.rows:
+        body = await reading.filled(kind, bytes(row["body"]))
+        room -= len(body) if kind == "Binary" else 0
+        if room < 0:
+            found.cut = True
+            break
+        filled.append((kind, row["id"], body))
+    return filled
 
 
 #: Matches that the planner may expect where up to a thousand are counted: it is often wrong by as much.
@@ -238,6 +254,7 @@ def _searchset(
     query: Query,
     page: _Page,
     found: Included,
+    bodies: Sequence[tuple[str, str, bytes]],
     total: int | None,
     links: list[dict[str, str]],
 ) -> bytes:
@@ -245,8 +262,8 @@ def _searchset(
     if total is not None:
         head["total"] = total
     head["link"] = links
-    entries = [_entry(reading, query, query.type, row, "match") for row in page.rows]
-    entries += [_entry(reading, query, kind, row, "include") for kind, row in found.rows]
+    entries = [_entry(reading, query, query.type, row["id"], bytes(row["body"]), "match") for row in page.rows]
+    entries += [_entry(reading, query, kind, key, body, "include") for kind, key, body in bodies]
     issues = list(query.warnings)
     if found.cut:
         text = (
@@ -262,17 +279,25 @@ def _searchset(
     return encode(head)
 
 
-def _entry(reading: Reading, query: Query, kind: str, row: Any, mode: str) -> dict[str, Any]:
-    body = reading.out(kind, bytes(row["body"]))
+def _entry(reading: Reading, query: Query, kind: str, key: str, stored: bytes, mode: str) -> dict[str, Any]:
+    body = reading.out(kind, stored)
     resource = msgspec.Raw(body) if query.form.whole else query.form.cut(kind, body, included=mode == "include")
-    return {"fullUrl": f"{reading.base}/{kind}/{row['id']}", "resource": resource, "search": {"mode": mode}}
+    return {"fullUrl": f"{reading.base}/{kind}/{key}", "resource": resource, "search": {"mode": mode}}
 
 
 class _Links:
     """The links of one page; those to other pages hold nothing but a token."""
 
     def __init__(
-        self, reading: Reading, query: Query, page: _Page, total: int | None, token: str | None, *, posted: bool
+        self,
+        reading: Reading,
+        query: Query,
+        page: _Page,
+        total: int | None,
+        token: str | None,
+        *,
+        posted: bool,
+        whose: str,
     ) -> None:
         self._reading = reading
         self._query = query
@@ -280,6 +305,7 @@ class _Links:
         self._total = total
         self._token = token
         self._posted = posted
+        self._whose = whose
         self._shared = [pair for pair in query.applied if pair[0] in IN_EVERY_ADDRESS]
         self._pairs = tuple(pair for pair in query.applied if pair[0] not in IN_EVERY_ADDRESS)
 
@@ -313,5 +339,6 @@ class _Links:
             back=back,
             total=self._total,
             posted=self._posted,
+            whose=self._whose,
         )
         return self._address((PAGE, self._reading.pages.seal(mark)))

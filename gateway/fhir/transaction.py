@@ -111,7 +111,10 @@ class _Run:
         def ask(entry: Entry) -> None:
             answers[entry.index] = read(entry.ask)
 
-        self._each([entry for entry in self.bundle.entries if entry.ask is not None], ask)
+        for entry in self.bundle.entries:
+            self._each([entry] if entry.ask is not None else [], ask)
+            if any(error.code == "recherche-trop-couteuse" for error in self.refused.values()):
+                break  # the database has given the transaction up
         self._stop()
         return [answers[entry.index] for entry in self.bundle.entries]
 

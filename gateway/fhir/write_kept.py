@@ -136,6 +136,10 @@ def keep_as_sent(writing: Writing, operation: Operation, dossier: Dossier | None
         require_same_patient(writing, operation, dossier.record_id, record.id)
     key = str(operation.identity)
     before = operation.before
+    if dossier is None and record is not None and before is not None and before.dossier_id is not None:
+        # It stays in the dossier that it was written for, and so with that dossier's patient.
+        stays = writing.step.session.get_one(Dossier, before.dossier_id)
+        require_same_patient(writing, operation, stays.record_id, record.id)
     owner = Owner(
         partner_id=writing.partner.id,
         record_id=record.id if record is not None else dossier.record_id if dossier is not None else None,

@@ -146,7 +146,11 @@ class Writing:
             table = TABLES[kind]
             ids = sorted(one for of, one in said if of == kind)
             gone = select(table.c.id).where(
-                table.c.id == any_(literal(ids, ARRAY(Text()))), table.c.current, table.c.deleted
+                table.c.id == any_(literal(ids, ARRAY(Text()))),
+                table.c.current,
+                table.c.deleted,
+                # Of what the caller may not see he does not learn that it was there either.
+                access.representations(self.step.caller, table),
             )
             for identity_ in self.step.session.scalars(gone):
                 for index in said[kind, identity_]:
@@ -199,21 +203,23 @@ class Writing:
         self.kept.update(self.representer.keep(self.step.session, roots, self.sent))
 
     def done(self, operation: Operation) -> Done:
-        """Say what became of an operation, after `finish`."""
+        """Say what became of an operation, after `finish`; its body only to whom the token allows to read it."""
         key = (operation.kind, operation.identity or "")
         if operation.method == "DELETE":
             row = current(self.step.session, *key) if operation.before is not None else None
             return Done(204, *key, row.version if row else 0, row.updated_at if row else None, b"")
+        shown = permits(self.step.caller, operation.kind, "r")
         found = self.kept.get(key)
-        if found is None or not found.changed:
+        if shown and (found is None or not found.changed):
             self._tell_shown(operation)
         if found is not None:
             created = found.created and not operation.untouched
-            return Done(201 if created else 200, *key, found.version, found.updated_at, found.body)
+            body = found.body if shown else b""
+            return Done(201 if created else 200, *key, found.version, found.updated_at, body)
         row = current(self.step.session, *key)
         if row is None:
             raise Fault("sans-representation", "La ressource écrite n’est pas représentée.")
-        return Done(200, *key, row.version, row.updated_at, row.body)
+        return Done(200, *key, row.version, row.updated_at, row.body if shown else b"")
 
     def _tell_shown(self, operation: Operation) -> None:
         """Tell the trail of a person whom the answer shows although nothing was written of him."""
