@@ -27,6 +27,9 @@ RESOURCES = [path for path in sorted((SHARED / "data" / "fhir-examples").glob("*
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T")
 #: How many examples of each type the slower converter is asked about.
 EACH = 12
+#: Definitions are nine tenths of the bytes and all of one make: one in so many is read; of what is about somebody, all.
+DEFINITIONS = {"StructureDefinition", "CodeSystem", "ValueSet"}
+ONE_IN = 8
 
 
 def _sorted(node: Any) -> Any:
@@ -74,12 +77,13 @@ def _line_ends(said: bytes) -> bytes:
     return said.replace(b"\\r\\n", b"\\n").replace(b"\\r", b"\\n")
 
 
-def test_every_official_example_comes_back_from_xml_character_by_character() -> None:
-    paths = _official(300_000)
-    if not paths:
+def test_every_official_instance_comes_back_from_xml_character_by_character() -> None:
+    every = _official(300_000)
+    if not every:
         pytest.skip("les exemples officiels de FHIR R4 ne sont pas installés : npm, puis tests/install-servers")
+    definitions = [path for path in every if path.name.partition("-")[0] in DEFINITIONS]
     seen = 0
-    for path in paths:
+    for path in sorted({*every} - {*definitions} | {*definitions[::ONE_IN]}):
         tree = document.decode(path.read_bytes())
         if "resourceType" not in tree:
             continue
@@ -87,7 +91,7 @@ def test_every_official_example_comes_back_from_xml_character_by_character() -> 
         sent = plain_json(_sorted(json.loads(path.read_bytes(), parse_float=Decimal)))
         assert _line_ends(document.encode(_sorted(back))) == _line_ends(sent), path.name
         seen += 1
-    assert seen > 5000
+    assert seen > 2500
 
 
 def test_a_javascript_library_reads_our_xml_and_we_read_its() -> None:
