@@ -180,17 +180,6 @@ def _asked(accepted: Wish, query: Mapping[str, str]) -> Wish:
     return Wish(_FORMAT_OF.get(name) if _served(parameters) else None, pretty, explicit=True)
 
 
-def heed_form(request: Request, pairs: Iterable[tuple[str, str]]) -> None:
-    """Read ``_format`` and ``_pretty`` from the form of a POST _search too; those of the address win.
-
-    [FHIR R4 http#search]
-    """
-    said = {name: value for name, value in pairs if name in {"_format", "_pretty"}}
-    if said:
-        accepted = _accepted(request.headers.get("accept") or "*/*")
-        request.scope[_WISH] = _asked(accepted, {**said, **request.query_params})
-
-
 def require_format(request: Request) -> None:
     """Refuse an answer format that is not offered (406)."""
     if wish(request).form is None:
@@ -279,6 +268,8 @@ def strict(request: Request) -> bool:
 def form_pairs(request: Request, content: bytes) -> list[tuple[str, str]]:
     """Parameters of a search by POST: those of its address, then those of its form [FHIR R4 http#search].
 
+    ``_format`` and ``_pretty`` count from there too.
+
     Raises
     ------
     Unsupported
@@ -294,6 +285,10 @@ def form_pairs(request: Request, content: bytes) -> list[tuple[str, str]]:
         said = parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=_FIELDS)
     except ValueError:
         raise InvalidContent("parametre-valeur", "Paramètres de recherche illisibles.") from None
+    control = {name: value for name, value in said if name in {"_format", "_pretty"}}
+    if control:  # those of the address win
+        accepted = _accepted(request.headers.get("accept") or "*/*")
+        request.scope[_WISH] = _asked(accepted, control | dict(request.query_params))
     return [*request.query_params.multi_items(), *said]
 
 

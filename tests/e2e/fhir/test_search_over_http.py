@@ -182,6 +182,13 @@ def test_a_search_by_post_is_the_same_search(hospital: Hospital) -> None:
         assert ids(ehr.post("Observation/_search?code=A", content="_sort=-date", headers=FORM)) == "be"
         assert ids(ehr.post("Observation/_search?code=A&_sort=-date", content="", headers=FORM)) == "be"
         assert dict(self_of(body).params) == {"code": "A", "_sort": "date"}
+        asked = ehr.post("Observation/_search", content="code=A&_format=xml&_pretty=true", headers=FORM)
+        assert asked.headers["content-type"].startswith("application/fhir+xml")
+        assert asked.text.count("<Observation>") == 2
+        assert "\n  " in asked.text
+        asked = ehr.post("Observation/_search?_format=json", content="code=A&_format=xml", headers=FORM)
+        assert ids(asked) in {"be", "eb"}
+        assert ehr.post("Observation/_search", content="code=A&_format=ttl", headers=FORM).status_code == 406
         assert ehr.post("Observation/_search", json={"code": "A"}).status_code == 415
         assert ehr.post("Observation/_search", content=b"code=%FF\xff", headers=FORM).status_code == 400
         assert ehr.post("Binary/_search", content="", headers=FORM).status_code == 405
