@@ -34,6 +34,8 @@ _VERSION_AWARE = frozenset({"Task", "Appointment", "Composition"})
 _ROOTED = frozenset({"Patient", "Task"})
 #: Types whose id comes from the root that their verb makes or finds.
 _NAMED_BY_VERB = frozenset({"Patient", "Task"})
+#: Types of which a dossier has one under its own id, though not from its start.
+_LATER = frozenset({"Encounter"})
 #: How often what a condition names may change under our eyes before we give up.
 _TURNS = 5
 
@@ -156,6 +158,12 @@ class Locator(Finder):
         if current(self.writing.step.session, operation.kind, operation.identity or "") is not None:
             # It exists, not for this caller.
             raise access.hidden(self.writing.step.caller, operation.kind, operation.identity)
+        task = (
+            current(self.writing.step.session, "Task", operation.identity or "") if operation.kind in _LATER else None
+        )
+        if task is not None and task.root_kind is not None:
+            text = "Cet identifiant est celui d’un dossier."
+            raise Conflict("cle-modifiee", text, expression=f"{operation.kind}.id")
 
     def _require_fit_id(self, operation: Operation) -> None:
         said = operation.identity or ""

@@ -15,26 +15,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, func, literal, not_, or_, select
 
-from gateway.errors import Conflict, Unsupported
+from gateway.errors import Conflict
 from gateway.fhir import search_columns
 from gateway.fhir.keeping import Owner, remove
-from gateway.fhir.owners import WRITABLE
 from gateway.fhir.search_conditions import refers
 from gateway.fhir.writing import Operation, Writing, reference_key
 from gateway.model.person import PatientRecord
 from gateway.model.representation import TABLES
 from gateway.rcp import identity
 
-__all__ = ["carry_out", "deletable", "require_unreferred"]
+__all__ = ["carry_out", "require_unreferred"]
 
-#: Types that are never deleted: they live as long as the dossier that they show.
-_NEVER = frozenset({"Task"})
 _ADVICE = "utilisez le statut « entered-in-error »."
-
-
-def deletable() -> tuple[str, ...]:
-    """Types that a client may delete."""
-    return tuple(kind for kind in WRITABLE if kind not in _NEVER)
 
 
 def carry_out(writing: Writing, operation: Operation) -> None:
@@ -42,14 +34,9 @@ def carry_out(writing: Writing, operation: Operation) -> None:
 
     Raises
     ------
-    Unsupported
-        ``suppression-non-offerte``: a type that is never deleted (405).
     Conflict
         ``ressource-utilisee``, ``patient-utilise``.
     """
-    if operation.kind in _NEVER:
-        text = f"Les ressources {operation.kind} ne se suppriment pas ; {_ADVICE}"
-        raise Unsupported("suppression-non-offerte", text, expression=operation.where or operation.kind)
     writing.partner  # noqa: B018 - refuses whoever may not write, before any effect
     row = operation.before
     if operation.untouched or row is None:

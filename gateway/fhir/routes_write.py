@@ -52,7 +52,7 @@ def interactions(kind: str) -> tuple[str, ...]:
     """Interactions by which a client writes a type."""
     if kind not in WRITABLE:
         return ()
-    return ("create", "update", "patch", *(("delete",) if kind in removal.deletable() else ()))
+    return ("create", "update", "patch", "delete")
 
 
 class WriteRoutes:

@@ -19,12 +19,15 @@ from gateway.errors import Conflict, GatewayError, InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import conditions, document, entry_reads, links, removal, write
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
+from gateway.fhir.keeping import current
 from gateway.fhir.locating import Locator
 from gateway.fhir.outcome import InvalidResource, Issue, Refusals
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
+from gateway.fhir.translate.inscription import is_inscription
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.validate import MAX_ISSUES
+from gateway.fhir.write_dossier import followed, name_own_task
 from gateway.fhir.writing import Operation, Writing
 from gateway.identifiers import uuid7
 from gateway.model.representation import TABLES
@@ -204,13 +207,25 @@ class _Run:
     def _name_task(self, entry: Entry) -> None:
         """Name a Task, which has the id of the inscription that it follows, for those that refer to it."""
         operation = self._operation(entry)
-        focus = operation.tree.get("focus")
-        said = focus.get("reference", "") if isinstance(focus, dict) else ""
-        followed = self.names.get(said, said)
-        if operation.kind == "Task" and operation.identity is None and entry.full_url is not None:
-            kind, _, key = followed.partition("/")
-            if kind == "ServiceRequest":
-                self.names[entry.full_url] = f"Task/{key.partition('/')[0]}"
+        if operation.kind != "Task" or operation.identity is not None or entry.full_url is None:
+            return
+        said = followed(operation.tree)
+        kind, _, key = self.names.get(said, said).removeprefix(f"{self.writing.base_url}/").partition("/")
+        key = key.partition("/")[0]
+        if kind == "ServiceRequest" and self._inscribed(key):
+            self.names[entry.full_url] = f"Task/{key}"
+        else:
+            name_own_task(self.writing, operation)
+            self._name(entry)
+
+    def _inscribed(self, key: str) -> bool:
+        """Whether a ServiceRequest of this transaction, or one that is kept, is an inscription."""
+        for entry in self.entries:
+            operation = self._operation(entry)
+            if (operation.kind, operation.identity) == ("ServiceRequest", key) and not operation.untouched:
+                return is_inscription(operation.tree)
+        row = current(self.step.session, "ServiceRequest", key)
+        return row is not None and row.root_kind == "Dossier"
 
     def _rewrite(self, entry: Entry) -> None:
         operation = self._operation(entry)

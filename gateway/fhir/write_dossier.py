@@ -4,7 +4,7 @@
 
 Promises: the requester inscribes, amends, cancels and answers his form; the establishment that runs the RCP moves the
 dossier as its secretariat may, through the very verbs of the portal; what only a coordinator decides in person is
-refused with the reason.
+refused with the reason; a Task about no inscription is its sender's own, kept as sent.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.fhir import document
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import current
-from gateway.fhir.translate.elements import Resolve, codings, identifiers
+from gateway.fhir.translate.elements import CANONICAL, Resolve, codings, identifiers
 from gateway.fhir.translate.inscription import form_facts, inscription_facts, is_inscription
 from gateway.fhir.write_kept import keep_as_sent, root_key
 from gateway.fhir.writing import Operation, Writing
+from gateway.identifiers import uuid7
+from gateway.model import writes
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
 from gateway.rcp import access, dossier_states, inscription
 from gateway.rcp.dossier_states import Actor
 
-__all__ = ["write_form", "write_request", "write_task"]
+__all__ = ["followed", "name_own_task", "write_form", "write_request", "write_task"]
+
+#: Types whose resource of a dossier has the dossier's id, as its ServiceRequest.
+_NAMED_AS_ITS_DOSSIER = ("Task", "Encounter")
 
 
 def write_request(writing: Writing, operation: Operation) -> None:
@@ -56,6 +61,7 @@ def write_request(writing: Writing, operation: Operation) -> None:
     _require_same_patient(writing, form, record.id, "ServiceRequest.supportingInfo")
     facts = inscription_facts(operation.tree, tumour=tumour, form=form, resolve=resolve)
     if known is None:
+        _require_free(writing, operation, key)
         dossier = inscription.inscribe(writing.step, record, facts, partner=writing.partner, key=key)
         writing.made[str(dossier.id)] = dossier
     else:
@@ -66,6 +72,15 @@ def write_request(writing: Writing, operation: Operation) -> None:
             inscription.amend(writing.step, dossier, facts)
         writing.step.touch(dossier)
     writing.sent["ServiceRequest", str(key)] = operation.tree
+
+
+def _require_free(writing: Writing, operation: Operation, key: uuid.UUID) -> None:
+    """Refuse an id under which somebody keeps what a dossier's own Task or Encounter would be written over."""
+    if writes.made(writing.step.session, key):
+        return
+    if any(current(writing.step.session, kind, str(key)) is not None for kind in _NAMED_AS_ITS_DOSSIER):
+        text = "Cet identifiant est déjà celui d’une autre ressource."
+        raise Conflict("cle-modifiee", text, expression=f"{operation.kind}.id")
 
 
 def _require_same_patient(writing: Writing, tree: Tree | None, record_id: uuid.UUID, expression: str) -> None:
@@ -124,12 +139,11 @@ def write_task(writing: Writing, operation: Operation) -> None:
     Conflict
         ``cle-modifiee``, ``identifiant-deja-utilise``.
     """
-    about: Tree = operation.tree.get("focus") or next(iter(operation.tree.get("basedOn", ())), {})
-    reference = str(about.get("reference", ""))
+    reference = followed(operation.tree)
     dossier = _dossier_of(writing, reference)
     if dossier is None:
-        text = "La tâche doit désigner une inscription connue (focus ou basedOn vers un ServiceRequest)."
-        raise InvalidContent("inscription-inconnue", text, expression="Task.focus", rule=True)
+        _keep_own_task(writing, operation, reference)
+        return
     operation.identity = str(dossier.id)
     known = current(writing.step.session, "Task", operation.identity)
     if operation.before is not None and operation.before.id != operation.identity:
@@ -141,6 +155,46 @@ def write_task(writing: Writing, operation: Operation) -> None:
         _move(writing, operation, dossier, document.parse(known.body))
     writing.sent["Task", operation.identity] = operation.tree
     writing.step.touch(dossier)
+
+
+def followed(tree: Tree) -> str:
+    """Reference to what a Task follows: its focus, else the first that it is based on."""
+    about: Tree = tree.get("focus") or next(iter(tree.get("basedOn", ())), {})
+    return str(about.get("reference", ""))
+
+
+def name_own_task(writing: Writing, operation: Operation) -> None:
+    """Give a Task that follows no inscription an id of its own."""
+    key = uuid7()
+    writes.name(writing.step.session, key)
+    operation.identity = str(key)
+
+
+def _keep_own_task(writing: Writing, operation: Operation, reference: str) -> None:
+    """Keep a Task about no dossier; one that means a dossier, and names none that is known, is refused."""
+    before = operation.before
+    states = {coding.get("system") for coding in codings(operation.tree.get("businessStatus"))}
+    kind, _, key = reference.partition("/")
+    if (
+        (before is not None and before.root_kind is not None)
+        or f"{CANONICAL}/CodeSystem/rcp-etat-dossier" in states
+        or (kind == "ServiceRequest" and _is_uuid(key) and writing.resolve()(reference) is None)
+    ):
+        text = "La tâche doit désigner une inscription connue (focus ou basedOn vers un ServiceRequest)."
+        raise InvalidContent("inscription-inconnue", text, expression="Task.focus", rule=True)
+    if operation.identity is None:
+        name_own_task(writing, operation)
+    elif operation.identity in writing.made:
+        raise Conflict("cle-modifiee", "Cet identifiant est celui d’un dossier.", expression="Task.id")
+    keep_as_sent(writing, operation)
+
+
+def _is_uuid(key: str) -> bool:
+    try:
+        uuid.UUID(key.partition("/")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _move(writing: Writing, operation: Operation, dossier: Dossier, known: Tree) -> None:

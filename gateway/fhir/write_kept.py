@@ -49,6 +49,7 @@ ABOUT: Mapping[str, tuple[str, ...]] = {
     "Appointment": ("participant.actor",),
     "Condition": ("subject",),
     "ServiceRequest": ("subject",),
+    "Task": ("for",),
     "QuestionnaireResponse": ("subject",),
     "Encounter": ("subject",),
     "Observation": ("subject",),
@@ -81,6 +82,7 @@ _NEEDED = frozenset(
 #: Elements by which a resource is about a dossier: they name its ServiceRequest, Task, Encounter or messages.
 BASED: Mapping[str, tuple[str, ...]] = {
     "QuestionnaireResponse": ("basedOn",),
+    "Task": ("focus", "basedOn", "partOf", "encounter"),
     "Encounter": ("basedOn",),
     "Observation": ("basedOn", "encounter", "focus"),
     "DiagnosticReport": ("basedOn", "encounter"),

@@ -178,9 +178,9 @@ class Walk:
         return minimal.resource(self.kind, known)
 
     def make(self, what: str) -> Tree | None:
-        if self.kind == "Task":
+        if self.kind == "Task" and "delete" not in what:
             return self._task(what)
-        tree = self.fresh()
+        tree = self._loose()
         if self.kind == "ServiceRequest" and "delete" in what:
             # An inscription stays [DECISIONS 6]; another request is its sender's alone.
             tree["code"] = minimal.CODE
@@ -190,6 +190,13 @@ class Walk:
             return None
         tree = made.json()
         assert made.headers["location"].endswith(f"/{self.kind}/{tree['id']}/_history/1")
+        return tree
+
+    def _loose(self) -> Tree:
+        """One that no dossier holds: a dossier's task has its id and stays with it, another is its sender's alone."""
+        tree = self.fresh()
+        if self.kind == "Task":
+            del tree["focus"], tree["basedOn"]
         return tree
 
     def _task(self, what: str) -> Tree | None:
@@ -337,7 +344,7 @@ class Walk:
 
     def _upsert(self) -> None:
         identity = str(uuid.uuid4())
-        tree = self.fresh() | {"id": identity}
+        tree = self._loose() | {"id": identity}
         answer = self.ehr.put(f"{self.kind}/{identity}", json=tree)
         if self.expect({201}, answer, "updateCreate"):
             assert answer.json()["id"] == identity, self.kind
