@@ -90,7 +90,8 @@ def read_bundle(tree: Tree, *, limits: Limits, base_url: str) -> Bundle:
     InvalidContent
         ``bundle-type``, ``trop-d-entrees``, ``valeur-invalide``.
     """
-    if tree.get("resourceType") != "Bundle" or tree.get("type") not in {"transaction", "batch"}:
+    # Tuples, here and there: a set asks for the hash of what may be a list.
+    if tree.get("resourceType") != "Bundle" or tree.get("type") not in ("transaction", "batch"):
         text = "Seul un Bundle de type « transaction » ou « batch » est accepté à cette adresse."
         raise InvalidContent("bundle-type", text, expression="Bundle.type")
     said = tree.get("entry", [])

@@ -53,7 +53,11 @@ def read(body: Tree | None, query: Mapping[str, str]) -> Question:
     said: dict[str, Any] = {name: query.get(name) for name in ("mode", "profile")}
     if body is not None and body["resourceType"] == "Parameters":
         listed = body.get("parameter")
-        given = [one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
+        given = [
+            one
+            for one in (listed if isinstance(listed, list) else ())
+            if isinstance(one, dict) and isinstance(one.get("name"), str)
+        ]
         for one in given:
             if one.get("name") in said:
                 said[one["name"]] = next((value for name, value in one.items() if name.startswith("value")), None)
@@ -61,7 +65,7 @@ def read(body: Tree | None, query: Mapping[str, str]) -> Question:
         # Parameters that carry none are themselves what is judged.
         named = any(one.get("name") in {"resource", *said} for one in given)
         body = inner if isinstance(inner, dict) else None if named else body
-    if said["mode"] not in {None, *MODES}:
+    if said["mode"] not in (None, *MODES):  # a tuple: the mode may be a list
         text = f"Mode inconnu ; les modes sont : {', '.join(MODES)}."
         raise InvalidContent("mode-inconnu", text, expression="Parameters.parameter")
     profile = said["profile"]

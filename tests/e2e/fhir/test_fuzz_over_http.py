@@ -235,25 +235,69 @@ def _still_well(shared: Shared) -> None:
         assert ehr.get(f"Patient/{made.json()['id']}").json() == made.json()
 
 
+WRONG: tuple[Any, ...] = (None, True, -1, "\u0001", [], [[1]], {}, {"resourceType": "Patient"}, ["x"])
+
+
+def _send_wrong(raw: Raw, method: str, target: str, declared: str, tree: Any, values: Iterable[Any]) -> int:
+    """Send a body once for each place in it and each value that must not stand there."""
+    asked = 0
+    for number, path in enumerate(path for path in hostile.places(tree) if path != ("resourceType",)):
+        for value in values or (WRONG[number % len(WRONG)],):
+            body = hostile.as_json(hostile.with_value(tree, path, value))
+            ask = hostile.Ask(method, target, (("Content-Type", declared),), body)
+            _judge(ask, *raw.send(ask))
+            asked += 1
+    return asked
+
+
 def test_a_wrong_value_at_every_element_of_every_type_is_a_refusal(
-    shared: Shared, known: dict[str, str], raw: Raw, capsys: pytest.CaptureFixture[str]
+    known: dict[str, str], raw: Raw, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each element of each minimal resource, in turn, is each kind of JSON value that it must not be."""
+    """Each element of each minimal resource, in turn, is a JSON value that it must not be."""
     asked = 0
     for kind in minimal.KINDS:
         tree = minimal.resource(kind, known)
-        for path in hostile.places(tree):
-            if path == ("resourceType",):
-                continue
-            value = (None, True, -1, "\u0001", [], [[1]], {}, {"resourceType": "Patient"})[asked % 8]
-            made = hostile.with_value(tree, path, value)
-            ask = hostile.Ask(
-                "POST", f"/fhir/{kind}", (("Content-Type", "application/fhir+json"),), hostile.as_json(made)
-            )
-            status, headers, content = raw.send(ask)
-            _judge(ask, status, headers, content)
-            asked += 1
+        asked += _send_wrong(raw, "POST", f"/fhir/{kind}", "application/fhir+json", tree, ())
     assert asked > 200
+    assert "fhir-fault" not in capsys.readouterr().out
+
+
+def test_a_wrong_value_at_every_element_of_what_is_read_by_hand_is_a_refusal(
+    known: dict[str, str], raw: Raw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bundles, patches and the Parameters of operations: each element is each of the wrong values."""
+    fhir = "application/fhir+json"
+    parts = [
+        {"name": "type", "valueCode": "add"},
+        {"name": "path", "valueString": "Patient"},
+        {"name": "name", "valueString": "language"},
+        {"name": "value", "valueCode": "fr"},
+    ]
+    patch = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+    question = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "resource", "resource": {"resourceType": "Basic", "code": {"text": "x"}}},
+            {"name": "mode", "valueCode": "create"},
+            {"name": "profile", "valueUri": "http://hl7.org/fhir/StructureDefinition/Basic"},
+        ],
+    }
+    operations = [{"op": "move", "from": "/language", "path": "/x"}, {"op": "add", "path": "/language", "value": "fr"}]
+    entries = [
+        {
+            "fullUrl": "urn:uuid:00000000-0000-4000-8000-000000000001",
+            "resource": {"resourceType": "Basic", "code": {"text": "x"}, "subject": {"reference": known["Patient"]}},
+            "request": {"method": "POST", "url": "Basic", "ifNoneExist": "identifier=a|b"},
+        },
+        {"resource": patch, "request": {"method": "PATCH", "url": known["Patient"], "ifMatch": 'W/"1"'}},
+        {"request": {"method": "GET", "url": "Basic?code=x", "ifNoneMatch": 'W/"1"'}},
+    ]
+    for kind in ("batch", "transaction"):
+        bundle = {"resourceType": "Bundle", "type": kind, "entry": entries}
+        assert _send_wrong(raw, "POST", "/fhir", fhir, bundle, WRONG) > 100
+    assert _send_wrong(raw, "PATCH", f"/fhir/{known['Patient']}", fhir, patch, WRONG) > 50
+    assert _send_wrong(raw, "PATCH", f"/fhir/{known['Patient']}", "application/json-patch+json", operations, WRONG) > 50
+    assert _send_wrong(raw, "POST", "/fhir/Basic/$validate", fhir, question, WRONG) > 50
     assert "fhir-fault" not in capsys.readouterr().out
 
 
@@ -268,3 +312,9 @@ def test_what_once_was_a_fault_is_a_refusal(shared: Shared, raw: Raw) -> None:
             status, headers, content = raw.send(ask)
             _judge(ask, status, headers, content)
             assert (status == 200) == (kind == "batch")
+    for kind in (["transaction"], {}, None):
+        body = hostile.as_json({"resourceType": "Bundle", "type": kind, "entry": []})
+        ask = hostile.Ask("POST", "/fhir", (("Content-Type", "application/fhir+json"),), body)
+        status, headers, content = raw.send(ask)
+        _judge(ask, status, headers, content)
+        assert status == 400
