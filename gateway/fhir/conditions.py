@@ -23,6 +23,8 @@ _TAG = re.compile(r'\s*(?:W/)?"([!\x23-\x7e\x80-\xff]*)"\s*')
 _CONTROLS = frozenset(
     {"_count", "_sort", "_include", "_revinclude", "_summary", "_elements", "_total", "_contained", "_containedType"}
 )
+#: Parameters of one condition.
+_PARAMETERS_MAX = 100
 #: Parameters about the form of the answer to the request that carries the condition.
 _FORMS = frozenset({"_format", "_pretty"})
 
@@ -69,9 +71,11 @@ def pairs_of(query: str) -> list[tuple[str, str]]:
         raise InvalidContent("parametre-valeur", "Valeur invalide dans la condition.")
     # A plus sign stands for a blank in a form, not in a system or a value that a client forgot to escape.
     try:
-        said = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, max_num_fields=100)
+        said = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, max_num_fields=_PARAMETERS_MAX)
     except ValueError:
-        raise InvalidContent("parametre-valeur", "Condition illisible : trop de paramètres.") from None
+        raise InvalidContent(
+            "parametre-valeur", f"Condition illisible : plus de {_PARAMETERS_MAX} paramètres."
+        ) from None
     pairs = [(name, value) for name, value in said if name not in _FORMS]
     if not any(value for _, value in pairs):
         text = "La condition est vide : elle désignerait toutes les ressources."

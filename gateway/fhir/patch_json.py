@@ -110,7 +110,10 @@ class _Work:
             self.copied += len(level) if copied else 0
             depth += 1
             if self.copied > _COPIED_MAX or depth > self.depth:
-                text = "Le patch copie trop d’éléments ou les imbrique trop."
+                text = (
+                    f"Le patch copie plus de {_COPIED_MAX} éléments ou les imbrique trop : limite {self.depth} niveaux "
+                    f"({Limits.variable('json_depth')})."
+                )
                 raise InvalidContent("patch-demesure", text, expression=operation.where)
             level = [
                 child

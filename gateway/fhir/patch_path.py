@@ -91,7 +91,8 @@ def _bound(tree: Tree, depth: int) -> None:
         ]
         if not level:
             return
-    raise InvalidContent("patch-demesure", "Le patch imbrique trop les éléments.")
+    text = f"Le patch imbrique trop les éléments : limite {depth} niveaux ({Limits.variable('json_depth')})."
+    raise InvalidContent("patch-demesure", text)
 
 
 def _one(found: list[Place]) -> Place:
