@@ -163,7 +163,7 @@ class Limits:
     patch_operations
         Operations of one patch.
     search_parameters, search_values
-        Parameters of one search, and values that one of them may list.
+        Parameters of one search, and values that one of them may list; all together list as many and one each.
     search_chain
         References that one chained or ``_has`` parameter follows.
     search_sort

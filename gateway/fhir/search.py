@@ -114,6 +114,7 @@ def parse(
     if len(given) > limits.search_parameters:
         text = f"Trop de paramètres de recherche : {len(given)}, {limits.told('search_parameters')}."
         raise InvalidContent("trop-de-parametres", text)
+    _require_few(given, limits)
     query = Query(type=kind, limits=limits)
     conditions: list[ColumnElement[bool]] = []
     tables: list[str] = []
@@ -146,6 +147,14 @@ def parse(
         raise InvalidContent("parametres-incompatibles", text)
     _close(query)
     return query
+
+
+def _require_few(given: list[tuple[str, str]], limits: Limits) -> None:
+    """Refuse more values than one long list and one for each other parameter: each is a condition to be written."""
+    said = sum(1 + value.count(",") for name, value in given if name.partition(":")[0] not in CONTROLS)
+    if said > limits.search_values + limits.search_parameters:
+        text = f"Trop de valeurs pour une recherche : {said}, {limits.told('search_values')} plus une par paramètre."
+        raise InvalidContent("trop-de-parametres", text)
 
 
 def _close(query: Query) -> None:

@@ -104,11 +104,16 @@ def test_large_bytes_are_whole_where_they_are_included_and_where_they_are_patche
         assert (again["contentType"], again["data"]) == ("image/png", data)
 
 
-def test_chains_of_one_search_are_counted_together(one: Hospital) -> None:
+def test_what_one_search_asks_is_counted_together(one: Hospital) -> None:
     with one.client() as ehr:
         assert ehr.get("Observation?focus._id=1").status_code == 200
         many = ehr.get("Observation", params=[("focus._id", "1")] * 40)
         assert (many.status_code, _code(many)) == (400, "chaine-trop-large")
+        dates = ",".join(f"ge2026-01-{day:02d}" for day in range(1, 31))
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        long = ehr.post("Observation/_search", content="&".join([f"date={dates}"] * 9), headers=form)
+        assert (long.status_code, _code(long)) == (400, "trop-de-parametres")
+        assert "RCP_LIMIT_SEARCH_VALUES" in long.text
 
 
 def test_a_name_that_nobody_proved_is_not_remembered_at_any_length(one: Hospital) -> None:
