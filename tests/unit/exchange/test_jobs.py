@@ -181,7 +181,7 @@ def test_a_lost_database_connection_is_waited_for(store, blobs, trail, steps, wo
     assert ready.wait(15)
     with psycopg.connect(store.dsn, autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     steps.run(SYSTEM, lambda step: step.post(outgoing()))
