@@ -19,8 +19,8 @@ from sqlalchemy import not_, select, update
 
 from gateway.errors import InvalidContent
 from gateway.fhir import binaries, document
-from gateway.fhir.keeping import Owner, current, keep
-from gateway.fhir.write_kept import keep_as_sent
+from gateway.fhir.keeping import Owner, current
+from gateway.fhir.write_kept import keep_as_sent, keep_for
 from gateway.fhir.writing import Operation, Writing
 from gateway.model.report import ReportForm
 from gateway.model.representation import TABLES
@@ -37,7 +37,6 @@ def write_binary(writing: Writing, operation: Operation) -> None:
     InvalidContent
         ``contexte-inconnu`` (rule): its ``securityContext`` names nothing that exists for the caller.
     """
-    key = str(operation.identity)
     context = _context(writing, operation)
     owner = Owner(
         partner_id=writing.partner.id,
@@ -45,20 +44,10 @@ def write_binary(writing: Writing, operation: Operation) -> None:
         dossier_id=context.dossier_id if context is not None else None,
     )
     stored = binaries.aside(operation.tree, writing.ports.blobs)
-    found = keep(writing.step.session, "Binary", key, stored, owner)
-    if found.changed:
-        writing.step.audit(
-            "creation" if found.created else "modification",
-            action="C" if found.created else "U",
-            persons=(owner.record_id,) if owner.record_id else (),
-            dossier=owner.dossier_id,
-            object_type="Binary",
-            object_id=key,
-            object_version=str(found.version),
-        )
+    found = keep_for(writing, operation, stored, owner)
     if stored is not operation.tree:
-        found = found._replace(body=binaries.filled(found.body, operation.tree["data"].encode("ascii")))
-    writing.kept["Binary", key] = found
+        whole = binaries.filled(found.body, operation.tree["data"].encode("ascii"))
+        writing.kept["Binary", found.id] = found._replace(body=whole)
 
 
 def _context(writing: Writing, operation: Operation) -> Any | None:

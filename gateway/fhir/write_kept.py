@@ -18,7 +18,7 @@ from sqlalchemy import not_, select
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.fhir.document import Tree
-from gateway.fhir.keeping import Owner, keep
+from gateway.fhir.keeping import Kept, Owner, keep
 from gateway.fhir.translate.elements import CANONICAL, CISIS, codings, identifiers
 from gateway.fhir.translate.inscription import INSCRIPTION_CODE
 from gateway.fhir.writing import Operation, Writing
@@ -35,6 +35,7 @@ __all__ = [
     "dossier_about",
     "dossier_key",
     "keep_as_sent",
+    "keep_for",
     "patient_about",
     "references_at",
     "require_same_patient",
@@ -136,7 +137,6 @@ def keep_as_sent(writing: Writing, operation: Operation, dossier: Dossier | None
     dossier = dossier or dossier_about(writing, operation.kind, operation.tree)
     if dossier is not None and record is not None:
         require_same_patient(writing, operation, dossier.record_id, record.id)
-    key = str(operation.identity)
     before = operation.before
     if dossier is None and record is not None and before is not None and before.dossier_id is not None:
         # It stays in the dossier that it was written for, and so with that dossier's patient.
@@ -147,7 +147,13 @@ def keep_as_sent(writing: Writing, operation: Operation, dossier: Dossier | None
         record_id=record.id if record is not None else dossier.record_id if dossier is not None else None,
         dossier_id=dossier.id if dossier is not None else before.dossier_id if before is not None else None,
     )
-    found = keep(writing.step.session, operation.kind, key, operation.tree, owner)
+    keep_for(writing, operation, operation.tree, owner)
+
+
+def keep_for(writing: Writing, operation: Operation, tree: Tree, owner: Owner) -> Kept:
+    """Keep a tree for its owner, under the operation's id, and tell the trail if that changed anything."""
+    key = str(operation.identity)
+    found = keep(writing.step.session, operation.kind, key, tree, owner)
     writing.kept[operation.kind, key] = found
     if found.changed:
         writing.step.audit(
@@ -159,6 +165,7 @@ def keep_as_sent(writing: Writing, operation: Operation, dossier: Dossier | None
             object_id=key,
             object_version=str(found.version),
         )
+    return found
 
 
 def references_at(tree: Any, path: str) -> Iterator[Mapping[str, Any]]:
