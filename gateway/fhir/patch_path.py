@@ -29,6 +29,8 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "replace": ("value",),
     "move": ("source", "destination"),
 }
+#: Nodes that the operations of one patch may walk over together: each walks over the resource.
+_VISITED_MAX = 2_000_000
 _NUMBERS = {"index", "source", "destination"}
 
 
@@ -70,19 +72,24 @@ class PathPatch:
             ``patch-illisible``.
         """
         changed = copy.deepcopy(tree)
+        visited = 0
         for operation in self.operations:
             try:
                 _VERBS[operation.type](fhirpath.root(changed), operation)
             except GatewayError as error:
                 error.expression = operation.where
                 raise
-            _bound(changed, self.depth)
+            visited += _bound(changed, self.depth)
+            if visited > _VISITED_MAX:
+                text = f"Le patch parcourt trop d’éléments : limite {_VISITED_MAX} nœuds parcourus."
+                raise InvalidContent("patch-demesure", text, expression=operation.where)
         return changed
 
 
-def _bound(tree: Tree, depth: int) -> None:
-    """Refuse what nests deeper than a body may: values put into values."""
+def _bound(tree: Tree, depth: int) -> int:
+    """Refuse what nests deeper than a body may (values put into values); count what a path may walk over."""
     level: list[Any] = [tree]
+    nodes = 0
     for _ in range(depth):
         level = [
             child
@@ -90,7 +97,8 @@ def _bound(tree: Tree, depth: int) -> None:
             for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
         ]
         if not level:
-            return
+            return nodes
+        nodes += len(level)
     text = f"Le patch imbrique trop les éléments : limite {depth} niveaux ({Limits.variable('json_depth')})."
     raise InvalidContent("patch-demesure", text)
 

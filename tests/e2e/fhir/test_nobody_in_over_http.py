@@ -136,3 +136,14 @@ def test_what_is_moved_out_of_a_dossier_by_its_patient_is_refused(one: Hospital,
         moved = kept | {"id": made.json()["id"], "subject": {"reference": f"Patient/{stranger.id}"}}
         answer = ehr.put(f"Observation/{moved['id']}", json=moved)
         assert (answer.status_code, _code(answer)) == (422, "patient-different")
+
+
+def test_many_operations_over_a_large_resource_are_refused(one: Hospital) -> None:
+    part = [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": "Basic.extension.where(url='x')"}]
+    asked = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}] * 200}
+    large = [{"url": "https://chu-x.example/fhir/n", "valueString": str(number)} for number in range(5_000)]
+    with one.client() as ehr:
+        made = ehr.post("Basic", json={"resourceType": "Basic", "code": minimal.CODE, "extension": large})
+        assert made.status_code == 201, made.text
+        answer = ehr.patch(f"Basic/{made.json()['id']}", json=asked)
+        assert (answer.status_code, _code(answer)) == (413, "patch-demesure")
