@@ -40,6 +40,7 @@ def served(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[
             proxy_headers=False,
             lifespan="auto",
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=600,  # on a busy machine a client pauses: its connection is not closed as it asks again
             ws="none",
         )
     )

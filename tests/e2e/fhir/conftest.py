@@ -100,14 +100,28 @@ class Hospital:
         return httpx.post(f"{self.served.url}/oauth/token", data=form, timeout=30)
 
     def client(self, scope: str | None = None) -> httpx.Client:
-        answer = self.ask_token(scope=scope)
-        assert answer.status_code == 200, answer.text
         headers = {
-            "Authorization": f"Bearer {answer.json()['access_token']}",
+            "Authorization": self._bearer(scope),
             "Accept": "application/fhir+json",
             "Content-Type": "application/fhir+json",
         }
-        return httpx.Client(base_url=self.served.base + "/", headers=headers, timeout=60)
+        made = httpx.Client(base_url=self.served.base + "/", headers=headers, timeout=60)
+        since = time.monotonic()
+
+        def renew(request: httpx.Request) -> None:
+            nonlocal since
+            own = request.headers.get("Authorization") == made.headers["Authorization"]
+            if own and time.monotonic() - since > 200:  # a token lives 300 s, a module's client as long as it takes
+                made.headers["Authorization"] = request.headers["Authorization"] = self._bearer(scope)
+                since = time.monotonic()
+
+        made.event_hooks["request"].append(renew)
+        return made
+
+    def _bearer(self, scope: str | None) -> str:
+        answer = self.ask_token(scope=scope)
+        assert answer.status_code == 200, answer.text
+        return f"Bearer {answer.json()['access_token']}"
 
 
 @pytest.fixture
