@@ -18,8 +18,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gateway.errors import InvalidContent
-from gateway.fhir.patch_json import same
 from gateway.fhir.elements import PRIMITIVE, shapes
+from gateway.fhir.patch_json import same
 
 __all__ = ["Path", "Place", "child_names", "parse", "root"]
 
