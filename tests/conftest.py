@@ -125,6 +125,8 @@ def server() -> Iterator[Server]:
             # Thousands of databases come and go; durability itself is tested on servers of their own.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            # Nobody else's transaction holds the horizon of a test or changes its statistics meanwhile.
+            connection.execute("ALTER SYSTEM SET autovacuum = off")
             connection.execute("SELECT pg_reload_conf()")
             found = Server(url, embedded.superuser_url)
             found.prepare()
@@ -135,7 +137,7 @@ def _debian(folder: Path, binaries: Path) -> Iterator[Server]:
     data = folder / "data"
     folder.chmod(0o777)
     user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c autovacuum=off -c max_connections=200"
     initdb = [binaries / "initdb", "-D", data, "-E", "UTF8", "--locale=C", "-A", "trust", "-U", "rcp"]
     subprocess.run([*user, *initdb], check=True, capture_output=True)
     control = [binaries / "pg_ctl", "-D", data, "-w"]

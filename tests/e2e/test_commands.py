@@ -51,7 +51,7 @@ def test_migrate_says_what_it_did_and_twice_is_no_error(run) -> None:
     first, second = run("migrate"), run("migrate")
     assert (first.exit_code, second.exit_code) == (0, 0)
     assert first.output == "Base migrée : vide → 0002.\n"
-    assert second.output == "Base à jour (révision 0001).\n"
+    assert second.output == "Base à jour (révision 0002).\n"
 
 
 def test_every_fault_of_the_configuration_is_told(run) -> None:
