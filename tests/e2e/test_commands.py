@@ -216,7 +216,7 @@ def test_a_dead_component_comes_back_and_sigterm_ends_all(serving) -> None:
     before = _components(process)
     assert set(before) == {"http", "dicom", "worker"}
     before["http"].kill()
-    _wait(lambda: "http" in _components(process) and _components(process)["http"].pid != before["http"].pid)
+    _wait(lambda: (found := _components(process).get("http")) is not None and found.pid != before["http"].pid)
     _wait(lambda: _ready(url))
     everybody = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
