@@ -12,6 +12,7 @@ import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
+import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
@@ -65,6 +66,14 @@ def _without_words(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     return event
 
 
+def _json(event: MutableMapping[str, Any], **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr)
+
+
+def _encoded(_: Any, __: str, line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace")
+
+
 def configure(level: str, form: str | None) -> None:
     """Configure logging for this process.
 
@@ -83,20 +92,24 @@ def configure(level: str, form: str | None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_words,
     ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+    # Our own lines do not pass through the library's handlers: each request writes one, and they cost it twice as much.
+    written: list[Any] = (
+        [structlog.dev.ConsoleRenderer(), _encoded] if console else [structlog.processors.JSONRenderer(_json)]
     )
-    final: list[Any] = (
-        [structlog.dev.ConsoleRenderer()] if console else [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    structlog.configure(
+        processors=[*shared, *written],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                written[0] if console else structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
         )
     )
     root = logging.getLogger()

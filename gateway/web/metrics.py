@@ -9,6 +9,7 @@ The page has no authentication of its own: it says nothing about anyone, and the
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from fastapi import APIRouter, Response
@@ -46,9 +47,14 @@ _DURATION: Final = Histogram(
 
 def observe_request(method: str, route: str, status: int, duration_s: float) -> None:
     """Count one answered request under its route template."""
-    known = method if method in _METHODS else "OTHER"
-    _REQUESTS.labels(known, route, str(status)).inc()
-    _DURATION.labels(known, route).observe(duration_s)
+    requests, duration = _counters(method if method in _METHODS else "OTHER", route, status)
+    requests.inc()
+    duration.observe(duration_s)
+
+
+@cache  # as closed as the labels are
+def _counters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return _REQUESTS.labels(method, route, str(status)), _DURATION.labels(method, route)
 
 
 def metrics_router() -> APIRouter:

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.requests import Request
 
@@ -100,6 +101,7 @@ def rate_by_address(limiter: RateLimiter) -> Callable[[Request], Awaitable[None]
     return counted
 
 
+@lru_cache(maxsize=4096)
 def _neighbourhood(address: str) -> str:
     # An IPv6 client owns a /64 and may take a new address for each request.
     try:

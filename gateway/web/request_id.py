@@ -23,7 +23,8 @@ __all__ = ["RequestIdMiddleware", "request_id", "route_template"]
 
 _HEADER: Final = b"x-request-id"
 _HARMLESS: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_current: ContextVar[str] = ContextVar("rcp_request_id", default="-")
+#: Named so that structlog puts it into every line of the request by itself (`structlog.contextvars`).
+_current: ContextVar[str] = ContextVar("structlog_request_id", default="-")
 _log = structlog.get_logger("gateway.web")
 
 
@@ -79,19 +80,16 @@ class RequestIdMiddleware:
             await send(message)
 
         try:
-            with structlog.contextvars.bound_contextvars(request_id=identifier):
-                try:
-                    await self._app(scope, receive, answer)
-                finally:
-                    spent_s = time.perf_counter() - begun
-                    template = route_template(scope)
-                    observe_request(scope["method"], template, status, spent_s)
-                    _log.info(
-                        "request",
-                        method=scope["method"],
-                        route=template,
-                        status=status,
-                        duration_ms=round(spent_s * 1000, 1),
-                    )
+            await self._app(scope, receive, answer)
         finally:
+            spent_s = time.perf_counter() - begun
+            template = route_template(scope)
+            observe_request(scope["method"], template, status, spent_s)
+            _log.info(
+                "request",
+                method=scope["method"],
+                route=template,
+                status=status,
+                duration_ms=round(spent_s * 1000, 1),
+            )
             _current.reset(token)
