@@ -4,6 +4,7 @@
 
 Promises: nothing is included twice, nor what is a match already, so circles end; what the caller or his token may not
 see is not included; beyond ``RCP_LIMIT_SEARCH_INCLUDED`` nothing more is, and the answer says so.
+A canonical leads to what carries its URL, in the version that it says (`gateway.fhir.search_canonicals`).
 Not promised: that what is included is of the same moment as the matches of a later page: it is what is current.
 """
 
@@ -19,8 +20,11 @@ from sqlalchemy.types import Text
 
 from gateway.errors import InvalidContent
 from gateway.fhir.reading import READABLE, Budget, Reading, columns
+from gateway.fhir.search_canonicals import leads_to, named_by
+from gateway.fhir.search_canonicals import names as canonical_names
 from gateway.fhir.search_columns import Parameter, parameters
 from gateway.fhir.search_conditions import Visible, printable, references, refers
+from gateway.fhir.search_kinds import points_to
 from gateway.model.representation import TABLES
 
 __all__ = ["Include", "Included", "included", "includes", "reference_columns"]
@@ -49,7 +53,7 @@ class Include:
         """Whether a resource of this type can be what is referred to."""
         if self.target is not None:
             return kind == self.target
-        return kind in self.parameter.targets or "*" in self.parameter.targets or not self.parameter.targets
+        return points_to(self.parameter, kind)
 
 
 def includes(kind: str, name: str, value: str) -> list[Include]:
@@ -89,14 +93,24 @@ def _label(parameter: Parameter) -> str:
     return "refers_" + parameter.code.replace("-", "_")
 
 
+#: Label of what canonical references call a row.
+_NAMES = "canonical_names"
+
+
 def reference_columns(kind: str, asked: Iterable[Include], *, iterated: bool = False) -> list[ColumnElement[Any]]:
-    """Columns that say what rows of a type refer to, as far as that is followed."""
+    """Columns that say what rows of a type refer to, or are referred to by, as far as that is followed."""
+    counting = [include for include in asked if include.iterate or not iterated]
     followed = {
         include.parameter.code: include.parameter
-        for include in asked
-        if not include.reverse and include.parameter.type == kind and (include.iterate or not iterated)
+        for include in counting
+        if not include.reverse and include.parameter.type == kind
     }
-    return [references(kind, followed[code]).label(_label(followed[code])) for code in sorted(followed)]
+    found: list[ColumnElement[Any]] = [
+        references(kind, followed[code]).label(_label(followed[code])) for code in sorted(followed)
+    ]
+    if any(include.reverse and leads_to(include.parameter, kind) for include in counting):
+        found.append(canonical_names(kind).label(_NAMES))
+    return found
 
 
 def _texts(texts: Iterable[str]) -> ColumnElement[Any]:
@@ -153,18 +167,20 @@ class _Round:
 
     def __init__(self, fresh: Sequence[tuple[str, Any]], followed: Iterable[Include]) -> None:
         self._ids: dict[str, set[str]] = {}
+        self._names: dict[str, set[str]] = {}
         self._backwards: dict[str, list[ColumnElement[bool]]] = {}
         names: dict[str, set[str]] = {}
         for kind, row in fresh:
             names.setdefault(kind, set()).add(f"{kind}/{row['id']}")
         for include in followed:
             if include.reverse:
-                self._add_backwards(include, names)
+                self._add_backwards(include, names, fresh)
             else:
                 self._add_forwards(include, fresh)
 
     def _add_forwards(self, include: Include, fresh: Sequence[tuple[str, Any]]) -> None:
         label = _label(include.parameter)
+        canonical = [one for one in READABLE if leads_to(include.parameter, one) and include.target in {None, one}]
         for kind, row in fresh:
             if kind != include.parameter.type:
                 continue
@@ -172,9 +188,15 @@ class _Round:
                 target, slash, identity = reference.partition("/")
                 if slash and target in READABLE and include.target in {None, target}:
                     self._ids.setdefault(target, set()).add(identity)
+                elif "|" in reference:
+                    for one in canonical:
+                        self._names.setdefault(one, set()).add(reference)
 
-    def _add_backwards(self, include: Include, names: dict[str, set[str]]) -> None:
+    def _add_backwards(self, include: Include, names: dict[str, set[str]], fresh: Sequence[tuple[str, Any]]) -> None:
         texts = {text for kind, those in names.items() if include.reaches(kind) for text in those}
+        for kind, row in fresh:
+            if include.reaches(kind) and leads_to(include.parameter, kind):
+                texts.update(name for name in row[_NAMES] if name is not None)
         if texts:
             self._backwards.setdefault(include.parameter.type, []).append(
                 refers(include.parameter.type, include.parameter, sorted(texts))
@@ -183,9 +205,11 @@ class _Round:
     def conditions(self) -> list[tuple[str, ColumnElement[bool]]]:
         """One condition a type."""
         found = []
-        for kind in sorted({*self._ids, *self._backwards}):
+        for kind in sorted({*self._ids, *self._names, *self._backwards}):
             ways = list(self._backwards.get(kind, ()))
             if kind in self._ids:
                 ways.append(TABLES[kind].c.id == any_(_texts(self._ids[kind])))
+            if kind in self._names:
+                ways.append(named_by(kind, self._names[kind]))
             found.append((kind, or_(*ways)))
         return found

@@ -9,7 +9,8 @@ column       type           content; each entry begins with its parameter's code
 ``terms``    ``text[]``     token: ``code␟system␟value``, and with a system ``code␞value`` (any system) and
                             ``code␟system␟`` (any code); identifiers with a type: ``code:of-type␟system␟type␟value``
                             reference: ``code␟Type/id`` (also with its version), ``code␟url``, and by identifier the
-                            tokens of ``code:identifier``; uri and exact string: ``code␟text``
+                            tokens of ``code:identifier``; canonical: ``code␟url``, with ``code␟url|version``, or
+                            ``code␟url|`` where it says no version; uri and exact string: ``code␟text``
                             whether it is said at all: ``code`` or ``!code``; three letters of any string: ``~abc``
 ``words``    ``tsvector``   string: ``code␟folded text`` of each part of a name or an address; the texts of a token's
                             coding under ``code:text``
@@ -232,7 +233,8 @@ def _references(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
     there = False
     for node in nodes:
         if isinstance(node, str):
-            texts = {node, node.partition("|")[0]}
+            url, versioned, _ = node.partition("|")
+            texts = {node, url} if versioned else {node, f"{url}|"}
         elif isinstance(node, dict):
             there = _identified(found, parameter, node.get("identifier")) or there
             reference = node.get("reference")

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from gateway.errors import InvalidContent
+from gateway.fhir import search_canonicals
 from gateway.fhir.search_columns import ANY, IS, RANGED, Parameter, entry, parameters, types
 from gateway.fhir.search_kinds import (
     ID,
@@ -191,6 +192,9 @@ def _chain(
             .correlate(None)
         )
         conditions.append(table.c.terms.op("&&", is_comparison=True)(found.scalar_subquery()))
+        if search_canonicals.leads_to(parameter, target):
+            named = search_canonicals.referring(parameter, target, *_rows(target, search, inner))
+            conditions.append(table.c.terms.op("&&", is_comparison=True)(named.scalar_subquery()))
     if rest == "identifier":
         # A logical reference says it itself.
         texts = [
@@ -220,7 +224,10 @@ def _reverse_chain(kind: str, name: str, value: str, search: _Search) -> ColumnE
     referred = select(func.array_agg(func.substr(entries.c.text, len(begin) + 1))).where(
         func.starts_with(entries.c.text, begin)
     )
-    return TABLES[kind].c.id == any_(func.coalesce(referred.scalar_subquery(), texts_of([])))
+    found = TABLES[kind].c.id == any_(func.coalesce(referred.scalar_subquery(), texts_of([])))
+    if search_canonicals.leads_to(parameter, kind):
+        return or_(found, search_canonicals.named_in(parameter, kind, entries.c.text))
+    return found
 
 
 def refers(kind: str, parameter: Parameter, texts: list[str]) -> ColumnElement[bool]:

@@ -37,6 +37,8 @@ class Parameter:
         Code system of an element of type ``code``, which carries none.
     folded
         Whether case says nothing: telephone numbers and addresses of mail.
+    canonical
+        Whether it names its target by that one's own URL, with or without its version [FHIR R4 references#canonical].
     components
         Of a composite; without ``path`` it is about the resource as a whole, each element of which stands once.
     """
@@ -50,6 +52,7 @@ class Parameter:
     url: str
     system: str | None = None
     folded: bool = False
+    canonical: bool = False
     components: tuple[Component, ...] = field(default=())
 
     @property
@@ -80,6 +83,7 @@ def _table() -> Mapping[str, Mapping[str, Parameter]]:
                 url=row.get("url", ""),
                 system=row.get("system"),
                 folded=row.get("folded", False),
+                canonical=row.get("canonical", False),
                 components=tuple(
                     Component(one["code"], kinds[kind, one["code"]], compiled(one["expression"]))
                     for one in row.get("components", ())

@@ -152,7 +152,9 @@ async def _first(
     # Whether it is narrowed shows in the shape of its condition.
     sort = tuple(value for name, value in query.applied if name == "_sort")
     followed = tuple(
-        (include.parameter.type, include.parameter.code) for include in query.includes if not include.reverse
+        (include.parameter.type, include.parameter.code, include.reverse)
+        for include in query.includes
+        if not include.reverse or include.parameter.canonical
     )
     statement, values = kept((query.type, rights, sort, followed, query.horizon, limit), query.where, make)
     rows = list(await reading.fetch(statement, budget, values))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.fhir import search_columns
+from gateway.fhir.elements import shapes
 from gateway.fhir.search_values import Span, date_interval, fold
 
 
@@ -71,3 +72,32 @@ def test_hull_of_a_period() -> None:
     backwards = {"start": "2026-03-20", "end": "2026-03-19"}
     found = search_columns.extract({"resourceType": "Encounter", "period": backwards})["p_date"]
     assert found.low < found.high
+
+
+@pytest.mark.parametrize(
+    ("canonical", "entries"),
+    [
+        ("http://f.example/q", {"http://f.example/q", "http://f.example/q|"}),
+        ("http://f.example/q|1.2", {"http://f.example/q", "http://f.example/q|1.2"}),
+        ("http://f.example/q|a|b", {"http://f.example/q", "http://f.example/q|a|b"}),
+    ],
+)
+def test_a_canonical_is_found_with_and_without_its_version(canonical: str, entries: set[str]) -> None:
+    tree = {"resourceType": "QuestionnaireResponse", "questionnaire": canonical}
+    begin = "questionnaire" + search_columns.IS
+    found = {text.removeprefix(begin) for text in search_columns.extract(tree)["terms"] if text.startswith(begin)}
+    assert found == entries
+
+
+def test_the_table_says_canonical_of_what_is_one_in_r4() -> None:
+    said, true = set(), set()
+    for kind in search_columns.types():
+        for code, one in search_columns.parameters(kind).items():
+            _, _, name = one.expression.partition(".")
+            element = shapes()[kind].names.get(name)
+            if one.kind == "reference" and element is not None and element.type == "canonical":
+                true.add((kind, code))
+            if one.canonical:
+                said.add((kind, code))
+    assert said == true
+    assert len(said) == 4

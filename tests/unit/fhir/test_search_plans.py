@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Connection, Executable, select
 from sqlalchemy.dialects import postgresql
 
+from gateway.fhir.search_canonicals import named_by, names
 from gateway.fhir.search_columns import RANGED, Parameter, parameters, types
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES, condition
 from gateway.identifiers import uuid7
@@ -226,11 +227,19 @@ def test_what_follows_references_scans_no_table(store: Store) -> None:
         ("Patient", "_has:Observation:patient:code=v7"),
         ("Patient", "_has:Observation:patient:performer:Organization.identifier=v7"),
         ("Patient", "_has:Observation:patient:_has:Observation:derived-from:code=v7"),
+        ("QuestionnaireResponse", "questionnaire.publisher=" + _WORD[:5]),
+        ("Questionnaire", "_has:QuestionnaireResponse:questionnaire:status=v7"),
     ]
     with store.engine.connect() as connection:
-        for kind in ("Patient", "Observation", "Organization"):
+        for kind in ("Patient", "Observation", "Organization", "Questionnaire", "QuestionnaireResponse"):
             _fill(connection, kind, one_in=1)
-        scanned = _scanned(connection, *(_matches(kind, pair) for kind, pair in asked))
+        # What includes by canonical look for, and what they read of a page's rows, besides.
+        table = TABLES["Questionnaire"]
+        included = select(table.c.id).where(table.c.current, named_by("Questionnaire", ["urn:u:7|", "urn:u:8|v8"]))
+        called = select(names("Questionnaire")).where(table.c.current, table.c.id == "p7")
+        asked += [("Questionnaire", "_include"), ("Questionnaire", "_revinclude")]
+        statements = [_matches(kind, pair) for kind, pair in asked[:-2]] + [included, called]
+        scanned = _scanned(connection, *statements)
         connection.rollback()
     assert [
         (pair, names) for pair, names in zip(asked, scanned, strict=True) if any("fhir_" in one for one in names)
