@@ -53,6 +53,9 @@ class _StepSource:
         session.execute(text("SELECT set_config('statement_timeout', :most, true)"), {"most": before})
         return rows
 
+    async def one(self, statement: Executable, identity: str) -> Any | None:
+        return self._step.session.execute(statement, {"ids": [identity]}).mappings().one_or_none()
+
     async def record(self, *lines: AuditFacts) -> None:
         for line in lines:
             self._step.trail.write(self._step.session, line)

@@ -13,7 +13,8 @@ from collections.abc import Hashable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy import Select, Table, Text, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from gateway.errors import NotFound
 from gateway.fhir import document, history, searchset
@@ -53,14 +54,20 @@ _KEPT: dict[Hashable, Select[Any]] = {}
 _KEPT_MAX = 1024
 
 
-def _one(table: Table, names: tuple[str, ...], caller: Caller) -> Select[Any]:
-    """The statement that reads one row for whoever has these rights, kept because every read asks it."""
-    key = (table, names, access.rights(caller))
+def _statement(table: Table, caller: Caller, *, version: bool) -> Select[Any]:
+    """The statement that reads current rows by their ids, or one version, for whoever has these rights.
+
+    Kept, because every read asks it.
+    """
+    key = (table, version, access.rights(caller))
     found = _KEPT.get(key)
     if found is None:
-        wanted = [table.c[name] == bindparam(name, type_=table.c[name].type) for name in names]
-        which = [] if "version" in names else [table.c.current]
-        found = select(*columns(table)).where(*wanted, *which, access.representations(caller, table))
+        wanted = (
+            [table.c[name] == bindparam(name, type_=table.c[name].type) for name in ("id", "version")]
+            if version
+            else [table.c.id == any_(bindparam("ids", type_=ARRAY(Text()))), table.c.current]
+        )
+        found = select(*columns(table)).where(*wanted, access.representations(caller, table))
         if len(_KEPT) >= _KEPT_MAX:
             _KEPT.clear()
         _KEPT[key] = found
@@ -153,13 +160,17 @@ class FhirReads:
         if not ID.fullmatch(identity):
             await self._in.refuse(caller, kind, identity)
         table = TABLES[kind]
-        one = {"id": identity} if version is None else {"id": identity, "version": version}
-        rows = await self._in.source.fetch(_one(table, tuple(one), caller), one)
-        if not rows:
+        statement = _statement(table, caller, version=version is not None)
+        if version is None:
+            row = await self._in.source.one(statement, identity)
+        else:
+            rows = await self._in.source.fetch(statement, {"id": identity, "version": version})
+            row = rows[0] if rows else None
+        if row is None:
             await self._in.refuse(caller, kind, identity)
-        if rows[0]["deleted"]:
+        if row["deleted"]:
             raise NotFound("ressource-supprimee", "Ressource supprimée.")
-        return rows[0]
+        return row
 
     async def _form(self, caller: Caller, row: Any) -> Any:
         rows = await self._in.source.fetch(

@@ -33,6 +33,16 @@ class Source(Protocol):
         """
         ...
 
+    async def one(self, statement: Executable, identity: str) -> Any | None:
+        """The row of an id by a kept statement whose bind ``ids`` is a list of ids, and whose rows say their ``id``.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer.
+        """
+        ...
+
     async def record(self, *lines: AuditFacts) -> None:
         """Keep audit lines; they are as durable as the answer when it leaves."""
         ...

@@ -1,9 +1,10 @@
 """The asynchronous read path: stored bytes out of PostgreSQL by asyncpg, audit lines durable before they leave.
 
 Statements are written once as SQLAlchemy Core (the access predicates are) and compiled here for asyncpg; a statement of
-the same shape is compiled once, and one that is kept and asked with other values is not even looked at again. Audit
-lines of concurrent reads share one commit: a line waits only for the commit that is already running, then goes with all
-that gathered meanwhile.
+the same shape is compiled once, and one that is kept and asked with other values is not even looked at again.
+
+What many ask at once goes together: rows that are wanted by their id while a statement of the same shape is on its way
+are asked for in the next one, and audit lines share one commit. Whoever comes alone waits for nobody.
 
 Promises: nothing is written but audit lines; `Reads.record` returns after its lines are committed; an unreachable
 database is `gateway.errors.Unavailable`. One `Reads` belongs to one event loop.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway.errors import Unavailable
 from gateway.model.audit import AuditFacts, AuditTrail
+from gateway.model.connections import Connections
 from gateway.model.store import Store
 
 __all__ = ["Reads"]
@@ -40,8 +42,27 @@ _GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, async
 _Ready = tuple[str, tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]]
 
 
-async def _as_it_is(_connection: asyncpg.Connection) -> None:
-    """Leave a connection as it is: nothing here changes its state, and asking for a reset is a round trip a read."""
+#: Statements of one shape under way at once, and what one of them asks for at most: bodies may be long.
+_FLIGHTS = 2
+_TOGETHER = 16
+#: Commits of audit lines under way at once: while one waits for the disk, the next is sent.
+_COMMITS = 2
+_SETTINGS = {
+    "timezone": "UTC",
+    "statement_timeout": "60000",
+    # A plan for any value walks an index for what is common and for what is rare alike.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+class _Together:
+    """Ids that wait for the next statement of one shape."""
+
+    __slots__ = ("flights", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted: dict[str, list[asyncio.Future[Any]]] = {}
+        self.flights = 0
 
 
 class Reads:
@@ -58,17 +79,16 @@ class Reads:
     """
 
     def __init__(self, store: Store, trail: AuditTrail, *, pool_size: int = 10, timeout_s: float = 10.0) -> None:
-        self._dsn = store.dsn
         self._trail = trail
-        self._pool_size = pool_size
         self._timeout_s = timeout_s
-        self._pool: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._connections = Connections(store.dsn, size=pool_size, timeout_s=timeout_s, settings=_SETTINGS)
         self._dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
         self._compiled: OrderedDict[Any, SQLCompiler] = OrderedDict()
         self._ready: OrderedDict[Executable, _Ready] = OrderedDict()
         self._gathered: list[tuple[list[tuple[Any, ...]], asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._asked: dict[Executable, _Together] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._commits = 0
 
     async def fetch(
         self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
@@ -91,17 +111,58 @@ class Reads:
         """
         text, sent = self.sql(statement) if values is None else self._kept(statement, values)
         try:
-            pool = await self._opened()
-            async with pool.acquire(timeout=self._timeout_s) as connection:
-                try:
-                    return list(await connection.fetch(text, *sent, timeout=seconds or self._timeout_s * 3))
-                except TimeoutError as error:
-                    if seconds is None:
-                        raise
-                    costly = error
+            return await self._connections.fetch(text, sent, seconds=seconds or self._timeout_s * 3)
         except _GONE as error:
+            if seconds is not None and isinstance(error, TimeoutError):
+                raise
             raise Unavailable("database", "La base de données ne répond pas.", retry_after_s=5) from error
-        raise costly
+
+    async def one(self, statement: Executable, identity: str) -> Any | None:
+        """The row of an id, read together with those that others want by the same statement.
+
+        Parameters
+        ----------
+        statement
+            Kept by the caller; its bind ``ids`` is a list of ids, and each row says its ``id``.
+
+        Raises
+        ------
+        Unavailable
+            See `fetch`.
+        """
+        together = self._asked.get(statement)
+        if together is None:
+            together = self._asked[statement] = _Together()
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        together.wanted.setdefault(identity, []).append(answer)
+        if together.flights < _FLIGHTS:
+            together.flights += 1
+            self._started(self._fly(statement, together))
+        return await answer
+
+    async def _fly(self, statement: Executable, together: _Together) -> None:
+        try:
+            while together.wanted:
+                taken = {key: together.wanted.pop(key) for key in list(together.wanted)[:_TOGETHER]}
+                try:
+                    rows = await self.fetch(statement, {"ids": list(taken)})
+                except Exception as error:  # noqa: BLE001 - each waiter is told
+                    for answer in _waiting(taken):
+                        answer.set_exception(error)
+                    continue
+                found = {row["id"]: row for row in rows}
+                for key, answers in taken.items():
+                    for answer in _waiting({key: answers}):
+                        answer.set_result(found.get(key))
+        finally:
+            together.flights -= 1
+            if not together.flights and self._asked.get(statement) is together:
+                del self._asked[statement]
+
+    def _started(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the loop itself holds a task weakly
+        task.add_done_callback(self._tasks.discard)
 
     def sql(self, statement: Executable) -> tuple[str, list[Any]]:
         """Compile a statement for asyncpg: its text and its values in order."""
@@ -149,50 +210,36 @@ class Reads:
             rows.append(tuple(values[name] for name in _COLUMNS))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gathered.append((rows, done))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+        if self._commits < _COMMITS:
+            self._commits += 1
+            self._started(self._write())
         await done
 
     async def _write(self) -> None:
-        while self._gathered:
-            batch, self._gathered = self._gathered, []
-            try:
-                pool = await self._opened()
-                async with pool.acquire(timeout=self._timeout_s) as connection:
-                    # executemany is one transaction.
-                    await connection.executemany(_INSERT, [row for rows, _ in batch for row in rows])
-            except Exception as error:  # noqa: BLE001 - each waiter is told, in the words of the gateway
-                refusal = Unavailable("audit", "La trace ne peut pas être écrite.", retry_after_s=5)
-                refusal.__cause__ = error
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(refusal)
-            else:
-                for _, done in batch:
-                    if not done.done():
-                        done.set_result(None)
-
-    async def _opened(self) -> asyncpg.Pool:
-        if self._pool is None:
-            async with self._opening:
-                if self._pool is None:
-                    self._pool = await asyncpg.create_pool(
-                        self._dsn,
-                        min_size=1,
-                        max_size=self._pool_size,
-                        timeout=self._timeout_s,
-                        reset=_as_it_is,
-                        server_settings={
-                            "timezone": "UTC",
-                            "statement_timeout": "60000",
-                            # A plan for any value walks an index for what is common and for what is rare alike.
-                            "plan_cache_mode": "force_custom_plan",
-                        },
-                    )
-        return self._pool
+        try:
+            while self._gathered:
+                batch, self._gathered = self._gathered, []
+                try:
+                    lines = [row for rows, _ in batch for row in rows]
+                    await self._connections.write(_INSERT, lines, seconds=self._timeout_s)
+                except Exception as error:  # noqa: BLE001 - each waiter is told, in the words of the gateway
+                    refusal = Unavailable("audit", "La trace ne peut pas être écrite.", retry_after_s=5)
+                    refusal.__cause__ = error
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_exception(refusal)
+                else:
+                    for _, done in batch:
+                        if not done.done():
+                            done.set_result(None)
+        finally:
+            self._commits -= 1
 
     async def close(self) -> None:
         """Give the connections back."""
-        if self._pool is not None:
-            await self._pool.close()
-            self._pool = None
+        await self._connections.close()
+
+
+def _waiting(answers: Mapping[str, list[asyncio.Future[Any]]]) -> list[asyncio.Future[Any]]:
+    """Those who still wait: a client may have gone."""
+    return [answer for each in answers.values() for answer in each if not answer.done()]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from sqlalchemy import any_, bindparam, func, literal, select, text
+from sqlalchemy import any_, bindparam, cast, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from gateway.errors import Unavailable
 from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
+from gateway.model.connections import Connections
 from gateway.model.partner import Partner
 from gateway.model.reads import Reads
 from gateway.model.store import Instant, Store
@@ -108,6 +110,47 @@ def test_values_of_every_kind_pass(store: Store, trail: AuditTrail) -> None:
             await reads.close()
 
     assert asyncio.run(ask()) == 1
+
+
+def test_rows_wanted_by_many_at_once_are_read_together_and_each_gets_his_own(
+    store: Store, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [uuid.uuid4() for _ in range(40)]
+    with store.session() as session:
+        session.add_all([Partner(id=key, name=f"partner {place}") for place, key in enumerate(keys)])
+        session.commit()
+    by_id = select(cast(Partner.id, Text()).label("id"), Partner.name).where(
+        cast(Partner.id, Text()) == any_(bindparam("ids", type_=ARRAY(Text())))
+    )
+    sent: list[list[str]] = []
+    fetch = Connections.fetch
+
+    async def noted(self: Connections, text: str, values: list[Any], *, seconds: float) -> list[Any]:
+        sent.append(values[0])
+        return await fetch(self, text, values, seconds=seconds)
+
+    monkeypatch.setattr(Connections, "fetch", noted)
+
+    async def ask() -> None:
+        reads = Reads(store, trail)
+        try:
+            wanted = [*map(str, keys), str(uuid.uuid4()), str(keys[0])]
+            gone = asyncio.create_task(reads.one(by_id, str(keys[1])))
+            answers = [asyncio.create_task(reads.one(by_id, key)) for key in wanted]
+            await asyncio.sleep(0)
+            gone.cancel()
+            rows = await asyncio.gather(*answers)
+            assert [row and row["name"] for row in rows] == [*(f"partner {n}" for n in range(40)), None, "partner 0"]
+            assert len(sent) <= 5
+            assert max(map(len, sent)) <= 16
+            sent.clear()
+            row = await reads.one(by_id, str(keys[3]))
+            assert row is not None
+            assert (row["name"], sent) == ("partner 3", [[str(keys[3])]])
+        finally:
+            await reads.close()
+
+    asyncio.run(ask())
 
 
 def test_lines_of_concurrent_reads_are_durable_and_share_commits(store: Store, trail: AuditTrail) -> None:
