@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import structlog
 from fastapi import Depends, FastAPI
@@ -32,6 +33,7 @@ from gateway.psc.oidc import PscClient
 from gateway.psc.sessions import Sessions
 from gateway.psc.sign_in import SignIn
 from gateway.settings import Limits
+from gateway.web.allowed import allow, answered
 from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticators, in_thread
 from gateway.web.csrf import Csrf
 from gateway.web.headers import SecurityHeadersMiddleware
@@ -170,8 +172,14 @@ def _answer_errors(app: FastAPI, portal: Portal) -> None:
         return answer(request, error)
 
     def framework(request: Request, error: Exception) -> Response:
-        known = _FRAMEWORK.get(getattr(error, "status_code", 0))
-        return answer(request, known or InvalidContent("demande", "Demande illisible."))
+        status = getattr(error, "status_code", 0)
+        methods = answered(request, app.router.routes) if status == HTTPStatus.METHOD_NOT_ALLOWED else ()
+        if methods and request.method == "OPTIONS":
+            return Response(None, 204, {"Allow": allow(methods)})
+        refusal = answer(request, _FRAMEWORK.get(status) or InvalidContent("demande", "Demande illisible."))
+        if methods:
+            refusal.headers["Allow"] = allow(methods)
+        return refusal
 
     def unforeseen(request: Request, error: Exception) -> Response:
         log.error("unforeseen", error=type(error).__name__, exc_info=error)

@@ -27,6 +27,7 @@ from gateway.fhir.reading import READABLE, UNSEARCHED
 from gateway.fhir.routes_write import CONDITIONAL, PATCH_FORMATS, SYSTEM_INTERACTIONS, interactions
 from gateway.fhir.search import CONTROLS
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES
+from gateway.fhir.search_kinds import points_to
 
 __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 
@@ -34,9 +35,9 @@ __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 _DATE = "2026-11-21"
 
 #: Method and address of each route → what it carries out: the code of an interaction on a type, of one on the system
-#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), one on the trail alone (`TRAIL`), an operation (``$…``), or
-#: nothing that a statement says.
-SYSTEM, MEMBER, TRAIL = "system:", "member:", "AuditEvent:"
+#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), one on the trail alone (`TRAIL`), an operation (``$…``),
+#: nothing that a statement says, or a refusal (`REFUSED`).
+SYSTEM, MEMBER, TRAIL, REFUSED = "system:", "member:", "AuditEvent:", "refused:"
 ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/{kind}/{identity}"): "read",
     ("GET", "/fhir/{kind}/{identity}/_history/{version}"): "vread",
@@ -56,14 +57,12 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/AuditEvent/{identity}"): TRAIL + "read",
     ("GET", "/fhir/AuditEvent"): TRAIL + "search-type",
     ("POST", "/fhir/AuditEvent/_search"): TRAIL + "search-type",
-    **{(method, "/fhir/AuditEvent"): "" for method in ("POST", "PUT", "PATCH", "DELETE")},
-    **{(method, "/fhir/AuditEvent/{identity}"): "" for method in ("PUT", "PATCH", "DELETE")},
+    **{(method, "/fhir/AuditEvent"): REFUSED for method in ("POST", "PUT", "PATCH", "DELETE")},
+    **{(method, "/fhir/AuditEvent/{identity}"): REFUSED for method in ("PUT", "PATCH", "DELETE")},
     ("POST", "/fhir"): SYSTEM + "transaction",
     ("POST", "/fhir/"): SYSTEM + "transaction",
     ("GET", "/fhir/metadata"): "",
     ("GET", "/fhir/.well-known/smart-configuration"): "",
-    # What no other route took.
-    **{(method, "/fhir/{path:path}"): "" for method in ("GET", "POST", "PUT", "PATCH", "DELETE")},
 }
 _OPERATIONS: Mapping[str, str] = {"$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
 #: The order in which R4 lists interactions [FHIR R4 valueset-type-restful-interaction].
@@ -317,7 +316,12 @@ def _parameter(said: tuple[str, str, str]) -> dict[str, Any]:
 
 @cache
 def _references(kind: str) -> tuple[str, ...]:
-    return tuple(one.code for one in search_columns.parameters(kind).values() if one.kind == "reference")
+    """``_include`` values: the reference parameters that may lead to a type that is kept."""
+    return tuple(
+        one.code
+        for one in search_columns.parameters(kind).values()
+        if one.kind == "reference" and any(points_to(one, target) for target in READABLE)
+    )
 
 
 @cache
@@ -327,5 +331,5 @@ def _referring(kind: str) -> tuple[str, ...]:
         f"{source}:{one.code}"
         for source in READABLE
         for one in search_columns.parameters(source).values()
-        if one.kind == "reference" and (kind in one.targets or "*" in one.targets or not one.targets)
+        if one.kind == "reference" and points_to(one, kind)
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -31,10 +32,13 @@ from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-from gateway.errors import Fault, GatewayError, NotFound
+from gateway.errors import Fault, GatewayError, NotFound, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import capability, outcome
+from gateway.fhir.addresses import Addresses, is_name
 from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
@@ -52,6 +56,7 @@ from gateway.rcp.ports import Letters
 from gateway.rcp.report import Press
 from gateway.rcp.step import Steps
 from gateway.settings import Limits
+from gateway.web.allowed import allow
 from gateway.web.authenticators import BEARER, OPEN, Authenticator, caller_of
 from gateway.web.body import Limit, body_under
 from gateway.web.request_id import request_id
@@ -76,13 +81,21 @@ def always(caller: Caller) -> Authenticator:
 class _FhirRoute(APIRoute):
     """Answers whatever a handler raises with an OperationOutcome, and everything in the form that was asked for.
 
-    HEAD is answered wherever GET is: the server drops the body [FHIR R4 http#read].
+    HEAD is answered wherever GET is: the server drops the body [FHIR R4 http#read]. What is no type or no id is not
+    taken for one, so that an address is found by all of its methods or by none.
     """
+
+    #: Methods that the wire answers to at the address of a request.
+    answered: Callable[[Request], tuple[str, ...]]
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
         super().__init__(path, endpoint, **settings)
         if self.methods and "GET" in self.methods:
             self.methods.add("HEAD")
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (match, child) if match is Match.NONE or is_name(child["path_params"]) else (Match.NONE, {})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         inner: Callable[[Request], Awaitable[Response]] = _thin(self) or super().get_route_handler()
@@ -92,6 +105,8 @@ class _FhirRoute(APIRoute):
                 answer = await inner(request)
             except GatewayError as error:
                 answer = _refusal(error)
+                if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                    answer.headers["Allow"] = allow(self.answered(request), but=request.method)
             except Exception as error:  # noqa: BLE001 - the border of the wire: no exception leaves as a stack
                 # Neither the words of the error nor the values of its frames: both may hold a patient.
                 log.error("fhir-fault", kind=type(error).__name__, where=_where(error))  # noqa: TRY400 - see above
@@ -180,16 +195,15 @@ class FhirWire:
         """Make the routes."""
         body = Depends(body_under(Limit(Limits.variable("http_body_bytes"), self._limits.http_body_bytes)))
         caller = Depends(caller_of(BEARER, OPEN))
-        router = APIRouter(route_class=_FhirRoute)
+
+        class Route(_FhirRoute):
+            answered = staticmethod(self.answered)
+
+        router = APIRouter(route_class=Route)
         self._public_routes(router, body)
         self._trail.add(router, body, caller)
         self._reading.add(router, body, caller)
         self._writing.add(router, body, caller)
-
-        @router.api_route("/fhir/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"])
-        def nothing(path: str) -> Response:
-            del path
-            raise NotFound("inconnu", "Ressource ou opération inconnue.")
 
         routes = [route for route in router.routes if isinstance(route, APIRoute) and route.path.startswith("/fhir")]
         self._statement = capability.Statement(
@@ -201,7 +215,26 @@ class FhirWire:
         )
         scopes = [f"system/{offer.kind}.{offer.letters}" for offer in self._statement.offers]
         self._configuration = encode(self._smart.configuration(["system/*.rs", *scopes]))
+        self._addresses = Addresses(routes, self._statement.offers)
+        self._other_methods(router)
         return router
+
+    def answered(self, request: Request) -> tuple[str, ...]:
+        """Methods that do something at the address of a request; none where nothing is."""
+        return self._addresses.methods(request.scope["path"], condition=bool(request.url.query))
+
+    def _other_methods(self, router: APIRouter) -> None:
+        """What no other route took, whatever its method."""
+
+        @router.api_route("/fhir", methods=[], operation_id="fhir")
+        @router.api_route("/fhir/{path:path}", methods=[], operation_id="fhir-path")
+        def nothing(request: Request) -> Response:
+            answered = self.answered(request)
+            if not answered:
+                raise NotFound("inconnu", "Ressource ou opération inconnue.")
+            if request.method == "OPTIONS":
+                return Response(None, 204, {"Allow": allow(answered)})
+            raise Unsupported("method-not-offered", "Cette opération n’est pas offerte ici.")
 
     # What needs no proof
 

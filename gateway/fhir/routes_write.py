@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir import batch, bundle, outcome, patch, removal, transaction, validate, validation, write
+from gateway.fhir import batch, bundle, conditions, outcome, patch, removal, transaction, validate, validation, write
 from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
     MEDIA,
@@ -53,6 +53,22 @@ def interactions(kind: str) -> tuple[str, ...]:
     if kind not in WRITABLE:
         return ()
     return ("create", "update", "patch", "delete")
+
+
+def _condition(request: Request, kind: str) -> str:
+    """Condition in an address that names a type alone; without one no such address is written to.
+
+    Raises
+    ------
+    Unsupported
+        ``method-not-offered``, ``recherche-non-offerte`` (405).
+    """
+    require_type(kind)
+    conditions.refuse_unfit(kind, ())
+    if not request.url.query:
+        text = "Cette opération demande l’identifiant d’une ressource, ou une condition dans l’adresse."
+        raise Unsupported("method-not-offered", text)
+    return request.url.query
 
 
 class WriteRoutes:
@@ -118,7 +134,7 @@ class WriteRoutes:
 
         @router.put("/fhir/{kind}")
         def update_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
-            return self._write(request, who, content, Operation("PUT", kind, {}, query=request.url.query))
+            return self._write(request, who, content, Operation("PUT", kind, {}, query=_condition(request, kind)))
 
         @router.patch("/fhir/{kind}/{identity}")
         def change(request: Request, kind: str, identity: str, who: Caller = caller, content: bytes = body) -> Response:
@@ -126,7 +142,7 @@ class WriteRoutes:
 
         @router.patch("/fhir/{kind}")
         def change_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
-            return self._patch(request, who, content, Operation("PATCH", kind, {}, query=request.url.query))
+            return self._patch(request, who, content, Operation("PATCH", kind, {}, query=_condition(request, kind)))
 
         @router.delete("/fhir/{kind}/{identity}")
         def delete(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
@@ -134,7 +150,7 @@ class WriteRoutes:
 
         @router.delete("/fhir/{kind}")
         def delete_by_condition(request: Request, kind: str, who: Caller = caller) -> Response:
-            return self._delete(request, who, Operation("DELETE", kind, {}, query=request.url.query))
+            return self._delete(request, who, Operation("DELETE", kind, {}, query=_condition(request, kind)))
 
     # Many at once
 
