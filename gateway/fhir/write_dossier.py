@@ -27,7 +27,7 @@ from gateway.identifiers import uuid7
 from gateway.model import writes
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
-from gateway.rcp import access, dossier_states, inscription
+from gateway.rcp import access, dossier_states, inscribed, inscription
 from gateway.rcp.dossier_states import Actor
 
 __all__ = ["followed", "name_own_task", "write_form", "write_request", "write_task"]
@@ -151,10 +151,28 @@ def write_task(writing: Writing, operation: Operation) -> None:
     if operation.method == "POST" and known is not None and operation.identity not in writing.made:
         text = "La tâche de ce dossier existe déjà ; elle se met à jour par PUT avec If-Match."
         raise Conflict("identifiant-deja-utilise", text, expression="Task.focus")
+    if dossier.partner_id != writing.partner.id:
+        _require_seen(writing, operation, known)
     if known is not None:
         _move(writing, operation, dossier, document.parse(known.body))
     writing.sent["Task", operation.identity] = operation.tree
     writing.step.touch(dossier)
+
+
+def _require_seen(writing: Writing, operation: Operation, known: Any | None) -> None:
+    """Refuse what somebody else's Task newly names and he does not see: what a dossier names is shown to its RCP.
+
+    Raises
+    ------
+    InvalidContent
+        ``reference-inconnue`` (rule).
+    """
+    before = inscribed.named_in(known.body) if known is not None else frozenset()
+    find = writing.resolve()
+    for kind, key in sorted(inscribed.named_in(document.encode(operation.tree)) - before):
+        if find(f"{kind}/{key}") is None:
+            text = f"La tâche désigne une ressource {kind} inconnue de cet établissement."
+            raise InvalidContent("reference-inconnue", text, expression="Task", rule=True)
 
 
 def followed(tree: Tree) -> str:

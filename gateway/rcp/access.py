@@ -1,6 +1,6 @@
 """Who comes in, and what he may see: one predicate that every wire puts into its query.
 
-Whoever comes in is a `Caller`, whatever the wire; wires authenticate, this module decides. A right that cannot be
+Whoever comes in is a `Caller` (`gateway.rcp.caller`); wires authenticate, this module decides. A right that cannot be
 computed is denied; what one may not see does not exist for him (404 on every wire, audited: DECISIONS 11).
 
 The predicates are SQLAlchemy Core expressions over the model's tables, so that the synchronous session and the
@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 
-import msgspec
 from sqlalchemy import ColumnElement, Select, Table, Uuid, and_, any_, exists, false, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from gateway.errors import Forbidden, NotFound
-from gateway.model.audit import AuditFacts
 from gateway.model.directory import Organisation
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Study, StudyDossier
@@ -29,6 +27,8 @@ from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.representation import TABLES
+from gateway.rcp import inscribed
+from gateway.rcp.caller import SYSTEM, Caller, CallerKind, facts
 
 __all__ = [
     "SYSTEM",
@@ -56,16 +56,6 @@ __all__ = [
 ]
 
 
-class CallerKind(StrEnum):
-    """The kinds of callers."""
-
-    PROFESSIONAL = "professionnel"
-    CLIENT = "client"
-    PACS = "pacs"
-    PEER = "pair"
-    SYSTEM = "systeme"
-
-
 class Role(StrEnum):
     """Parts in an RCP, by growing power."""
 
@@ -78,70 +68,6 @@ class Role(StrEnum):
 #: Who prepares sessions and reads their register; who drafts and validates reports.
 ORGANISERS = frozenset({Role.SECRETARY, Role.COORDINATOR, Role.ADMINISTRATOR})
 VALIDATORS = frozenset({Role.COORDINATOR, Role.ADMINISTRATOR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Whoever comes in.
-
-    Parameters
-    ----------
-    partner_id
-        The organisation, for a client, a PACS or a peer.
-    practitioner_id
-        The professional, when a person signed in.
-    identifier
-        What the trail calls him: IdNatPS, client_id, AE title, base URL.
-    rcps
-        RCPs that the organisation runs (`run_by`), when its software came in.
-    scopes
-        SMART v2 scopes of this access token.
-    acr
-        Authentication level as the provider said it.
-    wire, address, request_id, session
-        Where the call comes from, for the trail.
-    """
-
-    kind: CallerKind
-    partner_id: uuid.UUID | None = None
-    practitioner_id: uuid.UUID | None = None
-    identifier: str | None = None
-    name: str | None = None
-    situation: str | None = None
-    rcps: frozenset[uuid.UUID] = frozenset()
-    scopes: frozenset[str] = frozenset()
-    acr: str | None = None
-    wire: str = "interne"
-    address: str | None = None
-    request_id: str | None = None
-    session: str | None = None
-    purpose: str = "TREAT"
-
-    def on(self, wire: str, *, address: str | None = None, request_id: str | None = None) -> Caller:
-        """The same caller on a wire."""
-        return replace(self, wire=wire, address=address, request_id=request_id)
-
-
-#: The gateway itself: planner, sweeps, represent.
-SYSTEM = Caller(kind=CallerKind.SYSTEM, identifier="rcp-gateway", purpose="HSYSADMIN")
-
-
-def facts(caller: Caller, event: str, **more: object) -> AuditFacts:
-    """What the trail says of this caller, with the event's own facts over it."""
-    base = AuditFacts(
-        event=event,
-        actor_kind=caller.kind.value,
-        actor_id=caller.identifier,
-        actor_name=caller.name,
-        actor_situation=caller.situation,
-        acr=caller.acr,
-        wire=caller.wire,
-        address=caller.address,
-        session=caller.session,
-        request_id=caller.request_id,
-        purpose=caller.purpose,
-    )
-    return msgspec.structs.replace(base, **more)
 
 
 def _membership(caller: Caller, roles: frozenset[Role] | None = None) -> Select[uuid.UUID]:
@@ -179,12 +105,15 @@ def dossiers(caller: Caller) -> ColumnElement[bool]:
             )
         case CallerKind.CLIENT | CallerKind.PACS | CallerKind.PEER if caller.partner_id is not None:
             own = Dossier.partner_id == caller.partner_id
-            if not caller.rcps:
-                return own
-            run = RcpSession.rcp_id == any_(literal(sorted(caller.rcps), ARRAY(Uuid())))
-            return or_(own, exists().where(RcpSession.id == Dossier.session_id, run).correlate(Dossier))
+            return or_(own, _inscribed_at(caller)) if caller.rcps else own
         case _:
             return false()
+
+
+def _inscribed_at(caller: Caller) -> ColumnElement[bool]:
+    """Predicate over `Dossier`: those of the RCPs that the caller's establishment runs."""
+    run = RcpSession.rcp_id == any_(literal(sorted(caller.rcps), ARRAY(Uuid())))
+    return exists().where(RcpSession.id == Dossier.session_id, run).correlate(Dossier)
 
 
 def _visible_dossiers(caller: Caller) -> Select[uuid.UUID]:
@@ -264,6 +193,19 @@ def work_items(caller: Caller) -> ColumnElement[bool]:
     )
 
 
+def _agendas(caller: Caller, table: Table) -> ColumnElement[bool]:
+    """Predicate over Lists: agendas of the RCPs in which the caller has a part, or that his establishment runs.
+
+    An agenda says who else is discussed: who only inscribes to the session does not see it.
+    """
+    part = RcpSession.rcp_id == any_(literal(sorted(caller.rcps), ARRAY(Uuid())))
+    if caller.kind is CallerKind.PROFESSIONAL:
+        part = RcpSession.rcp_id.in_(_membership(caller))
+    return and_(
+        table.c.root_kind == "RcpSession", exists().where(RcpSession.id == table.c.root_id, part).correlate(table)
+    )
+
+
 def rights(caller: Caller) -> Hashable:
     """All that the predicates look at: whoever has the same rights sees the same, whatever he is called."""
     return caller.kind, caller.partner_id, caller.practitioner_id, caller.rcps
@@ -274,6 +216,9 @@ def representations(caller: Caller, table: Table) -> ColumnElement[bool]:
 
     Each alternative looks at this row alone, the cheapest first: an uncorrelated ``IN`` below an ``OR`` would collect
     all dossiers and records of the caller before it looked at the first row.
+
+    Of the record of a dossier that it sees for running the RCP, an establishment's software sees what the dossier
+    brings (`gateway.rcp.inscribed`); whoever else sees a record sees what stands in no dossier.
     """
     return _representations(caller.kind, caller.partner_id, caller.practitioner_id, caller.rcps, table)
 
@@ -290,14 +235,17 @@ def _representations(
     caller = Caller(kind=kind, partner_id=partner_id, practitioner_id=practitioner_id, rcps=rcps)
     if caller.kind is CallerKind.SYSTEM:
         return true()
+    of_record = records(replace(caller, rcps=frozenset()))
     visible: list[ColumnElement[bool]] = [
         table.c.public,
         exists().where(Dossier.id == table.c.dossier_id, dossiers(caller)).correlate(table),
         and_(
             table.c.dossier_id.is_(None),
-            exists().where(PatientRecord.id == table.c.record_id, records(caller)).correlate(table),
+            exists().where(PatientRecord.id == table.c.record_id, of_record).correlate(table),
         ),
     ]
+    if caller.rcps:
+        visible.append(and_(table.c.dossier_id.is_(None), inscribed.brought(table, _inscribed_at(caller))))
     if caller.kind is CallerKind.PROFESSIONAL:
         if caller.practitioner_id is None:
             return false()
@@ -308,6 +256,8 @@ def _representations(
         visible.insert(0, table.c.partner_id == caller.partner_id)
     else:
         return false()
+    if table is TABLES["List"]:
+        visible.append(_agendas(caller, table))
     return or_(*visible)
 
 

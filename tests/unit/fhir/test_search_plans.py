@@ -27,7 +27,8 @@ from gateway.rcp.access import Caller, CallerKind
 ROWS = 2000
 #: Each value stands in some rows.
 VALUES = 400
-CLIENT = Caller(kind=CallerKind.CLIENT, partner_id=uuid7())
+#: Whose predicate has every alternative: software of an establishment that runs an RCP.
+CLIENT = Caller(kind=CallerKind.CLIENT, partner_id=uuid7(), rcps=frozenset({uuid7()}))
 
 
 _DAY = "('2000-01-01Z'::timestamptz + i * '1 day'::interval)"

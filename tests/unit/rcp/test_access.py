@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.dialects import postgresql
 
 from gateway.errors import Forbidden, NotFound
@@ -224,7 +224,18 @@ def test_a_read_looks_at_its_row_and_not_at_all_that_its_caller_owns(world) -> N
     session.add(other)
     session.flush()
     table = TABLES["Condition"]
+    home = Caller(kind=CallerKind.CLIENT, partner_id=uuid.uuid4(), rcps=frozenset({world.rcp.id}))
+    root = {"record_id": one.record_id, "dossier_id": one.id, "root_kind": "Dossier", "root_id": one.id}
+    inscription = insert(TABLES["ServiceRequest"])
+    session.execute(inscription.values(id=str(one.id), version=1, body=b'"Condition/nomme"', **root))
+    session.execute(
+        text(
+            "INSERT INTO fhir_servicerequest (id, version, body, current, deleted, public, updated_at, record_id) "
+            "SELECT n::text, 1, '{}', true, false, false, now(), gen_random_uuid() FROM generate_series(1, 5000) n"
+        )
+    )
     for identity, owner in (
+        ("nomme", {"record_id": one.record_id}),
         ("au-dossier", {"dossier_id": one.id}),
         ("au-patient", {"record_id": one.record_id}),
         ("a-personne", {}),
@@ -232,17 +243,155 @@ def test_a_read_looks_at_its_row_and_not_at_all_that_its_caller_owns(world) -> N
         session.execute(insert(table).values(id=identity, version=1, body=b"{}", partner_id=other.id, **owner))
     session.execute(text("ANALYZE"))
     hospital = Caller(kind=CallerKind.CLIENT, partner_id=world.partner.id)
-    for caller in (hospital, world.caller(world.requester)):
-        for identity, shown in (("au-dossier", True), ("au-patient", True), ("a-personne", False)):
+    asking = (hospital, world.caller(world.requester), home)
+    for caller in asking:
+        seen_of_record = caller is not home
+        for identity, shown in (
+            ("nomme", True),
+            ("au-dossier", True),
+            ("au-patient", seen_of_record),
+            ("a-personne", False),
+        ):
             asked = select(table.c.id).where(
                 table.c.id == identity, table.c.current, access.representations(caller, table)
             )
             assert bool(session.execute(asked).all()) is shown
             words = str(asked.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+            words = words.replace("'])", "']::uuid[])")  # a literal array has no type of its own
             explained = session.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {words}".replace(":", r"\:")))
             plan = explained.scalar_one()[0]["Plan"]
             # 5000 records stand on a hundred pages.
             assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 40, words
+
+
+@pytest.fixture
+def home(world) -> Caller:
+    """Software of the establishment that runs the RCP, which is not the patient's hospital."""
+    other = Partner(name="3C d’essai")
+    world.session.add(other)
+    world.session.flush()
+    return replace(world.client(other), rcps=frozenset({world.rcp.id}))
+
+
+def put(world, kind: str, identity: str, *, says: str = "", partner: uuid.UUID | None = None, **owner: object) -> str:
+    """A stored resource of the patient's hospital, of which only whom it names matters."""
+    values = {"partner_id": partner or world.partner.id, "current": True, **owner}
+    table = TABLES[kind]
+    body = f'{{"resourceType":"{kind}","a":[{says}]}}'.encode()
+    world.session.execute(insert(table).values(id=identity, version=1, body=body, **values))
+    return f"{kind}/{identity}"
+
+
+def shows(world, caller: Caller, reference: str) -> bool:
+    kind, _, identity = reference.partition("/")
+    table = TABLES[kind]
+    asked = select(table.c.id).where(table.c.id == identity, access.representations(caller, table))
+    return world.session.scalars(asked).all() == [identity]
+
+
+def test_who_runs_the_meeting_sees_of_the_record_what_the_dossier_brings(world, home) -> None:
+    record = world.record()
+    dossier = world.dossier(record)
+    of = {"record_id": record.id}
+    about = {**of, "dossier_id": dossier.id, "root_kind": "Dossier", "root_id": dossier.id}
+    named = ['{"reference":"Observation/nomme"}', '"Condition/avec-version/_history/3"', '"DiagnosticReport/cr"']
+    put(world, "ServiceRequest", str(dossier.id), says=",".join([*named, '"DocumentReference/lettre"']), **about)
+    put(world, "Task", str(dossier.id), says='"QuestionnaireResponse/formulaire"', **about)
+    shown = [
+        f"ServiceRequest/{dossier.id}",
+        put(world, "Patient", str(record.id), root_kind="PatientRecord", root_id=record.id, **of),
+        put(world, "Observation", "nomme", **of),
+        put(world, "Observation", "au-dossier", dossier_id=dossier.id, **of),
+        put(world, "Condition", "avec-version", **of),
+        put(
+            world, "DiagnosticReport", "cr", says='"Observation/resultat","Patient/x","Condition/vue-au-passage"', **of
+        ),
+        put(world, "Observation", "resultat", **of),
+        put(world, "DocumentReference", "lettre", says='"https://rcp.example/fhir/Binary/octets"', **of),
+        put(world, "Binary", "octets", **of),
+        put(world, "QuestionnaireResponse", "formulaire", says='"Observation/repondue"', **of),
+        put(world, "Observation", "repondue", **of),
+    ]
+    hidden = [
+        put(world, "Observation", "nomm", **of),
+        put(world, "Observation", "nomme2", **of),
+        put(world, "Condition", "nomme", **of),
+        put(world, "Condition", "vue-au-passage", **of),
+        put(world, "Binary", "autres-octets", **of),
+        put(world, "DocumentReference", "ailleurs", says='"Binary/autres-octets"', **of),
+        put(world, "Binary", "octets-de-personne"),
+    ]
+    for reference in shown:
+        assert shows(world, home, reference), reference
+    for reference in hidden:
+        assert not shows(world, home, reference), reference
+    for reference in shown + hidden:
+        assert shows(world, world.client(), reference), reference
+        assert not shows(world, replace(home, rcps=frozenset()), reference), reference
+        assert not shows(world, replace(home, rcps=frozenset({uuid.uuid4()})), reference), reference
+    # Another patient's, and what stands in another dossier, is not brought by being named.
+    other = world.dossier()
+    put(world, "Observation", "autre-patient", record_id=other.record_id)
+    elsewhere = world.dossier(record)
+    elsewhere.session_id = build(world.session).meeting.id
+    world.session.flush()
+    put(world, "Observation", "autre-dossier", dossier_id=elsewhere.id, **of)
+    says = '"Observation/autre-patient","Observation/autre-dossier"'
+    put(world, "DiagnosticReport", "du-dossier", says=says, dossier_id=dossier.id, **of)
+    assert shows(world, home, "DiagnosticReport/du-dossier")
+    assert not shows(world, home, "Observation/autre-patient")
+    assert not shows(world, home, "Observation/autre-dossier")
+    # The dossier leaves for another meeting: all of it is gone.
+    dossier.session_id = elsewhere.session_id
+    world.session.flush()
+    assert [reference for reference in shown if shows(world, home, reference)] == []
+
+
+def test_nobody_opens_a_resource_to_himself_by_naming_it(world, home) -> None:
+    record = world.record()
+    dossier = world.dossier(record)
+    of = {"record_id": record.id}
+    put(world, "Observation", "tu", **of)
+    put(world, "Binary", "tus", **of)
+    for kind in ("QuestionnaireResponse", "DiagnosticReport", "DocumentReference"):
+        mine = {"partner": home.partner_id, "dossier_id": dossier.id}
+        put(world, kind, "a-moi", says='"Observation/tu","Binary/tus"', **mine, **of)
+        assert shows(world, home, f"{kind}/a-moi")
+    # A request of its own in the dossier is no inscription.
+    put(world, "ServiceRequest", "a-moi", says='"Observation/tu"', partner=home.partner_id, dossier_id=dossier.id, **of)
+    assert not shows(world, home, "Observation/tu")
+    assert not shows(world, home, "Binary/tus")
+
+
+def test_what_named_it_once_shows_it_no_more(world, home) -> None:
+    record = world.record()
+    dossier = world.dossier(record)
+    about = {"record_id": record.id, "dossier_id": dossier.id, "root_kind": "Dossier", "root_id": dossier.id}
+    put(world, "Observation", "nomme", record_id=record.id)
+    put(world, "ServiceRequest", str(dossier.id), says='"Observation/nomme"', **about)
+    assert shows(world, home, "Observation/nomme")
+    table = TABLES["ServiceRequest"]
+    world.session.execute(update(table).values(current=False))
+    world.session.execute(insert(table).values(id=str(dossier.id), version=2, body=b"{}", current=True, **about))
+    assert not shows(world, home, "Observation/nomme")
+
+
+@pytest.mark.parametrize("state", ["rattache", "quarantaine"])
+def test_images_that_stand_in_several_dossiers_are_shown_where_one_of_them_is_discussed(world, home, state) -> None:
+    record = world.record()
+    dossiers = [world.dossier(record), world.dossier(record)]
+    dossiers[1].session_id = build(world.session).meeting.id
+    study = Study(partner_id=world.partner.id, study_instance_uid="1.2.5", state=state, record_id=record.id)
+    world.session.add(study)
+    world.session.flush()
+    root = {"root_kind": "Study", "root_id": study.id}
+    reference = put(world, "ImagingStudy", str(study.id), record_id=record.id, **root)
+    assert not shows(world, home, reference)
+    world.session.add_all(
+        StudyDossier(study_id=study.id, dossier_id=one.id, basis="ipp", author="essai") for one in dossiers
+    )
+    world.session.flush()
+    assert shows(world, home, reference) is (state == "rattache")
 
 
 def test_the_predicate_is_made_of_rights_alone_and_of_all_of_them() -> None:
