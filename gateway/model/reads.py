@@ -47,12 +47,13 @@ _FLIGHTS = 2
 _TOGETHER = 16
 #: Commits of audit lines under way at once: while one waits for the disk, the next is sent.
 _COMMITS = 2
-_SETTINGS = {
-    "timezone": "UTC",
-    "statement_timeout": "60000",
-    # A plan for any value walks an index for what is common and for what is rare alike.
-    "plan_cache_mode": "force_custom_plan",
-}
+#: Planning costs more than reading a row by its id, which has one plan whatever the id. A plan of a search for any
+#: value walks an index for what is common and for what is rare alike.
+_ONE_PLAN, _OWN_PLANS = "force_generic_plan", "force_custom_plan"
+
+
+def _settings(plans: str) -> dict[str, str]:
+    return {"timezone": "UTC", "statement_timeout": "60000", "plan_cache_mode": plans}
 
 
 class _Together:
@@ -81,7 +82,8 @@ class Reads:
     def __init__(self, store: Store, trail: AuditTrail, *, pool_size: int = 10, timeout_s: float = 10.0) -> None:
         self._trail = trail
         self._timeout_s = timeout_s
-        self._connections = Connections(store.dsn, size=pool_size, timeout_s=timeout_s, settings=_SETTINGS)
+        self._connections = Connections(store.dsn, size=pool_size, timeout_s=timeout_s, settings=_settings(_OWN_PLANS))
+        self._by_id = Connections(store.dsn, size=2 * _FLIGHTS, timeout_s=timeout_s, settings=_settings(_ONE_PLAN))
         self._dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
         self._compiled: OrderedDict[Any, SQLCompiler] = OrderedDict()
         self._ready: OrderedDict[Executable, _Ready] = OrderedDict()
@@ -110,8 +112,11 @@ class Reads:
             The statement cost more than ``seconds``.
         """
         text, sent = self.sql(statement) if values is None else self._kept(statement, values)
+        return await self._rows(self._connections, text, sent, seconds)
+
+    async def _rows(self, over: Connections, text: str, sent: list[Any], seconds: float | None) -> list[Any]:
         try:
-            return await self._connections.fetch(text, sent, seconds=seconds or self._timeout_s * 3)
+            return await over.fetch(text, sent, seconds=seconds or self._timeout_s * 3)
         except _GONE as error:
             if seconds is not None and isinstance(error, TimeoutError):
                 raise
@@ -145,7 +150,7 @@ class Reads:
             while together.wanted:
                 taken = {key: together.wanted.pop(key) for key in list(together.wanted)[:_TOGETHER]}
                 try:
-                    rows = await self.fetch(statement, {"ids": list(taken)})
+                    rows = await self._rows(self._by_id, *self._kept(statement, {"ids": list(taken)}), None)
                 except Exception as error:  # noqa: BLE001 - each waiter is told
                     for answer in _waiting(taken):
                         answer.set_exception(error)
@@ -238,6 +243,7 @@ class Reads:
     async def close(self) -> None:
         """Give the connections back."""
         await self._connections.close()
+        await self._by_id.close()
 
 
 def _waiting(answers: Mapping[str, list[asyncio.Future[Any]]]) -> list[asyncio.Future[Any]]:
