@@ -168,6 +168,10 @@ class Limits:
         References that one chained or ``_has`` parameter follows.
     search_sort
         Keys of one ``_sort``.
+    bundle_seconds
+        What all entries of one batch or transaction may take together.
+    answer_bytes
+        Resources of one answer together: a page of a search with its includes, of a history, a Bundle of responses.
     search_page
         Resources of one page, whatever ``_count`` asks for.
     search_included
@@ -180,6 +184,8 @@ class Limits:
 
     http_body_bytes: int = _limit(16 << 20, 1 << 10, 1 << 30)
     bundle_entries: int = _limit(500, 1, 10_000)
+    bundle_seconds: int = _limit(60, 1, 3600)
+    answer_bytes: int = _limit(32 << 20, 1 << 10, 1 << 30)
     json_depth: int = _limit(64, 16, 200)
     patch_operations: int = _limit(200, 1, 10_000)
     search_parameters: int = _limit(50, 1, 1000)

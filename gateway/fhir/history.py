@@ -2,7 +2,8 @@
 
 Promises: what was deleted stands there as an entry without a resource; the versions of a type are read below the
 transaction horizon, so that whoever asks ``_since`` again misses no late committer [DESIGN §3, Cursors]; pages follow
-each other by the last version shown and hold nothing written after the first; one audit line an answer.
+each other by the last version shown, hold nothing written after the first, and are shorter where versions are large
+(`gateway.fhir.weighing`); one audit line an answer.
 Not promised: the history of the whole system (DECISIONS 16); by which verb a first version was written: it reads POST.
 """
 
@@ -18,12 +19,13 @@ from sqlalchemy import ColumnElement, DateTime, Table, cast, exists, func, liter
 from gateway.errors import InvalidContent
 from gateway.fhir.document import encode, instant
 from gateway.fhir.paging import PAGE, Key, Mark, below, beyond, keys_of, of, order, snapshot_column
-from gateway.fhir.reading import Budget, Reading, columns
+from gateway.fhir.reading import Budget, Reading
 from gateway.fhir.search import COUNT_DEFAULT, IN_EVERY_ADDRESS
 from gateway.fhir.search_columns import date_interval
 from gateway.fhir.search_conditions import ID, bad_value, printable
 from gateway.fhir.searchset import address, split_page
 from gateway.fhir.summary import WHOLE, Form, form
+from gateway.fhir.weighing import columns_under, share, weighed
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -80,12 +82,14 @@ async def answer(
     asked = _parse(said, reading.limits, strict=strict)
     table = TABLES[kind]
     wanted = _wanted(caller, table, identity, asked, mark)
-    budget = Budget(reading.limits)
+    budget = reading.budget()
     rows: list[Any] = []
     if not asked.count_only:
         rows = await _rows(reading, table, identity, wanted, asked, mark, budget)
-    more = len(rows) > asked.count
-    page = rows[: asked.count]
+    page = await weighed(reading, kind, rows[: asked.count], reading.limits.answer_bytes, budget)
+    bodies = await _bodies(reading, kind, page)
+    page = page[: len(bodies)]
+    more = len(rows) > len(page)
     if mark is not None:
         total = mark.total
     elif asked.count_only:
@@ -116,7 +120,7 @@ async def answer(
         head["total"] = total
     head["link"] = links
     if page:
-        head["entry"] = [await _entry(reading, kind, row, asked.form) for row in page]
+        head["entry"] = [_entry(reading, kind, row, body, asked.form) for row, body in zip(page, bodies, strict=True)]
     return encode(head)
 
 
@@ -195,7 +199,8 @@ async def _rows(
     budget: Budget,
 ) -> list[Any]:
     keys = _keys(table, identity, descending=asked.descending)
-    statement = select(*columns(table), snapshot_column()).where(*wanted)
+    most = share(reading.limits.answer_bytes, asked.count + 1)
+    statement = select(*columns_under(table, most), snapshot_column()).where(*wanted)
     if mark is not None and mark.row is not None:
         place = await reading.fetch(keys_of(table, keys, mark.row), budget)
         statement = statement.where(beyond(keys, [place[0][f"k{number}"] for number in range(len(keys))]))
@@ -226,12 +231,25 @@ async def _tell(reading: Reading, caller: Caller, kind: str, identity: str | Non
     )
 
 
-async def _entry(reading: Reading, kind: str, row: Any, wanted: Form) -> dict[str, Any]:
+async def _bodies(reading: Reading, kind: str, page: Sequence[Any]) -> list[bytes]:
+    """Stored bytes, with the contents of Binaries as far as they fit; those of the first row whatever they weigh."""
+    bodies: list[bytes] = []
+    room = reading.limits.answer_bytes
+    for row in page:
+        body = b"" if row["deleted"] else await reading.filled(kind, bytes(row["body"]))
+        room -= len(body)
+        if room < 0 and bodies:
+            break
+        bodies.append(body)
+    return bodies
+
+
+def _entry(reading: Reading, kind: str, row: Any, body: bytes, wanted: Form) -> dict[str, Any]:
     where = f"{kind}/{row['id']}"
     method = "DELETE" if row["deleted"] else "POST" if row["version"] == 1 else "PUT"
     entry: dict[str, Any] = {"fullUrl": f"{reading.base}/{where}"}
     if not row["deleted"]:
-        entry["resource"] = wanted.cut(kind, reading.out(kind, await reading.filled(kind, bytes(row["body"]))))
+        entry["resource"] = wanted.cut(kind, reading.out(kind, body))
     entry["request"] = {"method": method, "url": kind if method == "POST" else where}
     entry["response"] = {
         "status": {"POST": "201", "PUT": "200", "DELETE": "204"}[method],

@@ -3,7 +3,8 @@
 ``:iterate`` asks the same again of what was included, until nothing new is found. One statement a type and round.
 
 Promises: nothing is included twice, nor what is a match already, so circles end; what the caller or his token may not
-see is not included; beyond ``RCP_LIMIT_SEARCH_INCLUDED`` nothing more is, and the answer says so.
+see is not included; beyond ``RCP_LIMIT_SEARCH_INCLUDED``, or what is left of ``RCP_LIMIT_ANSWER_BYTES``, nothing more
+is, and the answer says so.
 A canonical leads to what carries its URL, in the version that it says (`gateway.fhir.search_canonicals`).
 Not promised: that what is included is of the same moment as the matches of a later page: it is what is current.
 """
@@ -19,12 +20,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from gateway.errors import InvalidContent
-from gateway.fhir.reading import READABLE, Budget, Reading, columns
+from gateway.fhir.reading import READABLE, Budget, Reading
 from gateway.fhir.search_canonicals import leads_to, named_by
 from gateway.fhir.search_canonicals import names as canonical_names
 from gateway.fhir.search_columns import Parameter, parameters
 from gateway.fhir.search_conditions import Visible, printable, references, refers
 from gateway.fhir.search_kinds import points_to
+from gateway.fhir.weighing import columns_under, share, weighed
 from gateway.model.representation import TABLES
 
 __all__ = ["Include", "Included", "included", "includes", "reference_columns"]
@@ -119,19 +121,26 @@ def _texts(texts: Iterable[str]) -> ColumnElement[Any]:
 
 @dataclass(slots=True)
 class Included:
-    """What was included: type and row; whether there was more than is included at most."""
+    """What was included: type and row; the bytes that are left; the limit that cut it, if one did."""
 
     rows: list[tuple[str, Any]]
-    cut: bool = False
+    room: int
+    cut: str | None = None
 
 
 async def included(
-    reading: Reading, kind: str, page: Sequence[Any], asked: Sequence[Include], visible: Visible, budget: Budget
+    reading: Reading,
+    kind: str,
+    page: Sequence[Any],
+    asked: Sequence[Include],
+    visible: Visible,
+    budget: Budget,
+    room: int,
 ) -> Included:
-    """Find what a page's includes bring."""
+    """Find what a page's includes bring, in so many bytes."""
     shown: dict[str, set[str]] = {kind: {row["id"] for row in page}}
     fresh: list[tuple[str, Any]] = [(kind, row) for row in page]
-    found = Included([])
+    found = Included([], room)
     followed = list(asked)
     while fresh and followed and not found.cut:
         round_of = _Round(fresh, followed)
@@ -139,16 +148,20 @@ async def included(
         for target, condition in round_of.conditions():
             table = TABLES[target]
             known = shown.setdefault(target, set())
-            room = reading.limits.search_included - len(found.rows)
+            free = reading.limits.search_included - len(found.rows)
+            most = share(found.room, free + 1)
             rows = await reading.fetch(
-                _statement(table, [*columns(table), *reference_columns(target, asked, iterated=True)])
+                _statement(table, [*columns_under(table, most), *reference_columns(target, asked, iterated=True)])
                 .where(condition, visible(target, table), not_(table.c.id == any_(_texts(known))))
                 .order_by(table.c.id)
-                .limit(room + 1),
+                .limit(free + 1),
                 budget,
             )
-            found.cut = len(rows) > room
-            new = [(target, row) for row in rows[:room]]
+            fitting = await weighed(reading, target, rows[:free], found.room, budget, least=0)
+            found.room -= sum(len(row["body"]) for row in fitting)
+            if len(rows) > len(fitting):
+                found.cut = "answer_bytes" if len(fitting) < min(free, len(rows)) else "search_included"
+            new = [(target, row) for row in fitting]
             known.update(row["id"] for _, row in new)
             fresh += new
             found.rows += new

@@ -69,6 +69,8 @@ CODES: dict[str, tuple[int, str]] = {
     "trop-de-parametres": (400, "too-costly"),
     "trop-de-tris": (400, "too-costly"),
     "recherche-trop-couteuse": (422, "too-costly"),
+    "bundle-trop-long": (422, "too-costly"),
+    "reponse-trop-grande": (422, "too-costly"),
     "page-alteree": (400, "value"),
     "page-d-une-autre-recherche": (400, "value"),
     "page-perimee": (410, "not-found"),

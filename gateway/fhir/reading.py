@@ -27,7 +27,7 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
 
-__all__ = ["COUNTED", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns"]
+__all__ = ["COUNTED", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns", "too_long"]
 
 #: Types that are read here; the trail is not kept as representations (`gateway.fhir.audit_events`).
 READABLE: tuple[str, ...] = tuple(TABLES)
@@ -55,11 +55,20 @@ def columns(table: Table) -> list[Any]:
 
 
 class Budget:
-    """What one search may still cost the database."""
+    """What one search may still cost the database.
 
-    def __init__(self, limits: Limits) -> None:
+    Parameters
+    ----------
+    until
+        When the Bundle that it is an entry of must be done, by `time.monotonic`.
+    """
+
+    def __init__(self, limits: Limits, until: float | None = None) -> None:
         self._limits = limits
         self._end = time.monotonic() + limits.search_seconds
+        self._of_bundle = until is not None and until < self._end
+        if until is not None and until < self._end:
+            self._end = until
 
     def left(self) -> float:
         """Seconds left; refuses when there are none."""
@@ -70,8 +79,16 @@ class Budget:
 
     def exceeded(self) -> InvalidContent:
         """The refusal of what costs too much."""
+        if self._of_bundle:
+            return too_long(self._limits)
         text = f"Recherche trop coûteuse, arrêtée : {self._limits.told('search_seconds')} s. Précisez la question."
         return InvalidContent("recherche-trop-couteuse", text)
+
+
+def too_long(limits: Limits) -> InvalidContent:
+    """The refusal of a Bundle, or of what is left of it, whose time is over."""
+    text = f"Bundle trop long à traiter : {limits.told('bundle_seconds')} s pour toutes ses entrées. Partagez-le."
+    return InvalidContent("bundle-trop-long", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +107,8 @@ class Reading:
         Bounds of a search.
     pages
         The tokens of pages.
+    until
+        When the Bundle that this reads for must be done.
     """
 
     source: Source
@@ -97,6 +116,11 @@ class Reading:
     base: str
     limits: Limits
     pages: Pages
+    until: float | None = None
+
+    def budget(self) -> Budget:
+        """What one search or history may cost."""
+        return Budget(self.limits, self.until)
 
     async def require_scope(self, caller: Caller, kind: str, letter: str) -> None:
         """Refuse what the token does not allow, and tell the trail."""

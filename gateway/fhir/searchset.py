@@ -2,7 +2,8 @@
 
 [FHIR R4 search, http#search, bundle#searchset; spec fhir-fr 3.2]
 
-Promises: pages follow each other without loss or repetition while others write (`gateway.fhir.paging`); ``_include``
+Promises: pages follow each other without loss or repetition while others write (`gateway.fhir.paging`), shorter ones
+where resources are large (`gateway.fhir.weighing`); ``_include``
 and ``_revinclude`` show, and chained parameters betray, only what the caller and his token may see; ``self`` says what
 was understood; what was ignored or cut is said in an entry of mode ``outcome``.
 Not promised: totals that still hold on the next page. Without ``_total`` one is given when it is cheap: the page holds
@@ -28,8 +29,9 @@ from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page, of
-from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading, columns
+from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
+from gateway.fhir.weighing import columns_under, share, weighed
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -75,7 +77,7 @@ async def answer(
     token, given, shared = split_page(pairs)
     mark = reading.pages.open(token, kind, given, whose=of(caller)) if token is not None else None
     by = reading.seen(caller, kind)
-    budget = Budget(reading.limits)
+    budget = reading.budget()
     asked = [*mark.pairs, *shared] if mark is not None else pairs
     query = parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits, base=reading.base)
     table = TABLES[kind]
@@ -92,9 +94,10 @@ async def answer(
             else await _later(reading, query, table, wanted, visible, mark, budget)
         )
     total = mark.total if mark is not None else await _total(reading, query, table, wanted, page, budget)
-    found = Included([])
+    found = Included([], 0)
     if page.rows and query.includes:
-        found = await included(reading, kind, page.rows, query.includes, by("r"), budget)
+        room = reading.limits.answer_bytes - sum(len(row["body"]) for row in page.rows)
+        found = await included(reading, kind, page.rows, query.includes, by("r"), budget, room)
     persons = {row["record_id"] for row in page.rows} | {row["record_id"] for _, row in found.rows}
     await reading.source.record(
         access.facts(
@@ -112,14 +115,14 @@ async def answer(
 
 
 async def _filled(reading: Reading, found: Included) -> list[tuple[str, str, bytes]]:
-    """What was included with its bytes; Binaries together no longer than one body may be."""
+    """What was included with its bytes; contents of Binaries as far as they fit."""
     filled: list[tuple[str, str, bytes]] = []
-    room = reading.limits.http_body_bytes
     for kind, row in found.rows:
-        body = await reading.filled(kind, bytes(row["body"]))
-        room -= len(body) if kind == "Binary" else 0
-        if room < 0:
-            found.cut = True
+        stored = bytes(row["body"])
+        body = await reading.filled(kind, stored)
+        found.room -= len(body) - len(stored)
+        if found.room < 0:
+            found.cut = "answer_bytes"
             break
         filled.append((kind, row["id"], body))
     return filled
@@ -156,14 +159,17 @@ async def _first(
         for include in query.includes
         if not include.reverse or include.parameter.canonical
     )
-    statement, values = kept((query.type, rights, sort, followed, query.horizon, limit), query.where, make)
-    rows = list(await reading.fetch(statement, budget, values))
+    room = reading.limits.answer_bytes
+    statement, values = kept((query.type, rights, sort, followed, query.horizon, limit, room), query.where, make)
+    found = await reading.fetch(statement, budget, values)
+    rows = await weighed(reading, query.type, found[: query.count], room, budget)
     snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
-    return _Page(rows[: query.count], snapshot, own or None, before=False, after=len(rows) > query.count)
+    return _Page(rows, snapshot, own or None, before=False, after=len(found) > len(rows))
 
 
 def _selected(query: Query, table: Table) -> list[Any]:
-    return [*columns(table), *reference_columns(query.type, query.includes)]
+    most = share(query.limits.answer_bytes, query.count + 1)
+    return [*columns_under(table, most), *reference_columns(query.type, query.includes)]
 
 
 async def _later(
@@ -183,9 +189,9 @@ async def _later(
     if query.narrowed:
         wanted = [*wanted, found_first(table)]
     statement = later_page(table, selected, wanted, visible, query.keys, mark, values, query.count + 1)
-    rows = list(await reading.fetch(statement, budget))
-    more = len(rows) > query.count
-    rows = rows[: query.count]
+    found = await reading.fetch(statement, budget)
+    rows = await weighed(reading, query.type, found[: query.count], reading.limits.answer_bytes, budget)
+    more = len(found) > len(rows)
     if mark.back:
         rows.reverse()
         return _Page(rows, mark.snapshot, mark.own, before=more, after=mark.row is not None)
@@ -269,7 +275,7 @@ def _searchset(
     issues = list(query.warnings)
     if found.cut:
         text = (
-            "Inclusions incomplètes : " + reading.limits.told("search_included") + " par page. "
+            f"Inclusions incomplètes : {reading.limits.told(found.cut)} par page. "
             "Demandez des pages plus courtes (_count) ou les ressources une à une."
         )
         issues.append(warning("inclusions-incompletes", text, issue_code="too-costly"))

@@ -19,6 +19,8 @@ ELSEWHERE = {
     "search_seconds": "test_search_over_http",
     "search_minutes": "test_paging_over_http",
     "search_included": "test_including_over_http",
+    "answer_bytes": "test_answer_size_over_http",
+    "bundle_seconds": "test_bundle_bounds_over_http",
     "requests_per_minute": "test_rate_over_http",
     "dicom_associations": "tests/e2e/dicom",
 }
