@@ -5,9 +5,9 @@
 Promises: only RS384 and ES384 assertions, signed by a key of the registered set (by ``kid`` when it names one), with
 ``iss`` = ``sub`` = the client, ``aud`` = our token URL, an ``exp`` at most `ASSERTION_MAX_S` ahead and a ``jti`` never
 seen; an access token lives `TOKEN_S` seconds, is signed, names its scopes and is bound to this FHIR base; a revoked
-client is refused within `LIVE_S` seconds. A token whose signature was verified is known again by its hash until it
-expires: verifying one costs more than the read that it allows. Real time throughout, never the domain's clock
-(DECISIONS 12).
+client is refused, and what its partner is no longer registered for is no longer allowed, within `LIVE_S` seconds
+(`gateway.fhir.auth_clients`). A token whose signature was verified is known again by its hash until it expires:
+verifying one costs more than the read that it allows. Real time throughout, never the domain's clock (DECISIONS 12).
 Not promised: introspection, refresh tokens.
 
 The signing key is derived from the gateway's secret, so that every process of one gateway signs and accepts alike and
@@ -22,9 +22,8 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import httpx
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,16 +31,17 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
-from sqlalchemy import delete, select
+from joserfc.jwk import ECKey
+from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from gateway.errors import GatewayError, UnknownIdentity
-from gateway.fhir.auth_scopes import granted
+from gateway.errors import UnknownIdentity
+from gateway.fhir.auth_clients import Client, Clients, TokenRefused
+from gateway.fhir.auth_scopes import granted, held
 from gateway.model.audit import AuditFacts
-from gateway.model.partner import Partner, PartnerCredential, TokenReplay
+from gateway.model.partner import TokenReplay
 from gateway.rcp import access, registry
 from gateway.rcp.access import SYSTEM, Caller, CallerKind
 from gateway.rcp.step import Step, Steps
@@ -52,7 +52,6 @@ __all__ = [
     "ALGORITHMS",
     "ASSERTION_MAX_S",
     "CAPABILITIES",
-    "LIVE_S",
     "TOKEN_S",
     "SmartServer",
     "TokenRefused",
@@ -66,46 +65,15 @@ TOKEN_S = 300
 ASSERTION_MAX_S = 300
 #: Clocks of two hosts differ by this much at most.
 SKEW_S = 30
-#: How long what the database says of a client is believed.
-LIVE_S = 5.0
 #: Verified tokens that are remembered; the oldest goes first.
 _TOKENS = 4096
 #: Longest name of a client: anybody may send one.
 _NAME_CHARS = 255
-_JWKS_S = 300.0
-_JWKS_BYTES = 256 * 1024
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # Order of NIST P-384: a private key is a number below it.
 _P384_ORDER = int(
     "39402006196394479212279040100143613805079739270465446667946905279627659399113263569398956308152294913554433653942643"
 )
-
-
-class TokenRefused(GatewayError):
-    """A refusal of the token endpoint, in OAuth's words [RFC 6749 §5.2].
-
-    ``error``: ``invalid_request``, ``invalid_client``, ``invalid_scope`` or ``unsupported_grant_type``.
-    """
-
-    category = "unknown-identity"
-
-    def __init__(self, error: str, text: str, *, client_id: str | None = None) -> None:
-        super().__init__(error.replace("_", "-"), text)
-        self.error = error
-        self.client_id = client_id
-
-    @property
-    def status(self) -> int:
-        """HTTP status: 401 for who cannot be recognised, else 400."""
-        return 401 if self.error == "invalid_client" else 400
-
-
-class _Client(NamedTuple):
-    partner_id: uuid.UUID
-    name: str
-    scopes: tuple[str, ...]
-    keys: dict[str, Any]
-    rcps: frozenset[uuid.UUID]
 
 
 class _Token(NamedTuple):
@@ -150,8 +118,7 @@ class SmartServer:
         self.jwks_url = f"{public_url}/oauth/jwks"
         self.issuer = public_url
         self.fhir_base = f"{public_url}/fhir"
-        self._live: dict[str, tuple[float, _Client | None]] = {}
-        self._fetched: dict[str, tuple[float, dict[str, Any]]] = {}
+        self.clients = Clients(steps.store)
         self._verified: OrderedDict[bytes, _Token] = OrderedDict()
 
     # What is published
@@ -211,7 +178,7 @@ class SmartServer:
             raise TokenRefused("invalid_scope", text, client_id=client_id)
         return client_id, scopes
 
-    def _proved(self, assertion: str) -> tuple[str, dict[str, Any], _Client]:
+    def _proved(self, assertion: str) -> tuple[str, dict[str, Any], Client]:
         refused = TokenRefused("invalid_client", "L’assertion du client est refusée.")
         if len(assertion) > 16 * 1024:
             raise refused
@@ -220,10 +187,10 @@ class SmartServer:
             client_id = unverified.get("sub")
             # Unprintable is no name of ours, and no text of PostgreSQL holds NUL; what nobody proved is remembered too.
             named = isinstance(client_id, str) and client_id.isprintable() and len(client_id) <= _NAME_CHARS
-            client = self._client(str(client_id)) if named else None
+            client = self.clients.find(str(client_id)) if named else None
             if client is None or unverified.get("iss") != client_id:
                 raise refused
-            read = jwt.decode(assertion, self._client_keys(client), algorithms=list(ALGORITHMS))
+            read = jwt.decode(assertion, self.clients.keys(client), algorithms=list(ALGORITHMS))
             claims = dict(read.claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             raise refused from error
@@ -246,27 +213,6 @@ class SmartServer:
         if not good:
             raise refused
         return str(client_id), claims, client
-
-    def _client_keys(self, client: _Client) -> KeySet:
-        if "jwks" in client.keys:
-            return KeySet.import_key_set(cast("Any", client.keys["jwks"]))
-        return KeySet.import_key_set(cast("Any", self._published(str(client.keys.get("jwks_uri")))))
-
-    def _published(self, url: str) -> dict[str, Any]:
-        """Keys that a client publishes; kept `_JWKS_S` seconds. The address is one that an operator registered."""
-        kept = self._fetched.get(url)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        try:
-            answer = httpx.get(url, timeout=5.0, follow_redirects=False)
-            answer.raise_for_status()
-            if len(answer.content) > _JWKS_BYTES:
-                raise ValueError("too many keys")  # noqa: TRY301 - one refusal for whatever is wrong with the address
-            keys = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise TokenRefused("invalid_client", "Les clés publiques du client ne peuvent pas être lues.") from error
-        self._fetched[url] = (time.monotonic() + _JWKS_S, keys)
-        return dict(keys)
 
     def _use_once(self, client_id: str, claims: dict[str, Any]) -> None:
         """Keep the ``jti`` until its assertion has expired; a second use is refused, in any process."""
@@ -345,20 +291,20 @@ class SmartServer:
             identifier=known.client_id,
             name=client.name,
             rcps=client.rcps,
-            scopes=known.scopes,
+            scopes=held(known.scopes, client.scopes),
             wire="fhir",
             address=client_address(request),
             request_id=request_id(),
         )
 
-    def _remembered(self, text: str) -> tuple[_Token, _Client | None] | None:
+    def _remembered(self, text: str) -> tuple[_Token, Client | None] | None:
         token = self._verified.get(_hash(text))
-        kept = self._live.get(token.client_id) if token is not None else None
-        return (token, kept[1]) if token is not None and kept is not None and kept[0] > time.monotonic() else None
+        kept = self.clients.remembered(token.client_id) if token is not None else None
+        return (token, kept[0]) if token is not None and kept is not None else None
 
-    def _recognised(self, text: str) -> tuple[_Token, _Client | None]:
+    def _recognised(self, text: str) -> tuple[_Token, Client | None]:
         token = self._verified.get(_hash(text)) or self._verify(text)
-        return token, self._client(token.client_id)
+        return token, self.clients.find(token.client_id)
 
     def _verify(self, text: str) -> _Token:
         """Verify a token's signature and for whom it is; remember it while it lives."""
@@ -380,29 +326,7 @@ class SmartServer:
 
     def forget(self) -> None:
         """Ask the database again at the next request, before `LIVE_S` has passed."""
-        self._live.clear()
-
-    def _client(self, client_id: str) -> _Client | None:
-        kept = self._live.get(client_id)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        with self._steps.store.session() as session:
-            found = session.execute(
-                select(PartnerCredential.details, Partner.id, Partner.name, Partner.fhir_scopes)
-                .join(Partner, Partner.id == PartnerCredential.partner_id)
-                .where(
-                    PartnerCredential.kind == "fhir",
-                    PartnerCredential.value == client_id,
-                    PartnerCredential.revoked_at.is_(None),
-                    Partner.revoked_at.is_(None),
-                )
-            ).one_or_none()
-            runs = access.run_by(session, found.id) if found else frozenset()
-        client = _Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details), runs) if found else None
-        if len(self._live) > 10_000:
-            self._live.clear()
-        self._live[client_id] = (time.monotonic() + LIVE_S, client)
-        return client
+        self.clients.forget()
 
 
 def _hash(text: str) -> bytes:

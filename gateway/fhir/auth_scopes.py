@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from gateway.errors import Forbidden
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["allows", "granted", "permits", "require_scope"]
+__all__ = ["allows", "granted", "held", "permits", "require_scope"]
 
 _SCOPE = re.compile(r"system/(\*|[A-Z][A-Za-z]+)\.(\*|read|write|c?r?u?d?s?)")
 _VERSION_1 = {"read": "rs", "write": "cud", "*": "cruds"}
@@ -41,17 +42,23 @@ def allows(scopes: Iterable[str], kind: str, letter: str) -> bool:
 
 def granted(asked: Iterable[str], registered: Iterable[str]) -> list[str]:
     """Keep of what a client asks for what it is registered for, each scope whole or narrowed to the allowed letters."""
-    held = list(registered)
+    known = list(registered)
     kept: list[str] = []
     for scope in asked:
         read = _letters(scope)
         if read is None:
             continue
         kind, letters = read
-        allowed = "".join(letter for letter in "cruds" if letter in letters and allows(held, kind, letter))
+        allowed = "".join(letter for letter in "cruds" if letter in letters and allows(known, kind, letter))
         if allowed:
             kept.append(f"system/{kind}.{allowed}")
     return kept
+
+
+@lru_cache(maxsize=1024)
+def held(said: frozenset[str], registered: tuple[str, ...]) -> frozenset[str]:
+    """What a token still allows: its scopes, narrowed to what its partner is registered for now."""
+    return frozenset(granted(said, registered))
 
 
 def permits(caller: Caller, kind: str, letter: str) -> bool:

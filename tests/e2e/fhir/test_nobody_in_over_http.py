@@ -122,7 +122,7 @@ def test_a_name_that_nobody_proved_is_not_remembered_at_any_length(one: Hospital
     for length in (256, 10_000):
         answer = one.ask_token(one.assertion(sub="x" * length, iss="x" * length))
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
-    assert max(map(len, smart._live), default=0) <= 255
+    assert max(map(len, smart.clients.names), default=0) <= 255
 
 
 def test_what_is_moved_out_of_a_dossier_by_its_patient_is_refused(one: Hospital, world: World) -> None:

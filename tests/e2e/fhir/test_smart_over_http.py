@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import select
 from gateway.model.audit import AuditLine
 from gateway.model.partner import Partner
 from gateway.model.store import Store, utcnow
+from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ASSERTION_TYPE, SCOPES, Hospital, Served
 from tests.world import World
 
@@ -118,8 +120,6 @@ def test_without_a_good_token_nothing_is_read(served: Served, hospital: Hospital
 
 
 def test_a_scope_that_was_not_granted_is_refused(world: World, hospital: Hospital) -> None:
-    from tests.e2e.fhir import samples
-
     with hospital.client("system/Patient.rs") as ehr:
         written = ehr.post("Patient", json=samples.patient())
         assert written.status_code == 403
@@ -163,7 +163,7 @@ def test_a_token_that_is_remembered_does_not_outlive_its_client(
     store: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the database says of a client is believed `LIVE_S` seconds: here not at all.
-    monkeypatch.setattr("gateway.fhir.auth.LIVE_S", 0.0)
+    monkeypatch.setattr("gateway.fhir.auth_clients.LIVE_S", 0.0)
     with hospital.client() as ehr:
         assert [ehr.get("Patient").status_code for _ in range(2)] == [200, 200]
         with store.session() as session:
@@ -180,3 +180,55 @@ def test_a_remembered_token_does_not_vouch_for_a_changed_one(hospital: Hospital)
         head, claims, signature = ehr.headers["authorization"].split(".")
         for forged in (f"{head}.{claims}.{signature[:-6]}AAAAAA", f"{head}.{claims}.", f"{head}.{claims}"):
             assert ehr.get("Patient", headers={"Authorization": forged}).status_code == 401
+
+
+def test_a_token_allows_no_more_than_its_partner_is_registered_for_now(
+    store: Store, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fhir.auth_clients.LIVE_S", 0.0)
+
+    numbers = itertools.count(1)
+
+    def register(scopes: list[str]) -> None:
+        with store.session() as session:
+            session.get_one(Partner, hospital.partner.id).fhir_scopes = scopes
+            session.commit()
+
+    def allowed() -> list[int]:
+        chained = ehr.get("Observation?patient.name=x").status_code
+        written = ehr.post("Patient", json=samples.patient(f"{next(numbers):06d}", ins=None))
+        return [ehr.get("Patient").status_code, written.status_code, chained]
+
+    with hospital.client("system/Patient.crus system/Observation.rs") as ehr:
+        assert allowed() == [200, 201, 200]
+        register(["system/Patient.rs"])
+        assert allowed() == [200, 403, 403]
+        register(["system/*.r"])
+        assert allowed() == [403, 403, 403]
+        register([])
+        assert allowed() == [403, 403, 403]
+        # More than the token says is not given either, and what comes back is there again.
+        register(["system/*.cruds"])
+        assert allowed() == [200, 201, 200]
+        assert ehr.get("Condition").status_code == 403
+
+
+def test_what_the_database_says_of_a_client_is_asked_again_after_seconds(
+    store: Store, served: Served, hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = 0.0
+    now = time.monotonic
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return now() + later
+
+    monkeypatch.setattr("gateway.fhir.auth_clients.time", Clock)
+    with hospital.client() as ehr:
+        assert ehr.get("Patient").status_code == 200
+        with store.session() as session:
+            session.get_one(Partner, hospital.partner.id).fhir_scopes = []
+            session.commit()
+        later = 5.0
+        assert ehr.get("Patient").status_code == 403
