@@ -97,7 +97,7 @@ def application(gateway: Gateway) -> FastAPI:
     authenticators.register(SESSION, in_thread(sign_in.authenticate))
 
     # First, because a path is compared with route after route.
-    app.include_router(_fhir(gateway, authenticators, reads).router())
+    app.router.routes.insert(0, _fhir(gateway, authenticators, reads).router())
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())

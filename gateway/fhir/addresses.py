@@ -10,28 +10,16 @@ Not promised: that the caller may, or that there is such a resource.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from fastapi.routing import APIRoute
-from starlette.routing import Match
+from collections.abc import Iterable
 
 from gateway.fhir.capability import MEMBER, REFUSED, ROUTES, TRAIL, Offer
+from gateway.fhir.routing import Router
 from gateway.web.allowed import METHODS
 
-__all__ = ["Addresses", "is_name"]
+__all__ = ["Addresses"]
 
 #: What a method does to a type alone needs a condition in the query.
 _CONDITIONAL = frozenset({"PUT", "PATCH", "DELETE"})
-
-
-def is_name(parameters: Mapping[str, Any]) -> bool:
-    """Whether parts of a path may be a type and an id: ``_history``, ``$validate`` and ``metadata`` are none.
-
-    No id begins with ``_`` or ``$``, and every type with a capital letter [FHIR R4 http#general].
-    """
-    kind, identity = parameters.get("kind", "A"), parameters.get("identity", "a")
-    return "A" <= kind[:1] <= "Z" and identity[:1] not in "_$"
 
 
 class Addresses:
@@ -39,14 +27,14 @@ class Addresses:
 
     Parameters
     ----------
-    routes
-        Every route that does something.
+    router
+        Its routes.
     offers
         What they offer of each type.
     """
 
-    def __init__(self, routes: Sequence[APIRoute], offers: Iterable[Offer]) -> None:
-        self._routes = routes
+    def __init__(self, router: Router, offers: Iterable[Offer]) -> None:
+        self._router = router
         self._offers = {offer.kind: offer for offer in offers}
 
     def methods(self, path: str, *, condition: bool) -> tuple[str, ...]:
@@ -57,22 +45,19 @@ class Addresses:
         condition
             Whether the query holds one, without which nothing is done to a whole type.
         """
-        found = {
-            method
-            for route in self._routes
-            for method in route.methods or ()
-            if self._answers(route, method, path, condition=condition)
-        }
+        found = {method for method in METHODS if self._answers(method, path, condition=condition)}
         if found:
             found |= {"OPTIONS", "HEAD"} if "GET" in found else {"OPTIONS"}
         return tuple(method for method in METHODS if method in found)
 
-    def _answers(self, route: APIRoute, method: str, path: str, *, condition: bool) -> bool:
-        match, child = route.matches({"type": "http", "method": method, "path": path, "root_path": ""})
-        code = ROUTES.get((method, route.path), REFUSED)
-        if match is not Match.FULL or code == REFUSED:
+    def _answers(self, method: str, path: str, *, condition: bool) -> bool:
+        found = self._router.found(method, path)
+        if found is None:
             return False
-        parameters = child["path_params"]
+        route, parameters = found
+        code = ROUTES.get((method, route.path), REFUSED if route.path.startswith("/fhir") else "")
+        if code == REFUSED:
+            return False
         kind = TRAIL.rstrip(":") if code.startswith(TRAIL) else parameters.get("kind")
         if kind is None:  # of the system
             return True

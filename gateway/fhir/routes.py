@@ -10,7 +10,7 @@
         authenticators.register(OPEN, always(open_caller(steps)))
     wire = FhirWire(steps=steps, representer=representer, reads=Reads(store, trail), blobs=blobs, smart=smart,
                     limits=settings.limits)
-    app.include_router(wire.router())        # reads.close() when the application ends
+    app.router.routes.append(wire.router())  # reads.close() when the application ends
 
 where ``representer`` is the very `Representer` that ``steps`` was given as ``represent``.
 
@@ -20,25 +20,19 @@ OperationOutcome and a log line without content; each answer has the form that i
 
 from __future__ import annotations
 
-import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
-from fastapi import APIRouter, Depends
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import Scope
 
 from gateway.errors import Fault, GatewayError, NotFound, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import capability, outcome
-from gateway.fhir.addresses import Addresses, is_name
+from gateway.fhir.addresses import Addresses
 from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
@@ -49,6 +43,7 @@ from gateway.fhir.represent import Representer
 from gateway.fhir.routes_audit import AuditRoutes
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
+from gateway.fhir.routing import Router
 from gateway.fhir.summary import form
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
@@ -76,73 +71,6 @@ def always(caller: Caller) -> Authenticator:
         return caller
 
     return authenticate
-
-
-class _FhirRoute(APIRoute):
-    """Answers whatever a handler raises with an OperationOutcome, and everything in the form that was asked for.
-
-    HEAD is answered wherever GET is: the server drops the body [FHIR R4 http#read]. What is no type or no id is not
-    taken for one, so that an address is found by all of its methods or by none.
-    """
-
-    #: Methods that the wire answers to at the address of a request.
-    answered: Callable[[Request], tuple[str, ...]]
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **settings: Any) -> None:
-        super().__init__(path, endpoint, **settings)
-        if self.methods and "GET" in self.methods:
-            self.methods.add("HEAD")
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return (match, child) if match is Match.NONE or is_name(child["path_params"]) else (Match.NONE, {})
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner: Callable[[Request], Awaitable[Response]] = _thin(self) or super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                answer = await inner(request)
-            except GatewayError as error:
-                answer = _refusal(error)
-                if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                    answer.headers["Allow"] = allow(self.answered(request), but=request.method)
-            except Exception as error:  # noqa: BLE001 - the border of the wire: no exception leaves as a stack
-                # Neither the words of the error nor the values of its frames: both may hold a patient.
-                log.error("fhir-fault", kind=type(error).__name__, where=_where(error))  # noqa: TRY400 - see above
-                answer = _refusal(error)
-            try:
-                return await rendered(request, answer)
-            except Fault as error:
-                log.error("fhir-form", kind=error.code)  # noqa: TRY400 - its frames hold a resource
-                return _refusal(error)
-
-        return handler
-
-
-def _thin(route: APIRoute) -> Callable[[Request], Awaitable[Response]] | None:
-    """Call a handler that asks for no more than its request, its path and its caller without the framework's solver.
-
-    Solving the dependencies of a read costs more than finding the resource. What the application asks of every request
-    (its own dependencies) is asked here too.
-    """
-    asked = inspect.signature(route.endpoint).parameters
-    who = asked.get("who")
-    if (
-        not inspect.iscoroutinefunction(route.endpoint)
-        or who is None
-        or set(asked) - {"request", "who"} != set(route.param_convertors)
-    ):
-        return None
-    identify: Callable[[Request], Awaitable[Caller]] = who.default.dependency
-
-    async def handler(request: Request) -> Response:
-        for demand in request.app.router.dependencies:
-            await demand.dependency(request)
-        answer: Response = await route.endpoint(request=request, who=await identify(request), **request.path_params)
-        return answer
-
-    return handler
 
 
 def _where(error: BaseException) -> list[str]:
@@ -191,23 +119,22 @@ class FhirWire:
         )
         self._update_create = update_create
 
-    def router(self) -> APIRouter:
+    def router(self) -> Router:
         """Make the routes."""
-        body = Depends(body_under(Limit(Limits.variable("http_body_bytes"), self._limits.http_body_bytes)))
-        caller = Depends(caller_of(BEARER, OPEN))
-
-        class Route(_FhirRoute):
-            answered = staticmethod(self.answered)
-
-        router = APIRouter(route_class=Route)
-        self._public_routes(router, body)
-        self._trail.add(router, body, caller)
-        self._reading.add(router, body, caller)
-        self._writing.add(router, body, caller)
-
-        routes = [route for route in router.routes if isinstance(route, APIRoute) and route.path.startswith("/fhir")]
+        router = Router(
+            ("fhir", "oauth"),
+            caller=caller_of(BEARER, OPEN),
+            body=body_under(Limit(Limits.variable("http_body_bytes"), self._limits.http_body_bytes)),
+            around=self._around,
+            otherwise=self._otherwise,
+        )
+        self._public_routes(router)
+        self._trail.add(router)
+        self._reading.add(router)
+        self._writing.add(router)
+        routes = [route for route in router.routes if route.path.startswith("/fhir")]
         self._statement = capability.Statement(
-            [(method, route.path) for route in routes for method in route.methods or ()],
+            [(method, route.path) for route in routes for method in route.methods],
             base_url=self._smart.fhir_base,
             token_url=self._smart.token_url,
             smart=CAPABILITIES,
@@ -215,30 +142,49 @@ class FhirWire:
         )
         scopes = [f"system/{offer.kind}.{offer.letters}" for offer in self._statement.offers]
         self._configuration = encode(self._smart.configuration(["system/*.rs", *scopes]))
-        self._addresses = Addresses(routes, self._statement.offers)
-        self._other_methods(router)
+        self._addresses = Addresses(router, self._statement.offers)
         return router
 
-    def answered(self, request: Request) -> tuple[str, ...]:
+    def _around(self, inner: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """Answer whatever an endpoint raises with an OperationOutcome, and everything in the form asked for."""
+
+        async def handler(request: Request) -> Response:
+            try:
+                for demand in request.app.router.dependencies:  # what the application asks of every request
+                    await demand.dependency(request)
+                answer = await inner(request)
+            except GatewayError as error:
+                answer = _refusal(error)
+                if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                    answer.headers["Allow"] = allow(self._answered(request), but=request.method)
+            except Exception as error:  # noqa: BLE001 - the border of the wire: no exception leaves as a stack
+                # Neither the words of the error nor the values of its frames: both may hold a patient.
+                log.error("fhir-fault", kind=type(error).__name__, where=_where(error))  # noqa: TRY400 - see above
+                answer = _refusal(error)
+            try:
+                return await rendered(request, answer)
+            except Fault as error:
+                log.error("fhir-form", kind=error.code)  # noqa: TRY400 - its frames hold a resource
+                return _refusal(error)
+
+        return handler
+
+    def _answered(self, request: Request) -> tuple[str, ...]:
         """Methods that do something at the address of a request; none where nothing is."""
         return self._addresses.methods(request.scope["path"], condition=bool(request.url.query))
 
-    def _other_methods(self, router: APIRouter) -> None:
-        """What no other route took, whatever its method."""
-
-        @router.api_route("/fhir", methods=[], operation_id="fhir")
-        @router.api_route("/fhir/{path:path}", methods=[], operation_id="fhir-path")
-        def nothing(request: Request) -> Response:
-            answered = self.answered(request)
-            if not answered:
-                raise NotFound("inconnu", "Ressource ou opération inconnue.")
-            if request.method == "OPTIONS":
-                return Response(None, 204, {"Allow": allow(answered)})
-            raise Unsupported("method-not-offered", "Cette opération n’est pas offerte ici.")
+    async def _otherwise(self, request: Request) -> Response:
+        """What no route took, whatever its method."""
+        answered = self._answered(request)
+        if not answered:
+            raise NotFound("inconnu", "Ressource ou opération inconnue.")
+        if request.method == "OPTIONS":
+            return Response(None, 204, {"Allow": allow(answered)})
+        raise Unsupported("method-not-offered", "Cette opération n’est pas offerte ici.")
 
     # What needs no proof
 
-    def _public_routes(self, router: APIRouter, body: Any) -> None:
+    def _public_routes(self, router: Router) -> None:
         @router.get("/fhir/metadata")
         def metadata(request: Request) -> Response:
             require_format(request)
@@ -259,7 +205,7 @@ class FhirWire:
             return Response(encode(self._smart.jwks()), 200, media_type="application/json")
 
         @router.post("/oauth/token")
-        def token(request: Request, content: bytes = body) -> Response:
+        def token(request: Request, content: bytes) -> Response:
             try:
                 form = dict(parse_qsl(content.decode("utf-8"), keep_blank_values=True, max_num_fields=50))
                 address = request.client.host if request.client else None

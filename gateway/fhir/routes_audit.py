@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import Unsupported
 from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.negotiation import MEDIA, NO_STORE, form_pairs, here, require_format, strict
+from gateway.fhir.routing import Router
 from gateway.rcp.access import Caller
 
 __all__ = ["AuditRoutes"]
@@ -22,26 +20,26 @@ class AuditRoutes:
     def __init__(self, reads: AuditReads) -> None:
         self._reads = reads
 
-    def add(self, router: APIRouter, body: Any, caller: Any) -> None:
-        """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
+    def add(self, router: Router) -> None:
+        """Add them."""
 
         @router.get("/fhir/AuditEvent/{identity}")
-        async def read(request: Request, identity: str, who: Caller = caller) -> Response:
+        async def read(request: Request, identity: str, who: Caller) -> Response:
             require_format(request)
             found = await self._reads.read(here(who, request), identity)
             return Response(found, 200, {"ETag": 'W/"1"', **NO_STORE}, media_type=MEDIA)
 
         @router.get("/fhir/AuditEvent")
-        async def search(request: Request, who: Caller = caller) -> Response:
+        async def search(request: Request, who: Caller) -> Response:
             return await self._search(request, who, list(request.query_params.multi_items()))
 
         @router.post("/fhir/AuditEvent/_search")
-        async def search_by_post(request: Request, who: Caller = caller, content: bytes = body) -> Response:
+        async def search_by_post(request: Request, who: Caller, content: bytes) -> Response:
             return await self._search(request, who, form_pairs(request, content))
 
-        @router.api_route("/fhir/AuditEvent", methods=["POST", "PUT", "PATCH", "DELETE"])
-        @router.api_route("/fhir/AuditEvent/{identity}", methods=["PUT", "PATCH", "DELETE"])
-        def written(who: Caller = caller) -> Response:
+        @router.add(("POST", "PUT", "PATCH", "DELETE"), "/fhir/AuditEvent")
+        @router.add(("PUT", "PATCH", "DELETE"), "/fhir/AuditEvent/{identity}")
+        def written(who: Caller) -> Response:
             del who
             raise Unsupported("ecriture-non-offerte", "La trace (AuditEvent) se lit seulement.")
 

@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,6 +27,7 @@ from gateway.fhir.negotiation import (
     strict,
 )
 from gateway.fhir.read import FhirReads
+from gateway.fhir.routing import Router
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.rcp.access import Caller
 
@@ -43,13 +42,13 @@ class ReadRoutes:
     def __init__(self, reads: FhirReads) -> None:
         self._reads = reads
 
-    def add(self, router: APIRouter, body: Any, caller: Any) -> None:
-        """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
-        self._add_searches(router, body, caller)
-        self._add_histories(router, caller)
+    def add(self, router: Router) -> None:
+        """Add them."""
+        self._add_searches(router)
+        self._add_histories(router)
 
         @router.get("/fhir/{kind}/{identity}")
-        async def read(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
+        async def read(request: Request, kind: str, identity: str, who: Caller) -> Response:
             require_type(kind)
             if kind == "Binary" and not asks_fhir(request):
                 return await self._raw(request, who, identity)
@@ -60,17 +59,17 @@ class ReadRoutes:
                 return Response(None, 304, headers)
             return Response(found.body, 200, headers, media_type=MEDIA)
 
-    def _add_histories(self, router: APIRouter, caller: Any) -> None:
+    def _add_histories(self, router: Router) -> None:
         @router.get("/fhir/{kind}/_history")
-        async def history_of_type(request: Request, kind: str, who: Caller = caller) -> Response:
+        async def history_of_type(request: Request, kind: str, who: Caller) -> Response:
             return await self._history(request, kind, None, who)
 
         @router.get("/fhir/{kind}/{identity}/_history")
-        async def history(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
+        async def history(request: Request, kind: str, identity: str, who: Caller) -> Response:
             return await self._history(request, kind, identity, who)
 
         @router.get("/fhir/{kind}/{identity}/_history/{version}")
-        async def vread(request: Request, kind: str, identity: str, version: str, who: Caller = caller) -> Response:
+        async def vread(request: Request, kind: str, identity: str, version: str, who: Caller) -> Response:
             require_type(kind)
             require_format(request)
             if not (version.isascii() and version.isdecimal()) or len(version) > 9:
@@ -81,13 +80,13 @@ class ReadRoutes:
                 return Response(None, 304, headers)
             return Response(found.body, 200, headers, media_type=MEDIA)
 
-    def _add_searches(self, router: APIRouter, body: Any, caller: Any) -> None:
+    def _add_searches(self, router: Router) -> None:
         @router.get("/fhir/{kind}")
-        async def search(request: Request, kind: str, who: Caller = caller) -> Response:
+        async def search(request: Request, kind: str, who: Caller) -> Response:
             return await self._search(request, kind, who, request.query_params.multi_items())
 
         @router.post("/fhir/{kind}/_search")
-        async def search_by_post(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+        async def search_by_post(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             return await self._search(request, kind, who, form_pairs(request, content), posted=True)
 
     async def _search(

@@ -9,13 +9,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import batch, bundle, conditions, outcome, patch, removal, transaction, validate, validation, write
+from gateway.fhir.allowance import Allowance
 from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
     MEDIA,
@@ -31,6 +31,7 @@ from gateway.fhir.negotiation import (
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
 from gateway.fhir.represent import Representer
+from gateway.fhir.routing import Router
 from gateway.fhir.writing import Done, Operation, Ports, Writing
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Letters
@@ -106,21 +107,21 @@ class WriteRoutes:
         self._blobs = blobs
         self._update_create = update_create
 
-    def add(self, router: APIRouter, body: Any, caller: Any) -> None:  # noqa: C901 - one function a route
-        """Add them; ``body`` gives the raw bytes, ``caller`` whoever comes in."""
+    def add(self, router: Router) -> None:  # noqa: C901 - one function a route
+        """Add them."""
 
         @router.post("/fhir")
         @router.post("/fhir/")
-        def together(request: Request, who: Caller = caller, content: bytes = body) -> Response:
+        def together(request: Request, who: Caller, content: bytes) -> Response:
             return self._bundle(request, who, content)
 
         @router.post("/fhir/{kind}/$validate")
         @router.post("/fhir/{kind}/{identity}/$validate")
-        def check(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+        def check(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             return self._check(request, who, content, kind)
 
         @router.post("/fhir/{kind}")
-        def create(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+        def create(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             if any(name not in {"_format", "_pretty"} for name in request.query_params):
                 text = "La condition d’une création s’écrit dans l’en-tête If-None-Exist, non dans l’adresse."
                 raise InvalidContent("condition-mal-placee", text)
@@ -129,27 +130,27 @@ class WriteRoutes:
             return self._write(request, who, content, Operation("POST", kind, {}, query=query))
 
         @router.put("/fhir/{kind}/{identity}")
-        def update(request: Request, kind: str, identity: str, who: Caller = caller, content: bytes = body) -> Response:
+        def update(request: Request, kind: str, identity: str, who: Caller, content: bytes) -> Response:
             return self._write(request, who, content, Operation("PUT", kind, {}, identity=identity))
 
         @router.put("/fhir/{kind}")
-        def update_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+        def update_by_condition(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             return self._write(request, who, content, Operation("PUT", kind, {}, query=_condition(request, kind)))
 
         @router.patch("/fhir/{kind}/{identity}")
-        def change(request: Request, kind: str, identity: str, who: Caller = caller, content: bytes = body) -> Response:
+        def change(request: Request, kind: str, identity: str, who: Caller, content: bytes) -> Response:
             return self._patch(request, who, content, Operation("PATCH", kind, {}, identity=identity))
 
         @router.patch("/fhir/{kind}")
-        def change_by_condition(request: Request, kind: str, who: Caller = caller, content: bytes = body) -> Response:
+        def change_by_condition(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             return self._patch(request, who, content, Operation("PATCH", kind, {}, query=_condition(request, kind)))
 
         @router.delete("/fhir/{kind}/{identity}")
-        def delete(request: Request, kind: str, identity: str, who: Caller = caller) -> Response:
+        def delete(request: Request, kind: str, identity: str, who: Caller) -> Response:
             return self._delete(request, who, Operation("DELETE", kind, {}, identity=identity))
 
         @router.delete("/fhir/{kind}")
-        def delete_by_condition(request: Request, kind: str, who: Caller = caller) -> Response:
+        def delete_by_condition(request: Request, kind: str, who: Caller) -> Response:
             return self._delete(request, who, Operation("DELETE", kind, {}, query=_condition(request, kind)))
 
     # Many at once
@@ -164,6 +165,7 @@ class WriteRoutes:
 
         first = [read()]
         kind = first[0].type
+        allowance = Allowance(self._limits)
         if kind == "batch":
             answers = batch.run(
                 self._steps,
@@ -172,6 +174,7 @@ class WriteRoutes:
                 self._carry_out,
                 reads=self._reads,
                 blobs=self._blobs,
+                allowance=allowance,
                 base_url=self._base,
                 wish=wish,
                 strict=handling,
@@ -184,9 +187,10 @@ class WriteRoutes:
             return transaction.run(
                 step,
                 first.pop() if first else read(),
-                self._writing(step),
+                self._writing(step, until=allowance.until),
                 reads=self._reads,
                 blobs=self._blobs,
+                allowance=allowance,
                 wish=wish,
                 strict=handling,
             )
@@ -196,8 +200,10 @@ class WriteRoutes:
 
     # One
 
-    def _writing(self, step: Step) -> Writing:
-        return Writing(step, self._representer, self._base, self._update_create, self._ports)
+    def _writing(self, step: Step, until: float | None = None) -> Writing:
+        return Writing(
+            step, self._representer, self._base, self._update_create, self._ports, limits=self._limits, until=until
+        )
 
     def _carry_out(self, step: Step, operation: Operation) -> Done:
         writing = self._writing(step)

@@ -167,7 +167,7 @@ def served(
         letters=Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein"),
         press=press(blobs),
     )
-    app.include_router(wire.router())
+    app.router.routes.append(wire.router())
     app.add_middleware(RequestIdMiddleware)
     with background.served(app, port=port):
         yield Served(url, fhir_steps, store, app, smart)

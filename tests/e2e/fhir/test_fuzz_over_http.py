@@ -13,17 +13,17 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
 from gateway.fhir import outcome
+from gateway.fhir.routing import Router
 from tests import error_codes
 from tests.e2e.fhir import hostile, minimal, samples
 from tests.e2e.fhir.conftest import Hospital, Shared
@@ -93,25 +93,10 @@ class Raw:
         return answer.status, headers, content
 
 
-def _walk(routes: Iterable[Any]) -> Iterator[APIRoute]:
-    """Every route, through the routers that were included."""
-    for route in routes:
-        if isinstance(route, APIRoute):
-            yield route
-        else:
-            below = getattr(route, "original_router", route)
-            yield from _walk(() if below is route else below.routes)
-
-
 def _routes(shared: Shared) -> list[tuple[str, str]]:
     """Method and path of every route of the wire that the application holds."""
-    found = {
-        (method, route.path)
-        for route in _walk(shared.served.app.routes)
-        if route.path.startswith(("/fhir", "/oauth"))
-        for method in route.methods
-    }
-    return sorted(found)
+    [router] = [one for one in shared.served.app.routes if isinstance(one, Router)]
+    return sorted((method, route.path) for route in router.routes for method in route.methods)
 
 
 @pytest.fixture(scope="module")
