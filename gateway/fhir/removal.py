@@ -3,9 +3,9 @@
 [FHIR R4 http#delete; DECISIONS 6]
 
 Promises: only the owner deletes; what a dossier uses or another resource refers to stays (409 that names
-``entered-in-error``, and the types that refer, never which resource); who refers to a resource and who deletes it queue
-up, so that one of the two is refused; a second delete does nothing. Not promised: anything for roots that have no verb
-to take them back.
+``entered-in-error``, and the types that refer, never which resource), unless whoever refers may not see it: to name an
+id holds nobody's resource; who refers to a resource and who deletes it queue up, so that one of the two is refused; a
+second delete does nothing. Not promised: anything for roots that have no verb to take them back.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, LargeBinary, case, func, literal, not_, or_, select
 
 from gateway.errors import Conflict
 from gateway.fhir import search_columns
 from gateway.fhir.keeping import Owner, remove
 from gateway.fhir.search_conditions import refers
 from gateway.fhir.writing import Operation, Writing, reference_key
+from gateway.model.meeting import RcpSession
 from gateway.model.person import PatientRecord
 from gateway.model.representation import TABLES
-from gateway.rcp import identity
+from gateway.rcp import access, identity
+from gateway.rcp.access import Caller, CallerKind
 
 __all__ = ["carry_out", "require_unreferred"]
 
+#: Roots whose resources the gateway alone writes, and whose references it chose itself.
+_MADE_HERE = frozenset({"Study"})
 _ADVICE = "utilisez le statut « entered-in-error »."
 
 
@@ -107,6 +111,7 @@ def require_unreferred(writing: Writing, operation: Operation) -> None:
 def _referring(writing: Writing, kind: str, row: Any) -> Iterator[str]:
     """Types that refer to a resource: by a search parameter, or anywhere in what is kept of the same patient."""
     text = f"{kind}/{row.id}"
+    known: dict[Any, bool] = {}
     for other, table in TABLES.items():
         named = [
             refers(other, one, [text]) for one in search_columns.parameters(other).values() if one.kind == "reference"
@@ -114,8 +119,34 @@ def _referring(writing: Writing, kind: str, row: Any) -> Iterator[str]:
         if row.record_id is not None:
             named.append((table.c.record_id == row.record_id) & _mentions(table, text))
         wanted = (table.c.current, not_(table.c.deleted), not_((table.c.id == row.id) & literal(other == kind)))
-        if named and writing.step.session.scalar(select(literal(1)).where(*wanted, or_(*named)).limit(1)):
-            yield other
+        session_id = case((table.c.root_kind == "RcpSession", table.c.root_id))
+        by = select(table.c.partner_id, table.c.root_kind, session_id).where(*wanted, or_(*named)).distinct()
+        for who in writing.step.session.execute(by) if named else ():
+            if tuple(who) not in known:
+                known[tuple(who)] = _counts(writing, kind, row, *who)
+            if known[tuple(who)]:
+                yield other
+                break
+
+
+def _counts(writing: Writing, kind: str, row: Any, partner_id: Any, root_kind: str | None, session_id: Any) -> bool:
+    """Whether what an organisation refers to a resource by holds it: whoever may not see it holds nothing.
+
+    Parameters
+    ----------
+    session_id
+        Of an RCP's session, which belongs to nobody: the software of whoever runs the RCP wrote it.
+    """
+    if partner_id == row.partner_id or root_kind in _MADE_HERE:
+        return True
+    session = writing.step.session
+    if partner_id is None:
+        held = session.get(RcpSession, session_id) if session_id is not None else None
+        return held is None or held.rcp_id in access.run_by(session, row.partner_id)
+    caller = Caller(kind=CallerKind.CLIENT, partner_id=partner_id, rcps=access.run_by(session, partner_id))
+    table = TABLES[kind]
+    seen = select(literal(1)).where(table.c.id == row.id, table.c.current, access.representations(caller, table))
+    return session.scalar(seen) is not None
 
 
 def _mentions(table: Any, text: str) -> ColumnElement[bool]:
