@@ -31,7 +31,7 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Clock, Represent
 
-__all__ = ["DomainClock", "Step", "Steps"]
+__all__ = ["DomainClock", "Step", "Steps", "hold"]
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Base)
@@ -54,6 +54,11 @@ def _holding(function: str) -> TextClause:
 # Written once: the locks of a step are a large part of what it asks.
 _HELD_ALONE = _holding("pg_advisory_xact_lock")
 _HELD_TOGETHER = _holding("pg_advisory_xact_lock_shared")
+
+
+def hold(session: Session, *keys: str, shared: bool = False) -> None:
+    """Hold keys until the transaction ends, all in one order whoever asks."""
+    session.execute(_HELD_TOGETHER if shared else _HELD_ALONE, {"keys": sorted(keys)})
 
 
 class DomainClock:
@@ -103,7 +108,7 @@ class Step:
         wanted = [key for key in keys if key not in self.held and (not shared or _SHARED + key not in self.held)]
         if not wanted:
             return
-        self.session.execute(_HELD_TOGETHER if shared else _HELD_ALONE, {"keys": sorted(wanted)})
+        hold(self.session, *wanted, shared=shared)
         self.held.update(_SHARED + key if shared else key for key in wanted)
 
     def lock(self, kind: type[R], *ids: uuid.UUID) -> list[R]:
