@@ -100,6 +100,10 @@ def session_over(base: Tree | None, row: RcpSession) -> Tree:
     gone -= {str(one.practitioner_id) for one in row.rcp.members if one.role == "coordonnateur" and one.until is None}
     there = [one for one in base["participant"] if not _actor(one) & {f"Practitioner/{key}" for key in gone}]
     known = frozenset[Any]().union(*map(_actor, there))
+    [agenda] = ours["supportingInformation"]
+    beside = base.get("supportingInformation", [])
+    if not any(one.get("reference") == agenda["reference"] for one in beside):
+        laid["supportingInformation"] = [*beside, agenda]
     laid["participant"] = [*there, *(one for one in ours["participant"] if not _actor(one) & known)]
     return lay({**base, **{name: value for name, value in ours.items() if name not in base}}, laid)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import inspect, select
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
@@ -32,15 +32,16 @@ from gateway.fhir.translate.composition import draft_over
 from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
-from gateway.model.dossier import Contribution, Dossier
+from gateway.model.dossier import Contribution, Dossier, DossierMove
 from gateway.model.imaging import Series, Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
+from gateway.model.writes import made
 from gateway.rcp import report_draft
 from gateway.rcp.contribution import clean
-from gateway.rcp.step import Step
+from gateway.rcp.step import Step, hold
 
 __all__ = ["Representer", "Sent"]
 
@@ -57,12 +58,13 @@ class _Rendered(NamedTuple):
 
 @dataclass(slots=True)
 class _Context:
-    """One run: what was sent, what was rendered, which roots wait."""
+    """One run: what was sent, what was rendered, which roots wait, which sessions' agendas may have changed."""
 
     session: Session
     blobs: BlobStore | None
     sent: Sent
     waiting: list[Any]
+    agendas: set[uuid.UUID] = field(default_factory=set)
     seen: set[tuple[str, uuid.UUID]] = field(default_factory=set)
 
     def refer(self, *roots: Any) -> None:
@@ -132,6 +134,29 @@ def _session(row: RcpSession, run: _Context) -> Iterator[_Rendered]:
     yield _Rendered("Slot", str(row.id), agenda.slot(row), owner)
     key = ("Appointment", str(row.id))
     yield _Rendered(*key, session_over(run.base(*key), row), owner)
+    run.agendas.add(row.id)
+
+
+def _agendas(run: _Context) -> Iterator[_Rendered]:
+    """Agendas of sessions, after all else: each is held until the commit, and read as it then stands.
+
+    Who changes another dossier of the same session at the same time waits, and finds this one's line.
+    """
+    if not run.agendas:
+        return
+    keys = sorted(run.agendas)
+    hold(run.session, *(f"ordre-du-jour:{key}" for key in keys))
+    found = select(Dossier.session_id, *(getattr(Dossier, name) for name in ("id", *agenda.Line._fields[1:])))
+    order = (Dossier.rank.nulls_last(), Dossier.registered_at, Dossier.id)
+    lines: dict[uuid.UUID, list[agenda.Line]] = {key: [] for key in keys}
+    for key, *said in run.session.execute(found.where(Dossier.session_id.in_(keys)).order_by(*order)):
+        lines[key].append(agenda.Line(*said))
+    moved = select(DossierMove.session_id, func.max(DossierMove.at)).where(DossierMove.session_id.in_(keys))
+    changed = dict(run.session.execute(moved.group_by(DossierMove.session_id)).tuples().all())
+    sessions = select(RcpSession).where(RcpSession.id.in_(keys)).order_by(RcpSession.id)
+    for row in run.session.scalars(sessions.execution_options(populate_existing=True)).unique():
+        owner = Owner(network_id=row.rcp.network_id, **_root(row))
+        yield _Rendered("List", str(row.id), agenda.order_of_the_day(row, lines[row.id], changed.get(row.id)), owner)
 
 
 def _of_dossier(row: Dossier, root: Any) -> Owner:
@@ -147,6 +172,11 @@ def _of_dossier(row: Dossier, root: Any) -> Owner:
 def _dossier(row: Dossier, run: _Context) -> Iterator[_Rendered]:
     identity = str(row.id)
     owner = _of_dossier(row, row)
+    run.agendas.add(row.session_id)
+    if not made(run.session, row.id):
+        run.agendas.update(
+            run.session.scalars(select(DossierMove.session_id).where(DossierMove.dossier_id == row.id).distinct())
+        )
     run.refer(row.session, row.session.rcp, row.organisation, row.requester, row.session.rcp.organisation)
     if current(run.session, "Patient", str(row.record_id)) is None:
         run.waiting.append(row.record)
@@ -328,4 +358,6 @@ class Representer:
             run.seen.add(key)
             for rendered in list(_ROOTS[key[0]](root, run)):
                 kept[rendered.kind, rendered.id] = keep(session, *rendered)
+        for rendered in _agendas(run):
+            kept[rendered.kind, rendered.id] = keep(session, *rendered)
         return kept

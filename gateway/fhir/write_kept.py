@@ -112,6 +112,7 @@ _HOME: Mapping[str, tuple[str | None, frozenset[tuple[str, str]], tuple[str, ...
         ("encounter", "supportingInfo"),
     ),
     "DocumentReference": ("type", frozenset({("http://loinc.org", "34794-8")}), ("context.encounter",)),
+    "List": ("code", frozenset({(f"{CANONICAL}/CodeSystem/rcp-liste", "ordre-du-jour")}), ("entry.item",)),
 }
 
 

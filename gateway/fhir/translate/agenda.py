@@ -1,18 +1,22 @@
-"""What the gateway knows of a meeting beside its sessions: its calendar, its openings, its usual members.
+"""What the gateway knows of a meeting beside its sessions: its calendar, openings and usual members, each agenda.
 
-[FHIR R4 schedule, slot, careteam; spec fhir-fr 1.8, 1.9, 1.17, 2.1]
-None of them carries a patient datum.
+[FHIR R4 schedule, slot, careteam, list; spec fhir-fr 1.8, 1.9, 1.17, 1.27, 2.1, 2.2]
+None of them carries a patient datum; an agenda says which inscriptions a session has, and is not for everybody.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from gateway.fhir.translate.directory import organization_reference, practitioner_reference, rcp_number
+from gateway.fhir.translate.directory import organization_reference, practitioner_reference, rcp_number, session_agenda
 from gateway.fhir.translate.elements import CANONICAL, CORE, NAMESPACE, RCP_CARE, concept, refer, wall, without_empty
 from gateway.model.meeting import Rcp, RcpSession
+from gateway.rcp.dossier_states import LABELS
 
-__all__ = ["care_team", "schedule", "slot"]
+__all__ = ["Line", "care_team", "order_of_the_day", "schedule", "slot"]
 
 Tree = dict[str, Any]
 
@@ -80,4 +84,54 @@ def care_team(row: Rcp) -> Tree:
             for one in live
         ],
         managingOrganization=[organization_reference(row.organisation)] if row.organisation else None,
+    )
+
+
+class Line(NamedTuple):
+    """One inscription of an agenda."""
+
+    dossier_id: uuid.UUID
+    number: str
+    state: str
+    registered_at: datetime
+
+
+#: State of a dossier → flag of its line; what is withdrawn has none, what became of the discussion is no agenda's.
+_FLAGS = {
+    **{state: state for state in ("inscrit", "prefiche", "notifie", "reporte", "discute", "non-discute")},
+    **dict.fromkeys(("cr-brouillon", "cr-valide", "envoye", "addendum", "correction"), "discute"),
+}
+
+
+def order_of_the_day(row: RcpSession, lines: Iterable[Line], changed: datetime | None) -> Tree:
+    """List: the agenda of a session, its inscriptions in their order [spec fhir-fr 1.27].
+
+    Parameters
+    ----------
+    lines
+        In order; the withdrawn ones are left out here.
+    changed
+        When an inscription last came, moved or changed its state.
+    """
+    leads = [one.practitioner for one in row.rcp.members if one.role == "coordonnateur" and one.until is None]
+    states = f"{CANONICAL}/CodeSystem/rcp-etat-dossier"
+    return without_empty(
+        resourceType="List",
+        identifier=[session_agenda(row)],
+        status="retired" if row.state == "annulee" else "current",
+        mode="working",
+        title=f"Ordre du jour de la RCP {row.rcp.title} du {row.on:%d/%m/%Y}",
+        code=concept(f"{CANONICAL}/CodeSystem/rcp-liste", "ordre-du-jour", "Ordre du jour"),
+        date=wall(changed, row.zone) if changed is not None else None,
+        source=practitioner_reference(min(leads, key=lambda one: one.idnps)) if leads else None,
+        orderedBy=concept("http://terminology.hl7.org/CodeSystem/list-order", "user", "Sorted by User"),
+        entry=[
+            {
+                "flag": concept(states, _FLAGS[line.state], LABELS[_FLAGS[line.state]]),
+                "date": wall(line.registered_at, row.zone),
+                "item": refer("ServiceRequest", line.dossier_id, {"system": "urn:ietf:rfc:3986", "value": line.number}),
+            }
+            for line in lines
+            if line.state in _FLAGS
+        ],
     )

@@ -33,6 +33,7 @@ __all__ = [
     "practitioner_reference",
     "practitioner_role",
     "rcp_number",
+    "session_agenda",
 ]
 
 Tree = dict[str, Any]
@@ -132,6 +133,11 @@ def healthcare_service(row: Rcp) -> Tree:
     )
 
 
+def session_agenda(row: RcpSession) -> Tree:
+    """Identify the agenda of a session: by the number of the session, which is stable when the date moves."""
+    return {"system": f"{NAMESPACE}/ordre-du-jour", "value": row.identifier}
+
+
 def appointment(row: RcpSession) -> Tree:
     """Appointment: the session, without any patient [spec fhir-fr 1.10]."""
     participants = [
@@ -158,5 +164,6 @@ def appointment(row: RcpSession) -> Tree:
         start=wall(row.starts_at, row.zone),
         end=wall(row.ends_at, row.zone),
         minutesDuration=int((row.ends_at - row.starts_at).total_seconds() // 60),
+        supportingInformation=[refer("List", row.id, session_agenda(row))],
         participant=participants,
     )
