@@ -4,8 +4,8 @@ Run: ``python benchmarks/fhir_store.py`` (``--help`` for its sizes; the whole ta
 ``rcp-gateway serve --only http`` on the embedded PostgreSQL with fsync on: one worker process, every middleware, access
 predicate, signed token and audit trail. Beside it in the same run, over the same sockets and uvicorn:
 
-* psycopg alone: the SQL statements of one real create, recorded by SQLAlchemy's events and executed with fresh keys in
-  transactions on as many connections from one process, nothing parsed, judged or built;
+* psycopg alone: the SQL statements of one real create, recorded on their way to the server and executed with fresh keys
+  in transactions on as many connections from one process, nothing parsed, judged or built;
 * the same application without token, access predicate and audit lines;
 * a bare FastAPI application whose ``async def`` routes return the same bytes, made once.
 
@@ -454,8 +454,13 @@ def recorded(bench: Bench) -> tuple[Statements, dict[str, Any]]:
     """The statements of one create, and the patient who was made."""
     seen: Statements = []
 
-    def note(_c: Any, _k: Any, statement: str, parameters: Any, _x: Any, _many: bool) -> None:  # noqa: FBT001 - SQLAlchemy's
-        seen.append((statement, parameters))
+    class Noting(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **more: Any) -> Any:
+            seen.append((query, params))
+            return super().execute(query, params, **more)
+
+    def note(connection: Any, *_: Any) -> None:
+        connection.cursor_factory = Noting
 
     async def create(app: FastAPI) -> dict[str, Any]:
         transport = httpx.ASGITransport(app)
@@ -470,7 +475,7 @@ def recorded(bench: Bench) -> tuple[Statements, dict[str, Any]]:
         app = application(gateway)
         caller = access.Caller(kind=access.CallerKind.CLIENT, partner_id=bench.partner, scopes=frozenset({SCOPES}))
         app.state.authenticators._by_scheme[BEARER] = always(caller)  # noqa: SLF001 - the caller without the proof
-        event.listen(gateway.store.engine, "before_cursor_execute", note)
+        event.listen(gateway.store.engine, "checkout", note)
         made = asyncio.run(create(app))
     return seen, made
 

@@ -2,13 +2,14 @@
 
 [FHIR R4 http#transaction]
 
-Promises: what one entry is refused for touches no other; the answer keeps the order of the request. Not promised: links
-between entries (R4 forbids them in a batch: each is refused by its place).
+Promises: what one entry is refused for touches no other, but that all share one allowance; the answer keeps the order
+of the request. Not promised: links between entries (R4 forbids them in a batch: each is refused by its place).
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +17,7 @@ import structlog
 from gateway.errors import GatewayError, InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document, entry_reads, outcome
+from gateway.fhir.allowance import Allowance
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
 from gateway.fhir.outcome import InvalidResource
 from gateway.fhir.read import FhirReads
@@ -36,6 +38,7 @@ def run(
     *,
     reads: FhirReads,
     blobs: BlobStore,
+    allowance: Allowance,
     base_url: str,
     wish: str,
     strict: bool = False,
@@ -46,20 +49,35 @@ def run(
     ----------
     write
         Carries out one operation in an open step.
+    allowance
+        What all entries together may take: an entry after it is refused, and a write beyond its bytes told without the
+        resource.
     """
     urls = {entry.full_url for entry in bundle.entries if entry.full_url is not None}
 
     def answer(entry: Entry) -> Answer:
+        allowance.require_time()
         if entry.faults:
             raise InvalidResource(entry.faults)
         ask, operation = entry.ask, entry.operation
         if ask is not None:
-            return steps.run(caller, lambda step: entry_reads.answer(step, reads, blobs, ask, strict=strict))
+            found = steps.run(
+                caller,
+                lambda step: entry_reads.answer(step, reads, blobs, ask, strict=strict, until=allowance.until),
+            )
+            allowance.take(found)
+            return found
         if operation is None:
             raise InvalidContent("element-obligatoire", "Élément obligatoire absent : request.")
         _require_alone(operation, urls)
         # The step may run again after a clash with another writer: it works on a copy of what was asked.
-        return written(steps.run(caller, lambda step: write(step, copy.deepcopy(operation))), base_url, wish)
+        done = written(steps.run(caller, lambda step: write(step, copy.deepcopy(operation))), base_url, wish)
+        try:
+            allowance.take(done)
+        except GatewayError as error:  # it is done all the same
+            said = outcome.warning(error.code, error.text, issue_code="too-costly")
+            return dataclasses.replace(done, body=None, outcome=outcome.body([said]))
+        return done
 
     return [_told(entry, answer) for entry in bundle.entries]
 

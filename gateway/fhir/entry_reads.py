@@ -9,8 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Executable
 
 from gateway.errors import Fault, NotFound
 from gateway.exchange.blobs import BlobStore
@@ -19,13 +18,13 @@ from gateway.fhir.negotiation import require_type
 from gateway.fhir.read import FhirReads
 from gateway.fhir.routes_read import unchanged
 from gateway.fhir.summary import form
+from gateway.fhir.timed import stopped_after
 from gateway.model.audit import AuditFacts
 from gateway.rcp.step import Step
 
 __all__ = ["answer"]
 
 T = TypeVar("T")
-_CANCELLED = "57014"
 
 
 class _StepSource:
@@ -40,18 +39,8 @@ class _StepSource:
         session = self._step.session
         if seconds is None:
             return session.execute(statement, values).mappings().all()
-        before = session.scalar(text("SELECT current_setting('statement_timeout')"))
-        session.execute(
-            text("SELECT set_config('statement_timeout', :most, true)"), {"most": f"{max(1, int(seconds * 1000))}"}
-        )
-        try:
-            rows = session.execute(statement, values).mappings().all()
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == _CANCELLED:
-                raise TimeoutError from error
-            raise
-        session.execute(text("SELECT set_config('statement_timeout', :most, true)"), {"most": before})
-        return rows
+        with stopped_after(session, seconds):
+            return session.execute(statement, values).mappings().all()
 
     async def one(self, statement: Executable, identity: str) -> Any | None:
         return self._step.session.execute(statement, {"ids": [identity]}).mappings().one_or_none()
@@ -82,8 +71,15 @@ def _driven(question: Coroutine[Any, Any, T]) -> T:
     raise Fault("lecture-suspendue", "Une lecture a attendu là où rien n’attend.")
 
 
-def answer(step: Step, reads: FhirReads, blobs: BlobStore, ask: Ask, *, strict: bool = False) -> Answer:
+def answer(
+    step: Step, reads: FhirReads, blobs: BlobStore, ask: Ask, *, strict: bool = False, until: float | None = None
+) -> Answer:
     """Answer what an entry asks for.
+
+    Parameters
+    ----------
+    until
+        When the Bundle must be done (`gateway.fhir.allowance`).
 
     Raises
     ------
@@ -91,7 +87,7 @@ def answer(step: Step, reads: FhirReads, blobs: BlobStore, ask: Ask, *, strict: 
         What the same request alone would be refused for.
     """
     require_type(ask.kind)
-    over = reads.over(_StepSource(step), _Contents(blobs))
+    over = reads.over(_StepSource(step), _Contents(blobs), until=until)
     pairs = list(ask.pairs)
     match ask.steps:
         case () | ("_search",):

@@ -21,7 +21,9 @@ from gateway.fhir import conditions, document, search
 from gateway.fhir.keeping import current
 from gateway.fhir.operation import Operation
 from gateway.fhir.owners import DIRECTORY
+from gateway.fhir.reading import GIVEN_UP, Budget
 from gateway.fhir.search_conditions import ID
+from gateway.fhir.timed import stopped_after
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.writing import Writing
 from gateway.model.directory import Organisation, Practitioner
@@ -68,12 +70,23 @@ class Finder:
 
     def _search(self, kind: str, pairs: Sequence[tuple[str, str]], *, limit: int) -> list[Any]:
         table = TABLES[kind]
-        base = self.writing.base_url
-        asked = search.parse(kind, pairs, visible=self.writing.visible, strict=True, base=base)
+        writing = self.writing
+        asked = search.parse(
+            kind, pairs, visible=writing.visible, strict=True, limits=writing.limits, base=writing.base_url
+        )
         statement = select(table).where(
             table.c.current, not_(table.c.deleted), access.representations(self.writing.step.caller, table), asked.where
         )
-        return list(self.writing.step.session.execute(statement.limit(limit)).all())
+        budget = Budget(writing.limits, writing.until)
+        left = budget.left()
+        if all(name == "identifier" for name, _ in pairs):
+            # Values of an index: no bound of time is worth its round trips.
+            return list(writing.step.session.execute(statement.limit(limit)).all())
+        try:
+            with stopped_after(writing.step.session, left):
+                return list(writing.step.session.execute(statement.limit(limit)).all())
+        except TimeoutError:
+            raise budget.exceeded() from None
 
     def foresee(self, asked: Iterable[tuple[str, str]]) -> None:
         """Ask for all conditions that are one identifier together, type by type."""
@@ -83,10 +96,11 @@ class Finder:
             said = conditions.only_identifier(pairs)
             if said is not None and kind not in {"Practitioner", "Organization"}:
                 wanted.setdefault(kind, {})[said] = (kind, tuple(sorted(pairs)))
+        most = min(_TOGETHER, self.writing.limits.search_values)
         for kind, keys in wanted.items():
             said_here = list(keys)
-            for start in range(0, len(said_here), _TOGETHER) if len(said_here) > 1 else ():
-                part = said_here[start : start + _TOGETHER]
+            for start in range(0, len(said_here), most) if len(said_here) > 1 else ():
+                part = said_here[start : start + most]
                 together = ",".join(f"{system}|{value}" for system, value in part)
                 rows = self._search(kind, [("identifier", together)], limit=3 * _TOGETHER)
                 if len(rows) == 3 * _TOGETHER:
@@ -242,7 +256,7 @@ def id_key(kind: str, key: str) -> str:
 
 
 class Into:
-    """Puts a refusal beside the operation that it is about."""
+    """Puts a refusal beside the operation that it is about, unless the whole step ends with it."""
 
     def __init__(self, refused: dict[int, GatewayError], index: int) -> None:
         self._refused = refused
@@ -252,7 +266,7 @@ class Into:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, GatewayError):
+        if isinstance(error, GatewayError) and error.code not in GIVEN_UP:
             self._refused[self._index] = error
             return True
         return False

@@ -89,15 +89,26 @@ class FhirReads:
         Bounds of a search.
     key
         What the tokens of pages are sealed with; every process of one gateway has the same.
+    until
+        When what is read for must be done, by `time.monotonic`.
     """
 
-    def __init__(self, source: Source, blobs: Contents, base_url: str, limits: Limits, key: bytes) -> None:
+    def __init__(
+        self,
+        source: Source,
+        blobs: Contents,
+        base_url: str,
+        limits: Limits,
+        key: bytes,
+        *,
+        until: float | None = None,
+    ) -> None:
         self._key = key
-        self._in = Reading(source, blobs, base_url, limits, Pages(key, limits))
+        self._in = Reading(source, blobs, base_url, limits, Pages(key, limits), until)
 
-    def over(self, source: Source, blobs: Contents | None = None) -> FhirReads:
-        """Read the same way out of another session: the open one of a transaction."""
-        return FhirReads(source, blobs or self._in.blobs, self._in.base, self._in.limits, self._key)
+    def over(self, source: Source, blobs: Contents | None = None, *, until: float | None = None) -> FhirReads:
+        """Read the same way out of another session, the open one of a transaction, and until then."""
+        return FhirReads(source, blobs or self._in.blobs, self._in.base, self._in.limits, self._key, until=until)
 
     async def read(
         self, caller: Caller, kind: str, identity: str, version: int | None = None, *, form: Form = WHOLE

@@ -27,7 +27,7 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
 
-__all__ = ["COUNTED", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns", "too_long"]
+__all__ = ["COUNTED", "GIVEN_UP", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns", "too_long"]
 
 #: Types that are read here; the trail is not kept as representations (`gateway.fhir.audit_events`).
 READABLE: tuple[str, ...] = tuple(TABLES)
@@ -35,6 +35,8 @@ READABLE: tuple[str, ...] = tuple(TABLES)
 UNSEARCHED = frozenset({"Binary"})
 #: Matches that are counted without being asked for; beyond, a total is left out.
 COUNTED = 1000
+#: Codes of what ends a step: the database has stopped its statement, or nothing more of it is wanted.
+GIVEN_UP = frozenset({"recherche-trop-couteuse", "bundle-trop-long", "reponse-trop-grande"})
 
 _BASE_MARK = encode(BASE_URL)[1:-1]
 

@@ -18,12 +18,14 @@ from typing import Any
 from gateway.errors import Conflict, GatewayError, InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import conditions, document, entry_reads, links, removal, write
+from gateway.fhir.allowance import Allowance
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
 from gateway.fhir.keeping import current
 from gateway.fhir.locating import Locator
 from gateway.fhir.outcome import InvalidResource, Issue, Refusals
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.read import FhirReads
+from gateway.fhir.reading import GIVEN_UP
 from gateway.fhir.translate.inscription import is_inscription
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.validate import MAX_ISSUES
@@ -61,18 +63,26 @@ def run(
     *,
     reads: FhirReads,
     blobs: BlobStore,
+    allowance: Allowance,
     wish: str,
     strict: bool = False,
 ) -> list[Answer]:
     """Carry out every entry; the caller's step commits. The Bundle's trees are changed: a second run reads it again.
+
+    Parameters
+    ----------
+    allowance
+        What all entries together may take; beyond it the transaction is refused.
 
     Raises
     ------
     GatewayError
         What entries are refused for, each with its place in its expression and its text.
     """
-    return _Run(step, bundle, writing, [entry for entry in bundle.entries if entry.operation is not None]).carry_out(
-        lambda ask: entry_reads.answer(step, reads, blobs, ask, strict=strict), wish
+    allowance.begin()
+    entries = [entry for entry in bundle.entries if entry.operation is not None]
+    return _Run(step, bundle, writing, entries, allowance).carry_out(
+        lambda ask: entry_reads.answer(step, reads, blobs, ask, strict=strict, until=allowance.until), wish
     )
 
 
@@ -84,6 +94,7 @@ class _Run:
     bundle: Bundle
     writing: Writing
     entries: list[Entry]
+    allowance: Allowance
     names: dict[str, str] = field(default_factory=dict)
     refused: dict[int, GatewayError] = field(default_factory=dict)
 
@@ -105,19 +116,21 @@ class _Run:
         self.writing.finish()
         self._each(self.entries, lambda entry: removal.require_unreferred(self.writing, self._operation(entry)))
         self._stop()
-        answers = {
-            entry.index: written(self.writing.done(self._operation(entry)), self.writing.base_url, wish)
-            for entry in self.entries
-        }
-        self.step.session.flush()
+        answers: dict[int, Answer] = {}
+
+        def tell(entry: Entry) -> None:
+            said = written(self.writing.done(self._operation(entry)), self.writing.base_url, wish)
+            self.allowance.take(said)
+            answers[entry.index] = said
 
         def ask(entry: Entry) -> None:
-            answers[entry.index] = read(entry.ask)
+            found = read(entry.ask)
+            self.allowance.take(found)
+            answers[entry.index] = found
 
-        for entry in self.bundle.entries:
-            self._each([entry] if entry.ask is not None else [], ask)
-            if any(error.code == "recherche-trop-couteuse" for error in self.refused.values()):
-                break  # the database has given the transaction up
+        self._each(self.entries, tell)
+        self.step.session.flush()
+        self._each([entry for entry in self.bundle.entries if entry.ask is not None], ask)
         self._stop()
         return [answers[entry.index] for entry in self.bundle.entries]
 
@@ -130,14 +143,17 @@ class _Run:
         return entry.operation
 
     def _each(self, entries: Sequence[Entry], what: Callable[[Entry], None]) -> None:
-        """Do something for each entry; what one is refused for does not hide what others are."""
+        """Do something for each entry; what one is refused for does not hide what others are, unless it ends all."""
         for entry in entries:
             if entry.index in self.refused:
                 continue
+            self.allowance.require_time()
             try:
                 what(entry)
             except GatewayError as error:
                 self.refused[entry.index] = named(error, entry)
+                if error.code in GIVEN_UP:
+                    self._stop()
 
     def _collect(self, refused: dict[int, GatewayError]) -> None:
         for place, error in refused.items():

@@ -38,6 +38,7 @@ from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import CallerKind
 from gateway.rcp.step import Step
+from gateway.settings import Limits
 
 __all__ = ["Done", "Operation", "Ports", "Writing", "reference_key"]
 
@@ -54,6 +55,8 @@ class Writing:
         Our FHIR base, to make absolute references to ourselves relative.
     update_create
         Whether a PUT to an id that nobody used creates [FHIR R4 http#upsert].
+    limits, until
+        Bounds of the searches that conditions are; when the Bundle must be done.
     """
 
     step: Step
@@ -61,6 +64,8 @@ class Writing:
     base_url: str
     update_create: bool = False
     ports: Ports = field(default_factory=Ports)
+    limits: Limits = field(default_factory=Limits)
+    until: float | None = None
     sent: dict[tuple[str, str], Tree] = field(default_factory=dict)
     kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
     trees: dict[str, Tree] = field(default_factory=dict)

@@ -24,7 +24,6 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
     Connection,
     Executable,
     Index,
@@ -34,9 +33,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    cast,
     exists,
-    func,
     select,
     text,
 )
@@ -61,13 +58,11 @@ class Words(TypeDecorator[list[str]]):
     impl = TSVECTOR
     cache_ok = True
 
-    def bind_expression(self, bindvalue: Any) -> ColumnElement[Any]:
-        """Have the server sort them."""
-        return func.array_to_tsvector(cast(bindvalue, ARRAY(Text())))
-
-    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
-        """Send the list as it is."""
-        return value
+    def process_bind_param(self, value: list[str] | None, dialect: Any) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write the texts as the server reads a ``tsvector``: quoted, quotes and backslashes doubled."""
+        if value is None:
+            return None
+        return " ".join(["'" + text.replace("\\", "\\\\").replace("'", "''") + "'" for text in value])
 
 
 def column_name(code: str) -> str:

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Insert, Table, event, insert
+from sqlalchemy import Table, bindparam, event, insert
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.util import identity_key
 
-__all__ = ["WriteSession", "adopt", "cautious", "later", "made", "name"]
+from gateway.model.prepared import Copied, Prepared
 
-#: Statements are made once: one with forty values in it costs more to look up than to run.
-_INSERTS: dict[Table, Insert] = {}
+__all__ = ["WriteSession", "adopt", "ask", "cautious", "held", "later", "made", "name"]
+
+R = TypeVar("R")
+
+#: How rows of a table that say certain columns are written: one alone, and many.
+_INSERTS: dict[tuple[Table, tuple[str, ...]], tuple[Prepared, Copied]] = {}
 
 
 class WriteSession(Session):
@@ -65,11 +70,12 @@ class WriteSession(Session):
         grouped: dict[tuple[Table, tuple[str, ...]], list[dict[str, Any]]] = {}
         for table, row in waiting:
             grouped.setdefault((table, tuple(row)), []).append(row)
-        for (table, _), rows in grouped.items():
-            statement = _INSERTS.get(table)
-            if statement is None:
-                statement = _INSERTS[table] = insert(table).inline()
-            self.connection().execute(statement, rows if len(rows) > 1 else rows[0])
+        for key, rows in grouped.items():
+            alone, together = _INSERTS.get(key) or _INSERTS.setdefault(key, _inserts(*key))
+            if len(rows) == 1:
+                alone.run(self, rows[0])
+            else:
+                together.run(self, rows)
 
     def commit(self) -> None:
         """Write what waits and commit."""
@@ -93,6 +99,11 @@ class WriteSession(Session):
         self.made.clear()
 
 
+def _inserts(table: Table, names: tuple[str, ...]) -> tuple[Prepared, Copied]:
+    said = {one: bindparam(one, type_=table.c[one].type) for one in names}
+    return Prepared(lambda: insert(table).inline().values(said)), Copied(table, names)
+
+
 @event.listens_for(WriteSession, "do_orm_execute")
 def _asked(state: Any) -> None:
     session = state.session
@@ -112,10 +123,35 @@ def _flushed(session: WriteSession, _context: Any) -> None:
 
 def later(session: Session, table: Table, row: Mapping[str, Any], *, unread: bool = False) -> None:
     """Write a row in the session's transaction, with others of its table when the session can."""
+    said = dict(row)
+    _complete(table, said)
     if isinstance(session, WriteSession):
-        session.defer(table, dict(row), unread=unread)
+        session.defer(table, said, unread=unread)
     else:
-        session.execute(insert(table).inline(), dict(row))
+        session.execute(insert(table).inline(), said)
+
+
+def ask(session: Session, statement: Prepared, **values: Any) -> list[Any]:
+    """Rows of a statement, which sees all that the session has been told."""
+    session.flush()
+    if isinstance(session, WriteSession):
+        session.write_deferred(unread=False)
+    return statement.run(session, values)
+
+
+#: What a table's columns are given by the process where a row does not say them.
+_GIVEN: dict[Table, tuple[tuple[str, Any], ...]] = {}
+
+
+def _complete(table: Table, said: dict[str, Any]) -> None:
+    """Say what nobody said, where it is not the server that does."""
+    given = _GIVEN.get(table)
+    if given is None:
+        columns = [column for column in table.c if column.server_default is None and column.identity is None]
+        given = _GIVEN[table] = tuple((column.key, getattr(column.default, "arg", None)) for column in columns)
+    for key, value in given:
+        if key not in said:
+            said[key] = value(None) if callable(value) else value
 
 
 def adopt(session: Session, root: Any) -> None:
@@ -128,15 +164,28 @@ def adopt(session: Session, root: Any) -> None:
         session.flush()
         return
     table: Table = root.__table__
-    # What nobody said is said here: the session would ask the database for each.
-    for column in table.c:
-        if column.key not in root.__dict__ and column.server_default is None:
-            given = getattr(column.default, "arg", None)
-            set_committed_value(root, column.key, given(None) if callable(given) else given)
-    session.adopt(table, {column: value for column, value in root.__dict__.items() if column in table.c})
+    row = {column.key: root.__dict__[column.key] for column in table.c if column.key in root.__dict__}
+    said = len(row)
+    _complete(table, row)
+    for key in [*row][said:]:  # the session would ask the database for each
+        set_committed_value(root, key, row[key])
+    session.adopt(table, row)
     name(session, root.id)
     make_transient_to_detached(root)
     session.add(root)
+
+
+def held(session: Session, kind: type[R], row: Any) -> R:
+    """The root that a row of its whole table is, held by the session as if it had loaded it."""
+    known = session.identity_map.get(identity_key(kind, row.id))
+    if known is not None:
+        return known
+    root = kind()
+    for key, value in row._asdict().items():
+        set_committed_value(root, key, value)
+    make_transient_to_detached(root)
+    session.add(root)
+    return root
 
 
 def name(session: Session, key: uuid.UUID) -> None:

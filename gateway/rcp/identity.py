@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select, tuple_
+from sqlalchemy import bindparam, delete, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
@@ -27,8 +27,9 @@ from gateway.model.dossier import Dossier
 from gateway.model.imaging import Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
+from gateway.model.prepared import Prepared
 from gateway.model.store import Base, utcnow
-from gateway.model.writes import adopt, later
+from gateway.model.writes import adopt, ask, later
 from gateway.rcp import work_list
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
 from gateway.rcp.step import Step
@@ -54,6 +55,30 @@ EVERY_DOMAIN = "*"
 
 _PERSON = Base.metadata.tables[Person.__tablename__]
 _LINK = Base.metadata.tables[PersonLink.__tablename__]
+
+_RECORD = Base.metadata.tables[PatientRecord.__tablename__]
+
+
+# Asked for each patient that is written.
+_KEYED = Prepared(
+    lambda: select(_RECORD.c.id).where(
+        _RECORD.c.partner_id == bindparam("partner"),
+        _RECORD.c.system == bindparam("system"),
+        _RECORD.c.value == bindparam("value"),
+    )
+)
+_PROVED = Prepared(
+    lambda: (
+        select(_RECORD.c.id, _RECORD.c.match_key)
+        .where(
+            _RECORD.c.ins_value == bindparam("value"),
+            _RECORD.c.ins_system == bindparam("system"),
+            _RECORD.c.ins_qualified,
+            _RECORD.c.id != bindparam("itself"),
+        )
+        .order_by(_RECORD.c.id)
+    )
+)
 
 ALONE = "enregistrement-seul"
 BY_INS = "ins-qualifie-traits-concordants"
@@ -85,11 +110,9 @@ def own_identifier(partner: Partner, facts: PatientFacts) -> IdentifierFact:
 
 def record_of(session: Session, partner_id: uuid.UUID, system: str, value: str) -> PatientRecord | None:
     """Find a source's record by its own identifier."""
-    return session.scalars(
-        select(PatientRecord).where(
-            PatientRecord.partner_id == partner_id, PatientRecord.system == system, PatientRecord.value == value
-        )
-    ).one_or_none()
+    for found in ask(session, _KEYED, partner=partner_id, system=system, value=value):
+        return session.get(PatientRecord, found.id)
+    return None
 
 
 def known_as(step: Step, partner: Partner, key: IdentifierFact) -> PatientRecord | None:
@@ -99,30 +122,44 @@ def known_as(step: Step, partner: Partner, key: IdentifierFact) -> PatientRecord
     return None if held in step.absent else record_of(step.session, partner.id, key.system, key.value)
 
 
-def foresee(step: Step, partner: Partner, keys: Sequence[IdentifierFact]) -> dict[tuple[str, str], uuid.UUID]:
-    """Find several records of a source at once, once their keys are held; who is not there is not looked for again.
+def foresee(
+    step: Step, partner: Partner, said: Sequence[tuple[IdentifierFact, PatientFacts]]
+) -> dict[tuple[str, str], uuid.UUID]:
+    """Find several records of a source at once, and who shares their INS; who is not there is not looked for again.
 
     Returns
     -------
     dict
         Ids of those that exist, by system and value.
     """
-    step.serialise(*(_key_lock(partner.id, key) for key in keys))
-    said = [(key.system, key.value) for key in keys]
-    rows = step.session.execute(
-        select(PatientRecord.system, PatientRecord.value, PatientRecord.id).where(
-            PatientRecord.partner_id == partner.id, tuple_(PatientRecord.system, PatientRecord.value).in_(said)
-        )
-    )
+    keys = {_key_lock(partner.id, key): (key.system, key.value) for key, _ in said}
+    proofs = {_ins_lock(*proof): proof for _, facts in said if (proof := _proof(facts)) is not None}
+    step.serialise(*keys, *proofs)
+    by_key, by_proof = (_RECORD.c.system, _RECORD.c.value), (_RECORD.c.ins_system, _RECORD.c.ins_value)
+    mine = select(*by_key, _RECORD.c.id).where(_RECORD.c.partner_id == partner.id)
+    rows = step.session.execute(mine.where(tuple_(*by_key).in_(list(keys.values()))))
     found = {(row.system, row.value): row.id for row in rows}
-    step.absent |= {_key_lock(partner.id, key) for key in keys if (key.system, key.value) not in found}
+    bearing = select(*by_proof).where(_RECORD.c.ins_qualified, tuple_(*by_proof).in_(list(proofs.values())))
+    shared = {(row.ins_system, row.ins_value) for row in step.session.execute(bearing)} if proofs else set()
+    step.absent |= {lock for lock, key in keys.items() if key not in found}
+    step.absent |= {lock for lock, proof in proofs.items() if proof not in shared}
     return found
+
+
+def _proof(facts: PatientFacts) -> tuple[str, str] | None:
+    """System and value of an INS by which two records may be one person."""
+    said = say(facts)
+    return (said["ins_system"], said["ins_value"]) if said["ins_qualified"] else None
 
 
 def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
     """Person to whom a record belongs now; `None` while it waits on the work list."""
+    return _person_of(session, record.id)
+
+
+def _person_of(session: Session, key: uuid.UUID) -> uuid.UUID | None:
     return session.scalar(
-        select(PersonLink.person_id).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None))
+        select(PersonLink.person_id).where(PersonLink.record_id == key, PersonLink.ended_at.is_(None))
     )
 
 
@@ -131,9 +168,8 @@ def locks(partner: Partner, facts: PatientFacts) -> list[str]:
 
     A step that declares several patients takes them all first, in one order, lest it cross another that names the same.
     """
-    said = say(facts)
-    key = _key_lock(partner.id, own_identifier(partner, facts))
-    return [key, _ins_lock(said["ins_system"], said["ins_value"])] if said["ins_qualified"] else [key]
+    key, proof = _key_lock(partner.id, own_identifier(partner, facts)), _proof(facts)
+    return [key] if proof is None else [key, _ins_lock(*proof)]
 
 
 def _key_lock(partner_id: uuid.UUID, key: IdentifierFact | PatientRecord) -> str:
@@ -314,23 +350,9 @@ def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> 
     session = step.session
     held = select(PersonLink).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None)).with_for_update()
     live = None if new else session.scalars(held).one_or_none()
-    others: list[PatientRecord] = []
-    if record.ins_qualified:
-        step.serialise(_ins_lock(record.ins_system, record.ins_value))
-        others = list(
-            session.scalars(
-                select(PatientRecord)
-                .where(
-                    PatientRecord.ins_value == record.ins_value,
-                    PatientRecord.ins_system == record.ins_system,
-                    PatientRecord.ins_qualified,
-                    PatientRecord.id != record.id,
-                )
-                .order_by(PatientRecord.id)
-            )
-        )
+    others = _others(step, record) if record.ins_qualified else []
     agreeing = [other for other in others if record.match_key is not None and other.match_key == record.match_key]
-    person = next((found for found in (person_of(session, other) for other in agreeing) if found), None)
+    person = next((found for found in (_person_of(session, other.id) for other in agreeing) if found), None)
     if live is not None and live.author != AUTHOR:
         if others and not agreeing:
             _ask(step, partner, record, others)
@@ -348,6 +370,16 @@ def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> 
         own = uuid7()
         later(session, _PERSON, {"id": own})
         _begin(step, record, own, ALONE)
+
+
+def _others(step: Step, record: PatientRecord) -> list[Any]:
+    """Other records that bear the same qualified INS, in order of their ids."""
+    lock = _ins_lock(record.ins_system, record.ins_value)
+    step.serialise(lock)
+    if lock in step.absent:
+        step.absent.discard(lock)  # from here on this one bears it
+        return []
+    return ask(step.session, _PROVED, system=record.ins_system, value=record.ins_value, itself=record.id)
 
 
 def _alone(session: Session, link: PersonLink) -> bool:
@@ -368,7 +400,7 @@ def _begin(step: Step, record: PatientRecord, person: uuid.UUID, reason: str) ->
     later(step.session, _LINK, {"record_id": record.id, "person_id": person, **told})
 
 
-def _ask(step: Step, partner: Partner, record: PatientRecord, others: Iterable[PatientRecord]) -> None:
+def _ask(step: Step, partner: Partner, record: PatientRecord, others: Iterable[Any]) -> None:
     """Ask a person, once while the question is open; the item names records, never an INS or a trait."""
     work_list.ask(
         step.session,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import TextClause, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -25,6 +25,7 @@ from gateway.errors import Conflict, GatewayError, NotFound, Unavailable
 from gateway.exchange.outbox import Outbox, Outgoing
 from gateway.model.audit import AuditFacts, AuditTrail
 from gateway.model.message import Message
+from gateway.model.prepared import Prepared
 from gateway.model.store import Base, Store
 from gateway.model.writes import cautious
 from gateway.rcp import access
@@ -46,19 +47,18 @@ _ATTEMPTS = 6
 _SHARED = "\x1f"
 
 
-def _holding(function: str) -> TextClause:
+def _holding(function: str) -> Prepared:
     hashes = "(SELECT hashtextextended(unnest(CAST(:keys AS text[])), 0) AS key ORDER BY key) AS hashes"
-    return text(f"SELECT {function}(key) FROM {hashes}")  # noqa: S608 - our own words
+    return Prepared(lambda: text(f"SELECT {function}(key) FROM {hashes}"))  # noqa: S608 - our own words
 
 
-# Written once: the locks of a step are a large part of what it asks.
 _HELD_ALONE = _holding("pg_advisory_xact_lock")
 _HELD_TOGETHER = _holding("pg_advisory_xact_lock_shared")
 
 
 def hold(session: Session, *keys: str, shared: bool = False) -> None:
     """Hold keys until the transaction ends, all in one order whoever asks."""
-    session.execute(_HELD_TOGETHER if shared else _HELD_ALONE, {"keys": sorted(keys)})
+    (_HELD_TOGETHER if shared else _HELD_ALONE).run(session, {"keys": sorted(keys)})
 
 
 class DomainClock:
