@@ -25,6 +25,7 @@ from gateway.settings import Limits
 __all__ = [
     "Tree",
     "check",
+    "copied",
     "decimal",
     "decode",
     "encode",
@@ -34,6 +35,7 @@ __all__ = [
     "references",
     "same_content",
     "strip_server_meta",
+    "too_many",
     "with_meta",
     "written",
 ]
@@ -76,6 +78,7 @@ def _raw(value: Any) -> msgspec.Raw:
 
 
 _DECODER = msgspec.json.Decoder(float_hook=decimal)
+_SKIMMER = msgspec.json.Decoder(msgspec.Raw)
 _ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=_raw)
 _SORTED = msgspec.json.Encoder(decimal_format="number", enc_hook=_raw, order="sorted")
 # A JSON string and whether a colon follows: strings are consumed whole, so a colon inside one is never counted.
@@ -98,8 +101,8 @@ def parse(body: bytes, limits: Limits | None = None) -> Tree:
     Raises
     ------
     InvalidContent
-        ``corps-trop-grand``, ``json-illisible``, ``json-trop-profond``, ``json-nom-repete``, ``json-caractere`` or
-        ``ressource-sans-type``.
+        ``corps-trop-grand``, ``trop-d-elements``, ``json-illisible``, ``json-trop-profond``, ``json-nom-repete``,
+        ``json-caractere`` or ``ressource-sans-type``.
     """
     tree = parse_any(body, limits)
     if not isinstance(tree, dict) or not isinstance(tree.get("resourceType"), str):
@@ -115,6 +118,7 @@ def parse_any(body: bytes, limits: Limits | None = None) -> Any:
         text = f"Corps trop grand : {len(body)} octets, {limits.told('http_body_bytes')}."
         raise InvalidContent("corps-trop-grand", text)
     try:
+        _require_few(body, limits)
         tree = _DECODER.decode(body)
     except RecursionError:
         raise _too_deep(limits) from None
@@ -127,22 +131,49 @@ def parse_any(body: bytes, limits: Limits | None = None) -> Any:
     return tree
 
 
+def _require_few(body: bytes, limits: Limits) -> None:
+    """Refuse JSON with surely more nodes before objects are made of them: sixteen million commas fill 600 MB.
+
+    Each comma and each bracket stands for one node, texts apart.
+    """
+    if _commas_or_brackets(body) > limits.json_nodes:
+        _SKIMMER.decode(body)  # the texts of what is no JSON have no end
+        if _commas_or_brackets(_NAME.sub(b"", body)) > limits.json_nodes:
+            raise too_many(limits)
+
+
+def _commas_or_brackets(body: bytes) -> int:
+    return max(body.count(b","), body.count(b"[") + body.count(b"{"))
+
+
 def decode(body: bytes) -> Any:
     """Read JSON that we wrote ourselves."""
     return _DECODER.decode(body)
 
 
+def copied(node: Any) -> Any:
+    """Copy a tree ten times as fast as ``copy.deepcopy``: what is neither object nor list never changes."""
+    if isinstance(node, dict):
+        return {name: copied(one) if isinstance(one, dict | list) else one for name, one in node.items()}
+    if isinstance(node, list):
+        return [copied(one) if isinstance(one, dict | list) else one for one in node]
+    return node
+
+
 def check(tree: Any, limits: Limits) -> int:
-    """Judge depth and characters without recursion; return how many names the objects hold.
+    """Judge depth, size and characters without recursion; return how many names the objects hold.
 
     Raises
     ------
     InvalidContent
-        ``json-trop-profond``, ``json-caractere``.
+        ``json-trop-profond``, ``trop-d-elements``, ``json-caractere``.
     """
-    names = 0
+    names = nodes = 0
     level = [tree]
     for _ in range(limits.json_depth):
+        nodes += len(level)
+        if nodes > limits.json_nodes:
+            raise too_many(limits)
         below: list[Any] = []
         for node in level:
             if isinstance(node, dict):
@@ -156,6 +187,11 @@ def check(tree: Any, limits: Limits) -> int:
             return names
         level = below
     raise _too_deep(limits)
+
+
+def too_many(limits: Limits) -> InvalidContent:
+    """The refusal of a body with too many elements: each costs a microsecond wherever it is looked at."""
+    return InvalidContent("trop-d-elements", f"Trop d’éléments dans le corps : {limits.told('json_nodes')}.")
 
 
 def _too_deep(limits: Limits) -> InvalidContent:

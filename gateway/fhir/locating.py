@@ -100,7 +100,7 @@ class Locator(Finder):
         if existing:
             self._require_owner(operation)
         if operation.patch is not None and before is not None and not operation.untouched:
-            operation.tree = patched(operation.patch, document.parse(self._whole(operation.kind, before.body)))
+            operation.tree = patched(operation.patch, document.decode(self._whole(operation.kind, before.body)))
             validate.accept(operation.tree, operation.where)
             operation.method, operation.patch = "PUT", None
         if operation.identity is None and operation.kind not in _NAMED_BY_VERB and method != "DELETE":

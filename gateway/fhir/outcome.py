@@ -40,6 +40,7 @@ CATEGORIES: dict[str, tuple[int, str]] = {
 CODES: dict[str, tuple[int, str]] = {
     "corps-trop-grand": (413, "too-long"),
     "trop-d-entrees": (413, "too-costly"),
+    "trop-d-elements": (413, "too-costly"),
     "json-illisible": (400, "structure"),
     "json-trop-profond": (400, "structure"),
     "json-nom-repete": (400, "structure"),

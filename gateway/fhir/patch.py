@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gateway.errors import InvalidContent, Unsupported
-from gateway.fhir import document, patch_json, patch_path
+from gateway.fhir import document, patch_bounds, patch_json, patch_path
 from gateway.fhir.document import Tree
 from gateway.settings import Limits
 
@@ -35,7 +35,11 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
 
 
 class Patch(Protocol):
-    """A patch that was read."""
+    """A patch that was read, under limits that what it leaves obeys too."""
+
+    @property
+    def limits(self) -> Limits:
+        """The wire's."""
 
     def apply(self, tree: Tree) -> Any:
         """Return the changed copy of a tree."""
@@ -86,11 +90,13 @@ def patched(patch: Patch, tree: Tree) -> Tree:
     Conflict
         ``patch-test``, ``patch-cible``: the resource is not as the patch supposes.
     InvalidContent
-        ``element-protege`` (rule); ``patch-illisible`` when what remains is no resource.
+        ``element-protege`` (rule); ``patch-illisible`` when what remains is no resource; ``patch-demesure`` when no
+        body could hold it.
     """
     changed = patch.apply(tree)
     if not isinstance(changed, dict):
         raise InvalidContent("patch-illisible", "Le patch ne laisse pas une ressource.")
+    patch_bounds.require_fit(changed, patch.limits)
     changed = _without_empty(changed)
     for name, path in _FIXED.items():
         if _at(tree, path) != _at(changed, path):

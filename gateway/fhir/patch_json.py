@@ -1,26 +1,25 @@
 """JSON Patch over trees [RFC 6902, RFC 6901]: six operations, exactly as the RFC says, decimals as they were written.
 
 Written here because the libraries at hand read numbers as floats or compare ``true`` with ``1``. Promises: all
-operations or none; the document is never changed in place; ``copy`` cannot multiply a document without bounds.
+operations or none; the document is never changed in place; what operations cost is bounded (`patch_bounds`).
 """
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import Conflict, InvalidContent
+from gateway.errors import Conflict, GatewayError, InvalidContent
+from gateway.fhir.document import copied
+from gateway.fhir.patch_bounds import Bounds
 from gateway.settings import Limits
 
 __all__ = ["JsonPatch", "read", "same"]
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _ESCAPE = re.compile(r"~(?![01])")
-#: Nodes that the copies of one patch may add.
-_COPIED_MAX = 100_000
 #: What each operation must say beside its path [RFC 6902 §4].
 _NEEDS: Mapping[str, str | None] = {
     "add": "value",
@@ -51,7 +50,7 @@ class JsonPatch:
     """Operations that were read."""
 
     operations: tuple[_Operation, ...]
-    depth: int
+    limits: Limits
 
     def apply(self, document: Any) -> Any:
         """Return the changed copy of a document.
@@ -61,11 +60,15 @@ class JsonPatch:
         Conflict
             ``patch-test``: a ``test`` does not hold; ``patch-cible``: a place that does not exist.
         InvalidContent
-            ``patch-illisible``: a place that cannot be; ``patch-demesure``: copies without bounds.
+            ``patch-illisible``: a place that cannot be; ``patch-demesure``.
         """
-        work = _Work([copy.deepcopy(document)], self.depth)
+        work = _Work([copied(document)], Bounds(self.limits))
         for operation in self.operations:
-            _VERBS[operation.op](work, operation)
+            try:
+                _VERBS[operation.op](work, operation)
+            except GatewayError as error:
+                error.expression = operation.where
+                raise
         return work.root[0]
 
 
@@ -74,25 +77,24 @@ class _Work:
     """The document under change, in a list of one so that the root is a place like others."""
 
     root: list[Any]
-    depth: int
-    copied: int = 0
+    bounds: Bounds
 
-    def holder(self, operation: _Operation, path: tuple[str, ...]) -> tuple[Any, str]:
+    def holder(self, path: tuple[str, ...]) -> tuple[Any, str]:
         """The object or list that holds what a path names, and the last name."""
         node: Any = self.root
         name = "0"
         for step in path:
-            node = self._child(node, name, operation)
+            node = self._child(node, name)
             name = step
         if not isinstance(node, dict | list):
-            raise _no_place(operation)
+            raise _no_place()
         return node, name
 
-    def get(self, operation: _Operation, path: tuple[str, ...]) -> Any:
-        holder, name = self.holder(operation, path)
-        return self._child(holder, name, operation)
+    def get(self, path: tuple[str, ...]) -> Any:
+        holder, name = self.holder(path)
+        return self._child(holder, name)
 
-    def _child(self, node: Any, name: str, operation: _Operation) -> Any:
+    def _child(self, node: Any, name: str) -> Any:
         if isinstance(node, dict):
             found = node.get(name, _ABSENT)
         elif isinstance(node, list) and _INDEX.fullmatch(name) and int(name) < len(node):
@@ -100,35 +102,17 @@ class _Work:
         else:
             found = _ABSENT
         if found is _ABSENT:
-            raise _no_place(operation)
+            raise _no_place()
         return found
-
-    def bound(self, operation: _Operation, value: Any, *, copied: bool = False) -> None:
-        """Refuse what would nest too deep, and count what copies add: doubled a hundred times they fill any memory."""
-        level, depth = [value], len(operation.path)
-        while level:
-            self.copied += len(level) if copied else 0
-            depth += 1
-            if self.copied > _COPIED_MAX or depth > self.depth:
-                text = (
-                    f"Le patch copie plus de {_COPIED_MAX} éléments ou les imbrique trop : limite {self.depth} niveaux "
-                    f"({Limits.variable('json_depth')})."
-                )
-                raise InvalidContent("patch-demesure", text, expression=operation.where)
-            level = [
-                child
-                for node in level
-                for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
-            ]
 
 
 def _add(work: _Work, operation: _Operation) -> None:
-    _put(work, operation, copy.deepcopy(operation.value))
+    _put(work, operation, copied(operation.value))
 
 
 def _put(work: _Work, operation: _Operation, value: Any) -> None:
-    work.bound(operation, value)
-    holder, name = work.holder(operation, operation.path)
+    work.bounds.weigh(value, above=len(operation.path))
+    holder, name = work.holder(operation.path)
     if isinstance(holder, dict):
         holder[name] = value
     elif holder is work.root:
@@ -138,12 +122,12 @@ def _put(work: _Work, operation: _Operation, value: Any) -> None:
     elif _INDEX.fullmatch(name) and int(name) <= len(holder):
         holder.insert(int(name), value)
     else:
-        raise _no_place(operation)
+        raise _no_place()
 
 
-def _take(work: _Work, operation: _Operation, path: tuple[str, ...]) -> Any:
-    value = work.get(operation, path)
-    holder, name = work.holder(operation, path)
+def _take(work: _Work, path: tuple[str, ...]) -> Any:
+    value = work.get(path)
+    holder, name = work.holder(path)
     if isinstance(holder, dict):
         del holder[name]
     elif holder is work.root:
@@ -154,33 +138,33 @@ def _take(work: _Work, operation: _Operation, path: tuple[str, ...]) -> Any:
 
 
 def _remove(work: _Work, operation: _Operation) -> None:
-    _take(work, operation, operation.path)
+    _take(work, operation.path)
 
 
 def _replace(work: _Work, operation: _Operation) -> None:
-    work.get(operation, operation.path)
-    work.bound(operation, operation.value)
-    holder, name = work.holder(operation, operation.path)
-    holder[name if isinstance(holder, dict) else int(name)] = copy.deepcopy(operation.value)
+    work.get(operation.path)
+    work.bounds.weigh(operation.value, above=len(operation.path))
+    holder, name = work.holder(operation.path)
+    holder[name if isinstance(holder, dict) else int(name)] = copied(operation.value)
 
 
 def _move(work: _Work, operation: _Operation) -> None:
     if operation.path == operation.source:
-        work.get(operation, operation.path)
+        work.get(operation.path)
         return
-    _put(work, operation, _take(work, operation, operation.source))
+    _put(work, operation, _take(work, operation.source))
 
 
 def _copy(work: _Work, operation: _Operation) -> None:
-    value = work.get(operation, operation.source)
-    work.bound(operation, value, copied=True)
-    _put(work, operation, copy.deepcopy(value))
+    value = work.get(operation.source)
+    work.bounds.copy(work.bounds.weigh(value))
+    _put(work, operation, copied(value))
 
 
 def _test(work: _Work, operation: _Operation) -> None:
-    if not same(work.get(operation, operation.path), operation.value):
+    if not same(work.get(operation.path), operation.value):
         text = "La ressource n’est pas telle que le patch la suppose (test)."
-        raise Conflict("patch-test", text, expression=operation.where)
+        raise Conflict("patch-test", text)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -204,9 +188,8 @@ _VERBS: Mapping[str, Callable[[_Work, _Operation], None]] = {
 }
 
 
-def _no_place(operation: _Operation) -> Conflict:
-    text = "Le patch désigne un endroit qui n’existe pas dans la ressource."
-    return Conflict("patch-cible", text, expression=operation.where)
+def _no_place() -> Conflict:
+    return Conflict("patch-cible", "Le patch désigne un endroit qui n’existe pas dans la ressource.")
 
 
 def _unreadable(text: str, index: int | None = None) -> InvalidContent:
@@ -226,7 +209,7 @@ def read(said: Any, limits: Limits) -> JsonPatch:
     if len(said) > limits.patch_operations:
         text = f"Trop d’opérations dans le patch : {len(said)}, {limits.told('patch_operations')}."
         raise InvalidContent("trop-d-operations", text)
-    return JsonPatch(tuple(_operation(index, one) for index, one in enumerate(said)), limits.json_depth)
+    return JsonPatch(tuple(_operation(index, one) for index, one in enumerate(said)), limits)
 
 
 def _operation(index: int, said: Any) -> _Operation:

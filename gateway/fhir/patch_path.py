@@ -2,21 +2,21 @@
 
 Promises: all operations or none, in order; the tree is never changed in place; what stands beside a primitive (its
 extensions) moves and goes with it; a choice takes the JSON name of the value's type. The paths are those of
-`gateway.fhir.fhirpath`.
+`gateway.fhir.fhirpath_text`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import Conflict, GatewayError, InvalidContent
-from gateway.fhir import fhirpath
-from gateway.fhir.document import Tree
+from gateway.fhir import fhirpath, fhirpath_text
+from gateway.fhir.document import Tree, copied
 from gateway.fhir.elements import shapes
 from gateway.fhir.fhirpath import Path, Place, child_names
+from gateway.fhir.patch_bounds import Bounds
 from gateway.settings import Limits
 
 __all__ = ["PathPatch", "read"]
@@ -29,8 +29,6 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "replace": ("value",),
     "move": ("source", "destination"),
 }
-#: Nodes that the operations of one patch may walk over together: each walks over the resource.
-_VISITED_MAX = 2_000_000
 _NUMBERS = {"index", "source", "destination"}
 
 
@@ -59,7 +57,7 @@ class PathPatch:
     """Operations that were read."""
 
     operations: tuple[_Operation, ...]
-    depth: int
+    limits: Limits
 
     def apply(self, tree: Tree) -> Tree:
         """Return the changed copy of a resource.
@@ -69,44 +67,33 @@ class PathPatch:
         Conflict
             ``patch-cible``: a path that does not name exactly what the operation needs.
         InvalidContent
-            ``patch-illisible``.
+            ``patch-illisible``; ``patch-ressource-entiere`` (rule); ``patch-demesure``.
         """
-        changed = copy.deepcopy(tree)
-        visited = 0
+        changed: Tree = copied(tree)
+        bounds = Bounds(self.limits)
         for operation in self.operations:
             try:
-                _VERBS[operation.type](fhirpath.root(changed), operation)
+                _VERBS[operation.type](fhirpath.root(changed, bounds.walk), operation)
+                bounds.weigh(changed)  # values put into values nest deeper than a body may
             except GatewayError as error:
                 error.expression = operation.where
                 raise
-            visited += _bound(changed, self.depth)
-            if visited > _VISITED_MAX:
-                text = f"Le patch parcourt trop d’éléments : limite {_VISITED_MAX} nœuds parcourus."
-                raise InvalidContent("patch-demesure", text, expression=operation.where)
         return changed
-
-
-def _bound(tree: Tree, depth: int) -> int:
-    """Refuse what nests deeper than a body may (values put into values); count what a path may walk over."""
-    level: list[Any] = [tree]
-    nodes = 0
-    for _ in range(depth):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
-        ]
-        if not level:
-            return nodes
-        nodes += len(level)
-    text = f"Le patch imbrique trop les éléments : limite {depth} niveaux ({Limits.variable('json_depth')})."
-    raise InvalidContent("patch-demesure", text)
 
 
 def _one(found: list[Place]) -> Place:
     if len(found) != 1:
         raise Conflict("patch-cible", "Le chemin du patch ne désigne pas exactement un élément.")
     return found[0]
+
+
+def _part(found: list[Place]) -> Place:
+    """One element that is not the resource itself."""
+    place = _one(found)
+    if place.whole:
+        text = "La ressource entière ne se patche pas : elle se remplace par une mise à jour et se supprime par DELETE."
+        raise InvalidContent("patch-ressource-entiere", text, rule=True)
+    return place
 
 
 def _json_name(shape: str | None, name: str, value: _Value) -> str:
@@ -123,7 +110,7 @@ def _json_name(shape: str | None, name: str, value: _Value) -> str:
 def _built(value: _Value, below: str | None) -> Any:
     """JSON of a value; of an anonymous type, put together from its parts."""
     if value.parts is None:
-        return copy.deepcopy(value.said)
+        return copied(value.said)
     built: Tree = {}
     for part in value.parts:
         name, inner = _part_name(part), _value(part)
@@ -139,9 +126,9 @@ def _set(holder: Tree, name: str, repeats: bool, index: int, value: _Value, belo
         if said is not None:
             holder[name] = said
         if value.beside is not None:
-            holder["_" + name] = copy.deepcopy(value.beside)
+            holder["_" + name] = copied(value.beside)
         return
-    _insert(holder, name, index, _built(value, below), copy.deepcopy(value.beside))
+    _insert(holder, name, index, _built(value, below), copied(value.beside))
 
 
 def _pair(holder: Tree, name: str) -> tuple[list[Any], list[Any]]:
@@ -231,17 +218,15 @@ def _insert_into(start: Place, operation: _Operation) -> None:
 def _delete(start: Place, operation: _Operation) -> None:
     found = operation.path.places(start)
     if found:  # nothing to delete is no error [FHIR R4 fhirpatch]
-        _remove(_one(found))
+        _remove(_part(found))
 
 
 def _replace(start: Place, operation: _Operation) -> None:
-    place = _one(operation.path.places(start))
-    if place.holder.get("") is not None:
-        raise Conflict("patch-cible", "La ressource entière se remplace par une mise à jour.")
+    place = _part(operation.path.places(start))
     value = operation.value
     if place.index is not None:
         said, beside = _pair(place.holder, place.name)
-        said[place.index], beside[place.index] = _built(value, place.below), copy.deepcopy(value.beside)
+        said[place.index], beside[place.index] = _built(value, place.below), copied(value.beside)
         _keep(place.holder, place.name, said, beside)
         return
     name, below = _replaced(place, value)
@@ -297,7 +282,7 @@ def read(tree: Tree, limits: Limits) -> PathPatch:
         text = f"Trop d’opérations dans le patch : {len(listed)}, {limits.told('patch_operations')}."
         raise InvalidContent("trop-d-operations", text, expression="Parameters.parameter")
     operations = tuple(_operation(f"Parameters.parameter[{index}]", one) for index, one in enumerate(listed))
-    return PathPatch(operations, limits.json_depth)
+    return PathPatch(operations, limits)
 
 
 def _operation(where: str, said: Any) -> _Operation:
@@ -325,7 +310,7 @@ def _operation(where: str, said: Any) -> _Operation:
         return _Operation(
             where,
             kind,
-            fhirpath.parse(path),
+            fhirpath_text.parse(path),
             name=_text(parts.get("name")) or "",
             value=_value(parts["value"]) if "value" in _PARTS[kind] else _Value(),
             numbers=tuple(number for number in numbers if number is not None),

@@ -291,6 +291,106 @@ def test_what_identifies_a_resource_is_not_patched(operation: dict[str, Any]) ->
     assert (refused.value.code, refused.value.rule) == ("element-protege", True)
 
 
+#: Paths that name the resource itself, whatever they are written as.
+WHOLE = ("Patient", "Resource", "DomainResource", "$this", "(Patient)", "Patient.where(true)", "Patient.first()")
+
+
+@pytest.mark.parametrize("path", WHOLE)
+@pytest.mark.parametrize("operation", ["delete", "replace"])
+def test_the_whole_is_neither_deleted_nor_replaced_by_a_patch(operation: str, path: str) -> None:
+    value = {"resource": {"resourceType": "Patient"}} if operation == "replace" else {}
+    asked = op(operation, path)
+    asked["part"] += [{"name": "value", **value}] if value else []
+    with pytest.raises(InvalidContent) as refused:
+        read(parameters(asked), Limits()).apply({"resourceType": "Patient", "active": True})
+    assert (refused.value.code, refused.value.rule) == ("patch-ressource-entiere", True)
+    assert refused.value.expression == "Parameters.parameter[0]"
+
+
+@pytest.mark.parametrize("path", WHOLE)
+def test_what_has_no_place_in_a_list_is_neither_moved_nor_inserted_into(path: str) -> None:
+    for asked in (op("move", path, source=0, destination=0), op("insert", path, index=0, valueString="x")):
+        with pytest.raises(GatewayError) as refused:
+            read(parameters(asked), Limits()).apply({"resourceType": "Patient", "active": True})
+        assert refused.value.code in {"patch-cible", "patch-illisible"}
+
+
+def test_an_element_that_is_moved_to_where_it_is_stays_there() -> None:
+    tree = {"resourceType": "Patient", "name": [{"text": "a"}, {"text": "b"}]}
+    same_place = read(parameters(op("move", "Patient.name", source=1, destination=1)), Limits())
+    assert same_place.apply(tree) == tree
+
+
+@pytest.mark.parametrize(
+    "path", ["Patient.name", "Patient.name.given", "Patient.descendants()", "Patient.name.where(text.exists())"]
+)
+def test_one_operation_deletes_one_element(path: str) -> None:
+    """ "Only a single element can be deleted" [FHIR R4 fhirpatch]."""
+    tree = {"resourceType": "Patient", "name": [{"text": "a", "given": ["x"]}, {"text": "b", "given": ["y"]}]}
+    with pytest.raises(GatewayError) as refused:
+        read(parameters(op("delete", path)), Limits()).apply(tree)
+    assert refused.value.code in {"patch-cible", "patch-illisible"}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        op("delete", "Patient.id"),
+        op("delete", "Patient.meta"),
+        op("delete", "Patient.meta.versionId"),
+        op("delete", "Patient.meta.lastUpdated"),
+        op("add", "Patient.identifier[0]", name="period", valuePeriod={"start": "2020"}),
+        op("insert", "Patient.identifier", index=0, valueIdentifier={"system": "http://x", "value": "2"}),
+    ],
+)
+def test_what_the_server_says_of_a_resource_is_not_taken_away(operation: dict[str, Any]) -> None:
+    tree = {
+        "resourceType": "Patient",
+        "id": "a",
+        "meta": {"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z"},
+        "identifier": [{"system": "http://x", "value": "1"}],
+    }
+    with pytest.raises(InvalidContent) as refused:
+        patched(read(parameters(operation), Limits()), tree)
+    assert (refused.value.code, refused.value.rule) == ("element-protege", True)
+
+
+#: Conditions of two thousand characters that look at each of many elements again and again.
+HUNGRY = {
+    "names": "name.given.exists() or " * 80 + "true",
+    "comparisons": "$this = $this and " * 100 + "true",
+    "literals": "true or " * 200 + "true",
+    "functions": "$this" + ".where(true)" * 150 + ".exists()",
+    "nested": "name.where(given.where(" + "$this = 'a' or " * 100 + "true).exists()).exists()",
+    "extensions": "extension('x').exists() or " * 60 + "true",
+}
+
+
+@pytest.mark.parametrize("condition", HUNGRY.values(), ids=HUNGRY.keys())
+def test_what_a_path_walks_over_and_compares_is_bounded_by_name(condition: str) -> None:
+    limits = Limits(json_nodes=2_000)
+    tree = {"resourceType": "Patient", "contact": [{"name": {"family": "x", "given": ["a", "b"]}} for _ in range(300)]}
+    plain = op("delete", "Patient.contact.where(name.family = 'y')")
+    assert read(parameters(plain), limits).apply(tree) == tree
+    hungry = op("delete", f"Patient.contact.where(({condition}) = false)")
+    with pytest.raises(InvalidContent, match="RCP_LIMIT_JSON_NODES") as refused:
+        read(parameters(*[hungry] * 10), limits).apply(tree)
+    assert refused.value.code == "patch-demesure"
+
+
+def test_values_put_into_values_are_bounded_by_name() -> None:
+    deep: dict[str, Any] = {"url": "http://x", "valueString": "x"}
+    for _ in range(20):
+        deep = {"url": "http://x", "extension": [deep]}
+    path = "Patient" + ".extension[0]" * 20
+    asked = [
+        op("add", "Patient", name="extension", valueExtension=deep),
+        op("add", path, name="extension", valueExtension=deep),
+    ]
+    with pytest.raises(InvalidContent, match="RCP_LIMIT_JSON_DEPTH"):
+        read(parameters(*asked), Limits()).apply({"resourceType": "Patient"})
+
+
 def test_more_operations_than_the_limit_are_refused_by_its_name() -> None:
     with pytest.raises(InvalidContent, match="RCP_LIMIT_PATCH_OPERATIONS"):
         read(parameters(*[op("delete", "Patient.name")] * 3), Limits(patch_operations=2))

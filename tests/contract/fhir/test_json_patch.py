@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import Conflict, GatewayError, InvalidContent
+from gateway.fhir import document
+from gateway.fhir.patch import patched
 from gateway.fhir.patch_json import read
 from gateway.settings import Limits
 
@@ -160,6 +165,98 @@ def test_a_patch_that_doubles_itself_is_refused_before_memory_is() -> None:
     with pytest.raises(GatewayError) as refused:
         read(copies, Limits()).apply({"a": list(range(10))})
     assert refused.value.code == "patch-demesure"
+
+
+#: A resource and operations that grow it, or work on it, out of proportion to what is sent → the limit that stops them.
+BOMBS: dict[str, tuple[Any, list[dict[str, Any]], str]] = {
+    "a list doubled into itself": (
+        {"a": [1]},
+        [{"op": "copy", "from": "/a", "path": "/a/-"}] * 40,
+        "RCP_LIMIT_JSON_NODES",
+    ),
+    "one element again and again": (
+        {"a": [{"b": list(range(50))}]},
+        [{"op": "copy", "from": "/a/0", "path": "/a/0"}] * 60,
+        "RCP_LIMIT_JSON_NODES",
+    ),
+    "an object under new names": (
+        {"a": {"b": 1}},
+        [{"op": "copy", "from": "/a", "path": f"/a/c{index}"} for index in range(40)],
+        "RCP_LIMIT_JSON_NODES",
+    ),
+    "a long text, which copies share": (
+        {"a": ["x" * 5_000]},
+        [{"op": "copy", "from": "/a/0", "path": "/a/-"}] * 50,
+        "RCP_LIMIT_HTTP_BODY_BYTES",
+    ),
+    "a long name": (
+        {"a": [{"x" * 5_000: 1}]},
+        [{"op": "copy", "from": "/a/0", "path": "/a/-"}] * 50,
+        "RCP_LIMIT_HTTP_BODY_BYTES",
+    ),
+    "quotes, written with two signs each": (
+        {"a": ['"' * 30_000]},
+        [{"op": "copy", "from": "/a/0", "path": "/a/-"}] * 2,
+        "RCP_LIMIT_HTTP_BODY_BYTES",
+    ),
+    "numbers": (
+        {"a": [10**18] * 900},
+        [{"op": "copy", "from": "/a", "path": f"/{name}"} for name in "bcdefghi"],
+        "RCP_LIMIT_",
+    ),
+    "a large part to and fro": (
+        {"a": list(range(900))},
+        [{"op": "move", "from": "/a", "path": "/b"}, {"op": "move", "from": "/b", "path": "/a"}] * 20,
+        "RCP_LIMIT_JSON_NODES",
+    ),
+    "one value into the other": (
+        {"a": {}},
+        [{"op": "add", "path": "/a" * level, "value": {"a": {}}} for level in range(1, 100)],
+        "RCP_LIMIT_JSON_DEPTH",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "operations", "limit"), BOMBS.values(), ids=BOMBS.keys())
+def test_a_patch_that_grows_without_bounds_is_refused_by_the_limit_s_name(
+    before: Any, operations: list[dict[str, Any]], limit: str
+) -> None:
+    tree = {"resourceType": "Basic", **before}
+    kept = copy.deepcopy(tree)
+    patch = read(operations, Limits(json_nodes=1_000, http_body_bytes=100_000, patch_operations=200))
+    with pytest.raises(InvalidContent, match=limit) as refused:
+        patched(patch, tree)
+    assert refused.value.code == "patch-demesure"
+    assert tree == kept
+
+
+@pytest.mark.parametrize("pointer", ["/a" * 200_000, "/" * 200_000, "/a/0" + "/0" * 200_000, "/a/" + "9" * 200_000])
+@pytest.mark.parametrize("kind", ["add", "remove", "replace", "move", "copy", "test"])
+def test_a_long_pointer_leads_nowhere_and_costs_what_it_weighs(kind: str, pointer: str) -> None:
+    asked = {"op": kind, "path": pointer, "from": "/a", "value": 1}
+    with pytest.raises(GatewayError) as refused:
+        read([asked], Limits()).apply({"a": [1]})
+    assert refused.value.code in {"patch-cible", "patch-demesure", "patch-illisible"}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_patch_does_its_result_would_fit_a_body(data: st.DataObject) -> None:
+    """Operations on the places of a small document: they are refused, or what they leave is within the limits."""
+    limits = Limits(json_nodes=300, http_body_bytes=4096)
+    places = st.sampled_from(["", "/a", "/a/-", "/a/0", "/b", "/b/c", "/a/0/c", "/b/c/0", "/resourceType"])
+    values = st.sampled_from([1, "x" * 900, [], {}, {"c": [1, 2]}, [[0] * 20] * 3])
+    kinds = st.sampled_from(["add", "copy", "copy", "move", "replace", "remove"])
+    operation = st.fixed_dictionaries({"op": kinds, "path": places, "from": places, "value": values})
+    asked = data.draw(st.lists(operation, max_size=30))
+    tree = {"resourceType": "Basic", "a": [{"c": [1]}, "x" * 100], "b": {"c": ["y"]}}
+    try:
+        left = patched(read(asked, limits), tree)
+    except (Conflict, InvalidContent):
+        return
+    body = json.dumps(left, ensure_ascii=False, separators=(",", ":")).encode()
+    assert len(body) <= limits.http_body_bytes
+    assert document.parse(body, limits) == left
 
 
 def test_a_patch_that_nests_without_end_is_refused() -> None:

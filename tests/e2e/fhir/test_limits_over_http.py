@@ -32,6 +32,7 @@ def limits() -> Limits:
         http_body_bytes=5000,
         bundle_entries=2,
         json_depth=16,
+        json_nodes=200,
         patch_operations=2,
         search_parameters=3,
         search_values=2,
@@ -46,6 +47,10 @@ def _nested(levels: int) -> dict[str, Any]:
     for _ in range(levels):
         tree = {"url": "https://x.example/e", "extension": [tree]}
     return minimal.resource("Patient", {}) | {"extension": [tree]}
+
+
+def _many(names: int) -> dict[str, Any]:
+    return minimal.resource("Patient", {}) | {"name": [{"given": ["x"] * names}]}
 
 
 def _bundle(entries: int, kind: str) -> dict[str, Any]:
@@ -71,6 +76,10 @@ EXCEEDED: dict[str, tuple[Ask, Ask]] = {
     "json_depth": (
         lambda ehr, _: ehr.post("Patient", json=_nested(7)),
         lambda ehr, _: ehr.post("Patient", json=_nested(5)),
+    ),
+    "json_nodes": (
+        lambda ehr, _: ehr.post("Patient", json=_many(200)),
+        lambda ehr, _: ehr.post("Patient", json=_many(150)),
     ),
     "patch_operations": (
         lambda ehr, patient: ehr.patch(patient, json=_patch(3), headers=JSON_PATCH),

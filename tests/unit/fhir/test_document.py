@@ -85,3 +85,36 @@ def test_of_meta_only_the_version_and_the_instant_are_ours() -> None:
     }
     assert document.same_content(sent, kept)
     assert not document.same_content(sent, kept | {"active": False})
+
+
+@pytest.mark.parametrize("item", [b"{}", b"[]", b"1", b'""', b"null", b'{"a": 1}'])
+def test_more_nodes_than_the_limit_are_refused_by_its_name_and_as_many_are_read(item: bytes) -> None:
+    nodes = 2 if b"a" in item else 1
+    limits = Limits(json_nodes=100 * nodes + 3)
+
+    def body(items: int) -> bytes:
+        return b'{"resourceType": "Basic", "a": [' + b",".join([item] * items) + b"]}"
+
+    assert len(document.parse(body(100), limits)["a"]) == 100
+    with pytest.raises(InvalidContent, match="RCP_LIMIT_JSON_NODES") as refused:
+        document.parse(body(101), limits)
+    assert refused.value.code == "trop-d-elements"
+
+
+def test_signs_in_texts_and_in_what_is_no_json_are_no_nodes() -> None:
+    limits = Limits(json_nodes=100)
+    text = ",[{" * 1000
+    assert document.parse(document.encode({"resourceType": "Basic", text: text}), limits)[text] == text
+    for bad in (b"," * 1000, b"[" * 1000, b'{"a": [' + b"{}," * 1000, b"," * 1000 + b'"' + b'\\"' * 500_000):
+        with pytest.raises(InvalidContent) as refused:
+            document.parse(bad, limits)
+        assert refused.value.code in {"json-illisible", "json-trop-profond"}
+
+
+def test_a_copy_shares_no_object_and_keeps_the_decimals() -> None:
+    tree = document.parse(b'{"resourceType": "Basic", "a": [{"b": [1.10, 1E2]}], "c": {"d": null}}')
+    kept = document.encode(tree)
+    made = document.copied(tree)
+    made["a"][0]["b"].append(1)
+    made["c"]["d"] = 1
+    assert document.encode(tree) == kept
