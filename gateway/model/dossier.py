@@ -67,7 +67,7 @@ class Dossier(Keyed, Base):
     placer_system: Mapped[str | None]
     placer_value: Mapped[str | None]
     session_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("rcp_session.id"))
-    record_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("patient_record.id"))
+    record_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("patient_record.id"), index=True)
     partner_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("partner.id"), index=True)
     organisation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("organisation.id"))
     requester_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("practitioner.id"), index=True)

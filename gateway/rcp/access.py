@@ -11,11 +11,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Hashable
-from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, Select, Table, Uuid, and_, any_, exists, false, literal, or_, select, true
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Select,
+    Table,
+    Uuid,
+    and_,
+    any_,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -235,27 +249,32 @@ def _representations(
     caller = Caller(kind=kind, partner_id=partner_id, practitioner_id=practitioner_id, rcps=rcps)
     if caller.kind is CallerKind.SYSTEM:
         return true()
-    of_record = records(replace(caller, rcps=frozenset()))
-    visible: list[ColumnElement[bool]] = [
-        table.c.public,
-        exists().where(Dossier.id == table.c.dossier_id, dossiers(caller)).correlate(table),
-        and_(
-            table.c.dossier_id.is_(None),
-            exists().where(PatientRecord.id == table.c.record_id, of_record).correlate(table),
-        ),
-    ]
-    if caller.rcps:
-        visible.append(and_(table.c.dossier_id.is_(None), inscribed.brought(table, _inscribed_at(caller))))
     if caller.kind is CallerKind.PROFESSIONAL:
         if caller.practitioner_id is None:
             return false()
         if table is TABLES["ImagingStudy"]:
             # Attached to several dossiers it stands under the record alone, and old versions under an old dossier.
             return table.c.root_id.in_(select(Study.id).where(studies(caller)))
+        visible = [
+            table.c.public,
+            exists().where(Dossier.id == table.c.dossier_id, dossiers(caller)).correlate(table),
+            and_(
+                table.c.dossier_id.is_(None),
+                exists().where(PatientRecord.id == table.c.record_id, records(caller)).correlate(table),
+            ),
+        ]
     elif caller.partner_id is not None:
-        visible.insert(0, table.c.partner_id == caller.partner_id)
+        # Its own dossiers and records by a function of the database: planned with each search, they double its price.
+        own = func.rcp_of_partner(caller.partner_id, table.c.dossier_id, table.c.record_id, type_=Boolean())
+        visible = [table.c.partner_id == caller.partner_id, table.c.public, own]
     else:
         return false()
+    if caller.rcps:
+        run = _inscribed_at(caller)
+        visible += [
+            exists().where(Dossier.id == table.c.dossier_id, run).correlate(table),
+            and_(table.c.dossier_id.is_(None), inscribed.brought(table, run)),
+        ]
     if table is TABLES["List"]:
         visible.append(_agendas(caller, table))
     return or_(*visible)
