@@ -34,7 +34,7 @@ from gateway.fhir.writing import Operation, Writing
 from gateway.identifiers import uuid7
 from gateway.model.representation import TABLES
 from gateway.rcp import identity
-from gateway.rcp.facts import IdentifierFact
+from gateway.rcp.facts import IdentifierFact, PatientFacts
 from gateway.rcp.step import Step
 
 __all__ = ["require_sound", "run"]
@@ -204,20 +204,19 @@ class _Run:
     def _name_patients(self, entries: Sequence[Entry]) -> None:
         """Name new patients before they are declared: other patients of the transaction may be linked to them."""
         partner = self.writing.partner
-        keys: dict[int, IdentifierFact] = {}
+        said: dict[int, tuple[IdentifierFact, PatientFacts]] = {}
         for entry in entries:
             operation = self._operation(entry)
             if operation.kind == "Patient" and operation.identity is None:
                 try:
-                    keys[entry.index] = identity.own_identifier(
-                        partner, patient_facts(operation.tree, lambda _reference: None)
-                    )
+                    facts = patient_facts(operation.tree, lambda _reference: None)
+                    said[entry.index] = identity.own_identifier(partner, facts), facts
                 except GatewayError:  # refused when he is declared, with the reason
                     operation.identity = str(uuid7())
-        known = identity.foresee(self.step, partner, list(keys.values())) if keys else {}
+        known = identity.foresee(self.step, partner, list(said.values())) if said else {}
         for entry in entries:
-            key = keys.get(entry.index)
-            if key is not None:
+            if entry.index in said:
+                key, _ = said[entry.index]
                 self._operation(entry).identity = str(known.get((key.system, key.value)) or uuid7())
 
     def _name_task(self, entry: Entry) -> None:

@@ -17,9 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import any_, false, literal, not_, select
+from sqlalchemy import any_, bindparam, false, literal, not_, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import lazyload
 from sqlalchemy.types import Text
 
 from gateway.errors import Fault, Forbidden, GatewayError, InvalidContent
@@ -34,13 +33,17 @@ from gateway.fhir.translate.elements import Resolve
 from gateway.model.dossier import Dossier
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
+from gateway.model.prepared import Prepared
 from gateway.model.representation import TABLES
+from gateway.model.writes import held
 from gateway.rcp import access
 from gateway.rcp.access import CallerKind
 from gateway.rcp.step import Step
 from gateway.settings import Limits
 
 __all__ = ["Done", "Operation", "Ports", "Writing", "reference_key"]
+
+_PARTNER = Prepared(lambda: select(Partner.__table__).where(Partner.id == bindparam("key")))
 
 
 @dataclass(slots=True)
@@ -85,8 +88,8 @@ class Writing:
         """
         if self._partner is None:
             caller = self.step.caller
-            bare = [lazyload(Partner.credentials)]
-            found = self.step.session.get(Partner, caller.partner_id, options=bare) if caller.partner_id else None
+            rows = _PARTNER.run(self.step.session, {"key": caller.partner_id}) if caller.partner_id else []
+            found = held(self.step.session, Partner, rows[0]) if rows else None
             if found is None or caller.kind not in {CallerKind.CLIENT, CallerKind.PEER}:
                 text = "L’écriture par FHIR est réservée aux logiciels des établissements partenaires."
                 raise Forbidden("ecriture-reservee", text)
