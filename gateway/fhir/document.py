@@ -172,8 +172,6 @@ def check(tree: Any, limits: Limits) -> int:
     level = [tree]
     for _ in range(limits.json_depth):
         nodes += len(level)
-        if nodes > limits.json_nodes:
-            raise too_many(limits)
         below: list[Any] = []
         for node in level:
             if isinstance(node, dict):
@@ -181,8 +179,13 @@ def check(tree: Any, limits: Limits) -> int:
                 below.extend(node.values())
             elif isinstance(node, list):
                 below.extend(node)
-            elif isinstance(node, str) and _CONTROL.search(node):
-                raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
+            elif isinstance(node, str):
+                if len(node) > limits.json_nodes:  # each element of a narrative costs as much as one of the tree
+                    nodes += node.count("<") - node.count("</")
+                if _CONTROL.search(node):
+                    raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
+        if nodes > limits.json_nodes:
+            raise too_many(limits)
         if not below:
             return names
         level = below

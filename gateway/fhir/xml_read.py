@@ -8,7 +8,7 @@ Promises: the tree has the names, values and decimals that the document has, ``_
 has no extension; any prefix of the FHIR namespace is read alike; comments and processing instructions are dropped, but
 for comments within a narrative; whatever stands at no place of R4 is refused with its FHIRPath, up to `MAX_ISSUES` at
 once. A document type is refused before it is read: no entity, no external file, no expansion. Nothing is ever fetched.
-Memory is bounded by the body's limit, depth by ``json_depth``.
+Memory is bounded by the body's limit, depth by ``json_depth``, elements and attributes by ``json_nodes``.
 Not promised: cardinalities and formats (`gateway.fhir.validate` judges the tree as any other); the order of elements
 is not judged.
 """
@@ -16,13 +16,12 @@ is not judged.
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_LE
 from collections.abc import Sequence
 from typing import Any
 from xml.parsers import expat
 
 from gateway.errors import InvalidContent
-from gateway.fhir import document
+from gateway.fhir import document, xml_coding
 from gateway.fhir.document import Tree
 from gateway.fhir.elements import PRIMITIVE, Element, Shape, resource_types, shapes
 from gateway.fhir.outcome import InvalidResource, Issue
@@ -41,7 +40,6 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False}
 _INTEGERS = frozenset({"integer", "unsignedInt", "positiveInt"})
-_UTF16 = {BOM_UTF16_LE: "utf-16-le", BOM_UTF16_BE: "utf-16-be"}
 
 
 class _TooMany(Exception):
@@ -82,8 +80,8 @@ def parse(content: bytes, limits: Limits | None = None) -> Tree:
     Raises
     ------
     InvalidContent
-        ``corps-trop-grand``, ``xml-codage``, ``xml-doctype``, ``xml-illisible``, ``xml-trop-profond``,
-        ``xml-espace-de-noms``, ``json-trop-profond``.
+        ``corps-trop-grand``, ``trop-d-elements``, ``xml-codage``, ``xml-doctype``, ``xml-illisible``,
+        ``xml-trop-profond``, ``xml-espace-de-noms``, ``json-trop-profond``.
     InvalidResource
         ``element-inconnu``, ``valeur-invalide``: everything that stands at no place of R4.
     """
@@ -91,31 +89,11 @@ def parse(content: bytes, limits: Limits | None = None) -> Tree:
     if len(content) > limits.http_body_bytes:
         text = f"Corps trop grand : {len(content)} octets, {limits.told('http_body_bytes')}."
         raise InvalidContent("corps-trop-grand", text)
-    reading = _Reading(_utf8(content), limits)
+    reading = _Reading(xml_coding.utf8(content), limits)
     tree = reading.run()
     # A list is a level of its own in JSON: what is kept must be readable again under the same limit.
     document.check(tree, limits)
     return tree
-
-
-def _utf8(content: bytes) -> bytes:
-    """Give the document in UTF-8 without its mark; UTF-16 is told by its mark alone."""
-    coding = _UTF16.get(content[:2])
-    if content.startswith(BOM_UTF8):
-        content = content[len(BOM_UTF8) :]
-    elif coding is not None and not content.startswith(BOM_UTF32_LE):
-        try:
-            content = content[2:].decode(coding).encode()
-        except UnicodeError:
-            raise _coding() from None
-    # Expat would guess another encoding from these, whatever it is told.
-    if content[:2] in _UTF16 or content.startswith(BOM_UTF8) or b"\0" in content[:4]:
-        raise _coding()
-    return content
-
-
-def _coding() -> InvalidContent:
-    return InvalidContent("xml-codage", "XML illisible : seul le codage UTF-8, ou UTF-16 avec sa marque, est lu.")
 
 
 def _unreadable() -> InvalidContent:
@@ -130,6 +108,7 @@ class _Reading:
         self._limits = limits
         self._open: list[_Open] = []
         self._depth = 0
+        self._elements_left = self._attributes_left = limits.json_nodes
         self._skipped = 0
         self._declared: list[tuple[str | None, str]] = []
         self._narrative: NarrativeReader | None = None
@@ -166,7 +145,7 @@ class _Reading:
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
         if encoding is not None and encoding.lower() not in {"utf-8", "us-ascii", "utf-16"}:
-            raise _coding()
+            raise xml_coding.refused()
 
     def _doctype(self, *_said: object) -> None:
         text = "XML refusé : une déclaration de type de document (DOCTYPE) n’est jamais lue, ni aucune entité."
@@ -180,6 +159,10 @@ class _Reading:
         if self._depth > self._limits.json_depth:
             text = f"Ressource illisible : trop de niveaux imbriqués, {self._limits.told('json_depth')}."
             raise InvalidContent("xml-trop-profond", text)
+        self._elements_left -= 1
+        self._attributes_left -= len(attributes) // 2
+        if self._elements_left < 0 or self._attributes_left < 0:
+            raise document.too_many(self._limits)
         declared, self._declared = self._declared, []
         if self._skipped:
             self._skipped += 1

@@ -3,7 +3,9 @@ request is served as if nothing had been."""
 
 from __future__ import annotations
 
+import base64
 import gzip
+import os
 import resource
 import socket
 import threading
@@ -240,9 +242,55 @@ def test_a_zip_bomb_is_refused_by_the_limit_of_the_body(ehr: httpx.Client, decla
     assert unknown.status_code == 415
 
 
+def _narrative(inner: str) -> str:
+    return f'<text><status value="generated"/><div xmlns="http://www.w3.org/1999/xhtml">{inner}</div></text>'
+
+
+#: Bodies far under the limit of bytes, each a million elements or attributes.
+MANY = {
+    "elements": PATIENT % ("<name><given value='a'/></name>" * 500_000),
+    "elements that are empty": PATIENT % ("<name/>" * 1_000_000),
+    "elements that nobody knows": PATIENT % f"<x>{'<a/>' * 1_000_000}</x>",
+    "elements of a narrative": PATIENT % _narrative("<br/>" * 1_000_000),
+    "attributes of a narrative": PATIENT % _narrative("<p id='a' class='b' title='c' lang='d'/>" * 250_000),
+    "hints": f"<Patient {NS} xmlns:x='http://www.w3.org/2001/XMLSchema-instance' "
+    + " ".join(f"x:a{n}=''" for n in range(600_000))
+    + "/>",
+    "declarations": f"<Patient {NS}>" + "<name xmlns:a='b' xmlns:c='d'/>" * 300_000 + "</Patient>",
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_more_elements_than_the_limit_are_refused_by_its_name_wherever_they_stand(ehr: httpx.Client, name: str) -> None:
+    answer = ehr.post("Patient", content=MANY[name].encode(), headers=XML)
+    issue = answer.json()["issue"][0]
+    assert (answer.status_code, issue["details"]["coding"][0]["code"]) == (413, "trop-d-elements"), answer.text
+    assert issue["code"] == "too-costly"
+    assert "250000 (RCP_LIMIT_JSON_NODES)" in issue["details"]["text"]
+
+
+def test_the_elements_of_a_narrative_in_json_count_as_well(ehr: httpx.Client) -> None:
+    div = f'<div xmlns="http://www.w3.org/1999/xhtml">{"<br/>" * 1_000_000}</div>'
+    tree = {"resourceType": "Patient", "text": {"status": "generated", "div": div}}
+    answer = ehr.post("Patient", json=tree)
+    assert (answer.status_code, answer.json()["issue"][0]["details"]["coding"][0]["code"]) == (413, "trop-d-elements")
+
+
+def test_a_binary_of_fifteen_megabytes_in_xml_is_kept_whole(ehr: httpx.Client) -> None:
+    data = base64.b64encode(os.urandom(11 << 20)).decode()
+    assert len(data) > 15_000_000
+    sent = f"<Binary {NS}><contentType value='application/pdf'/><data value='{data}'/></Binary>"
+    made = ehr.post("Binary", content=sent.encode(), headers=XML | {"Prefer": "return=minimal"})
+    assert made.status_code == 201, made.text[:300]
+    where = made.headers["location"].partition("/_history")[0]
+    read = ehr.get(where, headers={"Accept": "application/fhir+xml"})
+    assert f'<data value="{data}"/>' in read.text
+    assert ehr.get(where, headers={"Accept": "*/*"}).content == base64.b64decode(data)
+
+
 def test_a_document_as_large_as_the_limit_is_read_in_bounded_memory(ehr: httpx.Client) -> None:
     room = Limits().http_body_bytes - len(PATIENT) - 100
-    given = b"<name><given value='a'/></name>"
+    given = b"<name><given value='" + b"a" * 210 + b"'/></name>"
     content = (PATIENT % "@").encode().replace(b"@", given * (room // len(given)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer = ehr.post("Observation", content=content, headers=XML)

@@ -181,6 +181,20 @@ def test_depth_is_refused_by_the_limit_and_its_value() -> None:
     assert "16 (RCP_LIMIT_JSON_DEPTH)" in refused.value.text
 
 
+def test_elements_and_attributes_are_counted_and_the_limit_itself_is_allowed() -> None:
+    limits = Limits(json_nodes=100)
+
+    def parse(given: str, times: int) -> dict[str, Any]:
+        return xml_read.parse(f"<Patient {NS}><name>{given * times}</name></Patient>".encode(), limits)
+
+    # The resource and the name, then one element a given name; both lists and the type are nodes of JSON alone.
+    assert len(parse("<given value='x'/>", 95)["name"][0]["given"]) == 95
+    for given, times in (("<given value='x'/>", 99), ("<given id='a' value='b'/>", 51), ("<given value='x'/>", 96)):
+        with pytest.raises(InvalidContent, match="RCP_LIMIT_JSON_NODES") as refused:
+            parse(given, times)
+        assert refused.value.code == "trop-d-elements"
+
+
 @pytest.mark.parametrize("tree", [{"resourceType": "Malade"}, {"resourceType": "Patient", "malade": 1}])
 def test_what_stands_nowhere_in_r4_is_a_fault_of_ours_and_says_nothing(tree: dict[str, Any]) -> None:
     with pytest.raises(Fault) as fault:
