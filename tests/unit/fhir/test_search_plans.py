@@ -231,8 +231,9 @@ def test_what_follows_references_scans_no_table(store: Store) -> None:
         ("QuestionnaireResponse", "questionnaire.publisher=" + _WORD[:5]),
         ("Questionnaire", "_has:QuestionnaireResponse:questionnaire:status=v7"),
     ]
+    filled = ("Patient", "Observation", "Organization", "Questionnaire", "QuestionnaireResponse")
     with store.engine.connect() as connection:
-        for kind in ("Patient", "Observation", "Organization", "Questionnaire", "QuestionnaireResponse"):
+        for kind in filled:
             _fill(connection, kind, one_in=1)
         # What includes by canonical look for, and what they read of a page's rows, besides.
         table = TABLES["Questionnaire"]
@@ -242,9 +243,9 @@ def test_what_follows_references_scans_no_table(store: Store) -> None:
         statements = [_matches(kind, pair) for kind, pair in asked[:-2]] + [included, called]
         scanned = _scanned(connection, *statements)
         connection.rollback()
-    assert [
-        (pair, names) for pair, names in zip(asked, scanned, strict=True) if any("fhir_" in one for one in names)
-    ] == []
+    # A table of nothing may be scanned.
+    large = {TABLES[kind].name for kind in filled}
+    assert [(pair, tables) for pair, tables in zip(asked, scanned, strict=True) if tables & large] == []
 
 
 def test_a_statement_without_an_index_is_seen(store: Store) -> None:
