@@ -7,8 +7,8 @@ Promises
     * A reader sees the whole content or nothing. Two writers of the same content are harmless.
     * What a crash leaves is swept at the next opening; the file of a living writer is left alone.
 
-Not promised: deletion of content that no row names, or what a remote store leaves of a broken upload (give the bucket a
-rule for incomplete multipart uploads).
+Not promised: deletion of content that no row names (`gateway.exchange.pending` takes back what is refused), or what a
+remote store leaves of a broken upload (give the bucket a rule for incomplete multipart uploads).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from gateway.exchange import jobs
+from gateway.exchange import jobs, pending
 from gateway.exchange.blobs import BlobStore
 from gateway.model.message import INLINE_BYTES, Message
 
@@ -91,12 +91,12 @@ class Outbox:
         """Keep one message and nudge its delivery, in the caller's transaction.
 
         The same key again returns the message already there: a verb that runs twice sends once. Content larger than
-        64 KiB is durable in the blob store before the row names it; an orphan blob of an undone step is harmless.
+        64 KiB is durable in the blob store before the row names it (`gateway.exchange.pending`).
         """
         digest = hashlib.sha256(outgoing.content).hexdigest()
         large = len(outgoing.content) > INLINE_BYTES
         if large:
-            self._blobs.put(outgoing.content)
+            pending.keep(session, self._blobs, outgoing.content)
         statement = (
             insert(Message)
             .values(

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError, InvalidContent, Unsupported
+from gateway.exchange import pending
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import batch, bundle, conditions, outcome, patch, removal, transaction, validate, validation, write
 from gateway.fhir.allowance import Allowance
@@ -257,6 +258,7 @@ class WriteRoutes:
             wanted = copy.copy(operation)
 
             def verb(step: Step) -> None:
+                pending.rehearse(step.session)
                 again = copy.copy(wanted)
                 again.tree = asked().tree or {}
                 self._carry_out(step, again)

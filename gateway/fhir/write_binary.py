@@ -43,7 +43,7 @@ def write_binary(writing: Writing, operation: Operation) -> None:
         record_id=context.record_id if context is not None else None,
         dossier_id=context.dossier_id if context is not None else None,
     )
-    stored = binaries.aside(operation.tree, writing.ports.blobs)
+    stored = binaries.aside(operation.tree, writing.step.session, writing.ports.blobs)
     found = keep_for(writing, operation, stored, owner)
     if stored is not operation.tree:
         whole = binaries.filled(found.body, operation.tree["data"].encode("ascii"))

@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, InvalidContent, NotFound
+from gateway.exchange import pending
 from gateway.exchange.blobs import BlobStore
 from gateway.identifiers import uuid7
 from gateway.model.audit import AuditFacts
@@ -379,9 +380,9 @@ def _require_enough(said: ReportDraft, report: Report) -> None:
 
 
 def _keep(step: Step, report: Report, forms: Sequence[RenderedForm], blobs: BlobStore) -> None:
-    """Keep the bytes first, then the rows that name them; an orphan blob of an undone step is harmless."""
+    """Keep the bytes first, then the rows that name them; their resource says their SHA-1."""
     for form in forms:
-        blob = blobs.put(form.content)
+        blob = pending.keep(step.session, blobs, form.content, read_again=True)
         step.session.add(
             ReportForm(
                 report_id=report.id,

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, GatewayError, NotFound, Unavailable
+from gateway.exchange import pending
 from gateway.exchange.outbox import Outbox, Outgoing
 from gateway.model.audit import AuditFacts, AuditTrail
 from gateway.model.message import Message
@@ -178,7 +179,7 @@ class Steps:
         """Run a verb in one step and commit it.
 
         The verb may be run again from the start after a clash with another writer: it must have no effect outside its
-        step. A refusal is undone and then told to the trail in a transaction of its own.
+        step. A refusal is undone, with the bytes that it kept, and then told to the trail in a transaction of its own.
 
         Raises
         ------
@@ -213,10 +214,14 @@ class Steps:
             if again:
                 cautious(session)
             step = Step(session, caller, self.clock.now(), self.trail, self.outbox, self.fictitious)
-            answer = verb(step)
-            session.flush()
-            if step.roots:
-                self.represent(step, tuple(step.roots.values()))
+            try:
+                answer = verb(step)
+                session.flush()
+                if step.roots:
+                    self.represent(step, tuple(step.roots.values()))
+            except BaseException:
+                pending.take_back(session)
+                raise
             session.commit()
             return answer
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,100 @@ def test_no_large_content_stands_in_the_log_or_the_database(tmp_path: Path, ehr:
             "SELECT count(*) FROM fhir_binary WHERE position(%s::bytea in body) > 0", (text[:200].encode(),)
         )
         assert found.scalar() == 0
+
+
+# What is refused
+
+
+def _kept(blobs: Any) -> set[str]:
+    """Hashes of everything in the store."""
+    return {path.name for path in Path(blobs.url.removeprefix("file://")).glob("sha256/*/*")}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(b64encode(content)).hexdigest()
+
+
+def _large(content: bytes, **more: Any) -> dict[str, Any]:
+    data = b64encode(content).decode()
+    return {"resourceType": "Binary", "contentType": "application/pdf", "data": data, **more}
+
+
+def _entry(tree: dict[str, Any], url: str | None = None) -> dict[str, Any]:
+    return {
+        "fullUrl": url or f"urn:uuid:{uuid.uuid4()}",
+        "resource": tree,
+        "request": {"method": "POST", "url": tree["resourceType"]},
+    }
+
+
+def test_a_rehearsal_of_large_bytes_puts_nothing_into_the_store(
+    ehr: httpx.Client, blobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(_content: bytes) -> None:
+        raise AssertionError("a rehearsal keeps bytes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blobs, "put", put)
+        told = ehr.post("Binary/$validate?mode=create", json=_large(LARGE))
+        assert told.status_code == 200, told.text
+        assert {issue["severity"] for issue in told.json()["issue"]} == {"information"}
+        assert _kept(blobs) == set()
+    made = ehr.post("Binary", json=_large(LARGE))
+    assert made.status_code == 201
+    assert _kept(blobs) == {_hash(LARGE)}
+    changed = _large(LARGE[::-1], id=made.json()["id"])
+    told = ehr.post(f"Binary/{made.json()['id']}/$validate?mode=update", json=changed)
+    assert {issue["severity"] for issue in told.json()["issue"]} == {"information"}, told.text
+    assert _kept(blobs) == {_hash(LARGE)}
+
+
+def test_large_bytes_of_a_refused_transaction_are_gone_and_those_of_others_stay(ehr: httpx.Client, blobs: Any) -> None:
+    patient = f"Patient/{ehr.post('Patient', json=samples.patient()).json()['id']}"
+    bytes_at = "urn:uuid:3f2a0000-0000-4000-8000-0000000000aa"
+    lying = _document(patient, bytes_at, size=1)
+    refused = [_entry(_large(LARGE), bytes_at), _entry(_large(LARGE[1:])), _entry(lying)]
+    before = ehr.post("Binary", json=_large(LARGE[1:]))
+    assert before.status_code == 201
+    answer = ehr.post("", json={"resourceType": "Bundle", "type": "transaction", "entry": refused})
+    assert (answer.status_code, _code(answer)) == (422, "piece-jointe-taille")
+    # What somebody's row names stays, whoever brings it again and is refused.
+    assert _kept(blobs) == {_hash(LARGE[1:])}
+    assert ehr.get(f"Binary/{before.json()['id']}", headers=RAW).content == LARGE[1:]
+    wrong = _large(LARGE, securityContext={"reference": f"Patient/{uuid.uuid4()}"})
+    batch = ehr.post("", json={"resourceType": "Bundle", "type": "batch", "entry": [_entry(wrong)]})
+    assert batch.json()["entry"][0]["response"]["status"].startswith("422")
+    assert ehr.put(f"Binary/{uuid.uuid4()}", json=_large(LARGE)).status_code in {400, 405}
+    stale = ehr.put(
+        f"Binary/{before.json()['id']}",
+        json=_large(LARGE, id=before.json()["id"]),
+        headers={"If-Match": 'W/"7"'},
+    )
+    assert stale.status_code == 412
+    assert _kept(blobs) == {_hash(LARGE[1:])}
+    honest = [_entry(_large(LARGE), bytes_at), _entry(_document(patient, bytes_at, size=len(LARGE)))]
+    done = ehr.post("", json={"resourceType": "Bundle", "type": "transaction", "entry": honest})
+    assert done.status_code == 200, done.text
+    assert _kept(blobs) == {_hash(LARGE), _hash(LARGE[1:])}
+
+
+def test_the_same_large_bytes_from_many_who_are_kept_and_refused_at_once(ehr: httpx.Client, blobs: Any) -> None:
+    patient = f"Patient/{ehr.post('Patient', json=samples.patient()).json()['id']}"
+
+    def send(place: int) -> tuple[int, str]:
+        bytes_at = f"urn:uuid:{uuid.uuid4()}"
+        size = len(LARGE) if place % 4 == 3 else 1
+        entries = [_entry(_large(LARGE), bytes_at), _entry(_document(patient, bytes_at, size=size))]
+        answer = ehr.post("", json={"resourceType": "Bundle", "type": "transaction", "entry": entries})
+        where = "" if answer.status_code != 200 else answer.json()["entry"][0]["response"]["location"]
+        if where:
+            raw = ehr.get(where.partition("/_history")[0].removeprefix(str(ehr.base_url)), headers=RAW)
+            assert raw.content == LARGE
+        return answer.status_code, where
+
+    with ThreadPoolExecutor(6) as pool:
+        told = list(pool.map(send, range(16)))
+    assert [status for status, _ in told] == [200 if place % 4 == 3 else 422 for place in range(16)]
+    for _, where in told:
+        if where:
+            assert ehr.get(where.partition("/_history")[0], headers=RAW).content == LARGE
