@@ -21,6 +21,7 @@ from gateway.fhir.keeping import current
 from gateway.fhir.operation import Operation
 from gateway.fhir.owners import owner_of
 from gateway.fhir.patch import patched
+from gateway.fhir.reading import deleted
 from gateway.fhir.search_conditions import ID
 from gateway.identifiers import uuid7
 from gateway.model import writes
@@ -133,7 +134,9 @@ class Locator(Finder):
             self._require_fit_id(operation)
             operation.before = None
         else:
-            raise NotFound("ressource-supprimee", "Ressource supprimée.")
+            row: Any = operation.before
+            ids = {"record_id": row.record_id, "dossier_id": row.dossier_id}
+            raise deleted(self.writing.step.caller, operation.kind, row.id, row.version, **ids)
 
     def _owns(self, row: Any) -> bool:
         return bool(row.partner_id == self.writing.partner.id)

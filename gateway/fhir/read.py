@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, Table, Text, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from gateway.errors import NotFound
 from gateway.fhir import document, history, searchset
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
@@ -180,7 +179,7 @@ class FhirReads:
         if row is None:
             await self._in.refuse(caller, kind, identity)
         if row["deleted"]:
-            raise NotFound("ressource-supprimee", "Ressource supprimée.")
+            await self._in.refuse_deleted(caller, kind, row)
         return row
 
     async def _form(self, caller: Caller, row: Any) -> Any:

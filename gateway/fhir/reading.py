@@ -7,13 +7,14 @@ line is durable; one line an answer.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Table, false, func, literal_column, select
 
-from gateway.errors import Forbidden, InvalidContent
+from gateway.errors import Forbidden, InvalidContent, NotFound
 from gateway.fhir import binaries
 from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
@@ -27,7 +28,9 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
 
-__all__ = ["COUNTED", "GIVEN_UP", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns", "too_long"]
+__all__ = ["COUNTED", "GIVEN_UP", "READABLE", "UNSEARCHED", "Budget", "Reading", "columns", "deleted", "too_long"]
+
+T = TypeVar("T")
 
 #: Types that are read here; the trail is not kept as representations (`gateway.fhir.audit_events`).
 READABLE: tuple[str, ...] = tuple(TABLES)
@@ -56,6 +59,32 @@ def columns(table: Table) -> list[Any]:
     ]
 
 
+def deleted(
+    caller: Caller,
+    kind: str,
+    identity: str,
+    version: int,
+    *,
+    record_id: uuid.UUID | None,
+    dossier_id: uuid.UUID | None,
+) -> NotFound:
+    """The refusal of what was deleted (410): who may know that it was there asked about somebody, says the trail."""
+    refusal = NotFound("ressource-supprimee", "Ressource supprimée.")
+    if record_id is not None:
+        refusal.trail = access.facts(
+            caller,
+            "refus",
+            outcome="4",
+            reason=refusal.code,
+            persons=(record_id,),
+            dossier=dossier_id,
+            object_type=kind,
+            object_id=identity,
+            object_version=str(version),
+        )
+    return refusal
+
+
 class Budget:
     """What one search may still cost the database.
 
@@ -63,9 +92,15 @@ class Budget:
     ----------
     until
         When the Bundle that it is an entry of must be done, by `time.monotonic`.
+
+    Attributes
+    ----------
+    apart
+        Whether its statements are long (`gateway.fhir.search.costly`).
     """
 
     def __init__(self, limits: Limits, until: float | None = None) -> None:
+        self.apart = False
         self._limits = limits
         self._end = time.monotonic() + limits.search_seconds
         self._of_bundle = until is not None and until < self._end
@@ -135,7 +170,14 @@ class Reading:
 
     async def refuse(self, caller: Caller, kind: str, identity: str) -> NoReturn:
         """Say that a resource does not exist for this caller, and tell the trail."""
-        refusal = access.hidden(caller, kind, identity)
+        await self._told(access.hidden(caller, kind, identity))
+
+    async def refuse_deleted(self, caller: Caller, kind: str, row: Any) -> NoReturn:
+        """Say that what this caller might see was deleted, and tell the trail of whom it spoke."""
+        ids = {name: row[name] for name in ("record_id", "dossier_id")}
+        await self._told(deleted(caller, kind, row["id"], row["version"], **ids))
+
+    async def _told(self, refusal: NotFound) -> NoReturn:
         if isinstance(refusal.trail, AuditFacts):
             await self.source.record(refusal.trail)
         raise refusal
@@ -164,7 +206,15 @@ class Reading:
     ) -> Sequence[Any]:
         """Rows of a statement of a search; ``values`` of the named binds of one that is kept."""
         try:
-            return await self.source.fetch(statement, values, seconds=budget.left())
+            return await self.source.fetch(statement, values, seconds=budget.left(), apart=budget.apart)
+        except TimeoutError:
+            raise budget.exceeded() from None
+
+    async def apart(self, work: Callable[[], T], budget: Budget) -> T:
+        """Do what takes long to think about where it holds nobody up; what follows of the search is long too."""
+        budget.apart = True
+        try:
+            return await self.source.apart(work, seconds=budget.left())
         except TimeoutError:
             raise budget.exceeded() from None
 

@@ -195,6 +195,46 @@ def test_an_unknown_parameter_is_told_or_refused(ehr: httpx.Client) -> None:
     assert (strict.status_code, _code(strict)) == (400, "parametre-inconnu")
 
 
+def test_who_asks_for_what_was_deleted_stands_in_the_trail_of_the_patient(
+    ehr: httpx.Client, other: httpx.Client, store: Store
+) -> None:
+    patient = _patient(ehr, "A-9")
+    made = ehr.post("Condition", json=samples.condition(f"Patient/{patient}", "T-9"))
+    where = f"Condition/{made.json()['id']}"
+    assert ehr.delete(where).status_code == 204
+    before = len(_events(ehr, patient=f"Patient/{patient}", outcome="4"))
+    patch = {"Content-Type": "application/json-patch+json"}
+    entry = {"request": {"method": "GET", "url": where}}
+    asked = (
+        ehr.get(where),
+        ehr.head(where),
+        ehr.get(f"{where}/_history/2"),
+        ehr.patch(where, json=[], headers=patch),
+        ehr.put(where, json=made.json()),
+    )
+    assert [answer.status_code for answer in asked] == [410] * 5
+    told = ehr.post("", json={"resourceType": "Bundle", "type": "batch", "entry": [entry]}).json()
+    assert told["entry"][0]["response"]["status"].startswith("410")
+    lines = _events(ehr, patient=f"Patient/{patient}", outcome="4")[: -before or None]
+    assert len(lines) == 6
+    for line in lines:
+        assert not validate.judge(line)
+        (what,) = [one["what"]["reference"] for one in line["entity"] if where in one["what"].get("reference", "")]
+        assert what.startswith(where)
+    # Whoever may not see it learns nothing, and no patient is named for him.
+    assert other.get(where).status_code == 404
+    assert len(_events(ehr, patient=f"Patient/{patient}", outcome="4")) == before + 6
+    # About nobody, nothing is told.
+    form = ehr.post("Questionnaire", json={"resourceType": "Questionnaire", "status": "draft"})
+    about_nobody = f"Questionnaire/{form.json()['id']}"
+    assert ehr.delete(about_nobody).status_code == 204
+    with store.session() as session:
+        count = len(audit_lines(session))
+        assert ehr.get(about_nobody).status_code == 410
+        session.rollback()
+        assert len(audit_lines(session)) == count
+
+
 def test_it_is_never_written(ehr: httpx.Client, world: World, admit: Callable[..., Hospital]) -> None:
     key = _patient(ehr, "A-1")
     line = _events(ehr, patient=key)[0]
