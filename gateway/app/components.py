@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -34,11 +35,17 @@ from gateway.rcp.notification import PlanLine
 from gateway.rcp.step import Step
 from gateway.settings import Settings
 
+if TYPE_CHECKING:  # the framework is loaded by the component that serves HTTP alone
+    from fastapi import FastAPI
+
 __all__ = ["audit_faults", "migrated", "plan", "planned", "prepared", "reindexed", "replayed", "run"]
 
 log = structlog.get_logger(__name__)
 
 _DRAIN_S = 20
+#: How long an idle connection stays. Whoever keeps connections for later must close first, or meets one that closes
+#: while he writes: pools of EHR clients and proxies keep them up to a minute (nginx 60 s), uvicorn by itself 5 s.
+_IDLE_S = 75
 
 
 def run(name: str, settings: Settings) -> None:
@@ -68,17 +75,20 @@ def _http(settings: Settings) -> None:
         except OSError as error:
             raise Unavailable("http-bind", f"L’adresse {bind} ne peut pas être écoutée.") from error
         log.info("http-ready", address=str(bind), public_url=settings.public_url)
-        uvicorn.Server(
-            uvicorn.Config(
-                application,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_DRAIN_S,
-                ws="none",
-            )
-        ).run(sockets=[listening])
+        uvicorn.Server(_server_settings(application)).run(sockets=[listening])
+
+
+def _server_settings(application: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_IDLE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        ws="none",
+    )
 
 
 def _dicom(settings: Settings) -> None:
