@@ -39,8 +39,10 @@ from gateway.errors import Forbidden, InvalidContent
 from gateway.fhir.auth_scopes import require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.outcome import warning
+from gateway.fhir.paging import PAGE, Mark, Pages, of
 from gateway.fhir.reading import Budget
 from gateway.fhir.search_columns import date_interval
+from gateway.fhir.searchset import split_page
 from gateway.fhir.source import Source
 from gateway.fhir.translate.audit import audit_event, events_of
 from gateway.model.audit import AuditFacts, AuditLine
@@ -72,7 +74,7 @@ PARAMETERS: Mapping[str, str] = {
 #: TdE prints the name of its parameter where its code is meant: both are taken.
 _ALSO = {"TDE_AuditEvent_period-start": "period-start"}
 _BOUNDS = frozenset({"date", "_lastUpdated"})
-_CONTROLS = frozenset({"_count", "_cursor", "_sort", "_total", "_summary", "_format", "_pretty"})
+_CONTROLS = frozenset({"_count", "_sort", "_total", "_summary", "_format", "_pretty"})
 _COUNT = 50
 _PREFIX = re.compile(r"(eq|ne|ge|le|gt|lt|sa|eb)?(.+)")
 
@@ -86,7 +88,6 @@ class _Asked:
     applied: list[Pair] = field(default_factory=list)
     warnings: list[Mapping[str, Any]] = field(default_factory=list)
     count: int = _COUNT
-    cursor: int | None = None
     bounded: bool = False
     counted: bool = False
     patients: list[uuid.UUID] = field(default_factory=list)
@@ -99,10 +100,13 @@ class AuditReads:
     ----------
     source
         Where rows come from, and where reading the trail is told.
+    pages
+        The tokens of pages: the number of a line would tell how many others were written since another.
     """
 
-    def __init__(self, source: Source, base_url: str, limits: Limits) -> None:
+    def __init__(self, source: Source, base_url: str, limits: Limits, pages: Pages) -> None:
         self._source = source
+        self._pages = pages
         self._base = base_url
         self._limits = limits
         self._site = urlsplit(base_url).netloc
@@ -134,10 +138,12 @@ class AuditReads:
         ------
         InvalidContent
             ``date-obligatoire``: no bound in time; ``parametre-inconnu``, ``parametre-valeur``,
-            ``recherche-trop-couteuse``.
+            ``recherche-trop-couteuse``; see `gateway.fhir.paging.Pages.open`.
         """
         await self._require_scope(caller, "s")
-        asked = self._parse(pairs, strict=strict)
+        token, given, shared = split_page(pairs)
+        mark = self._pages.open(token, "AuditEvent", given, whose=of(caller)) if token is not None else None
+        asked = self._parse([*mark.pairs, *shared] if mark is not None else pairs, strict=strict)
         if not asked.bounded:
             text = "Une recherche dans la trace porte au moins une borne de date (« date=ge… », « date=le… »)."
             raise InvalidContent("date-obligatoire", text, expression="date")
@@ -148,13 +154,18 @@ class AuditReads:
             rows = await self._fetch(select(func.count().label("n")).select_from(wanted.subquery()), budget)
             total = int(rows[0]["n"])
         paged = wanted.order_by(AuditLine.seq.desc()).limit(asked.count + 1)
-        if asked.cursor is not None:
-            paged = paged.where(AuditLine.seq < asked.cursor)
+        if mark is not None and mark.row is not None:
+            paged = paged.where(AuditLine.seq < mark.row[1])
         rows = list(await self._fetch(paged, budget)) if asked.count else []
         page = rows[: asked.count]
         shown = await self._shown(caller, page) if page else frozenset()
         await self._tell(caller, asked.patients, len(page))
-        return self._bundle(asked, page, shown, total, more=len(rows) > asked.count)
+        said = tuple(pair for pair in asked.applied if pair not in shared)
+        links = [("self", [*asked.applied, *([(PAGE, token)] if token is not None else [])])]
+        if len(rows) > asked.count:
+            place = Mark(path="AuditEvent", pairs=said, snapshot="", row=("", page[-1]["seq"]), whose=of(caller))
+            links.append(("next", [(PAGE, self._pages.seal(place)), *shared]))
+        return self._bundle(asked, page, shown, total, links)
 
     async def _fetch(self, statement: Any, budget: Budget) -> Sequence[Any]:
         try:
@@ -222,18 +233,14 @@ class AuditReads:
                     raise InvalidContent("trop-de-valeurs", text, expression=said[:64])
                 asked.where.append(or_(*(_CONDITIONS[name](asked, said, part) for part in parts)))
                 asked.bounded = asked.bounded or name in _BOUNDS
-            if name != "_cursor":
-                asked.applied.append((said, value))
+            asked.applied.append((said, value))
         return asked
 
     def _control(self, asked: _Asked, name: str, value: str) -> None:
-        if name in {"_count", "_cursor"}:
+        if name == "_count":
             if not value.isascii() or not value.isdecimal() or len(value) > 18:
                 raise _bad(name)
-            if name == "_count":
-                asked.count = min(int(value), self._limits.search_page)
-            else:
-                asked.cursor = int(value)
+            asked.count = min(int(value), self._limits.search_page)
         elif name == "_sort" and value != "-date":
             text = "La trace se lit de la ligne la plus récente à la plus ancienne (« _sort=-date »)."
             raise InvalidContent("parametre-valeur", text, expression="_sort")
@@ -243,16 +250,19 @@ class AuditReads:
             asked.counted, asked.count = True, 0
 
     def _bundle(
-        self, asked: _Asked, page: Sequence[Any], shown: frozenset[str], total: int | None, *, more: bool
+        self,
+        asked: _Asked,
+        page: Sequence[Any],
+        shown: frozenset[str],
+        total: int | None,
+        links: Sequence[tuple[str, Sequence[Pair]]],
     ) -> bytes:
         head: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset"}
         if total is not None:
             head["total"] = total
-        here = f"{self._base}/AuditEvent?{urlencode(asked.applied)}"
-        head["link"] = [{"relation": "self", "url": here}]
-        if more:
-            following = f"{here}&{urlencode({'_cursor': page[-1]['seq']})}"
-            head["link"].append({"relation": "next", "url": following})
+        head["link"] = [
+            {"relation": relation, "url": f"{self._base}/AuditEvent?{urlencode(said)}"} for relation, said in links
+        ]
         entries: list[dict[str, Any]] = [
             {
                 "fullUrl": f"{self._base}/AuditEvent/{row['id']}",

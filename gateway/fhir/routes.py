@@ -37,6 +37,7 @@ from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
 from gateway.fhir.negotiation import MEDIA, NO_STORE, require_format
+from gateway.fhir.paging import Pages
 from gateway.fhir.read import FhirReads
 from gateway.fhir.rendering import rendered
 from gateway.fhir.represent import Representer
@@ -104,7 +105,7 @@ class FhirWire:
         self._limits = limits or Limits()
         base = smart.fhir_base
         answers = FhirReads(reads, blobs, base, self._limits, smart.page_key)
-        self._trail = AuditRoutes(AuditReads(reads, base, self._limits))
+        self._trail = AuditRoutes(AuditReads(reads, base, self._limits, Pages(smart.page_key, self._limits)))
         self._reading = ReadRoutes(answers)
         self._writing = WriteRoutes(
             steps,

@@ -170,6 +170,51 @@ def test_pages_follow_the_lines_while_others_are_written(ehr: httpx.Client) -> N
     assert total["total"] == 12
 
 
+def _next(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(next(one["url"] for one in answer.json()["link"] if one["relation"] == "next"))
+
+
+def test_the_link_of_a_page_tells_nothing_and_is_good_for_whom_it_was_made(
+    ehr: httpx.Client, other: httpx.Client
+) -> None:
+    key = _patient(ehr, "A-1")
+    for _ in range(4):
+        ehr.get(f"Patient/{key}")
+    asked = ALWAYS | {"patient": key, "_count": "2", "_format": "application/fhir+json"}
+    by_post = {"Content-Type": "application/x-www-form-urlencoded"}
+    for found in (ehr.get("AuditEvent", params=asked), ehr.post("AuditEvent/_search", data=asked, headers=by_post)):
+        url = httpx.URL(_next(found))
+        # Neither the number of a line, whose distance tells how many others wrote, nor what was asked.
+        assert sorted(url.params) == ["_format", "_page"]
+        assert key not in str(url)
+        page = ehr.get(url)
+        assert [one["resource"]["id"] for one in page.json()["entry"]] != [
+            one["resource"]["id"] for one in found.json()["entry"]
+        ]
+        shown = {
+            entity["what"]["reference"] for one in page.json()["entry"] for entity in one["resource"]["entity"][:1]
+        }
+        assert shown == {f"Patient/{key}"}
+        own = next(one["url"] for one in page.json()["link"] if one["relation"] == "self")
+        assert ehr.get(own).json()["entry"] == page.json()["entry"]
+    token = url.params["_page"]
+    assert httpx.URL(_next(ehr.get("AuditEvent", params=asked))).params["_page"] != token
+    for client, params, code in (
+        (other, {"_page": token}, "page-d-une-autre-recherche"),
+        (ehr, {"_page": token[:-4] + "AAAA"}, "page-alteree"),
+        (ehr, {"_page": "7"}, "page-alteree"),
+        (ehr, ALWAYS | {"_page": token}, "page-d-une-autre-recherche"),
+    ):
+        refused = client.get("AuditEvent", params=params)
+        assert (refused.status_code, _code(refused)) == (400, code), params
+    elsewhere = ehr.get("Patient", params={"_page": token})
+    assert (elsewhere.status_code, _code(elsewhere)) == (400, "page-d-une-autre-recherche")
+    # A line's number is no parameter.
+    guessed = ehr.get("AuditEvent", params=ALWAYS | {"_cursor": "5"}, headers={"Prefer": "handling=strict"})
+    assert (guessed.status_code, _code(guessed)) == (400, "parametre-inconnu")
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
