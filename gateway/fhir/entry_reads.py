@@ -5,7 +5,7 @@ Promises: what the step wrote is seen; audit lines are kept exactly if the step 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -33,9 +33,19 @@ class _StepSource:
     def __init__(self, step: Step) -> None:
         self._step = step
 
+    async def apart(self, work: Callable[[], T], *, seconds: float) -> T:
+        del seconds  # a step has a thread of its own
+        return work()
+
     async def fetch(
-        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+        self,
+        statement: Executable,
+        values: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
+        apart: bool = False,
     ) -> Sequence[Any]:
+        del apart
         session = self._step.session
         if seconds is None:
             return session.execute(statement, values).mappings().all()

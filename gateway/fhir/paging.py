@@ -305,7 +305,8 @@ def keys_of(table: Table, keys: Sequence[Key], row: tuple[str, int]) -> Select[A
 
 
 _KEPT: OrderedDict[Hashable, Select[Any]] = OrderedDict()
-_KEPT_MAX = 512
+#: Shapes that are kept, and values of one: a list of ids is as long as a search may list.
+_KEPT_MAX, _KEPT_BINDS = 512, 256
 
 
 def kept(
@@ -327,7 +328,9 @@ def kept(
         Without values when the shape cannot be kept.
     """
     shape = where._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy itself keys its cache by
-    if shape is None or any(bind.expanding or bind.literal_execute for bind in shape.bindparams):
+    if shape is None or len(shape.bindparams) > _KEPT_BINDS:
+        return make(where), None
+    if any(bind.expanding or bind.literal_execute for bind in shape.bindparams):
         return make(where), None
     values = {f"asked_{number}": bind.effective_value for number, bind in enumerate(shape.bindparams)}
     place = (key, shape.key)

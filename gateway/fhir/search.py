@@ -11,7 +11,7 @@ Offered: what `gateway.fhir.search_conditions` knows of the type, and `CONTROLS`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,13 @@ from gateway.errors import InvalidContent
 from gateway.fhir.including import Include, includes
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import Key
+from gateway.fhir.search_columns import parameters
 from gateway.fhir.search_conditions import Visible, bad_value, condition, printable, sort_key, values_of
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.model.representation import TABLES
 from gateway.settings import Limits
 
-__all__ = ["CONTROLS", "COUNT_DEFAULT", "IN_EVERY_ADDRESS", "TOTALS", "Query", "Visible", "parse"]
+__all__ = ["CONTROLS", "COUNT_DEFAULT", "IN_EVERY_ADDRESS", "TOTALS", "Query", "Visible", "costly", "parse"]
 
 #: Resources of one page when ``_count`` says nothing.
 COUNT_DEFAULT = 50
@@ -147,6 +148,46 @@ def parse(
         raise InvalidContent("parametres-incompatibles", text)
     _close(query)
     return query
+
+
+#: Conditions that are understood and compiled in milliseconds; two hundred ranges of quantities take half a second.
+_LIGHT = 16
+#: Conditions that a chain, or a ``_has``, weighs as much as.
+_CHAIN = 6
+#: Kinds of which the values of one parameter are one list for the database.
+_LISTED = frozenset({"token", "reference", "uri"})
+#: Types that one step of a chain may lead to before it counts as wide: each is a table with its own condition.
+_NARROW = 4
+
+
+def costly(kind: str, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether understanding a search takes so long that nobody must wait for it; judged by its parameters' look."""
+    values = 0
+    for name, value in pairs:
+        if "." in name and _wide(kind, name):
+            return True
+        values += value.count(",") + (_CHAIN if "." in name or name.startswith("_has:") else 1)
+    return values > _LIGHT and sum(_weight(kind, name, value) for name, value in pairs) > _LIGHT
+
+
+def _wide(kind: str, name: str) -> bool:
+    """Whether a chain goes on, without naming a type, from what may be of many."""
+    if "_has:" in name:
+        return True
+    for place, step in enumerate(name.split(".")[:-1]):
+        found = parameters(kind).get(step) if place == 0 else None
+        if ":" not in step and (found is None or not 0 < len(found.targets) <= _NARROW or "*" in found.targets):
+            return True
+    return False
+
+
+def _weight(kind: str, name: str, value: str) -> int:
+    code, _, modifier = name.partition(":")
+    found = parameters(kind).get(code)
+    if "." in name or code == "_has":
+        return _CHAIN + value.count(",")
+    listed = code == "_id" or (found is not None and (found.kind in _LISTED or modifier in {"exact", "missing"}))
+    return 1 if listed else 1 + value.count(",")
 
 
 def _require_few(given: list[tuple[str, str]], limits: Limits) -> None:

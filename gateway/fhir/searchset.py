@@ -30,7 +30,7 @@ from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page, of
 from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading
-from gateway.fhir.search import IN_EVERY_ADDRESS, Query, parse
+from gateway.fhir.search import IN_EVERY_ADDRESS, Query, costly, parse
 from gateway.fhir.weighing import columns_under, share, weighed
 from gateway.model.representation import TABLES
 from gateway.rcp import access
@@ -79,7 +79,11 @@ async def answer(
     by = reading.seen(caller, kind)
     budget = reading.budget()
     asked = [*mark.pairs, *shared] if mark is not None else pairs
-    query = parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits, base=reading.base)
+
+    def understood() -> Query:
+        return parse(kind, asked, visible=by("s"), strict=strict, limits=reading.limits, base=reading.base)
+
+    query = await reading.apart(understood, budget) if costly(kind, asked) else understood()
     table = TABLES[kind]
     visible = access.representations(caller, table)
     wanted = [visible, query.where]
@@ -160,8 +164,11 @@ async def _first(
         if not include.reverse or include.parameter.canonical
     )
     room = reading.limits.answer_bytes
-    statement, values = kept((query.type, rights, sort, followed, query.horizon, limit, room), query.where, make)
-    found = await reading.fetch(statement, budget, values)
+    if budget.apart:
+        found = await reading.fetch(make(query.where), budget)
+    else:
+        statement, values = kept((query.type, rights, sort, followed, query.horizon, limit, room), query.where, make)
+        found = await reading.fetch(statement, budget, values)
     rows = await weighed(reading, query.type, found[: query.count], room, budget)
     snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
     return _Page(rows, snapshot, own or None, before=False, after=len(found) > len(rows))

@@ -6,8 +6,8 @@ reads through the transaction's own session, whose coroutines never suspend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Executable
 
@@ -15,14 +15,33 @@ from gateway.model.audit import AuditFacts
 
 __all__ = ["Contents", "Source"]
 
+T = TypeVar("T")
+
 
 class Source(Protocol):
     """Where rows come from."""
 
+    async def apart(self, work: Callable[[], T], *, seconds: float) -> T:
+        """Do what takes long to think about where it holds nobody up.
+
+        Raises
+        ------
+        TimeoutError
+            It was not done in time.
+        """
+        ...
+
     async def fetch(
-        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+        self,
+        statement: Executable,
+        values: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
+        apart: bool = False,
     ) -> Sequence[Any]:
         """Rows of a statement; columns by name; ``values`` of the named binds of a statement that is asked again.
+
+        One that is long is compiled ``apart``, and not kept.
 
         Raises
         ------

@@ -13,9 +13,11 @@ database is `gateway.errors.Unavailable`. One `Reads` belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable
@@ -29,7 +31,10 @@ from gateway.model.store import Store
 
 __all__ = ["Reads"]
 
-_SHAPES = 512
+T = TypeVar("T")
+
+#: Shapes that are kept, and characters of the text of one: the driver keeps no longer one either.
+_SHAPES, _SHAPE_CHARS = 512, 15 * 1024
 _INSERT = """
 INSERT INTO audit_line (id, recorded, event, outcome, actor_id, dossier, persons, payload, mac)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -91,9 +96,26 @@ class Reads:
         self._asked: dict[Executable, _Together] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._commits = 0
+        # One: what takes long to think about takes its turn, and leaves the loop its share of the processor.
+        self._aside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reads-apart")
+
+    async def apart(self, work: Callable[[], T], *, seconds: float) -> T:
+        """Do beside the event loop what would hold it.
+
+        Raises
+        ------
+        TimeoutError
+            Its turn did not come, or it was not done, in time.
+        """
+        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._aside, work), seconds)
 
     async def fetch(
-        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+        self,
+        statement: Executable,
+        values: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
+        apart: bool = False,
     ) -> list[Any]:
         """Rows of a statement; columns by name or index.
 
@@ -103,6 +125,8 @@ class Reads:
             Of the named binds of a statement that the caller keeps and asks again: it is compiled at its first use.
         seconds
             What the statement may cost; the server is told to stop it after.
+        apart
+            Whether the statement is long: it is compiled beside the event loop, and not kept.
 
         Raises
         ------
@@ -111,7 +135,12 @@ class Reads:
         TimeoutError
             The statement cost more than ``seconds``.
         """
-        text, sent = self.sql(statement) if values is None else self._kept(statement, values)
+        if apart and seconds is not None:
+            begun = time.monotonic()
+            text, sent = await self.apart(lambda: self._sent(self._compile(statement)), seconds=seconds)
+            seconds = max(0.001, seconds - (time.monotonic() - begun))
+        else:
+            text, sent = self.sql(statement) if values is None else self._kept(statement, values)
         return await self._rows(self._connections, text, sent, seconds)
 
     async def _rows(self, over: Connections, text: str, sent: list[Any], seconds: float | None) -> list[Any]:
@@ -174,14 +203,23 @@ class Reads:
         key = statement._generate_cache_key()  # type: ignore[attr-defined]  # noqa: SLF001 - what SQLAlchemy itself keys its cache by
         compiled = self._compiled.get(key.key) if key is not None else None
         if compiled is None:
-            compiled = statement.compile(  # type: ignore[attr-defined]  # every Executable that is a ClauseElement has it
-                dialect=self._dialect, cache_key=key, compile_kwargs={"render_postcompile": True}
-            )
+            compiled = self._compile(statement, key)
             # A list that was opened into the text (IN) makes the text this statement's own.
-            if key is not None and not compiled.literal_execute_params and not compiled.post_compile_params:
+            own = compiled.literal_execute_params or compiled.post_compile_params
+            if key is not None and not own and len(compiled.string) <= _SHAPE_CHARS:
                 self._compiled[key.key] = compiled
                 while len(self._compiled) > _SHAPES:
                     self._compiled.popitem(last=False)
+        return self._sent(compiled, key)
+
+    def _compile(self, statement: Executable, key: Any = None) -> SQLCompiler:
+        compiled: SQLCompiler = statement.compile(  # type: ignore[attr-defined]  # every Executable that is a ClauseElement has it
+            dialect=self._dialect, cache_key=key, compile_kwargs={"render_postcompile": True}
+        )
+        return compiled
+
+    @staticmethod
+    def _sent(compiled: SQLCompiler, key: Any = None) -> tuple[str, list[Any]]:
         parameters = compiled.construct_params(extracted_parameters=key.bindparams if key is not None else None)
         processors: Any = compiled._bind_processors  # noqa: SLF001 - the values as SQLAlchemy's own asyncpg dialect sends them
         return compiled.string, [
@@ -192,15 +230,15 @@ class Reads:
     def _kept(self, statement: Executable, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
         ready = self._ready.get(statement)
         if ready is None:
-            compiled = statement.compile(  # type: ignore[attr-defined]  # every Executable that is a ClauseElement has it
-                dialect=self._dialect, compile_kwargs={"render_postcompile": True}
-            )
+            compiled = self._compile(statement)
             processors: Any = compiled._bind_processors  # noqa: SLF001 - the values as SQLAlchemy's own asyncpg dialect sends them
             held = compiled.construct_params(dict(values))
             places = tuple((name, held[name], processors.get(name)) for name in compiled.positiontup or ())
-            ready = self._ready[statement] = (compiled.string, places)
-            while len(self._ready) > _SHAPES:
-                self._ready.popitem(last=False)
+            ready = (compiled.string, places)
+            if len(compiled.string) <= _SHAPE_CHARS:
+                self._ready[statement] = ready
+                while len(self._ready) > _SHAPES:
+                    self._ready.popitem(last=False)
         text, places = ready
         sent = [(values.get(name, held), change) for name, held, change in places]
         return text, [value if change is None else change(value) for value, change in sent]
@@ -244,6 +282,7 @@ class Reads:
         """Give the connections back."""
         await self._connections.close()
         await self._by_id.close()
+        self._aside.shutdown(wait=False, cancel_futures=True)
 
 
 def _waiting(answers: Mapping[str, list[asyncio.Future[Any]]]) -> list[asyncio.Future[Any]]:

@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Executable
@@ -23,6 +23,8 @@ from gateway.model.store import Store
 from gateway.rcp.access import Caller, CallerKind
 from gateway.settings import Limits
 
+T = TypeVar("T")
+
 ROOM = 1_000_000
 #: Each as long as half an answer, and one that is longer than one.
 LENGTHS = [500_000] * 12 + [3_000_000]
@@ -35,10 +37,18 @@ class _Counting:
         self._reads = reads
         self.brought: list[list[int]] = []
 
+    async def apart(self, work: Callable[[], T], *, seconds: float) -> T:
+        return await self._reads.apart(work, seconds=seconds)
+
     async def fetch(
-        self, statement: Executable, values: Mapping[str, Any] | None = None, *, seconds: float | None = None
+        self,
+        statement: Executable,
+        values: Mapping[str, Any] | None = None,
+        *,
+        seconds: float | None = None,
+        apart: bool = False,
     ) -> Sequence[Any]:
-        rows = await self._reads.fetch(statement, values, seconds=seconds)
+        rows = await self._reads.fetch(statement, values, seconds=seconds, apart=apart)
         self.brought.append([len(dict(row).get("body") or b"") for row in rows])
         return rows
 
