@@ -47,6 +47,7 @@ WRITABLE: tuple[str, ...] = (
     "List",
     "Group",
     "Basic",
+    "Subscription",
     "Provenance",
 )
 

@@ -22,6 +22,7 @@ from gateway.fhir.write_message import write_communication
 from gateway.fhir.write_patient import write_patient
 from gateway.fhir.write_report import write_composition
 from gateway.fhir.write_session import write_session
+from gateway.fhir.write_subscription import write_subscription
 from gateway.fhir.writing import Operation, Writing
 
 __all__ = ["apply"]
@@ -60,6 +61,7 @@ _VERBS: Mapping[str, Callable[[Writing, Operation], None]] = {
     "Composition": write_composition,
     "Binary": write_binary,
     "DocumentReference": write_document,
+    "Subscription": write_subscription,
 }
 _HANDLERS: Mapping[str, Callable[[Writing, Operation], None]] = {
     kind: _VERBS.get(kind, keep_as_sent) for kind in WRITABLE

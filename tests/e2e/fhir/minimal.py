@@ -103,6 +103,12 @@ _BODIES: Mapping[str, Callable[[Known], Tree]] = {
         "agent": [{"who": _to(known, "Practitioner")}],
     },
     "Basic": lambda known: {"code": CODE, "subject": _to(known, "Patient")},
+    "Subscription": lambda _: {
+        "status": "off",
+        "reason": "Suivi d’essai",
+        "criteria": "Task?status=completed",
+        "channel": {"type": "rest-hook", "endpoint": "https://dpi.chu-x.example/fhir-hook"},
+    },
     "Binary": lambda _: {"contentType": "text/plain", "data": "RXNzYWk="},
     "AuditEvent": lambda known: {
         "type": {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest"},
@@ -122,7 +128,7 @@ _BODIES: Mapping[str, Callable[[Known], Tree]] = {
 }
 #: Types whose R4 definition has one identifier, none, or is handled above.
 _ONE_IDENTIFIER = frozenset({"QuestionnaireResponse", "Composition"})
-_NO_IDENTIFIER = frozenset({"Provenance", "Binary", "AuditEvent"})
+_NO_IDENTIFIER = frozenset({"Provenance", "Binary", "AuditEvent", "Subscription"})
 
 #: Every type that this table can make.
 KINDS: tuple[str, ...] = ("Patient", *_BODIES)

@@ -21,7 +21,7 @@ from tests.e2e.fhir.conftest import Shared
 Tree = dict[str, Any]
 JSON_PATCH = "application/json-patch+json"
 #: [FHIR R4 resourcelist]: some types that R4 has and nobody offers here.
-FOREIGN = ("Medication", "Account", "Claim", "Subscription", "StructureDefinition", "Bundle", "Parameters")
+FOREIGN = ("Medication", "Account", "Claim", "StructureDefinition", "Bundle", "Parameters")
 
 
 @pytest.fixture(scope="module")

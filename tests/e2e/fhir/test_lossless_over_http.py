@@ -84,6 +84,14 @@ def _generated(kind: str, seed: int, patient: str) -> Tree:
             tree[name] = {"reference": patient}
     if kind == "Consent":
         tree["patient"] = {"reference": patient}
+    if kind == "Subscription":  # what else it may say is the server's, or is judged
+        tree |= {"status": "off", "criteria": "Patient?active=true"}
+        tree["channel"] |= {
+            "type": "rest-hook",
+            "endpoint": "https://hook.example/a",
+            "payload": "application/fhir+json",
+        }
+        tree["channel"].pop("header", None)
     if "securityContext" in tree:
         tree["securityContext"] = {"reference": patient}
     if kind in {"QuestionnaireResponse", "Observation", "DiagnosticReport"}:
