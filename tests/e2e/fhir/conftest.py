@@ -25,6 +25,7 @@ from gateway.fhir.auth import SmartServer
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes import FhirWire
 from gateway.model.audit import AuditTrail
+from gateway.model.directory import Organisation
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.reads import Reads
 from gateway.model.store import Store
@@ -35,6 +36,7 @@ from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.request_id import RequestIdMiddleware
 from tests.conftest import Server
+from tests.e2e.fhir import samples
 from tests.loopback import free_port
 from tests.report_samples import press
 from tests.world import World, build
@@ -44,6 +46,8 @@ SCOPES = (
     "system/QuestionnaireResponse.crus system/Observation.crus system/*.rs"
 )
 ALL_SCOPES = "system/*.cruds"
+#: Of the establishment that runs the RCP.
+HOME_FINESS = "750000018"
 #: The domain's clock stands ten days before the session.
 CLOCK = datetime(2026, 3, 9, 8, 0, tzinfo=UTC)
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -208,6 +212,39 @@ def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             hospital = register(served, world.partner, scopes=ALL_SCOPES)
             yield Shared(served, world, hospital, server.url_of(name))
     server.give_back(name)
+
+
+@pytest.fixture(scope="module")
+def ehr(shared: Shared) -> Iterator[httpx.Client]:
+    """The shared gateway's client; a module with a database of its own has another."""
+    with shared.hospital.client() as client:
+        yield client
+
+
+@pytest.fixture
+def key() -> str:
+    """A business number that nobody else uses."""
+    return uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+def someone(ehr: httpx.Client, key: str) -> str:
+    """A patient without dossier: ``Patient/id``."""
+    made = ehr.post("Patient", json=samples.patient(key, ins=None, family=f"P{key}"))
+    assert made.status_code == 201, made.text
+    return f"Patient/{made.json()['id']}"
+
+
+@pytest.fixture
+def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
+    """Software of the establishment that runs the RCP: not the hospital that inscribes."""
+    with store.session() as session:
+        session.get_one(Organisation, world.organisation.id).finess = HOME_FINESS
+        partner = Partner(name="3C d’essai", finess=HOME_FINESS, patient_domains=["https://3c.example/ns/ipp"])
+        session.add(partner)
+        session.commit()
+    with admit(partner, scopes=ALL_SCOPES).client() as client:
+        yield client
 
 
 @pytest.fixture

@@ -12,10 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from gateway.fhir.represent import Representer
-from gateway.model.directory import Organisation
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
-from gateway.model.partner import Partner
 from gateway.model.representation import TABLES
 from gateway.model.store import Store
 from gateway.rcp import access, dossier_states, sessions
@@ -24,22 +22,9 @@ from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital
 from tests.world import World
 
-FINESS = "750000018"
 STATE = "https://rcp.example.org/fhir/CodeSystem/rcp-etat-dossier"
 AGENDA = "https://rcp.example.org/fhir/CodeSystem/rcp-liste|ordre-du-jour"
 FIRST, SECOND = "2026-03-19T14:00:00+01:00", "2026-03-26T14:00:00+01:00"
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    """Software of the establishment that runs the RCP."""
-    with store.session() as session:
-        session.get_one(Organisation, world.organisation.id).finess = FINESS
-        partner = Partner(name="3C d’essai", finess=FINESS, patient_domains=["https://3c.example/ns/ipp"])
-        session.add(partner)
-        session.commit()
-    with admit(partner, scopes=ALL_SCOPES).client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.model.directory import Organisation
 from gateway.model.partner import Partner
 from gateway.model.store import Store
 from tests.e2e.fhir import minimal, samples
@@ -24,24 +23,11 @@ PDF = b"%PDF-1.7\n" + bytes(range(256)) * 8
 #: Above what a row of the database may hold.
 LARGE = bytes(range(256)) * 1024
 RAW = {"Accept": "application/pdf"}
-FINESS = "750000018"
 
 
 @pytest.fixture
 def ehr(world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
     with admit(world.partner, scopes=ALL_SCOPES).client() as client:
-        yield client
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    """The establishment that runs the RCP."""
-    with store.session() as session:
-        session.get_one(Organisation, world.organisation.id).finess = FINESS
-        partner = Partner(name="3C d’essai", finess=FINESS)
-        session.add(partner)
-        session.commit()
-    with admit(partner, scopes=ALL_SCOPES).client() as client:
         yield client
 
 

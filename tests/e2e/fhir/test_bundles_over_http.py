@@ -6,7 +6,6 @@ import base64
 import copy
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,25 +19,6 @@ from tests.world import DOMAIN
 
 TUMOUR = "https://chu-x.example/ns/tumeur"
 NOTE = "https://chu-x.example/ns/mesure"
-
-
-@pytest.fixture
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
-
-
-@pytest.fixture
-def key() -> str:
-    """A business number that nobody else uses."""
-    return uuid.uuid4().hex[:12]
-
-
-@pytest.fixture
-def someone(ehr: httpx.Client, key: str) -> str:
-    made = ehr.post("Patient", json=samples.patient(key, ins=None))
-    assert made.status_code == 201, made.text
-    return f"Patient/{made.json()['id']}"
 
 
 def urn() -> str:

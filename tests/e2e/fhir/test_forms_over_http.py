@@ -151,12 +151,6 @@ def _code(answer: httpx.Response) -> str:
     return str(answer.json()["issue"][0]["details"]["coding"][0]["code"])
 
 
-@pytest.fixture
-def ehr(shared: Shared) -> Any:
-    with shared.hospital.client() as client:
-        yield client
-
-
 def _said(ipp: str) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(json.dumps(SAID, default=str))
     tree["identifier"][0]["value"] = ipp

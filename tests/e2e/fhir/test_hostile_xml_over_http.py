@@ -10,25 +10,17 @@ import resource
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
 from contextlib import closing
 
 import httpx
 import pytest
 
 from gateway.settings import Limits
-from tests.e2e.fhir.conftest import Shared
 
 XML = {"Accept": "application/fhir+json", "Content-Type": "application/fhir+xml"}
 NS = 'xmlns="http://hl7.org/fhir"'
 PATIENT = f"<Patient {NS}>%s</Patient>"
 DEEP = 100_000
-
-
-@pytest.fixture
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 def _laughs() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -55,12 +54,6 @@ NOWHERE = (
     "/oauth/authorize",
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 def _code(answer: httpx.Response) -> str:

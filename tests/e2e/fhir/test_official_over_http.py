@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +18,6 @@ import pytest
 from gateway.fhir.owners import WRITABLE
 from tests.contract.fhir.test_official_examples import REFUSED
 from tests.e2e.fhir import samples
-from tests.e2e.fhir.conftest import Shared
 from tests.e2e.fhir_r4 import official
 from tests.fhir_resources import plain_json
 
@@ -35,12 +33,6 @@ BY_RULE = {
     "ServiceRequest-education": _NOBODY,
     "ServiceRequest-ob": _NOBODY,
 }
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

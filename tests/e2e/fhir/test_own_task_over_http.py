@@ -21,12 +21,6 @@ def _code(answer: httpx.Response) -> str:
     return str(answer.json()["issue"][0]["details"]["coding"][0]["code"])
 
 
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
-
-
 @pytest.fixture
 def stranger(shared: Shared) -> Iterator[httpx.Client]:
     """Another establishment."""

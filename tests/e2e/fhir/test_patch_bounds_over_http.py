@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,12 +16,6 @@ from tests.e2e.fhir.conftest import Shared
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 COPY = {"op": "copy", "from": "/note/0", "path": "/note/-"}
 HUNGRY = "Condition.note.where((" + "text.exists() or " * 100 + "true) = false)"
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway.fhir import validate
-from gateway.model.directory import Organisation
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message
-from gateway.model.partner import Partner
 from gateway.model.report import Report
 from gateway.model.store import Store
 from gateway.rcp import access, report, report_draft, sessions
@@ -25,25 +23,12 @@ from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital, Served
 from tests.world import World
 
-FINESS = "750000018"
 IDNPS = "urn:oid:1.2.250.1.71.4.2.1"
 LOINC = "http://loinc.org"
 
 
 def _code(answer: httpx.Response) -> str:
     return str(answer.json()["issue"][0]["details"]["coding"][0]["code"])
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    with store.session() as session:
-        row = session.get_one(Organisation, world.organisation.id)
-        row.finess = FINESS
-        partner = Partner(name="3C d’essai", finess=FINESS)
-        session.add(partner)
-        session.commit()
-    with admit(partner, scopes=ALL_SCOPES).client() as client:
-        yield client
 
 
 @pytest.fixture

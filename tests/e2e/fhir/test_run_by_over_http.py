@@ -13,14 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.model.directory import Organisation
-from gateway.model.partner import Partner
-from gateway.model.store import Store
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital
 from tests.world import World
 
-FINESS = "750000018"
 CODES = "https://chu-x.example/ns/codes"
 PDF = {"Content-Type": "application/pdf"}
 PATCH = [{"op": "add", "path": "/language", "value": "fr"}]
@@ -31,18 +27,6 @@ SECRET = "zzsecret"
 @pytest.fixture
 def ehr(world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
     with admit(world.partner, scopes=ALL_SCOPES).client() as client:
-        yield client
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    """The establishment that runs the RCP: not the hospital that inscribes."""
-    with store.session() as session:
-        session.get_one(Organisation, world.organisation.id).finess = FINESS
-        partner = Partner(name="3C d’essai", finess=FINESS, patient_domains=["https://3c.example/ns/ipp"])
-        session.add(partner)
-        session.commit()
-    with admit(partner, scopes=ALL_SCOPES).client() as client:
         yield client
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -11,13 +10,6 @@ import pytest
 from fhir.resources.R4B.operationoutcome import OperationOutcome
 
 from tests.e2e.fhir import samples
-from tests.e2e.fhir.conftest import Shared
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from gateway.model.directory import Organisation
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import Message
@@ -27,7 +26,6 @@ from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital, Served
 from tests.world import World
 
-FINESS = "750000018"
 RCP_SYSTEM = "urn:oid:1.2.250.1.161.1.20.3.1"
 MESSAGE = "https://rcp.example.org/fhir/CodeSystem/rcp-message"
 STATE = "https://rcp.example.org/fhir/CodeSystem/rcp-etat-dossier"
@@ -42,18 +40,6 @@ def _put(client: httpx.Client, tree: dict[str, Any]) -> httpx.Response:
     """Update what was read, as it was read."""
     match = {"If-Match": f'W/"{tree["meta"]["versionId"]}"'}
     return client.put(f"{tree['resourceType']}/{tree['id']}", json=tree, headers=match)
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    """Software of the establishment that runs the RCP: not the hospital that inscribes."""
-    with store.session() as session:
-        session.get_one(Organisation, world.organisation.id).finess = FINESS
-        partner = Partner(name="3C d’essai", finess=FINESS, patient_domains=["https://3c.example/ns/ipp"])
-        session.add(partner)
-        session.commit()
-    with admit(partner, scopes=ALL_SCOPES).client() as client:
-        yield client
 
 
 @pytest.fixture

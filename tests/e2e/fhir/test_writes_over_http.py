@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,26 +21,6 @@ from tests.world import DOMAIN, World
 START = "2026-03-19T14:00:00+01:00"
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 TUMOUR = "https://chu-x.example/ns/tumeur"
-
-
-@pytest.fixture
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
-
-
-@pytest.fixture
-def key() -> str:
-    """A business number that nobody else uses."""
-    return uuid.uuid4().hex[:12]
-
-
-@pytest.fixture
-def someone(ehr: httpx.Client, key: str) -> str:
-    """A patient without dossier: ``Patient/id``."""
-    made = ehr.post("Patient", json=samples.patient(key, ins=None, family=f"P{key}"))
-    assert made.status_code == 201, made.text
-    return f"Patient/{made.json()['id']}"
 
 
 @pytest.fixture
