@@ -105,6 +105,9 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         Whether the page lies before that row.
     total
         As the first page said it.
+    rest
+        Rows of the page that following the links ends with, as counted on the first one; none where that is not known:
+        no total was counted, or a page was cut where its resources are large.
     posted
         Whether the search came by POST, so that its parameters stay out of addresses.
     whose
@@ -121,6 +124,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     posted: bool = False
     made: int = 0
     whose: str = ""
+    rest: int = 0
 
 
 def of(caller: Caller) -> str:

@@ -48,6 +48,7 @@ class _Page:
     own: str | None
     before: bool
     after: bool
+    cut: bool = False
 
 
 async def answer(
@@ -98,6 +99,7 @@ async def answer(
             else await _later(reading, query, table, wanted, visible, mark, budget)
         )
     total = mark.total if mark is not None else await _total(reading, query, table, wanted, page, budget)
+    rest = 0 if page.cut else mark.rest if mark is not None else _rest(query, total)
     found = Included([], 0)
     if page.rows and query.includes:
         room = reading.limits.answer_bytes - sum(len(row["body"]) for row in page.rows)
@@ -113,7 +115,7 @@ async def answer(
         )
     )
     posted = mark.posted if mark is not None else posted
-    links = _Links(reading, query, page, total, token, posted=posted, whose=of(caller))
+    links = _Links(reading, query, page, total, rest, token, posted=posted, whose=of(caller))
     bodies = await _filled(reading, found)
     return _searchset(reading, query, page, found, bodies, total, links.written())
 
@@ -171,7 +173,8 @@ async def _first(
         found = await reading.fetch(statement, budget, values)
     rows = await weighed(reading, query.type, found[: query.count], room, budget)
     snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
-    return _Page(rows, snapshot, own or None, before=False, after=len(found) > len(rows))
+    cut = len(rows) < min(query.count, len(found))
+    return _Page(rows, snapshot, own or None, before=False, after=len(found) > len(rows), cut=cut)
 
 
 def _selected(query: Query, table: Table) -> list[Any]:
@@ -193,16 +196,17 @@ async def _later(
         place = await reading.fetch(keys_of(table, query.keys, mark.row), budget)
         values = [place[0][f"k{number}"] for number in range(len(query.keys))]
     selected = _selected(query, table)
+    count = mark.rest if mark.back and mark.row is None and mark.rest else query.count
     if query.narrowed:
         wanted = [*wanted, found_first(table)]
-    statement = later_page(table, selected, wanted, visible, query.keys, mark, values, query.count + 1)
+    statement = later_page(table, selected, wanted, visible, query.keys, mark, values, count + 1)
     found = await reading.fetch(statement, budget)
-    rows = await weighed(reading, query.type, found[: query.count], reading.limits.answer_bytes, budget)
-    more = len(found) > len(rows)
+    rows = await weighed(reading, query.type, found[:count], reading.limits.answer_bytes, budget)
+    more, cut = len(found) > len(rows), len(rows) < min(count, len(found))
     if mark.back:
         rows.reverse()
-        return _Page(rows, mark.snapshot, mark.own, before=more, after=mark.row is not None)
-    return _Page(rows, mark.snapshot, mark.own, before=mark.row is not None, after=more)
+        return _Page(rows, mark.snapshot, mark.own, before=more, after=mark.row is not None, cut=cut)
+    return _Page(rows, mark.snapshot, mark.own, before=mark.row is not None, after=more, cut=cut)
 
 
 # How many
@@ -247,6 +251,12 @@ async def _total(
     if found is None and query.total == "estimate":
         return max(COUNTED + 1, planned)
     return found
+
+
+def _rest(query: Query, total: int | None) -> int:
+    """Rows of the page that following the links ends with; none when the total is not known, or only estimated."""
+    known = total is not None and (query.total != "estimate" or total <= COUNTED)
+    return (total - 1) % query.count + 1 if known and total else 0
 
 
 def _planned(plan: Any) -> int:
@@ -309,6 +319,7 @@ class _Links:
         query: Query,
         page: _Page,
         total: int | None,
+        rest: int,
         token: str | None,
         *,
         posted: bool,
@@ -318,6 +329,7 @@ class _Links:
         self._query = query
         self._page = page
         self._total = total
+        self._rest = rest
         self._token = token
         self._posted = posted
         self._whose = whose
@@ -338,7 +350,8 @@ class _Links:
             links.append({"relation": "previous", "url": self._to(page.rows[0] if page.rows else None, back=True)})
         if page.after:
             links.append({"relation": "next", "url": self._to(page.rows[-1] if page.rows else None, back=False)})
-        links.append({"relation": "last", "url": self._to(None, back=True)})
+        if self._rest:
+            links.append({"relation": "last", "url": self._to(None, back=True)})
         return links
 
     def _address(self, *pairs: tuple[str, str]) -> str:
@@ -353,6 +366,7 @@ class _Links:
             row=None if row is None else (row["id"], row["version"]),
             back=back,
             total=self._total,
+            rest=self._rest,
             posted=self._posted,
             whose=self._whose,
         )

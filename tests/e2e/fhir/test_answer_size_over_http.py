@@ -100,6 +100,22 @@ class TestPages:
         back = [names(page) for page in walked(ehr, links(answers[-1])["previous"], "previous")]
         assert [one for page in reversed(back) for one in page] == before
 
+    def test_where_pages_are_cut_no_last_one_is_named(self, ehr: httpx.Client) -> None:
+        for number, length in enumerate((10, 9000, 9000, 9000, 10, 10)):
+            made(ehr, place(number, length))
+        answers = []
+        url: str | None = "Location?_count=2&_sort=name"
+        while url:
+            answers.append(ehr.get(url).json())
+            url = links(answers[-1]).get("next")
+        assert [len(answer["entry"]) for answer in answers] == [2, 2, 2]
+        assert names(ehr.get(links(answers[0])["last"]).json()["entry"]) == names(answers[-1]["entry"])
+        cut = ehr.get("Location?_count=4&_sort=name").json()
+        assert len(cut["entry"]) == 3
+        assert "last" not in links(cut)
+        after = ehr.get(links(cut)["next"]).json()
+        assert "last" not in links(after)
+
     def test_what_includes_bring_beyond_it_is_left_out_and_said(self, ehr: httpx.Client) -> None:
         within = made(ehr, place(0, 8000))
         for number in range(1, 4):

@@ -208,13 +208,32 @@ def test_pages_go_back_to_the_first_and_from_the_last(ward: Ward, hospital: Hosp
             assert [ids(page) for page in back] == forwards[-2::-1]
             # And forwards again from a page that was reached backwards.
             assert ids(ehr.get(links(back[-1])["next"])) == forwards[1]
-            everyone = [one for page in forwards for one in page]
-            last = ehr.get(links(pages[0])["last"])
-            assert ids(last) == everyone[-5:]
-            assert "next" not in links(last)
-            assert ids(ehr.get(links(last)["previous"])) == everyone[-10:-5]
+            for page in pages:
+                last = ehr.get(links(page)["last"])
+                assert ids(last) == forwards[-1]
+                assert "next" not in links(last)
+            from_the_end = [ids(page) for page in walk(ehr, links(last)["previous"], "previous")]
+            assert from_the_end == forwards[-2::-1]
             assert ids(ehr.get(links(pages[2])["first"])) == forwards[0]
             assert ids(ehr.get(links(pages[2])["self"])) == forwards[2]
+
+
+def test_the_last_page_is_the_one_that_following_the_links_ends_with_or_is_not_named(
+    ward: Ward, hospital: Hospital
+) -> None:
+    ward.fill(12)
+    with hospital.client() as ehr:
+        for count, sizes in ((5, [5, 5, 2]), (6, [6, 6]), (11, [11, 1]), (1, [1] * 12)):
+            for total in ("", "&_total=accurate", "&_total=estimate"):
+                pages = list(walk(ehr, f"Patient?_count={count}{total}"))
+                assert [len(ids(page)) for page in pages] == sizes
+                assert ids(ehr.get(links(pages[0])["last"])) == ids(pages[-1])
+        whole = ehr.get("Patient?_count=12")
+        assert set(links(whole)) == {"self"}
+        # Who wants no count is told of no last page: nobody knows where it begins.
+        unknown = list(walk(ehr, "Patient?_count=5&_total=none"))
+        assert [len(ids(page)) for page in unknown] == [5, 5, 2]
+        assert all("last" not in links(page) for page in unknown)
 
 
 def test_one_row_changes_places_and_is_still_shown_where_it_was(ward: Ward, hospital: Hospital) -> None:
