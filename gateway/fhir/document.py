@@ -33,6 +33,7 @@ __all__ = [
     "parse",
     "parse_any",
     "references",
+    "referring",
     "same_content",
     "strip_server_meta",
     "too_many",
@@ -247,6 +248,20 @@ def same_content(one: Tree, other: Tree) -> bool:
 
 def _canonical(tree: Tree) -> bytes:
     return _SORTED.encode(tree)
+
+
+def referring(tree: Tree) -> list[Tree]:
+    """Every Reference of a resource that has a literal ``reference``, wherever it stands."""
+    found: list[Tree] = []
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if type(node) is dict:
+            if type(node.get("reference")) is str:
+                found.append(node)
+            node = node.values()
+        waiting += [one for one in node if type(one) is dict or type(one) is list]
+    return found
 
 
 def references(node: Any, path: str = "") -> Iterator[tuple[str, Tree]]:

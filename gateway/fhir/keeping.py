@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
 from gateway.fhir import document, search_columns
@@ -53,7 +52,7 @@ class Kept(NamedTuple):
 def columns(tree: Tree) -> dict[str, Any]:
     """Search columns of a resource as the database takes them."""
     return {
-        name: Range(value.low, value.high, bounds=value.bounds) if isinstance(value, Span) else value
+        name: value.literal if isinstance(value, Span) else value
         for name, value in search_columns.extract(tree).items()
     }
 

@@ -141,7 +141,7 @@ class Writing:
         for index, operation in enumerate(operations):
             if operation.untouched or operation.method == "DELETE":
                 continue
-            for _, reference in document.references(operation.tree):
+            for reference in document.referring(operation.tree):
                 named = self.local(reference["reference"])
                 if named is not None and f"{named[0]}/{named[1]}" not in new:
                     said.setdefault(named, set()).add(index)
@@ -196,7 +196,7 @@ class Writing:
 
     def localise(self, tree: Tree) -> None:
         """Make references to ourselves relative, in place: stored bytes hold no base URL of ours."""
-        for _, reference in document.references(tree):
+        for reference in document.referring(tree):
             text = reference["reference"]
             if text.startswith(self.base_url + "/"):
                 reference["reference"] = text[len(self.base_url) + 1 :]

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Dialect, Executable, Table
+from sqlalchemy import ARRAY, Dialect, Executable, Table, Text, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 __all__ = ["Copied", "Prepared"]
 
@@ -58,11 +57,15 @@ class Prepared:
         sent = {**ready.fixed, **values}
         for name, process in ready.values:
             sent[name] = process(sent[name])
-        with _sending(session) as cursor:
+        driver = _driver(session)
+        try:
+            cursor = driver.cursor()
             cursor.execute(ready.text, sent, prepare=True)
             if ready.row is None:
                 return []
             found: list[Any] = cursor.fetchall()
+        except psycopg.Error as error:
+            raise _told(session, driver, error) from error
         if ready.columns is not None:
             return [ready.row(_processed(row, ready.columns)) for row in found]
         return [ready.row(row) for row in found]
@@ -92,9 +95,13 @@ class Copied:
             processes = tuple(_bound(self._table.c[name].type, dialect) for name in self._names)
             self._values = processes
         places = tuple(zip(self._names, processes, strict=True))
-        with _sending(session) as cursor, cursor.copy(self._text) as copy:
-            for row in rows:
-                copy.write_row([row[name] if process is None else process(row[name]) for name, process in places])
+        driver = _driver(session)
+        try:
+            with driver.cursor() as cursor, cursor.copy(self._text) as copy:
+                for row in rows:
+                    copy.write_row([row[name] if process is None else process(row[name]) for name, process in places])
+        except psycopg.Error as error:
+            raise _told(session, driver, error) from error
 
 
 def _compiled(statement: Any, dialect: Dialect) -> _Ready:
@@ -116,9 +123,20 @@ def _compiled(statement: Any, dialect: Dialect) -> _Ready:
 
 
 def _bound(kind: Any, dialect: Dialect) -> _Process | None:
-    """What SQLAlchemy itself does to a value of a type before it is sent."""
+    """What SQLAlchemy itself does to a value of a type before it is sent; lists of texts go as the server writes them.
+
+    The driver looks at each text of a list anew, which costs more than sending it.
+    """
+    if isinstance(kind, ARRAY) and isinstance(kind.item_type, Text):
+        return _texts
     process: _Process | None = kind._cached_bind_processor(dialect)  # noqa: SLF001 - its own compiler asks it so
     return process
+
+
+def _texts(value: list[str] | None) -> str | None:
+    if value is None:
+        return None
+    return "{" + ",".join(['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in value]) + "}"
 
 
 def _processed(row: Sequence[Any], columns: Sequence[_Process | None]) -> Iterator[Any]:
@@ -126,16 +144,27 @@ def _processed(row: Sequence[Any], columns: Sequence[_Process | None]) -> Iterat
         yield value if process is None else process(value)
 
 
-@contextmanager
-def _sending(session: Session) -> Iterator[psycopg.Cursor[Any]]:
-    """A cursor of the session's connection; what it raises comes as SQLAlchemy's errors."""
-    held = session.connection()
-    driver: psycopg.Connection[Any] = held.connection.dbapi_connection  # type: ignore[assignment]  # the engine's is psycopg
-    try:
-        yield driver.cursor()
-    except psycopg.Error as error:
-        if driver.closed:
-            held.invalidate(error)
-        raise DBAPIError.instance(
-            None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
-        ) from error
+#: Where a session keeps its connection while its transaction lasts: looking for it costs a tenth of a statement.
+_HELD = "gateway.model.prepared"
+
+
+def _driver(session: Session) -> psycopg.Connection[Any]:
+    driver = session.info.get(_HELD)
+    if driver is None:
+        driver = session.info[_HELD] = session.connection().connection.dbapi_connection
+    return cast("psycopg.Connection[Any]", driver)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info.pop(_HELD, None)
+
+
+def _told(session: Session, driver: psycopg.Connection[Any], error: psycopg.Error) -> BaseException:
+    """The same as SQLAlchemy says it; a connection that is lost is given to nobody any more."""
+    if driver.closed:
+        session.connection().invalidate(error)
+    return DBAPIError.instance(
+        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
+    )

@@ -181,8 +181,7 @@ def held(session: Session, kind: type[R], row: Any) -> R:
     if known is not None:
         return known
     root = kind()
-    for key, value in row._asdict().items():
-        set_committed_value(root, key, value)
+    root.__dict__.update(row._asdict())
     make_transient_to_detached(root)
     session.add(root)
     return root

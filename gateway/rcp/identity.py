@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, func, or_, select, tuple_
+from sqlalchemy import Select, bindparam, delete, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
@@ -348,8 +348,7 @@ def _fold(name: str) -> str:
 def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> None:
     """Put the record where its facts say, unless a person already decided."""
     session = step.session
-    held = select(PersonLink).where(PersonLink.record_id == record.id, PersonLink.ended_at.is_(None)).with_for_update()
-    live = None if new else session.scalars(held).one_or_none()
+    live = None if new else session.scalars(_held(record)).one_or_none()
     others = _others(step, record) if record.ins_qualified else []
     agreeing = [other for other in others if record.match_key is not None and other.match_key == record.match_key]
     person = next((found for found in (_person_of(session, other.id) for other in agreeing) if found), None)
@@ -370,6 +369,11 @@ def _link(step: Step, partner: Partner, record: PatientRecord, *, new: bool) -> 
         own = uuid7()
         later(session, _PERSON, {"id": own})
         _begin(step, record, own, ALONE)
+
+
+def _held(record: PatientRecord) -> Select[PersonLink]:
+    live = PersonLink.ended_at.is_(None)
+    return select(PersonLink).where(PersonLink.record_id == record.id, live).with_for_update()
 
 
 def _others(step: Step, record: PatientRecord) -> list[Any]:
