@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.identifiers import InsAuthority
@@ -133,15 +133,20 @@ def recognise(step: Step, partner: Partner, study: Study) -> None:
 
 
 def recheck(step: Step, record: PatientRecord) -> list[Study]:
-    """Put in quarantine the attached studies that a corrected record contradicts; they leave every dossier.
+    """Take out of dossiers the attached studies that a corrected record contradicts.
+
+    Its own studies go into quarantine and leave every dossier; those of another record of the same person leave this
+    record's dossiers, and stay where nothing speaks against them.
 
     The caller holds `keys_of` the record since before he locked it: whoever recognises holds them before he refers to
-    the record, so a study is either seen here or compared with the record as corrected.
+    the record, and whoever attaches to its dossiers before he looks for them, so a study is either seen here or
+    compared with the record as corrected.
     """
     session = step.session
+    here = select(StudyDossier.study_id).join(Dossier).where(Dossier.record_id == record.id)
     attached = session.scalars(
         select(Study)
-        .where(Study.record_id == record.id, Study.state == ATTACHED)
+        .where(or_(Study.record_id == record.id, Study.id.in_(here)), Study.state == ATTACHED)
         .order_by(Study.id)
         .with_for_update(of=Study)
         .execution_options(populate_existing=True)
@@ -149,14 +154,17 @@ def recheck(step: Step, record: PatientRecord) -> list[Study]:
     parted = []
     for study in attached:
         partner = session.get_one(Partner, study.partner_id)
-        named, _ = _records(session, partner, _identifiers(study))
+        own = session.get_one(PatientRecord, study.record_id)
+        named = _records(session, partner, _identifiers(study))[0] if own is record else [own]
         contradiction = _contradiction(session, study, list({one.id: one for one in (*named, record)}.values()), record)
         if contradiction is None:
             continue
-        study.state, study.reason, study.record_id = QUARANTINED, contradiction, None
-        left = session.scalars(
-            delete(StudyDossier).where(StudyDossier.study_id == study.id).returning(StudyDossier.dossier_id)
-        ).all()
+        leaves = delete(StudyDossier).where(StudyDossier.study_id == study.id)
+        if own is record:
+            study.state, study.reason, study.record_id = QUARANTINED, contradiction, None
+        else:
+            leaves = leaves.where(StudyDossier.dossier_id.in_(select(Dossier.id).where(Dossier.record_id == record.id)))
+        left = session.scalars(leaves.returning(StudyDossier.dossier_id)).all()
         # A key of its own: a question asked before the study was attached may still be open.
         ask(step, partner, f"etude|{study.id}|correction", contradiction, study_id=study.id, record=record)
         for dossier_id in tuple(sorted(left)) or (None,):
@@ -255,14 +263,14 @@ def attach(step: Step, study: Study) -> None:
     if record is None:
         return
     have = set(session.scalars(select(StudyDossier.dossier_id).where(StudyDossier.study_id == study.id)))
-    wanted = session.execute(
-        select(Dossier.id, Dossier.record_id)
-        .where(
-            Dossier.record_id.in_(records_of_person(session, record)),
-            Dossier.state.in_(sorted(dossier_states.open_states())),
-        )
-        .order_by(Dossier.id)
-    ).all()
+    wanted = _open_dossiers(session, record)
+    others = {one for key, one in wanted if key not in have} - {record.id}
+    if others:
+        asked = select(PatientRecord).where(PatientRecord.id.in_(others)).execution_options(populate_existing=True)
+        serialise(session, {key for row in session.scalars(asked) for key in keys_of(row)})
+        # Whoever corrects one of them has finished by now, or waits and then finds this study in its dossiers.
+        against = {row.id for row in session.scalars(asked) if _contradiction(session, study, [record, row], row)}
+        wanted = [pair for pair in _open_dossiers(session, record) if pair[1] not in against]
     for dossier_id, record_id in wanted:
         if dossier_id in have:
             continue
@@ -278,6 +286,19 @@ def attach(step: Step, study: Study) -> None:
             object_id=study.study_instance_uid,
         )
     session.flush()
+
+
+def _open_dossiers(session: Session, record: PatientRecord) -> list[tuple[uuid.UUID, uuid.UUID]]:
+    """Dossiers of a person that wait to be discussed, each with its record."""
+    found = session.execute(
+        select(Dossier.id, Dossier.record_id)
+        .where(
+            Dossier.record_id.in_(records_of_person(session, record)),
+            Dossier.state.in_(sorted(dossier_states.open_states())),
+        )
+        .order_by(Dossier.id)
+    )
+    return [(key, one) for key, one in found]
 
 
 def _propose(step: Step, partner: Partner, study: Study) -> None:

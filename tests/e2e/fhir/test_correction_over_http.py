@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import not_, select
+from sqlalchemy import delete, not_, select
 from sqlalchemy.orm import Session
 
 from gateway.model.dossier import Dossier
 from gateway.model.imaging import Study, StudyDossier
+from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.representation import TABLES
 from gateway.model.store import Store
@@ -113,3 +118,125 @@ def test_a_correction_that_contradicts_nothing_changes_nothing(
         assert shown(session, world) == before
         assert session.scalars(select(IMAGES.c.version)).all() == [1]
         assert session.scalars(select(Dossier.version)).one() == 1
+
+
+OTHER = "https://y.example/ipp"
+
+
+@pytest.fixture
+def elsewhere(world: World, store: Store, admit: Callable[..., Hospital]) -> Hospital:
+    """Another hospital, where the same person is known."""
+    with store.session() as session:
+        other = Partner(name="Clinique Y", patient_domains=[OTHER])
+        session.add(other)
+        session.commit()
+    hospital = admit(other)
+    assert _known_there(hospital, samples.patient("000009", domain=OTHER)) == 201
+    return hospital
+
+
+def _known_there(hospital: Hospital, tree: dict[str, Any]) -> int:
+    with hospital.client() as ehr:
+        return ehr.put(f"Patient?identifier={OTHER}|000009", json=tree).status_code
+
+
+def _two_dossiers(world: World, store: Store, elsewhere: Hospital) -> tuple[uuid.UUID, uuid.UUID]:
+    """The dossier of the first hospital's record, and one of the other's, with the same images."""
+    with store.session() as session:
+        world.session = session
+        there = session.scalars(select(PatientRecord).where(PatientRecord.partner_id == elsewhere.partner.id)).one()
+        second = world.dossier(there)
+        second.partner_id = elsewhere.partner.id
+        session.commit()
+        first = session.scalars(select(Dossier.id).where(Dossier.record_id != there.id)).one()
+
+    def attach(step: Step) -> None:
+        imaging_match.attach(step, step.session.scalars(select(Study)).one())
+
+    elsewhere.served.steps.run(SYSTEM, attach)
+    return first, second.id
+
+
+@pytest.mark.parametrize(
+    ("correction", "reason"),
+    [
+        ({"birthDate": "1980-04-01"}, "date-de-naissance-differente"),
+        ({"gender": "male"}, "sexe-different"),
+        ({"identifier": samples.patient("000009", domain=OTHER, ins="190039935012338")["identifier"]}, None),
+    ],
+)
+def test_images_of_another_record_leave_the_dossiers_of_the_one_that_is_corrected_and_no_others(
+    world: World,
+    hospital: Hospital,
+    store: Store,
+    dossier: uuid.UUID,
+    elsewhere: Hospital,
+    correction: dict[str, Any],
+    reason: str | None,
+) -> None:
+    first, second = _two_dossiers(world, store, elsewhere)
+    assert first == dossier
+    with store.session() as session:
+        assert set(session.scalars(select(StudyDossier.dossier_id))) == {first, second}
+    corrected = samples.patient("000009", domain=OTHER) | correction
+    assert _known_there(elsewhere, corrected) == 200
+    with store.session() as session:
+        study = session.scalars(select(Study)).one()
+        assert study.state == "rattache"
+        assert session.scalars(select(StudyDossier.dossier_id)).all() == [first]
+        [item] = session.scalars(select(WorkItem).where(WorkItem.study_id == study.id)).all()
+        told = item.reason
+        assert told in ({reason, "identifiants-contradictoires"} if reason else {"identifiants-contradictoires"})
+        assert item.dossier_id == second
+        lines = [line for line in audit_lines(session) if line["event"] == "imagerie"]
+        assert (lines[-1]["reason"], lines[-1]["outcome"], lines[-1]["dossier"]) == (told, "4", str(second))
+
+    # Nor do they come back by the same way.
+    def attach(step: Step) -> None:
+        imaging_match.attach(step, step.session.scalars(select(Study)).one())
+
+    elsewhere.served.steps.run(SYSTEM, attach)
+    with store.session() as session:
+        assert session.scalars(select(StudyDossier.dossier_id)).all() == [first]
+    # The first hospital's own record is corrected too: nothing is left.
+    assert put(hospital, samples.patient("000003") | {"gender": "male"}) == 200
+    with store.session() as session:
+        assert session.scalars(select(StudyDossier)).all() == []
+
+
+def test_a_correction_while_the_images_are_attached_leaves_none_behind(
+    world: World, store: Store, dossier: uuid.UUID, elsewhere: Hospital
+) -> None:
+    """Whoever attaches has read that both records are one person's; whoever corrects waits for him, and looks."""
+    _, second = _two_dossiers(world, store, elsewhere)
+    with store.session() as session:
+        session.execute(delete(StudyDossier).where(StudyDossier.dossier_id == second))
+        session.commit()
+    attached, go = threading.Event(), threading.Event()
+
+    def attach(step: Step) -> None:
+        imaging_match.attach(step, step.session.scalars(select(Study)).one())
+        attached.set()
+        assert go.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(elsewhere.served.steps.run, SYSTEM, attach)
+        assert attached.wait(30)
+        tree = samples.patient("000009", domain=OTHER) | {"gender": "male"}
+        two = pool.submit(_known_there, elsewhere, tree)
+        _wait_for_a_lock(store)
+        go.set()
+        one.result(30)
+        assert two.result(30) == 200
+    with store.session() as session:
+        assert session.scalars(select(StudyDossier.dossier_id)).all() == [dossier]
+
+
+def _wait_for_a_lock(store: Store) -> None:
+    for _ in range(200):
+        with store.engine.connect() as connection:
+            asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            if connection.exec_driver_sql(asked).scalar_one():
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
