@@ -160,6 +160,8 @@ class Limits:
         Entries of one batch or transaction.
     json_depth
         Levels of objects and lists, in JSON and in XML.
+    json_nodes
+        Values, objects and lists of one body; in XML and in a narrative elements, and attributes by themselves.
     patch_operations
         Operations of one patch.
     search_parameters, search_values
@@ -187,6 +189,7 @@ class Limits:
     bundle_seconds: int = _limit(60, 1, 3600)
     answer_bytes: int = _limit(32 << 20, 1 << 10, 1 << 30)
     json_depth: int = _limit(64, 16, 200)
+    json_nodes: int = _limit(250_000, 100, 10_000_000)
     patch_operations: int = _limit(200, 1, 10_000)
     search_parameters: int = _limit(50, 1, 1000)
     search_values: int = _limit(200, 1, 10_000)
@@ -227,6 +230,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     blob_url: str | None = None
     http_bind: Address = Address("127.0.0.1", 8080)
+    http_workers: int = 1
     public_url: str = "http://127.0.0.1:8080"
     mllp_bind: Address = Address("127.0.0.1", 2575)
     mllp_tls: Tls = Tls()
@@ -363,6 +367,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_DATABASE_URL": _Variable("database_url", _url("postgresql", "postgres", "postgresql+psycopg"), secret=True),
     "RCP_BLOB_URL": _Variable("blob_url", _url("file", "s3", "gs", "az")),
     "RCP_HTTP_BIND": _Variable("http_bind", _address),
+    "RCP_HTTP_WORKERS": _Variable("http_workers", _bounded(1, 32)),
     "RCP_PUBLIC_URL": _Variable("public_url", _url("http", "https")),
     "RCP_DICOM_BIND": _Variable("dicom.bind", _address),
     "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),

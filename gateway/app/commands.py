@@ -60,7 +60,9 @@ def serve(
             raise typer.Exit(2)
     if leash:
         hold_leash()
-    if len(wanted) == 1:
+    # Several processes of a component share its port; a child is one of them.
+    processes = [name for name in wanted for _ in range(settings.http_workers if name == "http" else 1)]
+    if leash or len(processes) == 1:
         from gateway.app.components import run
 
         try:
@@ -70,10 +72,14 @@ def serve(
             # A child that cannot ever start tells its supervisor not to try again.
             sys.exit(os.EX_CONFIG if leash and refusal.category == "fault" else 1)
         return
-    from gateway.app.components import prepared
+    from gateway.app.components import prepared, sharing
 
-    with prepared(settings):
-        code = supervise(wanted)
+    try:
+        with sharing(settings) as environment, prepared(settings):
+            code = supervise(processes, environment)
+    except GatewayError as refusal:
+        typer.echo(f"rcp-gateway : {refusal.text}", err=True)
+        sys.exit(1)
     raise typer.Exit(code)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 import socket
+import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -38,7 +39,17 @@ from gateway.settings import Settings
 if TYPE_CHECKING:  # the framework is loaded by the component that serves HTTP alone
     from fastapi import FastAPI
 
-__all__ = ["audit_faults", "migrated", "plan", "planned", "prepared", "reindexed", "replayed", "run"]
+__all__ = [
+    "audit_faults",
+    "migrated",
+    "plan",
+    "planned",
+    "prepared",
+    "reindexed",
+    "replayed",
+    "run",
+    "sharing",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -60,21 +71,26 @@ def _until_told() -> threading.Event:
     return stop
 
 
+def _listening(settings: Settings, *, shared: bool) -> socket.socket:
+    bind = settings.http_bind
+    try:
+        return socket.create_server(
+            (bind.host, bind.port),
+            family=socket.AF_INET6 if ":" in bind.host else socket.AF_INET,
+            backlog=512,
+            reuse_port=shared,
+        )
+    except OSError as error:
+        raise Unavailable("http-bind", f"L’adresse {bind} ne peut pas être écoutée.") from error
+
+
 def _http(settings: Settings) -> None:
     from gateway.app import http
 
-    bind = settings.http_bind
     with open_gateway(settings) as gateway:
         application = http.application(gateway)
-        try:
-            listening = socket.create_server(
-                (bind.host, bind.port),
-                family=socket.AF_INET6 if ":" in bind.host else socket.AF_INET,
-                backlog=512,
-            )
-        except OSError as error:
-            raise Unavailable("http-bind", f"L’adresse {bind} ne peut pas être écoutée.") from error
-        log.info("http-ready", address=str(bind), public_url=settings.public_url)
+        listening = _listening(settings, shared=settings.http_workers > 1)
+        log.info("http-ready", address=str(settings.http_bind), public_url=settings.public_url)
         uvicorn.Server(_server_settings(application)).run(sockets=[listening])
 
 
@@ -163,6 +179,25 @@ def _mailbox_read(gateway: Gateway, intake: MailIntake | None, stop: threading.E
     reader.start()
     yield
     reader.join(timeout=5)
+
+
+@contextmanager
+def sharing(settings: Settings) -> Iterator[Mapping[str, str]]:
+    """Let several processes answer on the HTTP port, and give the environment in which they count in one place.
+
+    Raises
+    ------
+    Unavailable
+        ``http-bind``: somebody else listens there already; processes that share a port would share it with him too.
+    """
+    if settings.http_workers == 1:
+        yield {}
+        return
+    from gateway.web.metrics import COUNTED_TOGETHER
+
+    _listening(settings, shared=False).close()
+    with tempfile.TemporaryDirectory(prefix="rcp-metrics-") as folder:
+        yield {COUNTED_TOGETHER: folder}
 
 
 @contextmanager

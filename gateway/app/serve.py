@@ -1,4 +1,4 @@
-"""The process tree of ``rcp-gateway serve``: one process a component, all children of one supervisor.
+"""The process tree of ``rcp-gateway serve``: a process a component, or several, all children of one supervisor.
 
 Promises: components do not share a Python interpreter lock; SIGTERM or SIGINT drains and stops all of them within 30 s;
 a component that dies unasked is started again with growing pauses, and one that keeps dying ends the whole (an operator
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -52,19 +52,27 @@ def hold_leash() -> None:
     threading.Thread(target=wait, name="leash", daemon=True).start()
 
 
-def _start(name: str) -> _Child:
+def _start(name: str, environment: Mapping[str, str]) -> _Child:
     read_end, write_end = os.pipe()
     process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "gateway", "serve", "--only", name, "--leash"],
         stdin=read_end,
         start_new_session=True,
+        env={**os.environ, **environment},
     )
     os.close(read_end)
     return _Child(name, process, write_end)
 
 
-def supervise(components: Sequence[str]) -> int:
+def supervise(components: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run components until told to stop.
+
+    Parameters
+    ----------
+    components
+        Their names; one that is named several times has as many processes.
+    environment
+        What children have beside the supervisor's own variables.
 
     Returns
     -------
@@ -74,26 +82,26 @@ def supervise(components: Sequence[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    children = {name: _start(name) for name in components}
+    children = [_start(name, environment) for name in components]
     code = 0
     while not stop.wait(0.2):
-        for name, child in list(children.items()):
+        for place, child in enumerate(children):
             status = child.process.poll()
             if status is None:
                 continue
             os.close(child.leash)
             quick = time.monotonic() - child.started < _QUICK_DEATH_S
             deaths = child.quick_deaths + 1 if quick else 0
-            log.error("component-died", component=name, status=status, quick_deaths=deaths)
+            log.error("component-died", component=child.name, status=status, quick_deaths=deaths)
             if status == os.EX_CONFIG or deaths >= _QUICK_DEATHS:
                 code = 1
                 stop.set()
                 break
             if stop.wait(min(_MAX_PAUSE_S, 0.5 * 2**deaths)):
                 break
-            children[name] = _start(name)
-            children[name].quick_deaths = deaths
-    _stop(list(children.values()))
+            children[place] = _start(child.name, environment)
+            children[place].quick_deaths = deaths
+    _stop(children)
     return code
 
 

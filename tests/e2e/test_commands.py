@@ -50,7 +50,7 @@ def test_help_names_every_command(run) -> None:
 def test_migrate_says_what_it_did_and_twice_is_no_error(run) -> None:
     first, second = run("migrate"), run("migrate")
     assert (first.exit_code, second.exit_code) == (0, 0)
-    assert first.output == "Base migrée : vide → 0002.\n"
+    assert first.output == "Base migrée : vide → 0003.\n"
     assert second.output == "Base à jour (révision 0002).\n"
 
 
@@ -161,24 +161,35 @@ def test_check_tells_each_peer_and_fails_when_one_is_away(run) -> None:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The whole process tree on free ports, ready."""
-    http, dicom = _free_port(), _free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")} | {
-        "RCP_DATA_DIR": str(tmp_path / "donnees"),
-        "RCP_HTTP_BIND": f"127.0.0.1:{http}",
-        "RCP_PUBLIC_URL": f"http://127.0.0.1:{http}",
-        "RCP_DICOM_BIND": f"127.0.0.1:{dicom}",
-        "RCP_LOG_LEVEL": "warning",
-    }
+    with _serving(tmp_path) as tree:
+        yield tree
+
+
+@contextlib.contextmanager
+def _serving(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    environment = _environment(tmp_path / "donnees", f"http://127.0.0.1:{_free_port()}", **variables)
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stdout=log, stderr=log)
         try:
-            url = f"http://127.0.0.1:{http}"
+            url = environment["RCP_PUBLIC_URL"]
             _wait(lambda: _ready(url), (tmp_path / "log").read_text)
             yield process, url
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait(30)
+
+
+def _environment(data: Path, url: str, **variables: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
+    return ours | {
+        "RCP_DATA_DIR": str(data),
+        "RCP_HTTP_BIND": url.removeprefix("http://"),
+        "RCP_PUBLIC_URL": url,
+        "RCP_DICOM_BIND": f"127.0.0.1:{_free_port()}",
+        "RCP_LOG_LEVEL": "warning",
+        **variables,
+    }
 
 
 def _free_port() -> int:
@@ -232,3 +243,48 @@ def test_no_component_outlives_a_killed_supervisor(serving) -> None:
     process.kill()
     _gone, alive = psutil.wait_procs(everybody, timeout=35)
     assert alive == []
+
+
+@pytest.mark.timeout(240)
+def test_several_processes_answer_on_one_port_count_together_and_replace_each_other(tmp_path: Path) -> None:
+    with _serving(tmp_path, RCP_HTTP_WORKERS="2") as (process, url):
+        _wait(lambda: len(_listeners(process, url)) == 2)
+        before = _listeners(process, url)
+        counted = _counted(url)
+        for _ in range(60):  # each its own connection: the kernel gives them to one process or the other
+            assert httpx.get(f"{url}/health/live", timeout=10).status_code == 200
+        assert _counted(url) == counted + 60
+        other = subprocess.run(
+            [sys.executable, "-m", "gateway", "serve"],
+            env=_environment(tmp_path / "autre", url, RCP_HTTP_WORKERS="2"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (other.returncode, "ne peut pas être écoutée" in other.stderr) == (1, True)
+        next(iter(before)).kill()
+        _wait(lambda: len(found := _listeners(process, url)) == 2 and found != before)
+        assert all(httpx.get(f"{url}/health/live", timeout=10).status_code == 200 for _ in range(20))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(35) == 0
+
+
+def _listeners(process: subprocess.Popen[bytes], url: str) -> set[psutil.Process]:
+    """Children that listen on the port of an address."""
+    port = int(url.rpartition(":")[2])
+    found = set()
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if any(one.laddr.port == port and one.status == "LISTEN" for one in child.net_connections()):
+                found.add(child)
+    return found
+
+
+def _counted(url: str) -> int:
+    told = httpx.get(f"{url}/metrics", timeout=10).text
+    return sum(
+        int(float(line.rpartition(" ")[2]))
+        for line in told.splitlines()
+        if line.startswith("rcp_http_requests_total{") and 'route="/health/live"' in line
+    )

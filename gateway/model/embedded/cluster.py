@@ -39,7 +39,7 @@ _LOG_LIMIT_BYTES = 4 << 20
 _TUNING = {
     "shared_buffers": "64MB",
     "effective_cache_size": "512MB",
-    "max_connections": "100",
+    "max_connections": "200",
     # A transaction of many entries holds an advisory lock for each key that it names, until it commits.
     "max_locks_per_transaction": "256",
     "max_wal_size": "512MB",
