@@ -9,23 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.model.directory import Organisation
 from gateway.model.partner import Partner
 from gateway.model.store import Store
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital
 from tests.world import World
 
-FINESS = "750000018"
 CODE = {"coding": [{"system": "https://y.example/ns/codes", "code": "essai"}]}
-
-
-def _admit(store: Store, admit: Callable[..., Hospital], **facts: Any) -> httpx.Client:
-    with store.session() as session:
-        partner = Partner(**facts)
-        session.add(partner)
-        session.commit()
-    return admit(partner, scopes=ALL_SCOPES).client()
 
 
 @pytest.fixture
@@ -35,19 +25,13 @@ def ehr(world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def other(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
+def other(store: Store, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
     """A hospital with nothing in common with the first."""
-    with _admit(store, admit, name="Clinique Y", patient_domains=["https://y.example/ipp"]) as client:
-        yield client
-
-
-@pytest.fixture
-def home(store: Store, world: World, admit: Callable[..., Hospital]) -> Iterator[httpx.Client]:
-    """The establishment that runs the RCP."""
     with store.session() as session:
-        session.get_one(Organisation, world.organisation.id).finess = FINESS
+        partner = Partner(name="Clinique Y", patient_domains=["https://y.example/ipp"])
+        session.add(partner)
         session.commit()
-    with _admit(store, admit, name="3C d’essai", finess=FINESS, patient_domains=["https://3c.example/ipp"]) as client:
+    with admit(partner, scopes=ALL_SCOPES).client() as client:
         yield client
 
 
