@@ -35,7 +35,7 @@ from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Contribution, Dossier, DossierMove
 from gateway.model.imaging import Series, Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import Message, NotificationEntry
+from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
 from gateway.model.writes import made
@@ -207,20 +207,45 @@ def _message(row: Message, run: _Context) -> Iterator[_Rendered]:
     who = run.session.get(Practitioner, row.recipient_id) if row.recipient_id else None
     run.refer(who)
     recipient = directory.practitioner_reference(who) if who else None
-    yield _Rendered("Communication", str(row.id), dossier.message(row, about, recipient), _of_dossier(about, row))
+    ordered = select(NotificationEntry.id).where(
+        NotificationEntry.dossier_id == about.id, NotificationEntry.message_id == row.id
+    )
+    arrived = select(func.min(Receipt.at)).where(Receipt.message_id == row.id, Receipt.kind.in_(_ARRIVED))
+    said = dossier.message(
+        row,
+        about,
+        recipient,
+        ordered=run.session.scalars(ordered).first(),
+        received=run.session.scalar(arrived),
+    )
+    yield _Rendered("Communication", str(row.id), said, _of_dossier(about, row))
+
+
+#: Reports that say that a message is with its recipient.
+_ARRIVED = ("remise", "lue", "supprimee")
 
 
 def _entry(row: NotificationEntry, run: _Context) -> Iterator[_Rendered]:
+    """The order to tell a physician, once it was given: with what was sent, or why nothing could be."""
     found = run.session.get(Message, row.message_id) if row.message_id else None
-    if found is None:
-        return
-    yield from _message(found, run)
     about = run.session.get(Dossier, row.dossier_id)
     who = run.session.get(Practitioner, row.practitioner_id) if row.practitioner_id is not None else None
-    if about is not None and who is not None:
-        recipient = directory.practitioner_reference(who)
-        told = dossier.notification(row, about, recipient)
-        yield _Rendered("CommunicationRequest", str(row.id), told, _of_dossier(about, row))
+    if found is not None:
+        yield from _message(found, run)
+    key, untold = str(row.id), found is None and row.code in dossier.NO_ADDRESS
+    if about is None or who is None:
+        return
+    owner = _of_dossier(about, row)
+    before = None if made(run.session, row.id) else current(run.session, "CommunicationRequest", key)
+    if found is None and not untold and before is None:
+        return
+    run.refer(who)
+    recipient = directory.practitioner_reference(who)
+    yield _Rendered("CommunicationRequest", key, dossier.notification(row, about, recipient), owner)
+    if untold:
+        yield _Rendered("Communication", key, dossier.untold(row, about, recipient), owner)
+    elif before is not None:
+        remove(run.session, "Communication", key, owner)
 
 
 def _draft(row: Report, run: _Context) -> Iterator[_Rendered]:

@@ -8,6 +8,7 @@ its requester: of it the gateway changes only the status, the occurrence and the
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from gateway.fhir.document import instant
@@ -32,8 +33,10 @@ from gateway.model.dossier import Contribution, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.rcp.dossier_states import LABELS
+from gateway.rcp.notice_rules import REASONS
 
 __all__ = [
+    "NO_ADDRESS",
     "STATES",
     "contribution",
     "encounter",
@@ -42,6 +45,7 @@ __all__ = [
     "patient_reference",
     "service_request",
     "task",
+    "untold",
 ]
 
 Tree = dict[str, Any]
@@ -71,6 +75,8 @@ STATES: dict[str, _Said] = {
     "non-discute": _Said("active", "on-hold", "cancelled"),
 }
 
+#: Codes of the register: nothing was sent, because there is no address to send to.
+NO_ADDRESS = frozenset({"NON_MSS", "NON_ADRESSE"})
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _MAIL = concept(
     "https://mos.esante.gouv.fr/NOS/TRE_R200-CanalCommunication/FHIR/TRE-R200-CanalCommunication",
@@ -236,11 +242,12 @@ def notification(row: NotificationEntry, dossier: Dossier, recipient: Tree) -> T
     """CommunicationRequest: the order to tell one physician; what became of it is the Communication of its message."""
     rcp = dossier.session.rcp
     sender = organization_reference(rcp.organisation) if rcp.organisation else None
+    done = row.message_id is not None or row.code in NO_ADDRESS
     return without_empty(
         resourceType="CommunicationRequest",
         identifier=[{"system": f"{NAMESPACE}/notification", "value": str(row.id)}],
-        basedOn=[refer("ServiceRequest", dossier.id, {"system": "urn:ietf:rfc:3986", "value": dossier.number})],
-        status="completed",
+        basedOn=[_inscribed(dossier)],
+        status="completed" if done else "active" if row.code == "PREVUE" else "revoked",
         category=[
             concept("http://terminology.hl7.org/CodeSystem/communication-category", "notification", "Notification"),
             concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.lower()),
@@ -255,8 +262,49 @@ def notification(row: NotificationEntry, dossier: Dossier, recipient: Tree) -> T
     )
 
 
-def message(row: Message, dossier: Dossier, recipient: Tree | None) -> Tree:
-    """Communication: one message of the register, without its text."""
+def untold(row: NotificationEntry, dossier: Dossier, recipient: Tree) -> Tree:
+    """Communication: what could not be sent, because its recipient has no address [spec fhir-fr 2.2]."""
+    rcp = dossier.session.rcp
+    return without_empty(
+        resourceType="Communication",
+        identifier=[{"system": f"{NAMESPACE}/notification", "value": str(row.id)}],
+        basedOn=[_ordered(row.id), _inscribed(dossier)],
+        partOf=[refer("Task", dossier.id)],
+        status="not-done",
+        statusReason=concept(f"{CANONICAL}/CodeSystem/rcp-notification", row.code, REASONS[row.code]),
+        category=[concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.lower())],
+        medium=[_MAIL],
+        subject=patient_reference(dossier.record),
+        recipient=[recipient],
+        sender=organization_reference(rcp.organisation) if rcp.organisation else None,
+    )
+
+
+def _ordered(key: object) -> Tree:
+    return refer("CommunicationRequest", key, {"system": f"{NAMESPACE}/notification", "value": str(key)})
+
+
+def _inscribed(dossier: Dossier) -> Tree:
+    return refer("ServiceRequest", dossier.id, {"system": "urn:ietf:rfc:3986", "value": dossier.number})
+
+
+def message(
+    row: Message,
+    dossier: Dossier,
+    recipient: Tree | None,
+    *,
+    ordered: object | None = None,
+    received: datetime | None = None,
+) -> Tree:
+    """Communication: one message of the register, without its text.
+
+    Parameters
+    ----------
+    ordered
+        Id of the line of the register that ordered it: its CommunicationRequest.
+    received
+        When a report first said that it arrived.
+    """
     return without_empty(
         resourceType="Communication",
         identifier=[
@@ -267,13 +315,14 @@ def message(row: Message, dossier: Dossier, recipient: Tree | None) -> Tree:
             )
             if said
         ],
-        basedOn=[refer("ServiceRequest", dossier.id, {"system": "urn:ietf:rfc:3986", "value": dossier.number})],
+        basedOn=[*([_ordered(ordered)] if ordered is not None else []), _inscribed(dossier)],
         partOf=[refer("Task", dossier.id)],
         status=_SENT.get(row.state, "unknown"),
         category=[concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.lower())],
         medium=[_MAIL] if row.channel == "mssante" else None,
         subject=patient_reference(dossier.record),
         sent=instant(row.done_at) if row.done_at else None,
+        received=instant(received) if received is not None else None,
         recipient=[recipient] if recipient else None,
         sender=organization_reference(dossier.session.rcp.organisation) if dossier.session.rcp.organisation else None,
     )
