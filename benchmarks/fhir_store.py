@@ -2,7 +2,8 @@
 
 Run: ``python benchmarks/fhir_store.py`` (``--help`` for its sizes; the whole takes half an hour). The gateway is
 ``rcp-gateway serve --only http`` on the embedded PostgreSQL with fsync on: one worker process, every middleware, access
-predicate, signed token and audit trail. Beside it in the same run, over the same sockets and uvicorn:
+predicate, signed token and audit trail; creates also with a worker for each processor (`RCP_HTTP_WORKERS`). Beside it
+in the same run, over the same sockets and uvicorn:
 
 * psycopg alone: the SQL statements of one real create, recorded on their way to the server and executed with fresh keys
   in transactions on as many connections from one process, nothing parsed, judged or built;
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import gc
 import itertools
 import json
@@ -66,6 +68,8 @@ from gateway.settings import Address, Limits, Settings
 from gateway.web.authenticators import BEARER
 
 CONNECTIONS = 16
+#: Processes of the gateway where it has one for each processor.
+WORKERS = os.cpu_count() or 1
 DOMAIN = "https://chu-banc.example/ns/ipp"
 CORE = "https://hl7.fr/ig/fhir/core"
 SCOPES = "system/*.cruds"
@@ -387,6 +391,7 @@ class Bench:
     client: str
     key: ECKey
     gateway: int = 0
+    all: int = 0
     open: int = 0
     constant: int = 0
     worker: int = 0
@@ -434,13 +439,14 @@ def settings_of(folder: Path, port: int) -> Settings:
     )
 
 
-def environment_of(settings: Settings) -> dict[str, str]:
+def environment_of(settings: Settings, *, workers: int = 1) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
     return ours | {
         "RCP_DATA_DIR": str(settings.data_dir),
         "RCP_HTTP_BIND": str(settings.http_bind),
         "RCP_PUBLIC_URL": settings.public_url,
         Limits.variable("requests_per_minute"): str(settings.limits.requests_per_minute),
+        "RCP_HTTP_WORKERS": str(workers),
         "RCP_LOG_FORMAT": "json",
     }
 
@@ -651,6 +657,7 @@ class Table:
 
 ALONE = "psycopg alone, the same statements"
 CREATE = "create"
+CREATE_ALL = f"create, {WORKERS} workers"
 TRANSACTION = "patients in transactions of 100"
 READ, READ_OPEN, READ_SAME = "read", "read without token, access and audit", "bare route, a patient's bytes"
 SEARCH, SEARCH_SAME = "search, 10 hits", "bare route, the bundle's bytes"
@@ -666,6 +673,7 @@ def rounds(bench: Bench, given: argparse.Namespace) -> Table:
         if "create" in given.only:
             amount = int(expected * seconds * 2) + 100
             expected = table.add(CREATE, load(bench.gateway, creates(token, amount), seconds=seconds).rate)
+            table.add(CREATE_ALL, load(bench.all, creates(token, 2 * amount), seconds=seconds).rate)
             table.add(ALONE, replay(bench, recording, seconds, expected))
         if "transaction" in given.only:
             amount = int(expected * seconds * 8 / 100) + 40
@@ -685,6 +693,7 @@ def rounds(bench: Bench, given: argparse.Namespace) -> Table:
 def told(table: Table, given: argparse.Namespace) -> None:
     if "create" in given.only:
         table.line(CREATE, ALONE, 0.5)
+        table.line(CREATE_ALL, ALONE, 0.5)
     if "transaction" in given.only and "create" in given.only:
         table.line(TRANSACTION, CREATE, 3)
     if "read" in given.only:
@@ -789,6 +798,10 @@ def measure(root: Path, given: argparse.Namespace, stack: ExitStack) -> None:
     same = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rcp-bench-")))
     serve = [sys.executable, "-m", "gateway", "serve", "--only", "http"]
     bench.worker = stack.enter_context(child(serve, bench.gateway, environment_of(settings)))
+    if "create" in given.only:
+        bench.all = free_port()
+        others = dataclasses.replace(settings, http_bind=Address("127.0.0.1", bench.all))
+        stack.enter_context(child(serve, bench.all, environment_of(others, workers=WORKERS)))
     curve = Curve(bench, given)
     for size in sizes:
         if size <= given.patients:
