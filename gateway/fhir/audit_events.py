@@ -102,14 +102,23 @@ class AuditReads:
         Where rows come from, and where reading the trail is told.
     pages
         The tokens of pages: the number of a line would tell how many others were written since another.
+    until
+        When the Bundle that this reads for must be done.
     """
 
-    def __init__(self, source: Source, base_url: str, limits: Limits, pages: Pages) -> None:
+    def __init__(
+        self, source: Source, base_url: str, limits: Limits, pages: Pages, *, until: float | None = None
+    ) -> None:
         self._source = source
         self._pages = pages
         self._base = base_url
         self._limits = limits
+        self._until = until
         self._site = urlsplit(base_url).netloc
+
+    def over(self, source: Source, *, until: float | None = None) -> AuditReads:
+        """Read the same way out of another session, and until then."""
+        return AuditReads(source, self._base, self._limits, self._pages, until=until)
 
     async def read(self, caller: Caller, identity: str) -> bytes:
         """Return one line.
@@ -148,7 +157,7 @@ class AuditReads:
             text = "Une recherche dans la trace porte au moins une borne de date (« date=ge… », « date=le… »)."
             raise InvalidContent("date-obligatoire", text, expression="date")
         wanted = _lines(caller).where(*asked.where)
-        budget = Budget(self._limits)
+        budget = Budget(self._limits, self._until)
         total = None
         if asked.counted:
             rows = await self._fetch(select(func.count().label("n")).select_from(wanted.subquery()), budget)

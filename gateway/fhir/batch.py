@@ -15,12 +15,10 @@ from collections.abc import Callable
 import structlog
 
 from gateway.errors import GatewayError, InvalidContent
-from gateway.exchange.blobs import BlobStore
 from gateway.fhir import document, entry_reads, outcome
 from gateway.fhir.allowance import Allowance
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
 from gateway.fhir.outcome import InvalidResource
-from gateway.fhir.read import FhirReads
 from gateway.fhir.writing import Done, Operation
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step, Steps
@@ -36,8 +34,7 @@ def run(
     bundle: Bundle,
     write: Callable[[Step, Operation], Done],
     *,
-    reads: FhirReads,
-    blobs: BlobStore,
+    offered: entry_reads.Offered,
     allowance: Allowance,
     base_url: str,
     wish: str,
@@ -63,7 +60,7 @@ def run(
         if ask is not None:
             found = steps.run(
                 caller,
-                lambda step: entry_reads.answer(step, reads, blobs, ask, strict=strict, until=allowance.until),
+                lambda step: entry_reads.answer(step, offered, ask, strict=strict, until=allowance.until),
             )
             allowance.take(found)
             return found

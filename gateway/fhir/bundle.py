@@ -30,12 +30,17 @@ __all__ = ["Answer", "Ask", "Bundle", "Entry", "encoded", "named", "read_bundle"
 #: Elements of a request that are read here; each is a text.
 _REQUEST = ("method", "url", "ifMatch", "ifNoneMatch", "ifNoneExist", "ifModifiedSince")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+#: What is read beside the types: the trail, and what the server says of itself.
+_READ = frozenset({"AuditEvent", "metadata"})
 _SAID = {"severity": "information", "code": "informational"}
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A read, search or history that an entry asks for: the steps of its path and its parameters."""
+    """A read, search or history that an entry asks for: the steps of its path and its parameters.
+
+    ``kind`` is a type, ``AuditEvent``, or ``metadata``.
+    """
 
     kind: str
     steps: tuple[str, ...]
@@ -153,7 +158,11 @@ class _Reader:
             text = "Méthode inconnue : GET, HEAD, POST, PUT, PATCH ou DELETE."
             raise InvalidContent("operation-non-offerte", text, expression="request.method")
         steps, query = self._address(url)
-        if method in {"GET", "HEAD"} or (method == "POST" and steps[1:] == ("_search",)):
+        asks = method in {"GET", "HEAD"} or (method == "POST" and steps[1:] == ("_search",))
+        if steps[0] not in TABLES and not (asks and steps[0] in _READ):
+            text = "l’adresse de la requête ne désigne aucun type offert dans un Bundle."
+            raise InvalidContent("valeur-invalide", text, expression="request.url")
+        if asks:
             try:
                 pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=self.limits.search_parameters * 4)
             except ValueError:
@@ -196,9 +205,8 @@ class _Reader:
         except ValueError:  # an address in brackets that is none
             parts = urlsplit("")
         steps = tuple(parts.path.strip("/").split("/"))
-        if steps[0] not in TABLES or parts.netloc or parts.scheme:
-            text = "l’adresse de la requête ne désigne aucun type offert dans un Bundle."
-            raise InvalidContent("valeur-invalide", text, expression="request.url")
+        if parts.netloc or parts.scheme:
+            steps = ("",)
         return steps, parts.query
 
     def _resource(self, resource: Any) -> Tree:

@@ -1,11 +1,13 @@
 """GET entries of a Bundle: answered by the same reads as the routes, out of the session of an open step.
 
-Promises: what the step wrote is seen; audit lines are kept exactly if the step is; nothing is awaited.
+Promises: whatever a client may GET, but for what is no FHIR; what the step wrote is seen; audit lines are kept exactly
+if the step is; nothing is awaited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ from sqlalchemy import Executable
 
 from gateway.errors import Fault, NotFound
 from gateway.exchange.blobs import BlobStore
+from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.bundle import Answer, Ask
 from gateway.fhir.negotiation import require_type
 from gateway.fhir.read import FhirReads
@@ -22,7 +25,7 @@ from gateway.fhir.timed import stopped_after
 from gateway.model.audit import AuditFacts
 from gateway.rcp.step import Step
 
-__all__ = ["answer"]
+__all__ = ["Offered", "answer"]
 
 T = TypeVar("T")
 
@@ -81,9 +84,23 @@ def _driven(question: Coroutine[Any, Any, T]) -> T:
     raise Fault("lecture-suspendue", "Une lecture a attendu là où rien n’attend.")
 
 
-def answer(
-    step: Step, reads: FhirReads, blobs: BlobStore, ask: Ask, *, strict: bool = False, until: float | None = None
-) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What entries are answered from.
+
+    Attributes
+    ----------
+    statement
+        Entity tag and bytes of the CapabilityStatement.
+    """
+
+    reads: FhirReads
+    trail: AuditReads
+    blobs: BlobStore
+    statement: Callable[[], tuple[str, bytes]]
+
+
+def answer(step: Step, offered: Offered, ask: Ask, *, strict: bool = False, until: float | None = None) -> Answer:
     """Answer what an entry asks for.
 
     Parameters
@@ -96,8 +113,16 @@ def answer(
     GatewayError
         What the same request alone would be refused for.
     """
+    if ask.kind == "metadata":
+        return _statement(offered, ask)
+    if ask.kind == "AuditEvent":
+        return _of_trail(step, offered.trail.over(_StepSource(step), until=until), ask, strict=strict)
     require_type(ask.kind)
-    over = reads.over(_StepSource(step), _Contents(blobs), until=until)
+    over = offered.reads.over(_StepSource(step), _Contents(offered.blobs), until=until)
+    return _of_type(step, over, ask, strict=strict)
+
+
+def _of_type(step: Step, over: FhirReads, ask: Ask, *, strict: bool) -> Answer:
     pairs = list(ask.pairs)
     match ask.steps:
         case () | ("_search",):
@@ -113,6 +138,27 @@ def answer(
             return _one(step, over, ask, identity, int(version))
         case _:
             raise NotFound("inconnu", "Ressource ou opération inconnue.")
+
+
+def _statement(offered: Offered, ask: Ask) -> Answer:
+    if ask.steps:
+        raise NotFound("inconnu", "Ressource ou opération inconnue.")
+    tag, body = offered.statement()
+    known = {one.strip() for one in (ask.if_none_match or "").split(",")}
+    if known & {tag, "*"}:
+        return Answer(304)
+    return Answer(200, None if ask.head else bytes(form(ask.pairs).cut("CapabilityStatement", body)))
+
+
+def _of_trail(step: Step, over: AuditReads, ask: Ask, *, strict: bool) -> Answer:
+    match ask.steps:
+        case () | ("_search",):
+            body = _driven(over.search(step.caller, list(ask.pairs), strict=strict))
+        case (identity,):
+            body = _driven(over.read(step.caller, identity))
+        case _:
+            raise NotFound("inconnu", "Ressource ou opération inconnue.")
+    return Answer(200, None if ask.head else body)
 
 
 def _one(step: Step, over: FhirReads, ask: Ask, identity: str, version: int | None) -> Answer:

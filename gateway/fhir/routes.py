@@ -36,6 +36,7 @@ from gateway.fhir.addresses import Addresses
 from gateway.fhir.audit_events import AuditReads
 from gateway.fhir.auth import CAPABILITIES, SmartServer, TokenRefused
 from gateway.fhir.document import encode
+from gateway.fhir.entry_reads import Offered
 from gateway.fhir.negotiation import MEDIA, NO_STORE, require_format
 from gateway.fhir.paging import Pages
 from gateway.fhir.read import FhirReads
@@ -105,15 +106,15 @@ class FhirWire:
         self._limits = limits or Limits()
         base = smart.fhir_base
         answers = FhirReads(reads, blobs, base, self._limits, smart.page_key)
-        self._trail = AuditRoutes(AuditReads(reads, base, self._limits, Pages(smart.page_key, self._limits)))
+        trail = AuditReads(reads, base, self._limits, Pages(smart.page_key, self._limits))
+        self._trail = AuditRoutes(trail)
         self._reading = ReadRoutes(answers)
         self._writing = WriteRoutes(
             steps,
             representer,
             base,
             self._limits,
-            reads=answers,
-            blobs=blobs,
+            offered=Offered(answers, trail, blobs, lambda: (self._statement.etag, self._statement.body)),
             update_create=update_create,
             letters=letters,
             press=press,

@@ -14,8 +14,19 @@ from starlette.responses import Response
 
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange import pending
-from gateway.exchange.blobs import BlobStore
-from gateway.fhir import batch, bundle, conditions, outcome, patch, removal, transaction, validate, validation, write
+from gateway.fhir import (
+    batch,
+    bundle,
+    conditions,
+    entry_reads,
+    outcome,
+    patch,
+    removal,
+    transaction,
+    validate,
+    validation,
+    write,
+)
 from gateway.fhir.allowance import Allowance
 from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
@@ -30,7 +41,6 @@ from gateway.fhir.negotiation import (
     tree_of,
 )
 from gateway.fhir.owners import WRITABLE
-from gateway.fhir.read import FhirReads
 from gateway.fhir.represent import Representer
 from gateway.fhir.routing import Router
 from gateway.fhir.writing import Done, Operation, Ports, Writing
@@ -78,7 +88,7 @@ class WriteRoutes:
 
     Parameters
     ----------
-    reads, blobs
+    offered
         What GET entries of a Bundle are answered from.
     update_create
         Whether a PUT to an id that nobody used creates.
@@ -93,19 +103,17 @@ class WriteRoutes:
         base_url: str,
         limits: Limits,
         *,
-        reads: FhirReads,
-        blobs: BlobStore,
+        offered: entry_reads.Offered,
         update_create: bool = False,
         letters: Letters | None = None,
         press: Press | None = None,
     ) -> None:
-        self._ports = Ports(letters=letters, press=press, blobs=blobs)
+        self._ports = Ports(letters=letters, press=press, blobs=offered.blobs)
         self._steps = steps
         self._representer = representer
         self._base = base_url
         self._limits = limits
-        self._reads = reads
-        self._blobs = blobs
+        self._offered = offered
         self._update_create = update_create
 
     def add(self, router: Router) -> None:  # noqa: C901 - one function a route
@@ -173,8 +181,7 @@ class WriteRoutes:
                 here(who, request),
                 first[0],
                 self._carry_out,
-                reads=self._reads,
-                blobs=self._blobs,
+                offered=self._offered,
                 allowance=allowance,
                 base_url=self._base,
                 wish=wish,
@@ -189,8 +196,7 @@ class WriteRoutes:
                 step,
                 first.pop() if first else read(),
                 self._writing(step, until=allowance.until),
-                reads=self._reads,
-                blobs=self._blobs,
+                offered=self._offered,
                 allowance=allowance,
                 wish=wish,
                 strict=handling,

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import Conflict, GatewayError, InvalidContent
-from gateway.exchange.blobs import BlobStore
 from gateway.fhir import conditions, document, entry_reads, links, removal, write
 from gateway.fhir.allowance import Allowance
 from gateway.fhir.bundle import Answer, Bundle, Entry, named, written
@@ -24,7 +23,6 @@ from gateway.fhir.keeping import current
 from gateway.fhir.locating import Locator
 from gateway.fhir.outcome import InvalidResource, Issue, Refusals
 from gateway.fhir.owners import WRITABLE
-from gateway.fhir.read import FhirReads
 from gateway.fhir.reading import GIVEN_UP
 from gateway.fhir.translate.inscription import is_inscription
 from gateway.fhir.translate.patient import patient_facts
@@ -61,8 +59,7 @@ def run(
     bundle: Bundle,
     writing: Writing,
     *,
-    reads: FhirReads,
-    blobs: BlobStore,
+    offered: entry_reads.Offered,
     allowance: Allowance,
     wish: str,
     strict: bool = False,
@@ -82,7 +79,7 @@ def run(
     allowance.begin()
     entries = [entry for entry in bundle.entries if entry.operation is not None]
     return _Run(step, bundle, writing, entries, allowance).carry_out(
-        lambda ask: entry_reads.answer(step, reads, blobs, ask, strict=strict, until=allowance.until), wish
+        lambda ask: entry_reads.answer(step, offered, ask, strict=strict, until=allowance.until), wish
     )
 
 
