@@ -57,8 +57,8 @@ def granted(asked: Iterable[str], registered: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def held(said: frozenset[str], registered: tuple[str, ...]) -> frozenset[str]:
-    """What a token still allows: its scopes, narrowed to what its partner is registered for now."""
-    return frozenset(granted(said, registered))
+    """What a token still allows: what both its scopes and those that its partner is registered for now allow."""
+    return frozenset(granted(said, registered)) | frozenset(granted(registered, said))
 
 
 def permits(caller: Caller, kind: str, letter: str) -> bool:
