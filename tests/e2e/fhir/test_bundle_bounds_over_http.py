@@ -175,6 +175,44 @@ class TestSeconds:
         assert made.status_code == 201, made.text
 
 
+class TestSecondsOfABundle:
+    """The work, where a search alone may take longer."""
+
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return dataclasses.replace(Limits(), bundle_seconds=1)
+
+    def test_a_transaction_out_of_its_time_is_undone(self, ehr: httpx.Client, store: Store) -> None:
+        before = kept(store)
+        name = "limite 1 (RCP_LIMIT_BUNDLE_SECONDS)"
+        with held(store, "fhir_slot"), held(store, "fhir_healthcareservice"):
+            for last in (
+                entry("GET", "Slot?status=free"),
+                entry("GET", "Slot/_history"),
+                entry("POST", "Location", place(2), ifNoneExist="name=x&_has:HealthcareService:location:name=y"),
+            ):
+                refused = sent(ehr, "transaction", entry("POST", "Location", place(1)), last)
+                assert refused.status_code == 422, refused.text
+                code, said = told(refused.json())
+                assert (code, name in said) == ("bundle-trop-long", True)
+                assert kept(store) == before
+
+    def test_writes_of_a_batch_after_its_time_are_refused_and_not_done(self, ehr: httpx.Client, store: Store) -> None:
+        before = kept(store)
+        with held(store, "fhir_slot"):
+            answer = sent(
+                ehr,
+                "batch",
+                entry("POST", "Location", place(1)),
+                entry("GET", "Slot?status=free"),
+                entry("POST", "Location", place(2)),
+            )
+        assert statuses(answer) == [201, 422, 422]
+        for one in answer.json()["entry"][1:]:
+            assert told(one["response"]["outcome"])[0] == "bundle-trop-long"
+        assert kept(store) == before + 1
+
+
 class TestConditions:
     """Conditions have the bounds of searches."""
 
