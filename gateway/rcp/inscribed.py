@@ -1,8 +1,8 @@
 """What a dossier brings of its patient's record: all that the software of the RCP's establishment sees beside it.
 
-Of another hospital's record that software (docs/adr/0014) sees the patient and what the hospital itself put forward: what its
-inscription names (the ServiceRequest and its Task), the parts of that (the bytes of a document, the results of a
-report, whatever a form names), and the images that stand in the dossier. What hangs on the dossier by its own
+Of another hospital's record that software (docs/adr/0014) sees the patient and what the hospital itself put forward:
+what its inscription names (the ServiceRequest and its Task), the parts of that (the bytes of a document, the results of
+a report, whatever a form names), and the images that stand in the dossier. What hangs on the dossier by its own
 ``dossier_id`` is `gateway.rcp.access`' business.
 
 Promises: nobody opens a resource to himself by naming it: the inscription is written by the patient's hospital alone,
