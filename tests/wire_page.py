@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir import audit_events, capability, outcome, search_columns, write
+from gateway.fhir import audit_search, capability, outcome, search_columns, write
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES
 from gateway.fhir.write_kept import keep_as_sent
 from tests import error_codes
@@ -66,7 +66,7 @@ def _parameters() -> Iterable[tuple[str, ...]]:
         if not offer.searched:
             continue
         own = (
-            dict(audit_events.PARAMETERS)
+            dict(audit_search.PARAMETERS)
             if offer.kind == "AuditEvent"
             else {one.code: one.kind for one in search_columns.parameters(offer.kind).values()}
         )

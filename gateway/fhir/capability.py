@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gateway.errors import Fault
-from gateway.fhir import audit_events, search_columns
+from gateway.fhir import audit_search, search_columns
 from gateway.fhir.document import encode
 from gateway.fhir.negotiation import FORMATS
 from gateway.fhir.reading import READABLE, UNSEARCHED
@@ -271,7 +271,7 @@ def _resource(offer: Offer, *, update_create: bool) -> dict[str, Any]:
     }
     if kind == _TRAIL:
         said["documentation"] = _READING_TRAIL
-        said["searchParam"] = [{"name": name, "type": type_} for name, type_ in audit_events.PARAMETERS.items()]
+        said["searchParam"] = [{"name": name, "type": type_} for name, type_ in audit_search.PARAMETERS.items()]
     elif offer.searched:
         said["searchInclude"] = [f"{kind}:{code}" for code in _references(kind)]
         said["searchRevInclude"] = list(_referring(kind))
