@@ -63,5 +63,7 @@ def refuse_if(faults: tuple[str, ...], *, expression: str | None = None) -> None
 
 def compact(typed: str) -> str:
     """Remove what people and screens put between the digits: spaces of any kind, marks of direction; upper case."""
+    if typed.isascii() and typed.isalnum():
+        return typed.upper()
     folded = unicodedata.normalize("NFKC", typed)
     return "".join(ch for ch in folded if unicodedata.category(ch) not in _DEFAULT_IGNORABLE).upper()

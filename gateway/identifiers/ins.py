@@ -67,8 +67,10 @@ class InsAuthority(Enum):
     @classmethod
     def of(cls, system: str) -> InsAuthority | None:
         """Return the authority that an OID, bare or as ``urn:oid:``, names; None when it names none."""
-        oid = system.strip().removeprefix("urn:oid:")
-        return next((authority for authority in cls if authority.oid == oid), None)
+        return _BY_OID.get(system.strip().removeprefix("urn:oid:"))
+
+
+_BY_OID = {authority.oid: authority for authority in InsAuthority}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -341,6 +341,8 @@ def match_key(facts: PatientFacts) -> str | None:
 
 def _fold(name: str) -> str:
     """Letters only, no accent, no case: hyphens, spaces and apostrophes differ between registries."""
+    if name.isascii() and name.isalpha():
+        return name.upper()
     opened = name.replace("œ", "oe").replace("Œ", "OE").replace("æ", "ae").replace("Æ", "AE")
     return "".join(char for char in unicodedata.normalize("NFKD", opened).upper() if char.isalpha() and char.isascii())
 
