@@ -221,7 +221,12 @@ class TestLimits:
         with hospital.client() as ehr:
             with store.session() as holding:
                 holding.execute(text("LOCK TABLE fhir_observation IN ACCESS EXCLUSIVE MODE"))
-                for asked in ("Observation?code=A", "Observation/_history", "Patient?_revinclude=Observation:subject"):
+                for asked in (
+                    "Observation?code=A",
+                    "Observation?_sort=-date",
+                    "Observation/_history",
+                    "Patient?_revinclude=Observation:subject",
+                ):
                     refused = ehr.get(asked)
                     assert (refused.status_code, code_of(refused)) == (422, "recherche-trop-couteuse"), asked
                     assert refused.json()["issue"][0]["code"] == "too-costly"

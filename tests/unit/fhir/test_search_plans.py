@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy import Connection, Executable, select
 from sqlalchemy.dialects import postgresql
 
+from gateway.fhir.paging import first_page
+from gateway.fhir.search import parse
 from gateway.fhir.search_canonicals import named_by, names
 from gateway.fhir.search_columns import RANGED, Parameter, parameters, types
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES, condition
@@ -101,8 +103,8 @@ def _visible(_kind: str, table: Any) -> Any:
     return access.representations(CLIENT, table)
 
 
-def _scanned(connection: Connection, *statements: Executable) -> list[set[str]]:
-    """Tables that each statement reads from end to end."""
+def _planned(connection: Connection, *statements: Executable) -> list[list[dict[str, Any]]]:
+    """Nodes of the plan of each statement, from its top."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     # Some thousand plans: asked together, each does not wait for the answer to the one before.
     with driver.pipeline():
@@ -117,8 +119,14 @@ def _scanned(connection: Connection, *statements: Executable) -> list[set[str]]:
         for below in node.get("Plans", ()):
             yield from nodes(below)
 
+    return [list(nodes(plan[0][0]["Plan"])) for plan in plans]
+
+
+def _scanned(connection: Connection, *statements: Executable) -> list[set[str]]:
+    """Tables that each statement reads from end to end."""
     return [
-        {one["Relation Name"] for one in nodes(plan[0][0]["Plan"]) if one["Node Type"] == "Seq Scan"} for plan in plans
+        {one["Relation Name"] for one in plan if one["Node Type"] == "Seq Scan"}
+        for plan in _planned(connection, *statements)
     ]
 
 
@@ -246,6 +254,30 @@ def test_what_follows_references_scans_no_table(store: Store) -> None:
     # A table of nothing may be scanned.
     large = {TABLES[kind].name for kind in filled}
     assert [(pair, tables) for pair, tables in zip(asked, scanned, strict=True) if tables & large] == []
+
+
+def test_an_order_without_a_condition_walks_an_index_or_keeps_one_page(store: Store, kind: str) -> None:
+    """By id and by instant a page is found in its order. By what a resource says, all that the caller may see is read
+    once and no more than a page of it kept (a top-N sort, nothing on disk): that ends at ``RCP_LIMIT_SEARCH_SECONDS``.
+    """
+    table = TABLES[kind]
+
+    def page(sort: str) -> Executable:
+        query = parse(kind, [("_sort", sort)], visible=_visible, strict=True)
+        return first_page(table, [table.c.id, table.c.body], [_visible(kind, table)], query.keys, 51)
+
+    walked = ["_id", "-_id", "_lastUpdated", "-_lastUpdated"]
+    said = [sign + code for code, one in parameters(kind).items() if one.kind != "composite" for sign in ("", "-")]
+    with store.engine.connect() as connection:
+        _fill(connection, kind, one_in=1)
+        plans = dict(zip(walked + said, _planned(connection, *map(page, walked + said)), strict=True))
+        connection.rollback()
+    for sort, plan in plans.items():
+        # The access predicate asks indexes for each row, of this table too.
+        reads = [one for one in plan if one["Node Type"] == "Seq Scan" and one["Relation Name"] == table.name]
+        sorts = [one for one in plan if one["Node Type"] == "Sort"]
+        assert plan[0]["Node Type"] == "Limit", sort
+        assert (len(reads), len(sorts)) == (0, 0) if sort in walked else len(reads) <= 1, sort
 
 
 def test_a_statement_without_an_index_is_seen(store: Store) -> None:
