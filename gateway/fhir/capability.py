@@ -31,7 +31,8 @@ from gateway.fhir.search_kinds import points_to
 
 __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 
-#: Day of the last change of what is offered; a client compares it with the one that it kept.
+#: Day of the last change of what is offered; a client compares it with the one that it kept. A test holds it against
+#: the digest of the offer.
 _DATE = "2026-11-21"
 
 #: Method and address of each route → what it carries out: the code of an interaction on a type, of one on the system

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
+
 import pytest
 
 from gateway.errors import Fault
@@ -41,3 +44,27 @@ def test_a_route_that_no_line_tells_of_is_refused_at_start() -> None:
     with pytest.raises(Fault) as refused:
         capability.offers([("POST", "/fhir/{kind}/$everything")])
     assert refused.value.code == "route-inconnue"
+
+
+#: Day of a change of what is offered → digest of what was offered from then on; the last line is today's offer.
+#: A new offer is a new line here and its day in `capability._DATE`; of one day the last digest stands.
+OFFERED = {
+    "2026-11-21": "77600781505bfc3f",
+}
+
+
+def test_the_statement_is_dated_by_the_last_change_of_what_is_offered() -> None:
+    """A client compares the date with that of the statement which it kept [FHIR R4 capabilitystatement.date]."""
+    statement = capability.Statement(
+        capability.ROUTES,
+        base_url="https://rcp.example/fhir",
+        token_url="https://rcp.example/oauth/token",
+        smart=("client-confidential-asymmetric",),
+        update_create=False,
+    )
+    said = json.loads(statement.body)
+    day, digest = list(OFFERED.items())[-1]
+    bare = {name: value for name, value in said.items() if name not in {"date", "version", "software"}}
+    found = sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()[:16]
+    assert found == digest, f"the offer changed: say {found} under its day in OFFERED, and that day in capability._DATE"
+    assert said["date"] == day == max(OFFERED)
