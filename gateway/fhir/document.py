@@ -148,7 +148,7 @@ def _commas_or_brackets(body: bytes) -> int:
 
 
 def decode(body: bytes) -> Any:
-    """Read JSON that we wrote ourselves."""
+    """Read JSON that is kept: it was judged when it came, under the limits that held then."""
     return _DECODER.decode(body)
 
 

@@ -105,7 +105,7 @@ class Finder:
                 rows = self._search(kind, [("identifier", together)], limit=3 * _TOGETHER)
                 if len(rows) == 3 * _TOGETHER:
                     continue  # too many to tell apart here: each is asked for alone
-                trees = [(row, document.parse(row.body)) for row in rows]
+                trees = [(row, document.decode(row.body)) for row in rows]
                 for system, value in part:
                     self._matched[keys[system, value]] = [
                         row for row, tree in trees if conditions.carries(tree, system, value)

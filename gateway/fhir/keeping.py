@@ -74,7 +74,7 @@ def keep(session: Session, kind: str, identity: str, tree: Tree, owner: Owner) -
     new = _own_key(identity, owner) and (kind, identity) not in session.info and made(session, uuid.UUID(identity))
     session.info[kind, identity] = True
     before = None if new else current(session, kind, identity, lock=True)
-    if before is not None and not before.deleted and document.same_content(document.parse(before.body), tree):
+    if before is not None and not before.deleted and document.same_content(document.decode(before.body), tree):
         return Kept(kind, identity, before.version, before.updated_at, created=False, changed=False, body=before.body)
     version = 1 if before is None else before.version + 1
     updated = utcnow()

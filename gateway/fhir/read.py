@@ -196,7 +196,7 @@ class FhirReads:
             return await self._in.filled(kind, bytes(row["body"]))
         form = await self._form(caller, row)
         content = await self._in.blobs.read_async(form["sha256"])
-        return encode({**document.parse(row["body"]), "data": b64encode(content).decode("ascii")})
+        return encode({**document.decode(row["body"]), "data": b64encode(content).decode("ascii")})
 
     async def _tell(self, caller: Caller, kind: str, row: Any, *, sha256: str | None = None) -> None:
         if row["record_id"] is None:

@@ -121,7 +121,7 @@ def _batch(session: Session, table: Table, kind: str, last: str, batch: int) -> 
             ).all()
             for row in rows:
                 # What stands under an id and a version never changes: whoever replaces it meanwhile writes another row.
-                values = columns(document.parse(row.body))
+                values = columns(document.decode(row.body))
                 this = (table.c.id == row.id, table.c.version == row.version)
                 session.execute(update(table).where(*this).values(**values))
             if rows:

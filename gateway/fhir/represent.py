@@ -81,7 +81,7 @@ class _Context:
         if (kind, identity) in self.sent:
             return self.sent[kind, identity]
         before = current(self.session, kind, identity)
-        return document.strip_server_meta(document.parse(before.body)) if before is not None else None
+        return document.strip_server_meta(document.decode(before.body)) if before is not None else None
 
 
 _REFERRED = {

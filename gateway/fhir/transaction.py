@@ -280,7 +280,7 @@ class _Run:
                 continue
             if operation.before is None:
                 return 1
-            if operation.untouched or document.same_content(document.parse(operation.before.body), operation.tree):
+            if operation.untouched or document.same_content(document.decode(operation.before.body), operation.tree):
                 return int(operation.before.version)
             return int(operation.before.version) + 1
         return None

@@ -100,7 +100,7 @@ def _show_with(writing: Writing, operation: Operation, key: str) -> None:
     binary = current(writing.step.session, "Binary", key)
     if document_row is None or binary is None or binary.partner_id != writing.partner.id or binary.root_kind:
         return
-    said = document.parse(binary.body).get("securityContext", {}).get("reference")
+    said = document.decode(binary.body).get("securityContext", {}).get("reference")
     shown = (document_row.record_id, document_row.dossier_id)
     if said in {None, f"DocumentReference/{operation.identity}"} and shown != (binary.record_id, binary.dossier_id):
         table = TABLES["Binary"]
@@ -142,4 +142,4 @@ def _bytes(writing: Writing, said: Mapping[str, Any], where: str) -> bytes | Non
     key = binaries.mark_in(row.body)
     if key is not None:
         return b64decode(blobs.read(key)) if blobs is not None else None
-    return b64decode(document.parse(row.body).get("data", ""))
+    return b64decode(document.decode(row.body).get("data", ""))

@@ -154,7 +154,7 @@ def write_task(writing: Writing, operation: Operation) -> None:
     if dossier.partner_id != writing.partner.id:
         _require_seen(writing, operation, known)
     if known is not None:
-        _move(writing, operation, dossier, document.parse(known.body))
+        _move(writing, operation, dossier, document.decode(known.body))
     writing.sent["Task", operation.identity] = operation.tree
     writing.step.touch(dossier)
 

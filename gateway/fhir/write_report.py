@@ -63,7 +63,7 @@ def write_composition(writing: Writing, operation: Operation) -> None:
         raise InvalidContent("cr-statut", text, expression="Composition.status", rule=True)
     known = writing.step.session.get(Report, before.root_id) if before is not None else None
     if before is not None and known is not None and (known.state != "brouillon" or known.dossier_id != dossier.id):
-        if not document.same_content(document.parse(before.body), tree):
+        if not document.same_content(document.decode(before.body), tree):
             text = "Cette version du compte rendu est validée : elle ne change plus."
             raise Conflict("cr-valide", text, expression="Composition")
         writing.step.touch(known)

@@ -190,7 +190,7 @@ class Writing:
                     access.representations(self.step.caller, table),
                 )
             ).one_or_none()
-            return document.parse(row.body) if row is not None else None
+            return document.decode(row.body) if row is not None else None
 
         return find
 
