@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import httpx
@@ -232,6 +233,11 @@ class TestLimits:
                     assert refused.json()["issue"][0]["code"] == "too-costly"
                     assert "RCP_LIMIT_SEARCH_SECONDS" in refused.text
                 waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                # The server is told to stop while the refusal is on its way already.
+                for _ in range(100):
+                    if holding.execute(text(waiting)).scalar() == 0:
+                        break
+                    time.sleep(0.05)
                 assert holding.execute(text(waiting)).scalar() == 0
             # The connections that were stopped serve again.
             for _ in range(12):
