@@ -21,7 +21,7 @@ from gateway.fhir.negotiation import require_type
 from gateway.fhir.read import FhirReads
 from gateway.fhir.routes_read import unchanged
 from gateway.fhir.summary import form
-from gateway.fhir.timed import stopped_after
+from gateway.fhir.timed import UNKEPT, stopped_after
 from gateway.model.audit import AuditFacts
 from gateway.rcp.step import Step
 
@@ -48,12 +48,11 @@ class _StepSource:
         seconds: float | None = None,
         apart: bool = False,
     ) -> Sequence[Any]:
-        del apart
-        session = self._step.session
+        session, kept = self._step.session, UNKEPT if apart else {}
         if seconds is None:
-            return session.execute(statement, values).mappings().all()
+            return session.execute(statement, values, execution_options=kept).mappings().all()
         with stopped_after(session, seconds):
-            return session.execute(statement, values).mappings().all()
+            return session.execute(statement, values, execution_options=kept).mappings().all()
 
     async def one(self, statement: Executable, identity: str) -> Any | None:
         return self._step.session.execute(statement, {"ids": [identity]}).mappings().one_or_none()

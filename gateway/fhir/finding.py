@@ -23,7 +23,7 @@ from gateway.fhir.operation import Operation
 from gateway.fhir.owners import DIRECTORY
 from gateway.fhir.reading import GIVEN_UP, Budget
 from gateway.fhir.search_conditions import ID
-from gateway.fhir.timed import stopped_after
+from gateway.fhir.timed import UNKEPT, stopped_after
 from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.writing import Writing
 from gateway.model.directory import Organisation, Practitioner
@@ -84,7 +84,8 @@ class Finder:
             return list(writing.step.session.execute(statement.limit(limit)).all())
         try:
             with stopped_after(writing.step.session, left):
-                return list(writing.step.session.execute(statement.limit(limit)).all())
+                kept = UNKEPT if search.costly(kind, pairs) else {}
+                return list(writing.step.session.execute(statement.limit(limit), execution_options=kept).all())
         except TimeoutError:
             raise budget.exceeded() from None
 

@@ -352,7 +352,10 @@ def kept(
         while len(_KEPT) > _KEPT_MAX:
             _KEPT.popitem(last=False)
     else:
-        _KEPT.move_to_end(place)
+        try:
+            _KEPT.move_to_end(place)
+        except KeyError:  # a step in another thread has just let it go
+            _KEPT[place] = statement
     return statement, values
 
 

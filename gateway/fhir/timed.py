@@ -6,14 +6,18 @@ time has the bound that was there before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-__all__ = ["stopped_after"]
+__all__ = ["UNKEPT", "stopped_after"]
+
+#: How a long statement is executed: its text is not kept for the next of its shape.
+UNKEPT: Mapping[str, Any] = {"compiled_cache": None}
 
 _CANCELLED = "57014"
 # The old value is told before the new one is set: expressions of one SELECT are evaluated from left to right.

@@ -236,3 +236,14 @@ class TestConditions:
         assert statuses(sent(ehr, "transaction", *entries)) == [201] * 7
         assert statuses(sent(ehr, "transaction", *entries)) == [200] * 7
         assert kept(store) == 7
+
+
+def test_long_statements_of_steps_are_not_kept(ehr: httpx.Client, store: Store) -> None:
+    ranges = ",".join(f"ne20{year}-01-01" for year in range(10, 99))
+    searched = sent(ehr, "batch", entry("GET", f"Observation?date={ranges}"), entry("GET", "Task?focus.identifier=x"))
+    assert statuses(searched) == [200, 200]
+    made = sent(ehr, "transaction", entry("POST", "Location", place(1), ifNoneExist=f"_lastUpdated={ranges}"))
+    assert statuses(made) == [201]
+    kept_texts = [str(compiled) for compiled in store.engine._compiled_cache.values()]
+    assert kept_texts
+    assert max(map(len, kept_texts)) < 15_000
