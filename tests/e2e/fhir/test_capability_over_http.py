@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -22,12 +22,6 @@ Tree = dict[str, Any]
 JSON_PATCH = "application/json-patch+json"
 #: [FHIR R4 resourcelist]: some types that R4 has and nobody offers here.
 FOREIGN = ("Medication", "Account", "Claim", "StructureDefinition", "Bundle", "Parameters")
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

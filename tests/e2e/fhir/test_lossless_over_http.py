@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -35,12 +34,6 @@ META = {
 }
 #: What the gateway says of a Task itself, whoever wrote it: where the dossier stands, and whose it is.
 TASK_OURS = {"status", "businessStatus", "owner", "encounter"}
-
-
-@pytest.fixture(scope="module")
-def ehr(shared: Shared) -> Iterator[httpx.Client]:
-    with shared.hospital.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
