@@ -1,7 +1,8 @@
 """HL7's own R4 examples, sent over real HTTP and kept in a real PostgreSQL, come back as they were.
 
-Two things are changed before they are sent, because an establishment writes about its own patients: a reference to a
-patient names one that exists, and a patient carries an identifier of the establishment.
+Some things are changed before they are sent. An establishment writes about its own patients: a reference to a patient
+names one that exists, and a patient carries an identifier of the establishment. A Subscription is not in force and
+holds no secret here: it is sent switched off and without the headers of its channel.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def _adapted(content: str, patient: str) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(named, parse_float=Decimal)
     if tree["resourceType"] == "Patient":
         tree["identifier"] = samples.patient(f"HL7-P-{next(NUMBERS)}", ins=None)["identifier"]
+    if tree["resourceType"] == "Subscription":
+        tree["status"] = "off"
+        tree["channel"].pop("header", None)
     return tree
 
 
