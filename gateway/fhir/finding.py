@@ -24,7 +24,6 @@ from gateway.fhir.owners import DIRECTORY
 from gateway.fhir.reading import GIVEN_UP, Budget
 from gateway.fhir.search_conditions import ID
 from gateway.fhir.timed import UNKEPT, stopped_after
-from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.writing import Writing
 from gateway.model.directory import Organisation, Practitioner
 from gateway.model.dossier import Dossier
@@ -135,9 +134,7 @@ class Finder:
         said: set[str] = set()
         for operation in patients if len(patients) > 1 else ():
             try:
-                said |= set(
-                    identity.locks(self.writing.partner, patient_facts(operation.tree, lambda _reference: None))
-                )
+                said |= set(identity.locks(self.writing.partner, self.writing.sent_facts(operation)))
             except GatewayError:  # refused in its turn, with its place
                 continue
         self.writing.step.serialise(*said)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.errors import InvalidContent
+from gateway.fhir import document
 from gateway.fhir.document import Tree
 from gateway.fhir.elements import shapes
 
@@ -29,21 +30,36 @@ _TYPE = re.compile(r"([A-Z][A-Za-z]+)/")
 _VERSIONED = "http://hl7.org/fhir/StructureDefinition/resolve-as-version-specific"
 
 
-def _texts(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any, str | int, str]]:
-    """Every text with its path, what holds it and its key there."""
-    items: Any = node.items() if isinstance(node, dict) else enumerate(node)
+#: Where something stands: the place of what holds it, and its key there; a path is written down where it is asked for.
+_Place = tuple["_Place | None", str | int]
+
+
+def _texts(
+    node: Any, place: _Place | None, found: list[tuple[_Place, Any, str | int, str]]
+) -> list[tuple[_Place, Any, str | int, str]]:
+    """Every text with its place, what holds it and its key there."""
+    items: Any = node.items() if type(node) is dict else enumerate(node)
     for key, value in items:
-        if isinstance(value, str):
-            yield (*path, key), node, key, value
-        elif isinstance(value, dict | list):
-            yield from _texts(value, (*path, key))
+        if type(value) is str:
+            found.append(((place, key), node, key, value))
+        elif type(value) is dict or type(value) is list:
+            _texts(value, (place, key), found)
+    return found
+
+
+def _path(place: _Place | None) -> tuple[str | int, ...]:
+    steps: list[str | int] = []
+    while place is not None:
+        place, step = place
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def conditional(tree: Tree) -> Iterator[tuple[str, str]]:
     """Type and search of each conditional reference of a resource."""
-    for path, _, key, text in _texts(tree):
-        if key == "reference" and _CONDITIONAL.fullmatch(text) and path:
-            kind, _, query = text.partition("?")
+    for reference in document.referring(tree):
+        if _CONDITIONAL.fullmatch(reference["reference"]):
+            kind, _, query = reference["reference"].partition("?")
             yield kind, query
 
 
@@ -76,22 +92,22 @@ def rewrite(
     match = _BASE.fullmatch(full_url or "")
     base = match.group(1) if match else None
     changed = []
-    for path, holder, key, text in list(_texts(tree)):
+    for place, holder, key, text in _texts(tree, None, []):
         if key == "div":
             holder[key] = _narrative(text, names)
         elif key == "reference":
             found = _named(text, base, names)
             if found is None and _CONDITIONAL.fullmatch(text):
                 kind, _, query = text.partition("?")
-                found = search(_expression(tree, path), kind, query)
+                found = search(_expression(tree, _path(place)), kind, query)
             if found is not None:
                 holder[key] = found
-                changed.append(path)
+                changed.append(_path(place))
             elif text.startswith(_URN):
                 said = "La référence ne désigne aucune entrée de la transaction."
-                raise InvalidContent("reference-inconnue", said, expression=_expression(tree, path))
+                raise InvalidContent("reference-inconnue", said, expression=_expression(tree, _path(place)))
             _pin(holder, version)
-        elif text.partition("#")[0] in names and _element_type(tree, path) in _LINKED:
+        elif text.partition("#")[0] in names and _element_type(tree, _path(place)) in _LINKED:
             whole, mark, part = text.partition("#")
             holder[key] = names[whole] + mark + part
     for path in changed:

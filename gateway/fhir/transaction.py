@@ -25,7 +25,6 @@ from gateway.fhir.outcome import InvalidResource, Issue, Refusals
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.reading import GIVEN_UP
 from gateway.fhir.translate.inscription import is_inscription
-from gateway.fhir.translate.patient import patient_facts
 from gateway.fhir.validate import MAX_ISSUES
 from gateway.fhir.write_dossier import followed, name_own_task
 from gateway.fhir.writing import Operation, Writing
@@ -206,7 +205,7 @@ class _Run:
             operation = self._operation(entry)
             if operation.kind == "Patient" and operation.identity is None:
                 try:
-                    facts = patient_facts(operation.tree, lambda _reference: None)
+                    facts = self.writing.sent_facts(operation)
                     said[entry.index] = identity.own_identifier(partner, facts), facts
                 except GatewayError:  # refused when he is declared, with the reason
                     operation.identity = str(uuid7())

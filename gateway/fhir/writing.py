@@ -30,6 +30,7 @@ from gateway.fhir.operation import Done, Operation, Ports
 from gateway.fhir.represent import Representer
 from gateway.fhir.search_conditions import ID
 from gateway.fhir.translate.elements import Resolve
+from gateway.fhir.translate.patient import patient_facts
 from gateway.model.dossier import Dossier
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
@@ -38,6 +39,7 @@ from gateway.model.representation import TABLES
 from gateway.model.writes import held
 from gateway.rcp import access
 from gateway.rcp.access import CallerKind
+from gateway.rcp.facts import PatientFacts
 from gateway.rcp.step import Step
 from gateway.settings import Limits
 
@@ -76,6 +78,7 @@ class Writing:
     patients: dict[str, PatientRecord | None] = field(default_factory=dict)
     removed: dict[tuple[str, str], Any] = field(default_factory=dict)
     _partner: Partner | None = None
+    _facts: dict[int, PatientFacts] = field(default_factory=dict)
 
     @property
     def partner(self) -> Partner:
@@ -95,6 +98,18 @@ class Writing:
                 raise Forbidden("ecriture-reservee", text)
             self._partner = found
         return self._partner
+
+    def sent_facts(self, operation: Operation) -> PatientFacts:
+        """What a Patient says before its links are followed; read once, by whoever asks before it is written.
+
+        Raises
+        ------
+        InvalidContent
+            See `patient_facts`.
+        """
+        if id(operation) not in self._facts:
+            self._facts[id(operation)] = patient_facts(operation.tree)
+        return self._facts[id(operation)]
 
     def visible(self, kind: str, table: Any) -> Any:
         """Rows of a type that a chained parameter may look at: those that exist for the caller and his token."""

@@ -148,8 +148,17 @@ def foresee(
 
 def _proof(facts: PatientFacts) -> tuple[str, str] | None:
     """System and value of an INS by which two records may be one person."""
-    said = say(facts)
-    return (said["ins_system"], said["ins_value"]) if said["ins_qualified"] else None
+    ins, qualified = _ins(facts)
+    return (facts.ins.system, ins.value) if facts.ins is not None and ins is not None and qualified else None
+
+
+def _ins(facts: PatientFacts) -> tuple[Ins | None, bool]:
+    """The INS of a source, and whether it proves who the patient is."""
+    if facts.ins is None:
+        return None, False
+    ins = Ins.from_wire(facts.ins.value, facts.ins.system)
+    doubtful = facts.flags & {IdentityFlag.DOUTEUSE, IdentityFlag.FICTIVE}
+    return ins, facts.status is IdentityStatus.QUALIFIEE and ins.qualifiable and not doubtful
 
 
 def person_of(session: Session, record: PatientRecord) -> uuid.UUID | None:
@@ -289,8 +298,7 @@ def _refuse_invented(step: Step, facts: PatientFacts) -> None:
 
 def say(facts: PatientFacts) -> dict[str, Any]:
     """Columns of the record that say these facts."""
-    ins = Ins.from_wire(facts.ins.value, facts.ins.system) if facts.ins else None
-    doubtful = facts.flags & {IdentityFlag.DOUTEUSE, IdentityFlag.FICTIVE}
+    ins, qualified = _ins(facts)
     used = facts.used_name
     treating = facts.treating_physician
     names = facts.birth_name.given if facts.birth_given_names is None else facts.birth_given_names.split()
@@ -305,10 +313,7 @@ def say(facts: PatientFacts) -> dict[str, Any]:
         "birth_place": facts.birth_place_insee,
         "ins_system": facts.ins.system if facts.ins else None,
         "ins_value": ins.value if ins else None,
-        "ins_qualified": facts.status is IdentityStatus.QUALIFIEE
-        and ins is not None
-        and ins.qualifiable
-        and not doubtful,
+        "ins_qualified": qualified,
         "ins_faults": list(ins.faults) if ins else [],
         "identity_status": facts.status.value,
         "treating_idnps": treating.identifier.value if treating and treating.identifier else None,
