@@ -50,6 +50,8 @@ class Message(Keyed, Base):
         Index("uq_message_key", "direction", "channel", "key", unique=True),
         Index("ix_message_due", "not_before", postgresql_where=text("direction = 'out' AND state = 'en-attente'")),
         Index("ix_message_message_id", "message_id"),
+        Index("ix_message_envelope", text("(details ->> 'envelope_id')"), postgresql_where=text("direction = 'out'")),
+        Index("ix_message_sha256", "sha256", postgresql_where=text("direction = 'in'")),
         CheckConstraint("direction IN ('in', 'out')", name="direction"),
         CheckConstraint("content IS NOT NULL OR size_bytes > 65536", name="kept"),
     )
