@@ -57,15 +57,14 @@ class Prepared:
         sent = {**ready.fixed, **values}
         for name, process in ready.values:
             sent[name] = process(sent[name])
-        driver = _driver(session)
+        cursor = _cursor(session)
         try:
-            cursor = driver.cursor()
             cursor.execute(ready.text, sent, prepare=True)
             if ready.row is None:
                 return []
             found: list[Any] = cursor.fetchall()
         except psycopg.Error as error:
-            raise _told(session, driver, error) from error
+            raise _told(session, cursor.connection, error) from error
         if ready.columns is not None:
             return [ready.row(_processed(row, ready.columns)) for row in found]
         return [ready.row(row) for row in found]
@@ -95,13 +94,13 @@ class Copied:
             processes = tuple(_bound(self._table.c[name].type, dialect) for name in self._names)
             self._values = processes
         places = tuple(zip(self._names, processes, strict=True))
-        driver = _driver(session)
+        cursor = _cursor(session)
         try:
-            with driver.cursor() as cursor, cursor.copy(self._text) as copy:
+            with cursor.copy(self._text) as copy:
                 for row in rows:
                     copy.write_row([row[name] if process is None else process(row[name]) for name, process in places])
         except psycopg.Error as error:
-            raise _told(session, driver, error) from error
+            raise _told(session, cursor.connection, error) from error
 
 
 def _compiled(statement: Any, dialect: Dialect) -> _Ready:
@@ -144,15 +143,15 @@ def _processed(row: Sequence[Any], columns: Sequence[_Process | None]) -> Iterat
         yield value if process is None else process(value)
 
 
-#: Where a session keeps its connection while its transaction lasts: looking for it costs a tenth of a statement.
+#: Where a session keeps its cursor while its transaction lasts: making one anew costs a fifth of a statement.
 _HELD = "gateway.model.prepared"
 
 
-def _driver(session: Session) -> psycopg.Connection[Any]:
-    driver = session.info.get(_HELD)
-    if driver is None:
-        driver = session.info[_HELD] = session.connection().connection.dbapi_connection
-    return cast("psycopg.Connection[Any]", driver)
+def _cursor(session: Session) -> psycopg.Cursor[Any]:
+    cursor = session.info.get(_HELD)
+    if cursor is None:
+        cursor = session.info[_HELD] = session.connection().connection.cursor()
+    return cast("psycopg.Cursor[Any]", cursor)
 
 
 @event.listens_for(Session, "after_transaction_end")
