@@ -31,10 +31,6 @@ from gateway.portal.views.meeting import (
     Attendee,
     Quorum,
     RegisterLine,
-    Report,
-    ReportForm,
-    ReportValidation,
-    Sending,
     Session,
     SessionDossier,
     SessionLine,
@@ -57,6 +53,7 @@ from gateway.portal.views.public import (
     SignIn,
     TestCheck,
 )
+from gateway.portal.views.report import Report, ReportForm, ReportValidation, Sending
 from gateway.portal.views.shared import (
     Action,
     Badge,

@@ -1,21 +1,17 @@
-"""The organisers' pages: sessions, reports, work list."""
+"""The organisers' pages: sessions and work list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gateway.portal.views.dossier import Contribution, ReportVersion, Webconference
-from gateway.portal.views.shared import Action, Badge, Page, Patient, Professional, Slot, Tone
+from gateway.portal.views.dossier import Webconference
+from gateway.portal.views.shared import Action, Badge, Page, Professional, Slot, Tone
 
 __all__ = [
     "Attendee",
     "Quorum",
     "RegisterLine",
-    "Report",
-    "ReportForm",
-    "ReportValidation",
-    "Sending",
     "Session",
     "SessionDossier",
     "SessionLine",
@@ -120,84 +116,6 @@ class Session(Page):
     def heading(self) -> str:
         """Return the meeting's title; the day follows in the page."""
         return f"Séance : {self.slot.rcp}"
-
-
-@dataclass(frozen=True)
-class ReportForm:
-    """The draft (E24)."""
-
-    action: str
-    proposal: str = ""
-    alternatives: str = ""
-    guideline: str = ""
-    trial: str = ""
-    reason: str = ""
-    addendum: bool = False
-    asks_reason: bool = False
-    discard_url: str = ""
-    limit: int = 20_000
-    errors: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Sending:
-    """One sending of a version to one recipient, with its receipts."""
-
-    recipient: str
-    address: str
-    version: int
-    badge: Badge
-    at: datetime | None = None
-    receipts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Report(Page):
-    """`/dossiers/{id}/compte-rendu` (E24)."""
-
-    template = "report.html"
-    title = "Compte rendu"
-    reference: str = field(kw_only=True)
-    patient: Patient = field(kw_only=True)
-    slot: Slot = field(kw_only=True)
-    state: Badge = field(kw_only=True)
-    dossier_url: str = field(kw_only=True)
-    question: str = ""
-    proposal: str = ""
-    alternatives: str = ""
-    guideline: str = ""
-    contributions: tuple[Contribution, ...] = ()
-    attendees: tuple[str, ...] = ()
-    quorum: Quorum | None = None
-    form: ReportForm | None = None
-    closed: str = ""
-    correct_url: str = ""
-    versions: tuple[ReportVersion, ...] = ()
-    sendings: tuple[Sending, ...] = ()
-
-    def heading(self) -> str:
-        """Return a title without the patient's name."""
-        return f"Compte rendu {self.reference}"
-
-
-@dataclass(frozen=True)
-class ReportValidation(Page):
-    """`/dossiers/{id}/compte-rendu/validation`: what becomes final, before it does."""
-
-    template = "report_validation.html"
-    title = "Valider le compte rendu"
-    reference: str = field(kw_only=True)
-    patient: Patient = field(kw_only=True)
-    slot: Slot = field(kw_only=True)
-    action: str = field(kw_only=True)
-    back_url: str = field(kw_only=True)
-    proposal: str = ""
-    contributions: tuple[Contribution, ...] = ()
-    quorum: Quorum | None = None
-    recipients: tuple[str, ...] = ()
-    version: str = ""
-    replaces: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
