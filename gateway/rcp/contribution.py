@@ -23,7 +23,7 @@ from gateway.model.directory import Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
-from gateway.rcp import access, directory, dossier_states, mailing
+from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.letters import contribution_values, full_name
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step
@@ -222,7 +222,7 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
     if count and step.now - last < _TOGETHER:
         return  # he was just told, and reads the fiche as it is now
     requester = dossier.requester
-    boxes = directory.addresses(step.session, requester, secretariat=True) if requester is not None else ()
+    boxes = mailboxes.addresses(step.session, requester, secretariat=True) if requester is not None else ()
     if requester is None or not boxes:
         _register(step, dossier, requester, "NON_MSS" if requester is not None else "NON_RPPS", None)
         ask_secretariat(step.session, dossier, f"demandeur-injoignable|{dossier.id}", "demandeur-sans-adresse")

@@ -1,9 +1,9 @@
 """Organisations, professionals, their situations of practice and their MSSanté mailboxes, kept by national number.
 
 Promises: RPPS and FINESS are the keys, never another server's technical ids nor a name (S2-040); each fact names its
-source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept; the
-order in which a physician's mailboxes are tried is one rule, here.
-Not promised: that an entry becomes a FHIR resource (it does when a dossier, an RCP or a session refers to it).
+source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept.
+Not promised: that an entry becomes a FHIR resource (it does when a dossier, an RCP or a session refers to it); which
+mailbox is tried first (`gateway.rcp.mailboxes`).
 
 [spec annuaire §2, §5, §7]
 """
@@ -11,7 +11,7 @@ Not promised: that an entry becomes a FHIR resource (it does when a dossier, an 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 
 from msgspec import Struct
@@ -30,7 +30,6 @@ __all__ = [
     "OrganisationFacts",
     "PracticeFacts",
     "ProfessionalFacts",
-    "addresses",
     "organisation_of",
     "practitioner_of",
     "put_organisation",
@@ -146,29 +145,6 @@ def practitioner_of(session: Session, number: str) -> Practitioner | None:
 def organisation_of(session: Session, finess: str) -> Organisation | None:
     """Find a structure by its FINESS."""
     return session.scalar(select(Organisation).where(Organisation.finess == Finess.from_wire(finess).value))
-
-
-def addresses(
-    session: Session, practitioner: Practitioner, *, personal: bool = True, secretariat: bool = False
-) -> Sequence[Mailbox]:
-    """Return the mailboxes through which a physician may be told, in the order to try them.
-
-    Personal boxes first, the preferred one before the others; then, if his secretariat was ticked, those of the
-    structures where he works. Applicative boxes are for software and never tried; one that bounced for good is left
-    out.
-    """
-    kept: list[Mailbox] = []
-    if personal:
-        own = (box for box in practitioner.mailboxes if box.kind in {"PER", "CAB"})
-        kept += sorted(own, key=lambda box: (not box.preferred, box.address))
-    if secretariat:
-        places = [role.organisation_id for role in practitioner.roles if role.organisation_id is not None]
-        kept += session.scalars(
-            select(Mailbox)
-            .where(Mailbox.organisation_id.in_(places), Mailbox.kind == "ORG")
-            .order_by(Mailbox.preferred.desc(), Mailbox.address)
-        )
-    return [box for box in kept if box.unusable_since is None]
 
 
 def _put_practice(

@@ -26,7 +26,7 @@ from gateway.identifiers import uuid7
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
-from gateway.rcp import access, directory, dossier_states, mailing
+from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.french import hour, short_date
 from gateway.rcp.letters import full_name, preliminary_values
 from gateway.rcp.notice_rules import REASONS, Decision, Facts, decide
@@ -341,7 +341,7 @@ def _case(
 ) -> _Case:
     who = one.practitioner if one is not None else None
     boxes = (
-        directory.addresses(session, who, personal=one.use_personal, secretariat=one.use_secretariat)
+        mailboxes.addresses(session, who, personal=one.use_personal, secretariat=one.use_secretariat)
         if one is not None and who is not None
         else ()
     )

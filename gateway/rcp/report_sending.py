@@ -20,7 +20,7 @@ from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
-from gateway.rcp import access, directory, dossier_states, mailing, report_people
+from gateway.rcp import access, dossier_states, mailboxes, mailing, report_people
 from gateway.rcp.ports import RenderedForm, ReportLetter, ReportMails
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step, Steps
@@ -72,7 +72,7 @@ def _recipient(step: Step, dossier: Dossier, line: Correspondent) -> Recipient:
         return Recipient(subject, None, None, "NON_RPPS")
     if not (line.use_personal or line.use_secretariat):
         return Recipient(subject, person, None, "NON_ADRESSE")
-    boxes = directory.addresses(step.session, person, personal=line.use_personal, secretariat=line.use_secretariat)
+    boxes = mailboxes.addresses(step.session, person, personal=line.use_personal, secretariat=line.use_secretariat)
     if not boxes:
         return Recipient(subject, person, None, "NON_MSS")
     return Recipient(subject, person, boxes[0].address)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from gateway.errors import InvalidContent, NotFound
 from gateway.model.directory import Mailbox, PracticeRole, Practitioner
-from gateway.rcp import directory
+from gateway.rcp import directory, mailboxes
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.directory import MailboxFacts, OrganisationFacts, PracticeFacts, ProfessionalFacts
 
@@ -79,7 +79,7 @@ def test_mailboxes_are_tried_in_one_order(steps, store):
         who = directory.practitioner_of(session, "10100000040")
 
         def shown(**wish):
-            return [box.address.partition("@")[0] for box in directory.addresses(session, who, **wish)]
+            return [box.address.partition("@")[0] for box in mailboxes.addresses(session, who, **wish)]
 
         assert shown() == ["z", "a", "b"]
         assert shown(secretariat=True) == ["z", "a", "b", "secretariat"]
