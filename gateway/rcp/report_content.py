@@ -27,15 +27,19 @@ __all__ = [
     "CodedValue",
     "Contribution",
     "Examination",
+    "Geriatric",
     "Guideline",
     "Identifier",
     "MeetingContent",
     "Motives",
     "Organisation",
+    "OtherStage",
     "PartialDate",
+    "PastTreatment",
     "PatientContent",
     "Person",
     "Proposal",
+    "QuotedReport",
     "Replaced",
     "ReportContent",
     "Tnm",
@@ -193,6 +197,14 @@ class Tnm(Struct, frozen=True, kw_only=True):
     edition: str | None = None
 
 
+class OtherStage(Struct, frozen=True, kw_only=True):
+    """A stage in another classification than the TNM: its name (« FIGO »), its version, and what it says."""
+
+    name: str
+    version: str | None = None
+    value: str
+
+
 class TumourContent(Struct, frozen=True, kw_only=True):
     """One tumour.
 
@@ -202,6 +214,8 @@ class TumourContent(Struct, frozen=True, kw_only=True):
         The words of the requester, « Tumeur du pancréas »; shown when no code says it.
     topography, morphology, laterality
         CIM-10, CIM-O-3, and the national set of laterality (SNOMED CT).
+    other_stage, other_stages
+        The stage in words where no classification is named; else one entry a classification.
     """
 
     label: str | None = None
@@ -211,7 +225,52 @@ class TumourContent(Struct, frozen=True, kw_only=True):
     diagnosed_on: PartialDate | None = None
     tnm: Tnm | None = None
     other_stage: str | None = None
+    other_stages: tuple[OtherStage, ...] = ()
     comment: str | None = None
+
+
+class Geriatric(Struct, frozen=True, kw_only=True):
+    """The screening of frailty: score, tool (« G8 » when not said) and date."""
+
+    score: Annotated[int, Meta(ge=0, le=100)]
+    tool: str | None = None
+    on: PartialDate | None = None
+
+
+class PastTreatment(Struct, frozen=True, kw_only=True):
+    """A treatment before the meeting: its type (JDV_TypeTraitement_FRCP), whether it was done, and precisions."""
+
+    kind: CodedValue
+    state: Literal["fait", "en-cours", "non-fait"] = "fait"
+    text: str | None = None
+    start: PartialDate | None = None
+    end: PartialDate | None = None
+
+
+class QuotedReport(Struct, frozen=True, kw_only=True):
+    """The conclusion of another report that the board read.
+
+    Parameters
+    ----------
+    kind
+        ``cro`` operative, ``acp`` pathology, ``gm`` molecular genetics.
+    done_from, done_to
+        When the act was done.
+    performer, author
+        Surgeon, pathologist or biologist; who wrote the conclusion, when it is somebody else.
+    sampler, sampled_on
+        Who took the sample, and when; of pathology and molecular genetics only.
+    """
+
+    kind: Literal["cro", "acp", "gm"]
+    conclusion: str
+    done_from: PartialDate | None = None
+    done_to: PartialDate | None = None
+    performer: Person | None = None
+    author: Person | None = None
+    sampler: Person | None = None
+    sampled_on: PartialDate | None = None
+    remark: str | None = None
 
 
 class Motives(Struct, frozen=True, kw_only=True):
@@ -319,6 +378,10 @@ class ReportContent(Struct, frozen=True, kw_only=True):
         ``atteint``, ``non-atteint`` or ``inconnu``; `quorum_rule` says the rule in words.
     board_kind, system, organs, care, subject
         Kind of board (JDV_NatureDiscussion) and what it is about; ``subject`` says it in words where no code does.
+    labels
+        The words under which the RCP files its cases.
+    recommended
+        What the board advises beside the treatment: oncogeriatrics, fertility preservation, oncogenetics.
     """
 
     document_id: Identifier
@@ -351,6 +414,8 @@ class ReportContent(Struct, frozen=True, kw_only=True):
     subject: str | None = None
     recourse_board: bool | None = None
     paediatric_board: bool | None = None
+    board_comment: str | None = None
+    labels: tuple[str, ...] = ()
     motives: Motives = Motives()
     case_status: Literal["enregistre", "discute"] = "discute"
     screening: bool | None = None
@@ -358,12 +423,19 @@ class ReportContent(Struct, frozen=True, kw_only=True):
     tumours: tuple[TumourContent, ...] = ()
     phase: CodedValue | None = None
     phase_on: PartialDate | None = None
+    phase_comment: str | None = None
     progression: bool | None = None
+    progression_local: bool | None = None
+    progression_regional: bool | None = None
+    progression_distant: bool | None = None
     medical_history: str | None = None
     comorbidities: str | None = None
     who_status: Annotated[int, Meta(ge=0, le=4)] | None = None
     who_status_on: PartialDate | None = None
+    geriatric: Geriatric | None = None
     examinations: str | None = None
+    past_treatments: tuple[PastTreatment, ...] = ()
+    quoted: tuple[QuotedReport, ...] = ()
     summary: str | None = None
     question: str | None = None
     contributions: tuple[Contribution, ...] = ()
@@ -377,9 +449,12 @@ class ReportContent(Struct, frozen=True, kw_only=True):
     recourse_asked: str | None = None
     examinations_asked: tuple[Examination, ...] = ()
     surveillance: str | None = None
+    supportive_care: str | None = None
+    recommended: tuple[Literal["oncogeriatrie", "fertilite", "oncogenetique"], ...] = ()
     proposal_comment: str | None = None
     guideline: Guideline | None = None
     trial: bool | None = None
+    trial_name: str | None = None
     frame_comment: str | None = None
     patient_remark: str | None = None
     document_comment: str | None = None
