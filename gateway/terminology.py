@@ -5,7 +5,7 @@ loaded at all; a list answers with typed concepts; a code that a list does not h
 and by `concept`, and is merely absent from `CodeList.get`, for the wires that keep and flag what they do not know
 (the lists are photographs of live national tables).
 
-Not promised: that a list is complete (`JDV_J10` is a selection; SNOMED CT codes are left out) or current.
+Not promised: that a list is complete (`JDV_J10` is a selection) or current.
 
 Lists bear the national name (``TRE_R38-SpecialiteOrdinale``); `code_list` also takes the part before the first hyphen
 when it is enough (``TRE_R38``).
