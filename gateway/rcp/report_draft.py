@@ -6,7 +6,7 @@ checked. Not promised: that the draft is enough to validate (`gateway.rcp.report
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,6 +58,8 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     "tool": "outil_visio",
     "incidents": "incidents_techniques",
     "remark": "remarque",
+    "supportive_care": "soins_support",
+    "recommended": "recommandations",
     "reason": "motif",
     "kind": "nature",
 }):  # fmt: skip
@@ -75,6 +77,10 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
         The case was only recorded: a guideline answers (ORG-128).
     complete
         Whether the file was complete; ``None``: as the form says.
+    supportive_care
+        The supportive care proposed, in words; coded, it is a treatment (C15747).
+    recommended
+        Consultations advised beside the treatment (S2-044).
     tool, incidents
         Conferencing tool used and technical incidents (S4-008, S4-034).
     kind, reason
@@ -97,6 +103,10 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     tool: _Line | None = None
     incidents: _Text | None = None
     remark: _Text | None = None
+    supportive_care: _Text | None = None
+    recommended: Annotated[
+        tuple[Literal["oncogeriatrie", "fertilite", "oncogenetique"], ...], Meta(max_length=LIST_MAX)
+    ] = ()
     reason: _Line | None = None
     kind: Annotated[str, Meta(pattern="^(correction|addendum)$")] = "correction"
 
