@@ -271,6 +271,8 @@ class Deliveries:
             # A receipt may have been quicker than our record: what it says is later news, and stays.
             message.state = state
         message.reason = delivery.code
+        if delivery.facts:
+            message.details = {**message.details, **delivery.facts}
         if message.state == "en-attente":
             pause_s = self._policy(channel).pause_s(message.attempts, delivery.retry_after_s)
             message.not_before = now + timedelta(seconds=pause_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -36,12 +37,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Outcome of one attempt; retry reads ``outcome``, never ``reason``."""
+    """Outcome of one attempt; retry reads ``outcome``, never ``reason``.
+
+    ``facts`` is what the channel learned besides, kept in the message's ``details``.
+    """
 
     outcome: Outcome
     code: str | None = None
     reason: str | None = None
     retry_after_s: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Channel(Protocol):

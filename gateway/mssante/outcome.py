@@ -6,6 +6,7 @@ Retry reads the outcome; the reason is for the register and holds neither patien
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gateway.exchange.outbox import Delivery, Outcome
 from gateway.mssante.submission import Attempted, Fate
@@ -53,4 +54,10 @@ def delivery(attempted: Attempted) -> Delivery:
     usual = "Authentification refusée par l’opérateur." if attempted.code.startswith("auth-") else None
     reason = _REASONS.get(attempted.code) or usual or "Réponse inattendue de l’opérateur."
     pause_s = _ALARM_PAUSE_S if attempted.alarm else None
-    return Delivery(_OUTCOMES[attempted.fate], code, reason, pause_s)
+    facts: dict[str, Any] = {}
+    if attempted.fate is Fate.REFUSED:
+        facts = {"at_recipient": attempted.at_recipient}
+    elif attempted.fate is Fate.DELIVERED:
+        # The operator's own number is what its support asks for; without DSN success is never known. [mssante 5.2, 5.3]
+        facts = {"dsn": attempted.dsn_requested, "queue_id": attempted.queue_id}
+    return Delivery(_OUTCOMES[attempted.fate], code, reason, pause_s, facts)

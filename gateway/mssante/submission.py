@@ -16,7 +16,7 @@ import re
 import smtplib
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.errors import GatewayError
 from gateway.mssante.account import Account, tls_context
@@ -56,6 +56,8 @@ class Attempted:
         A person must act: wrong certificate, refused authentication. Retrying alone will not help.
     dsn_requested
         Whether the operator was asked for delivery reports; without, success is never known. [spec mssante 5.2]
+    at_recipient
+        The address itself was refused (RCPT), not the sender nor the content.
     """
 
     fate: Fate
@@ -64,6 +66,7 @@ class Attempted:
     queue_id: str | None = None
     alarm: bool = False
     dsn_requested: bool = False
+    at_recipient: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,11 @@ class Submission:
             self._check_fits(smtp, content)
             self._command(smtp, f"MAIL FROM:<{sender}>{self._mail_options(smtp, content, envelope_id, dsn=dsn)}")
             notify = f" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{_xtext(recipient)}" if dsn else ""
-            self._command(smtp, f"RCPT TO:<{recipient}>{notify}")
+            try:
+                self._command(smtp, f"RCPT TO:<{recipient}>{notify}")
+            except _Stop as stop:
+                refused = replace(stop.attempted, at_recipient=stop.attempted.fate is Fate.REFUSED)
+                raise _Stop(refused) from stop
             self._command(smtp, "DATA", expected=354)
             stuffed = _LINE_START_DOT.sub(b"..", content)
             try:
