@@ -1,3 +1,24 @@
 -- A receipt names the envelope of what it tells of; a mail that came twice is known by its bytes.
 CREATE INDEX ix_message_envelope ON message ((details ->> 'envelope_id')) WHERE direction = 'out';
 CREATE INDEX ix_message_sha256 ON message (sha256) WHERE direction = 'in';
+-- The national directory: what is gone stays, dated; a name is searched without accents; one file is staged at a time.
+ALTER TABLE practitioner ADD COLUMN gone_on date, ADD COLUMN asked_at timestamptz, ADD COLUMN folded text COLLATE "C" NOT NULL
+  GENERATED ALWAYS AS (lower(translate(family || '|' || given, 'ÀÁÂÃÄÅÇÈÉÊËÌÍÎÏÑÒÓÔÕÖÙÚÛÜÝŸàáâãäåçèéêëìíîïñòóôõöùúûüýÿ’-', 'AAAAAACEEEEIIIINOOOOOUUUUYYaaaaaaceeeeiiiinooooouuuuyy'' ') COLLATE "C")) STORED;
+CREATE INDEX ix_practitioner_folded ON practitioner (folded);
+ALTER TABLE organisation ADD COLUMN gone_on date;
+ALTER TABLE practice_role ADD COLUMN gone_on date,
+  DROP CONSTRAINT uq_practice_role_practitioner_id_organisation_id_speciality,
+  ADD CONSTRAINT uq_practice_role_practitioner_id_organisation_id_speciality
+    UNIQUE NULLS NOT DISTINCT (practitioner_id, organisation_id, speciality);
+ALTER TABLE mailbox ADD COLUMN gone_on date;
+CREATE UNIQUE INDEX uq_mailbox_organisation ON mailbox (organisation_id, address) WHERE practitioner_id IS NULL;
+CREATE TABLE directory_import (id uuid NOT NULL CONSTRAINT pk_directory_import PRIMARY KEY, source text NOT NULL,
+  file_name text NOT NULL, sha256 text NOT NULL, size_bytes bigint NOT NULL, rows bigint NOT NULL, rejected bigint NOT NULL,
+  skipped bigint NOT NULL, flagged bigint NOT NULL, gone bigint NOT NULL, state text NOT NULL, reason text, as_of date NOT NULL,
+  started_at timestamptz NOT NULL, ended_at timestamptz,
+  CONSTRAINT ck_directory_import_state CHECK (state IN ('charge','applique','refuse')));
+CREATE INDEX ix_directory_import_source ON directory_import (source, as_of);
+CREATE UNLOGGED TABLE staged_practice (idnps text, family text, given text, title text, profession text, speciality_kind text,
+  speciality text, idnst text, structure text, street text, postal_code text, city text, phone text);
+CREATE UNLOGGED TABLE staged_mailbox (kind text, address text, idnps text, family text, given text, title text, profession text,
+  speciality text, idnst text, structure text, postal_code text);
