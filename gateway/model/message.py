@@ -37,12 +37,15 @@ class Message(Keyed, Base):
     message_id
         RFC 5322 Message-ID without brackets, or the wire's control id.
     state
-        out: ``en-attente``, ``envoye``, ``accepte``, ``retarde``, ``refuse``, ``rejete``, ``lu``, ``parque``,
-        ``annule``; in: ``garde``, ``traite``, ``quarantaine``, ``ignore``.
+        out: ``en-attente``, ``envoye``, ``retarde``, ``relaye``, ``sans-nouvelle``, ``accepte``, ``supprime``,
+        ``rejete``, ``traite``, ``lu``, ``refuse``, ``parque``, ``annule``; in: ``garde``, ``traite``,
+        ``quarantaine``, ``ignore``.
     uncertain_at
         Set when an attempt may have happened; the register says that a byte-identical copy may exist (DECISIONS 1).
     not_before
         Domain-independent instant before which no attempt is made (backoff).
+    receipt_due_at
+        Domain instant from which missing news of a mail that left is told to a person; None when none is waited for.
     """
 
     __tablename__ = "message"
@@ -52,6 +55,7 @@ class Message(Keyed, Base):
         Index("ix_message_message_id", "message_id"),
         Index("ix_message_envelope", text("(details ->> 'envelope_id')"), postgresql_where=text("direction = 'out'")),
         Index("ix_message_sha256", "sha256", postgresql_where=text("direction = 'in'")),
+        Index("ix_message_receipt_due", "receipt_due_at", postgresql_where=text("receipt_due_at IS NOT NULL")),
         CheckConstraint("direction IN ('in', 'out')", name="direction"),
         CheckConstraint("content IS NOT NULL OR size_bytes > 65536", name="kept"),
     )
@@ -80,6 +84,7 @@ class Message(Keyed, Base):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     domain_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
+    receipt_due_at: Mapped[datetime | None]
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
 
 
@@ -97,7 +102,7 @@ class Attempt(Keyed, Base):
 
 
 class Receipt(Keyed, Base):
-    """A DSN or MDN tied to an outgoing message; ``kind``: remise, retardee, rejetee, lue, refusee."""
+    """A DSN or MDN tied to an outgoing message; ``kind``: see `gateway.rcp.receipt_rules.STATES`."""
 
     __tablename__ = "receipt"
     __table_args__ = (Index("uq_receipt_source", "source_id", "message_id", unique=True),)

@@ -22,3 +22,6 @@ CREATE UNLOGGED TABLE staged_practice (idnps text, family text, given text, titl
   speciality text, idnst text, structure text, street text, postal_code text, city text, phone text);
 CREATE UNLOGGED TABLE staged_mailbox (kind text, address text, idnps text, family text, given text, title text, profession text,
   speciality text, idnst text, structure text, postal_code text);
+-- Whoever waits for news of a mail that left is found by when it is missed.
+ALTER TABLE message ADD COLUMN receipt_due_at timestamptz;
+CREATE INDEX ix_message_receipt_due ON message (receipt_due_at) WHERE receipt_due_at IS NOT NULL;
