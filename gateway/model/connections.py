@@ -43,7 +43,7 @@ class Connections:
         self._settings = settings
         self._free: list[asyncpg.Connection] = []
         self._count = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -84,47 +84,53 @@ class Connections:
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _taken(self) -> asyncpg.Connection:
-        while True:
-            while self._free:
-                connection = self._free.pop()
-                if not connection.is_closed():
-                    return connection
-                self._count -= 1
-            if self._count < self._size:
-                return await self._connected()
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await turn
-            except BaseException:
-                # Whose turn came and who does not take it passes it on.
-                if turn.done() and not turn.cancelled():
-                    self._next()
-                raise
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed():
+                return connection
+            self._count -= 1
+        if self._count < self._size:
+            self._count += 1
+            return await self._connected()
+        turn: asyncio.Future[asyncpg.Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                given = await turn
+        except BaseException:
+            # Whose turn came and who does not take it passes it on.
+            if turn.done() and not turn.cancelled():
+                passed = turn.result()
+                self._freed() if passed is None else self._given(passed)
+            raise
+        return given if given is not None else await self._connected()
 
     async def _connected(self) -> asyncpg.Connection:
-        self._count += 1
+        """Open the connection for which there is a place."""
         try:
             return await asyncpg.connect(self._dsn, timeout=self._timeout_s, server_settings=self._settings)
         except BaseException:
-            self._count -= 1
-            self._next()
+            self._freed()
             raise
 
     def _given(self, connection: asyncpg.Connection) -> None:
         if self._closed:
             self._left(connection)
-            return
-        self._free.append(connection)
-        self._next()
+        elif not self._next(connection):
+            self._free.append(connection)
 
-    def _next(self) -> None:
+    def _freed(self) -> None:
+        """Give the place of a connection that is no more to who waits longest: he opens another."""
+        if not self._next(None):
+            self._count -= 1
+
+    def _next(self, connection: asyncpg.Connection | None) -> bool:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
-                return
+                turn.set_result(connection)
+                return True
+        return False
 
     def _after(self, connection: asyncpg.Connection, failure: BaseException) -> None:
         # What the server refused leaves a connection as good as it was; anything else may have stopped half way.
@@ -134,8 +140,7 @@ class Connections:
             self._left(connection)
 
     def _left(self, connection: asyncpg.Connection) -> None:
-        self._count -= 1
-        self._next()
+        self._freed()
         leaving = asyncio.ensure_future(_goodbye(connection))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)

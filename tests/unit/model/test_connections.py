@@ -64,6 +64,33 @@ def test_whoever_waits_too_long_is_told_and_who_comes_later_is_served(store: Sto
     over(store, 1, ask, timeout_s=0.2)
 
 
+def test_who_came_first_is_served_first_whoever_comes_meanwhile(store: Store) -> None:
+    async def ask(connections: Connections) -> None:
+        served: list[int] = []
+
+        async def one(number: int) -> None:
+            await connections.fetch("SELECT pg_sleep(0.01)", [], seconds=5)
+            served.append(number)
+            if number < 10:  # whoever is served comes again at once, and waits behind the others
+                await one(number + 100)
+
+        await asyncio.gather(*(one(number) for number in range(20)))
+        assert served[:20] == list(range(20))
+
+    over(store, 1, ask)
+
+
+def test_a_place_whose_connection_died_goes_to_who_waits(store: Store) -> None:
+    async def ask(connections: Connections) -> None:
+        dying = asyncio.create_task(connections.fetch("SELECT pg_sleep(30)", [], seconds=0.05))
+        waiting = [asyncio.create_task(connections.fetch(_MINE, [], seconds=5)) for _ in range(5)]
+        with pytest.raises(TimeoutError):
+            await dying
+        assert len({rows[0][0] for rows in await asyncio.gather(*waiting)}) == 1
+
+    over(store, 1, ask)
+
+
 def test_who_goes_away_in_the_middle_takes_no_connection_along(store: Store) -> None:
     async def ask(connections: Connections) -> None:
         for _ in range(5):
