@@ -40,6 +40,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import psycopg
 import uvicorn
@@ -58,6 +59,7 @@ from gateway.fhir.negotiation import MEDIA
 from gateway.fhir.routes import always
 from gateway.identifiers import uuid7
 from gateway.model.audit import AuditFacts
+from gateway.model.connections import Connections
 from gateway.model.person import PatientRecord
 from gateway.model.reads import Reads
 from gateway.model.representation import TABLES
@@ -456,6 +458,18 @@ def environment_of(settings: Settings, *, workers: int = 1) -> dict[str, str]:
 Statements = list[tuple[str, Any]]
 
 
+@contextmanager
+def inside(bench: Bench, note: Callable[..., None] | None = None) -> Iterator[FastAPI]:
+    """The application in this process, for whom the client is known without a proof."""
+    with open_gateway(bench.settings) as gateway:
+        app = application(gateway)
+        caller = access.Caller(kind=access.CallerKind.CLIENT, partner_id=bench.partner, scopes=frozenset({SCOPES}))
+        app.state.authenticators._by_scheme[BEARER] = always(caller)  # noqa: SLF001 - the caller without the proof
+        if note is not None:
+            event.listen(gateway.store.engine, "checkout", note)
+        yield app
+
+
 def recorded(bench: Bench) -> tuple[Statements, dict[str, Any]]:
     """The statements of one create, and the patient who was made."""
     seen: Statements = []
@@ -477,11 +491,7 @@ def recorded(bench: Bench) -> tuple[Statements, dict[str, Any]]:
                 assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
-    with open_gateway(bench.settings) as gateway:
-        app = application(gateway)
-        caller = access.Caller(kind=access.CallerKind.CLIENT, partner_id=bench.partner, scopes=frozenset({SCOPES}))
-        app.state.authenticators._by_scheme[BEARER] = always(caller)  # noqa: SLF001 - the caller without the proof
-        event.listen(gateway.store.engine, "checkout", note)
+    with inside(bench, note) as app:
         made = asyncio.run(create(app))
     return seen, made
 
@@ -730,16 +740,54 @@ class Curve:
             token = self.bench.token()
             runs = [load(self.bench.gateway, searches(token, size, question), seconds=self.seconds) for _ in range(3)]
             run = sorted(runs, key=lambda one: one.rate)[1]
-            cell = f"{run.median_ms:.1f} ms ({run.rate:.0f}/s)"
+            cell = f"{run.median_ms:.1f} ms ({run.rate:.0f}/s), {self.pages(size, question):.0f} pages"
             self.found.setdefault(size, []).append(cell)
             print(f"    {size:<10} {question:<33} {cell:>20}", file=sys.stderr)
 
+    def pages(self, size: int, question: str, asked: int = 20) -> float:
+        """Pages of the database that such a search looks at, which no load of the machine changes."""
+        statements: list[tuple[str, list[Any]]] = []
+        fetch = Connections.fetch
+
+        async def noted(self: Connections, text: str, values: list[Any], *, seconds: float) -> list[Any]:
+            if not text.startswith("EXPLAIN"):  # the planner's guess of a total looks at no page of the table
+                statements.append((text, values))
+            return await fetch(self, text, values, seconds=seconds)
+
+        async def ask(app: FastAPI) -> float:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url=self.bench.settings.public_url) as client:
+                for line in itertools.islice(searches("", size, question), asked):
+                    (await client.get(line.split()[1].decode())).raise_for_status()
+            server = await asyncpg.connect(
+                self.bench.store.dsn, server_settings={"plan_cache_mode": "force_custom_plan"}
+            )
+            try:
+                plans = [
+                    await server.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", *values)
+                    for text, values in statements
+                ]
+            finally:
+                await server.close()
+            told = [json.loads(plan)[0]["Plan"] for plan in plans]
+            return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in told) / asked
+
+        Connections.fetch = noted  # type: ignore[method-assign] # put back below
+        try:
+            with inside(self.bench) as app:
+                return asyncio.run(ask(app))
+        finally:
+            Connections.fetch = fetch  # type: ignore[method-assign] # as it was
+
     def tell(self) -> None:
         """Print the table."""
-        print(f"searches by patients in the database: median ms on {CONNECTIONS} connections, and how many a second")
-        print(f"  {'':<32}" + "".join(f"{size:>20,}" for size in self.found))
+        print(
+            f"searches by patients in the database: median ms on {CONNECTIONS} connections, how many a second, "
+            "pages looked at"
+        )
+        print(f"  {'':<32}" + "".join(f"{size:>32,}" for size in self.found))
         for question, *cells in zip(QUESTIONS, *self.found.values(), strict=True):
-            print(f"  {question:<32}" + "".join(f"{cell:>20}" for cell in cells))
+            print(f"  {question:<32}" + "".join(f"{cell:>32}" for cell in cells))
 
 
 def main() -> None:
