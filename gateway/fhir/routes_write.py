@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -285,16 +286,21 @@ class WriteRoutes:
     def _run(self, request: Request, who: Caller, operation: Operation, again: Any) -> Response:
         operation.if_match = request.headers.get("if-match")
         operation.if_none_match = request.headers.get("if-none-match")
-        asked = copy.copy(operation)
+        asked = functools.partial(
+            Operation,
+            operation.method,
+            operation.kind,
+            query=operation.query,
+            identity=operation.identity,
+            if_match=operation.if_match,
+            if_none_match=operation.if_none_match,
+            patch=operation.patch,
+        )
         first = [operation]
 
         def verb(step: Step) -> Done:
-            if first:
-                return self._carry_out(step, first.pop())
             # After a clash with another writer it starts from what was asked, read again.
-            fresh = copy.copy(asked)
-            fresh.tree = again()
-            return self._carry_out(step, fresh)
+            return self._carry_out(step, first.pop() if first else asked(again()))
 
         return self._written(request, self._steps.run(here(who, request), verb))
 

@@ -103,7 +103,8 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     letters: set[str] = set()
     for text in found.folded:
         letters |= grams(text)
-    found.terms.update(["~" + gram for gram in sorted(letters)[:_GRAMS_MAX]])
+    few = letters if len(letters) <= _GRAMS_MAX else sorted(letters)[:_GRAMS_MAX]
+    found.terms.update(["~" + gram for gram in few])
     return {
         "terms": _clean(found.terms),
         "words": _fitting(_clean(found.words)),
