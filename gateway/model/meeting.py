@@ -40,6 +40,8 @@ class Rcp(Keyed, Base):
         ``heure_envoi`` (08:00), ``limite``, ``rattrapage``, ``fermetures`` …; absent keys take the calendar's defaults.
     webconference
         ``lien``, ``complement``, ``mode``; empty when there is none.
+    fiche
+        What it asks of a dossier: mandatory fields, labels, and what all its dossiers share (`gateway.rcp.fiche`).
     fictive
         A trial RCP: never notified, never counted.
     """
@@ -69,6 +71,7 @@ class Rcp(Keyed, Base):
     notification: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     webconference: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     form: Mapped[str | None]
+    fiche: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     fictive: Mapped[bool] = mapped_column(default=False)
 
     network: Mapped[Network] = relationship(lazy="joined")

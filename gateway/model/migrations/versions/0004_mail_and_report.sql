@@ -25,3 +25,7 @@ CREATE UNLOGGED TABLE staged_mailbox (kind text, address text, idnps text, famil
 -- Whoever waits for news of a mail that left is found by when it is missed.
 ALTER TABLE message ADD COLUMN receipt_due_at timestamptz;
 CREATE INDEX ix_message_receipt_due ON message (receipt_due_at) WHERE receipt_due_at IS NOT NULL;
+-- When a report was withdrawn, and why in the words of who did.
+ALTER TABLE report ADD COLUMN withdrawn_at timestamptz, ADD COLUMN withdrawn_because text;
+-- What an RCP asks of a fiche: its mandatory fields and its labels.
+ALTER TABLE rcp ADD COLUMN fiche jsonb NOT NULL DEFAULT '{}';
