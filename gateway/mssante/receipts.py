@@ -19,11 +19,10 @@ from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
 
-__all__ = ["Incoming", "Kind", "Receipt", "read"]
+from gateway.mssante import parts
+from gateway.mssante.parts import children
 
-MAX_PARTS = 200
-MAX_DEPTH = 20
-MAX_HEADER_BYTES = 256 * 1024
+__all__ = ["Incoming", "Kind", "Receipt", "read"]
 
 _INTEGRATION_ERROR = re.compile(r"\b(90[0-6])\b")
 _ERROR_SUBJECT = re.compile(r"^\s*\[(?:KO Intégration système|Erreur d.intégration)\s*!?\s*\]", re.IGNORECASE)
@@ -102,36 +101,13 @@ class Incoming:
 
 def read(content: bytes) -> Incoming:
     """Classify one mail."""
-    head = content.partition(b"\r\n\r\n")[0] if b"\r\n\r\n" in content else content.partition(b"\n\n")[0]
-    if len(head) > MAX_HEADER_BYTES:
-        return Incoming(Kind.HUMAN, reason="header-too-large")
+    message, excess = parts.parse(content)
+    if message is None:
+        return Incoming(Kind.HUMAN, reason=excess)
     try:
-        message = BytesParser(policy=policy.compat32).parsebytes(content)
-        excess = _excess(message)
-        if excess is not None:
-            return Incoming(Kind.HUMAN, reason=excess)
         return _classify(message)
-    except (RecursionError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
-        # The parser of the standard library lets some malformed mails through as such exceptions.
+    except parts.PARSER_FAULTS:
         return Incoming(Kind.HUMAN, reason="unreadable")
-
-
-def _excess(message: Message) -> str | None:
-    waiting, parts = [(message, 1)], 0
-    while waiting:
-        part, depth = waiting.pop()
-        parts += 1
-        if depth > MAX_DEPTH:
-            return "too-deep"
-        if parts > MAX_PARTS:
-            return "too-many-parts"
-        waiting.extend((inner, depth + 1) for inner in _inner(part))
-    return None
-
-
-def _inner(part: Message) -> list[Message]:
-    payload = part.get_payload() if part.is_multipart() else []
-    return [inner for inner in payload if isinstance(inner, Message)] if isinstance(payload, list) else []
 
 
 def _classify(message: Message) -> Incoming:
@@ -166,7 +142,7 @@ def _plain_kind(
         return Kind.BOUNCE, "bounce-without-report"
     if _ERROR_SUBJECT.match(_text(message, "Subject") or ""):
         return Kind.INTEGRATION_ERROR, "integration-error"
-    if any((_filename(part) or "").lower().startswith(("ihe_xdm", "ihe-xdm")) for part in message.walk()):
+    if any(parts.is_xdm(parts.file_name(part)) for part in message.walk()):
         return Kind.DOCUMENT, "document-received"
     if automatic:
         return Kind.AUTOMATIC, "automatic-answer"
@@ -182,14 +158,14 @@ def _from_machine(message: Message, sender: str | None) -> bool:
 
 def _part(message: Message, media_type: str) -> Message | None:
     """Return the first direct part of that type: a report inside a forwarded mail is no report (X22)."""
-    return next((part for part in _inner(message) if part.get_content_type() == media_type), None)
+    return next((part for part in children(message) if part.get_content_type() == media_type), None)
 
 
 def _delivery(message: Message) -> Iterator[Receipt]:
     status = _part(message, "message/delivery-status")
     if status is None:
         return
-    blocks = _inner(status)
+    blocks = children(status)
     per_message, recipients = (blocks[0], blocks[1:]) if blocks else (None, [])
     envelope_id = _text(per_message, "Original-Envelope-Id") if per_message is not None else None
     identifier = _returned_message_id(message)
@@ -211,9 +187,9 @@ def _delivery(message: Message) -> Iterator[Receipt]:
 
 
 def _returned_message_id(message: Message) -> str | None:
-    for part in _inner(message):
+    for part in children(message):
         if part.get_content_type() == "message/rfc822":
-            for inner in _inner(part):
+            for inner in children(part):
                 return next(iter(_message_ids(inner, "Message-ID")), None)
         if part.get_content_type() == "text/rfc822-headers":
             raw = part.get_payload(decode=True)
@@ -249,7 +225,7 @@ def _disposition(message: Message, answers: tuple[str, ...]) -> Iterator[Receipt
 
 
 def _fields(part: Message) -> Message:
-    inner = _inner(part)
+    inner = children(part)
     if inner:  # the parser treats every message/* as a container
         return inner[0]
     raw = part.get_payload(decode=True)
@@ -296,10 +272,3 @@ def _typed(text: str | None) -> str | None:
 
 def _from_xtext(text: str) -> str:
     return _CONTROL.sub("", re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text))
-
-
-def _filename(part: Message) -> str | None:
-    try:
-        return part.get_filename()
-    except (ValueError, LookupError, TypeError):
-        return None

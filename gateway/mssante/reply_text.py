@@ -1,0 +1,159 @@
+"""What a person wrote in a reply, without what his mail program put around it.
+
+Promises: the quoted original, its introduction and the signature are left out, whether the mail is plain text or HTML;
+what is written between the lines of a quotation is kept; markup is never kept; work is bounded by `TEXT_BYTES` whatever
+comes. Not promised: that a signature without the usual mark is recognised; when in doubt a line is kept, since the
+physician may correct it in the fiche.
+
+Sources: [RFC 3676 §4.3] for the mark of a signature; the programs' own habits for the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html.parser import HTMLParser
+
+from gateway.mssante.parts import Part
+
+__all__ = ["TEXT_BYTES", "new_text", "whole_text"]
+
+TEXT_BYTES = 200_000
+"""Bytes of one part that are read: far more than a contribution may hold."""
+
+_LINE = 1000
+_INTRODUCES = re.compile(r"(?:Le|On|Am|El)\s.{4,400}(?:a écrit|wrote|schrieb|escribió)\s*:", re.IGNORECASE)
+_OPENS = re.compile(r"(?:Le|On|Am|El)\s.{4,}", re.IGNORECASE)
+_ORIGINAL = re.compile(
+    r"[-_–—\s]{2,}\s*(?:message (?:d['’]origine|original|initial|transféré|réexpédié)|original message|"
+    r"forwarded message|courriel original)\s*[-_–—\s]{2,}|"
+    r"(?:Début du message (?:réexpédié|transféré)|Begin forwarded message)\s*:",
+    re.IGNORECASE,
+)
+_HEAD = re.compile(r"[*\s]*(?:De|From|Expéditeur)\s*[*\s]*:\s*\S", re.IGNORECASE)
+_HEADS = re.compile(r"[*\s]*(?:Envoyé(?: le)?|Sent|Date|À|A|To|Pour|Cc|Objet|Subject|Sujet)\s*[*\s]*:", re.IGNORECASE)
+_SIGNATURE = re.compile(r"-- ?|_{2,}")
+_DEVICE = re.compile(
+    r"(?:Envoyé (?:de|depuis|à partir de) mon |Envoyé depuis |Sent from |Télécharger Outlook|Get Outlook for ).{0,80}",
+    re.IGNORECASE,
+)
+_BLOCKS = frozenset({"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "ul", "ol", "table", "pre", "hr"})
+_UNREAD = frozenset({"script", "style", "head", "title", "template", "blockquote"})
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+)
+_QUOTE_CLASS = re.compile(
+    r"gmail_quote|moz-cite-prefix|moz-signature|gmail_signature|yahoo_quoted|OutlookMessageHeader"
+)
+#: From here on everything is the original, though no element holds it.
+_QUOTE_ID = re.compile(r"divRplyFwdMsg|appendonsend|mail-editor-reference-message-container|Signature", re.IGNORECASE)
+
+
+def new_text(parts: Iterable[Part]) -> str:
+    """Return what the sender wrote himself; empty when there is nothing."""
+    return _without_quotation(_lines(parts))
+
+
+def whole_text(parts: Iterable[Part]) -> str:
+    """Return all that the mail shows, quotation included: where a reference may be cited."""
+    return "\n".join(_lines(parts))
+
+
+def _lines(parts: Iterable[Part]) -> list[str]:
+    shown = [part for part in parts if not part.attached and not part.forwarded]
+    for media_type in ("text/plain", "text/html"):
+        texts = [_decoded(part) for part in shown if part.media_type == media_type]
+        if any(text.strip() for text in texts):
+            joined = "\n".join(_plain(text) if media_type == "text/html" else text for text in texts)
+            return [line.rstrip() if line != "-- " else line for line in re.split(r"\r\n?|\n", joined)]
+    return []
+
+
+def _decoded(part: Part) -> str:
+    content = part.content[:TEXT_BYTES]
+    for charset in (part.charset, "utf-8"):
+        try:
+            return content.decode(charset or "utf-8")
+        except (LookupError, UnicodeDecodeError, ValueError):
+            continue
+    return content.decode("cp1252", "replace")
+
+
+def _without_quotation(lines: Sequence[str]) -> str:
+    kept: list[str] = []
+    at = 0
+    while at < len(lines):
+        line = lines[at][:_LINE].strip()
+        if _SIGNATURE.fullmatch(lines[at][:_LINE]) or _ORIGINAL.match(line) or _heads(lines, at):
+            break
+        introduced = _introduction(lines, at)
+        if introduced:
+            following = next((one for one in lines[at + introduced :] if one.strip()), "")
+            if not following.lstrip().startswith(">"):
+                break  # the original follows unmarked
+            at += introduced
+            continue
+        if not line.startswith(">") and not _DEVICE.fullmatch(line):
+            kept.append(lines[at])
+        at += 1
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
+
+
+def _introduction(lines: Sequence[str], at: int) -> int:
+    """Return how many lines, up to three, introduce a quotation from here on."""
+    if not _OPENS.match(lines[at][:_LINE].strip()):
+        return 0
+    for count in (1, 2, 3):
+        said = " ".join(line[:_LINE].strip() for line in lines[at : at + count])
+        if _INTRODUCES.fullmatch(said):
+            return count
+    return 0
+
+
+def _heads(lines: Sequence[str], at: int) -> bool:
+    """Whether the head of the original stands here, as Outlook writes it."""
+    if not _HEAD.match(lines[at][:_LINE]):
+        return False
+    following = [line[:_LINE] for line in lines[at + 1 : at + 7] if line.strip()]
+    return sum(bool(_HEADS.match(line)) for line in following) >= 2
+
+
+def _plain(html: str) -> str:
+    reader = _Shown()
+    reader.feed(html)
+    reader.close()
+    return "".join(reader.said)
+
+
+class _Shown(HTMLParser):
+    """Collects the text that a reader sees, but for quotations."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.said: list[str] = []
+        self._unread: list[str] = []
+        self._over = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if _QUOTE_ID.search(given.get("id", "")):
+            self._over = True
+        if tag in _BLOCKS:
+            self.said.append("\n")
+        if tag in _VOID:
+            return
+        if self._unread:
+            if tag == self._unread[-1]:
+                self._unread.append(tag)  # one of the same name inside: as many ends are waited for
+        elif tag in _UNREAD or _QUOTE_CLASS.search(given.get("class", "")):
+            self._unread.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._unread and tag == self._unread[-1]:
+            self._unread.pop()
+        if tag in _BLOCKS:
+            self.said.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._unread and not self._over:
+            self.said.append(re.sub(r"\s+", " ", data))
