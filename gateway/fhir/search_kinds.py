@@ -14,9 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, cast, func, literal, not_, or_, select
+from sqlalchemy import (
+    BinaryExpression,
+    BindParameter,
+    ColumnElement,
+    Table,
+    and_,
+    cast,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY
-from sqlalchemy.types import Text
+from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.types import Text, TypeDecorator
 
 from gateway.errors import InvalidContent
 from gateway.fhir.search_columns import (
@@ -229,7 +242,22 @@ def _begins(asked: Asked, code: str) -> ColumnElement[bool]:
     texts = [_quoted(code + IS + _folded(asked, value)) for value in asked.values]
     # The whole text besides: of a word the planner knows how common it is, of a beginning often not.
     begun = " | ".join(f"'{text}' | '{text}':*" for text in texts)
-    return asked.table.c.words.op("@@", is_comparison=True)(cast(literal(begun, Text()), TSQUERY))
+    # Put together by hand: SQLAlchemy's own way looks at each side anew, a third of the cost of understanding a search.
+    return BinaryExpression(asked.table.c.words, literal(begun, _Query()), _MATCHES)
+
+
+class _Query(TypeDecorator[str]):
+    """Text that the server reads as a question to words."""
+
+    impl = Text
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[Any]:
+        """Cast it there."""
+        return cast(bindvalue, TSQUERY)
+
+
+_MATCHES: custom_op[Any] = custom_op("@@", is_comparison=True)
 
 
 def _quoted(text: str) -> str:

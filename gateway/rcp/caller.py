@@ -65,6 +65,8 @@ class Caller:
 
     def on(self, wire: str, *, address: str | None = None, request_id: str | None = None) -> Caller:
         """The same caller on a wire."""
+        if (self.wire, self.address, self.request_id) == (wire, address, request_id):
+            return self
         return replace(self, wire=wire, address=address, request_id=request_id)
 
 
