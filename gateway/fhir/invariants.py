@@ -44,7 +44,7 @@ class Rule:
 #: kept and given back as they are, which takes no understanding [FHIR R4 extensibility#modifierExtension].
 READ_BY_VERBS = frozenset(
     {"Patient", "ServiceRequest", "QuestionnaireResponse", "Task", "Appointment", "Communication", "Condition"}
-    | {"Binary", "Composition", "DocumentReference"}
+    | {"Binary", "Composition", "DocumentReference", "Subscription"}
 )
 _MODIFIER = Rule(
     "extension-modificatrice",
