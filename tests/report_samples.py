@@ -8,11 +8,23 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from msgspec.structs import replace
+
 from gateway.exchange.blobs import BlobStore
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp.report import Press
-from gateway.rcp.report_content import Organisation, ReportContent, decode
+from gateway.rcp.report_content import (
+    CodedValue,
+    Geriatric,
+    Organisation,
+    OtherStage,
+    PastTreatment,
+    Person,
+    QuotedReport,
+    ReportContent,
+    decode,
+)
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "fixtures" / "report"
@@ -21,6 +33,81 @@ FIXTURES = ROOT / "fixtures" / "report"
 def content(name: str = "full") -> ReportContent:
     """``full`` says nearly everything, ``minimal`` the least that a meeting has."""
     return decode((FIXTURES / f"content-{name}.json").read_bytes())
+
+
+def whole() -> ReportContent:
+    """Give a report that says everything that the national model can hold: each of its eighteen sections."""
+    full = content()
+    patho, biologist = full.quoted[1].performer, full.quoted[2].performer
+    unknown = Person(family="ODE", given="Lucie")
+    ncit = "2.16.840.1.113883.3.26.1.1"
+    stages = (
+        OtherStage(name="NCCN", version="2.2026", value="Résécable d’emblée"),
+        OtherStage(name="Stade de Valombre", value="II"),
+    )
+    return replace(
+        full,
+        labels=("Urgence", "Essai BILIOP"),
+        board_comment="Séance commune avec la chirurgie.",
+        motives=replace(full.motives, comment="Demande de second avis."),
+        tumours=(
+            replace(
+                full.tumours[0],
+                laterality=CodedValue("24028007", "2.16.840.1.113883.6.96", "droit"),
+                other_stage="Borderline au scanner initial",
+                other_stages=stages,
+                comment="Relecture en cours.",
+            ),
+        ),
+        phase=CodedValue("MED-244", "1.2.250.1.213.1.1.4.322", "Rechute du cancer"),
+        phase_on="2026-10",
+        phase_comment="Rechute dix mois après la chirurgie.",
+        progression=True,
+        progression_local=True,
+        progression_regional=False,
+        geriatric=Geriatric(score=11, tool="G8", on="2026-11-18"),
+        past_treatments=(
+            *full.past_treatments,
+            PastTreatment(
+                kind=CodedValue("C15632", ncit, "chimiothérapie"),
+                state="en-cours",
+                text="FOLFIRINOX, 4 cures",
+                start="2026-06",
+            ),
+            PastTreatment(kind=CodedValue("C15313", ncit, "radiothérapie"), state="non-fait"),
+        ),
+        quoted=(
+            *full.quoted,
+            QuotedReport(
+                kind="acp",
+                conclusion="Relecture : même diagnostic.",
+                done_from="2026-11-16",
+                done_to="2026-11-18",
+                performer=patho,
+                author=unknown,
+                sampler=unknown,
+            ),
+            QuotedReport(kind="gm", conclusion="BRCA1 et BRCA2 : pas de mutation.", performer=unknown),
+            QuotedReport(
+                kind="gm",
+                conclusion="NTRK : analyse non réalisée.",
+                done_from="2026",
+                performer=biologist,
+                author=patho,
+                sampler=full.requester,
+                remark="Prélèvement insuffisant.",
+            ),
+        ),
+        file_comment="Imagerie relue en séance.",
+        recourse_asked="Avis du centre de recours pancréas.",
+        surveillance="Scanner à 3 mois.",
+        supportive_care="Consultation de diététique.",
+        recommended=("oncogeriatrie", "fertilite", "oncogenetique"),
+        trial=True,
+        trial_name="BILIOP-3 (fictif)",
+        frame_comment="Hors référentiel pour la seconde ligne.",
+        document_comment="Relu en séance.",
+    )
 
 
 def press(blobs: BlobStore) -> Press:

@@ -19,8 +19,9 @@ from zoneinfo import ZoneInfo
 from lxml import etree
 from msgspec import Struct
 
-from gateway.documents.wording import Part, clean
+from gateway.documents.rows import Part, clean
 from gateway.rcp.report_content import Address, CodedValue, Identifier, Organisation, Person
+from gateway.terminology import code_list, concept
 
 __all__ = [
     "NAMESPACE",
@@ -36,16 +37,21 @@ __all__ = [
     "code_element",
     "el",
     "identifier",
+    "in_list",
+    "in_words",
     "instant",
     "interval",
+    "listed",
     "name",
     "narrative",
     "null",
+    "of_list",
     "organisation",
     "partial",
     "reference",
     "telecom",
     "to_bytes",
+    "treatment_code",
     "yes_no",
 ]
 
@@ -197,12 +203,14 @@ def assigned_entity(
 ) -> Element:
     """Make a professional in a role; someone unknown to the RPPS has neither id nor code.
 
+    The schema wants an id of whoever acts in the document (all but a mere participant): it is null when unknown.
     ``otherwise`` is the structure to name when the person's own is not known and the model wants one.
     """
     structure = person.organisation or otherwise
+    unknown = None if tag == "associatedEntity" else null("id")
     return el(
         tag,
-        el("id", root=IDNPS_ROOT, extension=person.idnps) if person.idnps else None,
+        el("id", root=IDNPS_ROOT, extension=person.idnps) if person.idnps else unknown,
         code_element(person.profession) if person.profession and person.idnps else None,
         address(structure.address if structure else None),
         telecom(structure.phone if structure else None),
@@ -254,6 +262,35 @@ def cd(value: CodedValue | None, *, anchor: str | None = None, flavor: str = "UN
     if value is None:
         return el("value", original, xsi="CD", nullFlavor="OTH" if anchor else flavor)
     return code_element(value, "value", original, xsi="CD")
+
+
+def in_list(value: CodedValue | None, list_name: str) -> CodedValue | None:
+    """Give the code with the label of its list; as it is when the list does not hold it, for our checks to refuse."""
+    known = code_list(list_name).get(value.code) if value else None
+    if value is None or known is None or known.oid != value.system:
+        return value
+    return CodedValue(known.code, known.oid, known.label)
+
+
+def in_words(anchor: str) -> Element:
+    """Make a ``value`` that only points at the words of the narrative, where the model has no code for them."""
+    return el("value", reference(anchor, "originalText"), xsi="CD")
+
+
+def of_list(list_name: str, code: str) -> CodedValue:
+    """Give a code of one of our lists, with the list's own label."""
+    found = concept(list_name, code)
+    return CodedValue(found.code, found.oid or TA, found.label)
+
+
+def listed(list_name: str, code: str) -> Element:
+    """Make a coded ``value`` of one of our lists."""
+    return cd(of_list(list_name, code))
+
+
+def treatment_code(kind: CodedValue, anchor: str) -> Element:
+    """Make the code of a treatment, by the national list, with the words that say more."""
+    return code_element(in_list(kind, "FRCP-TypeTraitement") or kind, "code", reference(anchor, "originalText"))
 
 
 class Entries:

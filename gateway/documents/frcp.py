@@ -3,7 +3,7 @@
 Promises: the same facts give the same bytes; a document that leaves here passes the checks of
 `gateway.documents.frcp_checks`, which look at what no national rule looks at; with the facts of a real meeting it is
 accepted by the national schema and schematrons (proved in the contract tests, not run here: they are heavy and carry
-no licence to be shipped). Not promised: that codes belong to the long national sets of topography and morphology.
+no licence to be shipped). Not promised: that what the words say is true.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gateway.documents import cda
 from gateway.documents.cda import Code, Element, el, null
-from gateway.documents.wording import clean
+from gateway.documents.rows import clean
 from gateway.rcp.report_content import CodedValue, Identifier, PatientContent, Person, ReportContent
 
 __all__ = ["CODE", "header", "title"]
@@ -27,6 +27,7 @@ _MEMBER = Code("353", "1.2.250.1.213.1.6.1.107", "Membre de l'équipe de soins")
 _CORRESPONDENT = Code("CORRE", "1.2.250.1.213.1.1.4.2.280", "Correspondant")
 _TREATING = Code("PCP", "2.16.840.1.113883.5.88", "Médecin traitant")
 _ACT = Code("39", "1.2.250.1.213.3.3.13", "Réunion de Concertation Pluridisciplinaire (RCP)")
+_TOPOGRAPHY = Code("GEN-243", cda.TA, "Topographie")
 _NORMAL = Code("N", "2.16.840.1.113883.5.25", "Normal")
 _VIRTUAL = Code("VR", "2.16.840.1.113883.5.4", "Virtuelle (exemple : RCP en l'absence du patient)")
 
@@ -196,11 +197,11 @@ def _documentation(content: ReportContent) -> Iterator[Element]:
         ),
     )
     for tumour in content.tumours:
-        if tumour.topography is not None:
-            code = cda.code_element(tumour.topography)
+        topography = cda.in_list(tumour.topography, "FRCP-Tumeur")
+        if topography is not None:
+            code = cda.code_element(topography)
         elif tumour.label:
-            topography = Code("GEN-243", cda.TA, "Topographie")
-            code = cda.code_element(topography, "code", el("originalText", text=clean(tumour.label)))
+            code = cda.code_element(_TOPOGRAPHY, "code", el("originalText", text=clean(tumour.label)))
         else:
             continue
         yield el("documentationOf", el("serviceEvent", code, classCode="ACT"))

@@ -7,21 +7,33 @@ only, as the national model has it. `[CI-SIS FRCP 2022.01, FR-Plan-de-soins, FR-
 from __future__ import annotations
 
 from gateway.documents import cda
-from gateway.documents.cda import TA, Code, Element, Elements, Entries, el, null
-from gateway.documents.wording import Part
-from gateway.rcp.report_content import Examination, Proposal, ReportContent, Treatment
+from gateway.documents.cda import TA, Code, Element, Elements, Entries, el, null, related
+from gateway.documents.rows import Part
+from gateway.rcp.report_content import CodedValue, Proposal, ReportContent, Treatment
 
 __all__ = ["frame", "plan"]
+
+_ADVISED = {"oncogeriatrie": "ORG-130", "fertilite": "C71326", "oncogenetique": "ORG-129"}
+"""What the board advises beside the treatment, by the codes that the national list of care has for it."""
 
 _PLANNED = "2.16.840.1.113883.10.20.1.25"
 
 
 def plan(content: ReportContent, part: Part, entries: Entries) -> Elements:
-    """Make recourse, examinations, surveillance, treatments and comment, in that order."""
+    """Make recourse, examinations and consultations advised, surveillance, treatments and comment, in that order."""
     made: Elements = []
     if part.anchor("recours"):
         made.append(_encounter(Code("ORG-120", TA, "Passage en RCP recours"), "recours", entries))
-    made += [_examination(asked, i, entries) for i, asked in enumerate(content.examinations_asked, 1)]
+    made += [
+        _request(f"examen-{i}", _period(asked.earliest, asked.latest), entries)
+        for i, asked in enumerate(content.examinations_asked, 1)
+    ]
+    made += [
+        _request(
+            f"recommandation-{what}", _period(None, None), entries, cda.of_list("FRCP-TraitementSoins", _ADVISED[what])
+        )
+        for what in content.recommended
+    ]
     if part.anchor("surveillance"):
         made.append(_encounter(Code("MED-226", TA, "Surveillance seule"), "surveillance", entries))
     sequence = 0
@@ -29,6 +41,9 @@ def plan(content: ReportContent, part: Part, entries: Entries) -> Elements:
         for i, treatment in enumerate(proposal.treatments, 1):
             sequence += 1
             made.append(_treatment(treatment, f"traitement-{proposal.rank}-{i}", sequence, entries))
+    if content.supportive_care and part.anchor("soins-support"):
+        support = Treatment(kind=cda.of_list("FRCP-TypeTraitement", "C15747"))
+        made.append(_treatment(support, "soins-support", sequence + 1, entries))
     if part.anchor("proposition-commentaire"):
         made.append(entries.comment("proposition-commentaire"))
     return made
@@ -51,15 +66,20 @@ def _encounter(code: Code, anchor: str, entries: Entries) -> Element:
     )
 
 
-def _examination(asked: Examination, rank: int, entries: Entries) -> Element:
+def _request(anchor: str, when: Element, entries: Entries, meaning: CodedValue | None = None) -> Element:
+    """Make a request of an examination or of an expertise; a translation says what is asked where a code does."""
     return el(
         "observation",
         *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.1.20.3.1", "1.2.250.1.213.1.1.3.27")),
         entries.id(),
-        cda.code_element(Code("ORG-064", TA, "Demande d'examen ou de suivi")),
-        cda.reference(f"examen-{rank}"),
+        cda.code_element(
+            Code("ORG-064", TA, "Demande d'examen ou de suivi"),
+            "code",
+            cda.code_element(meaning, "translation") if meaning else None,
+        ),
+        cda.reference(anchor),
         el("statusCode", code="active"),
-        _period(asked.earliest, asked.latest),
+        when,
         classCode="OBS",
         moodCode="PRP",
     )
@@ -70,7 +90,7 @@ def _treatment(treatment: Treatment, anchor: str, sequence: int, entries: Entrie
         "procedure",
         *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.19", "1.2.250.1.213.1.1.3.62")),
         entries.id(),
-        cda.code_element(treatment.kind, "code", cda.reference(anchor, "originalText")),
+        cda.treatment_code(treatment.kind, anchor),
         cda.reference(anchor),
         el("statusCode", code="active"),
         _period(treatment.start, treatment.end),
@@ -94,13 +114,16 @@ def frame(content: ReportContent, part: Part, entries: Entries) -> Elements:
             entries.observation(
                 Code("MED-249", TA, "Recommandation/référentiel de pratique clinique"),
                 "referentiel",
-                el("value", cda.reference("referentiel", "originalText"), xsi="CD"),
+                cda.in_words("referentiel"),
                 when=el("effectiveTime", value=cda.partial(dated)) if dated else null("effectiveTime"),
             )
         )
     if content.trial is not None:
         code = Code("MED-250", TA, "Proposition d'inclusion dans un essai clinique")
-        made.append(entries.observation(code, "essai", cda.yes_no(content.trial)))
+        named = [entries.comment("essai-nom")] if part.anchor("essai-nom") else []
+        made.append(
+            entries.observation(code, "essai", cda.yes_no(content.trial), *related("SUBJ", *named, inverted=True))
+        )
     if part.anchor("cadre-commentaire"):
         made.append(entries.comment("cadre-commentaire"))
     return made

@@ -4,7 +4,8 @@ Promises: the nine sections that the national rules require, always; an optional
 each, the narrative is the `Part` of that name and every entry points at the row that says the same in words. What
 nobody said is a null flavour, never a guess. `[CI-SIS FRCP 2022.01]`
 
-Not in it yet: quoted reports (operative, pathology, molecular), coded past treatments, G8.
+Operative and pathology reports stand in one section each, molecular ones too, with one entry a report: the model has at
+most one section of the first two kinds, and the same reading serves the third.
 """
 
 from __future__ import annotations
@@ -27,25 +28,28 @@ from gateway.documents.cda import (
     null,
     related,
 )
+from gateway.documents.frcp_history import QUOTED, past_treatments, quoted_section
 from gateway.documents.frcp_plan import frame, plan
+from gateway.documents.frcp_state import STATUS, functional_status, phase
 from gateway.documents.frcp_tumour import tumours
-from gateway.documents.wording import UNKNOWN, Part, Row
+from gateway.documents.rows import Part
 from gateway.rcp.report_content import CodedValue, ReportContent
-from gateway.terminology import concept
 
 __all__ = ["body"]
 
 _Maker = Callable[[ReportContent, Part, Entries], Elements]
+_Whole = Callable[[ReportContent, Part, Entries], Element]
 
 
 class _Section(Struct, frozen=True):
-    """One line of the table of sections: what the model fixes, and what makes its entries."""
+    """One line of the table of sections: what the model fixes, and what makes its entries, or the ``whole`` section."""
 
     key: str
     code: Code
     templates: tuple[str, ...]
     make: _Maker
     required: bool = False
+    whole: _Whole | None = None
 
 
 def body(content: ReportContent, parts: Mapping[str, Part], entries: Entries) -> Element:
@@ -57,8 +61,8 @@ def body(content: ReportContent, parts: Mapping[str, Part], entries: Entries) ->
 def _section(spec: _Section, content: ReportContent, part: Part, entries: Entries) -> Element | None:
     if not part.rows and not spec.required:
         return None
-    if spec.key == "etat":
-        return _functional_status(content, part, entries)
+    if spec.whole is not None:
+        return spec.whole(content, part, entries)
     return el(
         "section",
         *(el("templateId", root=root) for root in spec.templates),
@@ -81,8 +85,8 @@ def _reason(content: ReportContent, part: Part, entries: Entries) -> Elements:
     root = entries.observation(
         Code("GEN-098", TA, "Nature de la discussion"),
         "nature",
-        cda.cd(content.board_kind),
-        *related("SUBJ", *_subject(content, entries)),
+        cda.cd(cda.in_list(content.board_kind, "FRCP-NatureDiscussion")),
+        *related("SUBJ", *_subject(content, part, entries)),
         *related("SUBJ", _motive(content, part, entries)),
     )
     problem = el(
@@ -101,26 +105,40 @@ def _reason(content: ReportContent, part: Part, entries: Entries) -> Elements:
     return [root, problem]
 
 
-def _subject(content: ReportContent, entries: Entries) -> Iterator[Element]:
-    """Say what the board is about: apparatus and organs, or kind of care; nothing when nobody said."""
+def _subject(content: ReportContent, part: Part, entries: Entries) -> Iterator[Element]:
+    """Say what the board is about: apparatus and organs, or kind of care; only its comment when nobody said."""
+    comment = [entries.comment("rcp-commentaire")] if part.anchor("rcp-commentaire") else []
     flags = (
         (Code("ORG-184", TA, "RCP de recours"), "rcp-recours", content.recourse_board),
         (Code("ORG-185", TA, "RCP pédiatrique"), "rcp-pediatrique", content.paediatric_board),
     )
     kind = content.board_kind.code if content.board_kind else None
     if kind == "ORG-132":
-        code, anchor, value = Code("ORG-138", TA, "Traitement / Soins"), "soins", cda.cd(content.care, anchor="soins")
+        code, anchor, value = (
+            Code("ORG-138", TA, "Traitement / Soins"),
+            "soins",
+            cda.cd(cda.in_list(content.care, "FRCP-TraitementSoins"), anchor="soins"),
+        )
         organs: Elements = []
     elif kind == "ORG-117":
-        code, anchor, value = Code("ORG-118", TA, "Appareil concerné"), "appareil", cda.cd(content.system)
+        code, anchor, value = (
+            Code("ORG-118", TA, "Appareil concerné"),
+            "appareil",
+            cda.cd(cda.in_list(content.system, "FRCP-Appareil")),
+        )
         organs = [
-            entries.observation(Code("ORG-119", TA, "Organe"), f"organe-{i}", cda.cd(organ, anchor=f"organe-{i}"))
+            entries.observation(
+                Code("ORG-119", TA, "Organe"),
+                f"organe-{i}",
+                cda.cd(cda.in_list(organ, "FRCP-Organe"), anchor=f"organe-{i}"),
+            )
             for i, organ in enumerate(content.organs or (None,), 1)
         ]
     else:
+        yield from comment
         return
     answers = [entries.observation(c, a, cda.yes_no(v)) for c, a, v in flags]
-    yield entries.observation(code, anchor, value, *related("REFR", *organs, *answers))
+    yield entries.observation(code, anchor, value, *related("REFR", *organs, *answers), *related("SUBJ", *comment))
 
 
 def _motive(content: ReportContent, part: Part, entries: Entries) -> Element:
@@ -139,7 +157,7 @@ def _motive(content: ReportContent, part: Part, entries: Entries) -> Element:
     case = entries.observation(
         Code("ORG-127", TA, "Statut du cas présenté"),
         "statut-cas",
-        _listed("FRCP-StatutCasPresente", _CASE[content.case_status]),
+        cda.listed("FRCP-StatutCasPresente", _CASE[content.case_status]),
     )
     comment = [entries.comment("motif-commentaire")] if part.anchor("motif-commentaire") else []
     return entries.observation(
@@ -154,139 +172,12 @@ def _motive(content: ReportContent, part: Part, entries: Entries) -> Element:
 _CASE = {"enregistre": "ORG-128", "discute": "ORG-134"}
 
 
-def _listed(list_name: str, code: str) -> Element:
-    found = concept(list_name, code)
-    return cda.cd(CodedValue(found.code, found.oid or TA, found.label))
-
-
 # --- 2. Discovery --------------------------------------------------------------------------------------------------
 
 
 def _discovery(content: ReportContent, _part: Part, entries: Entries) -> Elements:
     code = Code("63921-1", LOINC, "Dépistage du cancer")
     return [entries.observation(code, "depistage", cda.yes_no(content.screening))]
-
-
-# --- 6. State of the patient ---------------------------------------------------------------------------------------
-
-_WHO = (
-    # Value of JDV_OMSEchPerf and, beside it, the answer of JDV_OMSInterpret.
-    ("MED-240", "LA9622-7", "Capable d'une activité identique à celle précédant la maladie sans aucune restriction."),
-    ("MED-264", "LA9623-5", "Activité physique diminuée mais ambulatoire et capable de mener un travail"),
-    (
-        "MED-265",
-        "LA9624-3",
-        "Ambulatoire et capable de prendre soin de soi-même, incapable de travailler. Alité moins de 50 % de son temps",
-    ),
-    ("MED-266", "LA9625-0", "Capable seulement de quelques soins. Alité ou en chaise plus de 50 % du temps"),
-    ("MED-267", "LA9626-8", "Incapable de prendre soins de soi-même. Alité ou en chaise en permanence"),
-)
-
-
-def _functional_status(content: ReportContent, part: Part, entries: Entries) -> Element | None:
-    """Make the section of sub-sections; the one on pain is required by the model and says nothing in a FRCP."""
-    if content.who_status is None:
-        return None
-    value, answer, words = _WHO[content.who_status]
-    on = content.who_status_on
-    pain = _evaluation(
-        entries,
-        Code("38208-5", LOINC, "Sévérité de la douleur"),
-        "douleur",
-        (_SIMPLE, "1.3.6.1.4.1.19376.1.5.3.1.1.12.3.1", "1.2.250.1.213.1.1.3.89"),
-        null("effectiveTime"),
-        null("value", xsi="CO"),
-    )
-    grade = _evaluation(
-        entries,
-        Code("MED-239", TA, "Echelle de performance OMS"),
-        "oms",
-        ("2.16.840.1.113883.10.20.1.31", _SIMPLE, "1.3.6.1.4.1.19376.1.5.3.1.1.12.3.6", "1.2.250.1.213.1.1.3.25"),
-        el("effectiveTime", value=cda.partial(on)) if on else null("effectiveTime"),
-        cda.cd(CodedValue(value, TA, f"Echelle de performance OMS Stade {content.who_status}")),
-        cda.code_element(Code(answer, LOINC, words), "interpretationCode"),
-    )
-    unsaid = Part("douleur", "Évaluation de la douleur", (_PAIN,))
-    return el(
-        "section",
-        *(el("templateId", root=root) for root in _STATUS_TEMPLATES),
-        entries.id(),
-        cda.code_element(Code("47420-5", LOINC, "Évaluation du statut fonctionnel")),
-        el("title", text=part.title),
-        el("text", text="Échelle de performance de l’OMS"),
-        el(
-            "component",
-            _sub_section(entries, unsaid, Code("38208-5", LOINC, "Sévérité de la douleur"), _PAIN_IDS, pain),
-        ),
-        el(
-            "component",
-            _sub_section(
-                entries,
-                part,
-                Code("46006-3", LOINC, "Problèmes physiques fonctionnels et structurels"),
-                ("1.3.6.1.4.1.19376.1.5.3.1.1.12.2.5", "1.2.250.1.213.1.1.2.115"),
-                grade,
-            ),
-        ),
-    )
-
-
-_SIMPLE = "1.3.6.1.4.1.19376.1.5.3.1.4.13"
-_PAIN = Row("douleur", "Douleur", UNKNOWN, known=False)
-_PAIN_IDS = ("1.3.6.1.4.1.19376.1.5.3.1.1.12.2.2", "1.2.250.1.213.1.1.2.112")
-_STATUS_TEMPLATES = (
-    "2.16.840.1.113883.10.20.1.5",
-    "1.3.6.1.4.1.19376.1.5.3.1.3.17",
-    "1.3.6.1.4.1.19376.1.5.3.1.1.12.2.1",
-    "1.2.250.1.213.1.1.2.111",
-)
-
-
-def _sub_section(entries: Entries, part: Part, code: Code, templates: tuple[str, ...], entry: Element) -> Element:
-    return el(
-        "section",
-        *(el("templateId", root=root) for root in templates),
-        entries.id(),
-        cda.code_element(code),
-        el("title", text=part.title),
-        cda.narrative(part),
-        el("entry", entry),
-    )
-
-
-def _evaluation(
-    entries: Entries,
-    code: Code,
-    anchor: str,
-    templates: tuple[str, ...],
-    when: Element,
-    *values: Element,
-) -> Element:
-    return el(
-        "observation",
-        *(el("templateId", root=root) for root in templates),
-        entries.id(),
-        cda.code_element(code),
-        cda.reference(anchor),
-        el("statusCode", code="completed"),
-        when,
-        *values,
-        classCode="OBS",
-        moodCode="EVN",
-    )
-
-
-# --- 8. Phase ------------------------------------------------------------------------------------------------------
-
-
-def _phase(content: ReportContent, _part: Part, entries: Entries) -> Elements:
-    on = content.phase_on
-    when = el("effectiveTime", value=cda.partial(on)) if on else null("effectiveTime")
-    phase = entries.observation(Code("MED-243", TA, "Phase du cancer"), "phase", cda.cd(content.phase), when=when)
-    progression = entries.observation(
-        Code("MED-245", TA, "Progression du cancer"), "progression", cda.yes_no(content.progression)
-    )
-    return [phase, progression]
 
 
 # --- 14. Status of the file ----------------------------------------------------------------------------------------
@@ -297,7 +188,7 @@ def _file(content: ReportContent, part: Part, entries: Entries) -> Elements:
         Code("GEN-100", TA, "Dossier complet"), "dossier-complet", cda.yes_no(content.complete)
     )
     quorum = entries.observation(
-        Code("ORG-125", TA, "Quorum RCP"), "quorum", _listed("FRCP-StatutQuorum", _QUORUM[content.quorum])
+        Code("ORG-125", TA, "Quorum RCP"), "quorum", cda.listed("FRCP-StatutQuorum", _QUORUM[content.quorum])
     )
     comment = entries.comment("dossier-commentaire") if part.anchor("dossier-commentaire") else None
     organizer = el(
@@ -364,16 +255,18 @@ _SECTIONS = (
         required=True,
     ),
     _Section("antecedents", Code("11348-0", LOINC, "Antécédents médicaux"), (f"{_OWN}.2",), _none),
-    _Section("comorbidites", Code("11450-4", LOINC, "Problèmes actifs"), (f"{_OWN}.176",), _none),
-    _Section("etat", Code("47420-5", LOINC, "Évaluation du statut fonctionnel"), (), _none),
+    _Section("comorbidites", Code("11450-4", LOINC, "Liste des problèmes actifs"), (f"{_OWN}.176",), _none),
+    _Section("etat", STATUS, (), _none, whole=functional_status),
     _Section("examens", Code("30954-2", LOINC, "Résultats d'examens"), (f"{_PCC}.3.27", f"{_OWN}.150"), _none),
     _Section(
         "phase",
         Code("18733-6", LOINC, "Note de progression"),
         (f"{_PCC}.1.13.2.7", f"{_OWN}.25"),
-        _phase,
+        phase,
         required=True,
     ),
+    _Section("traitements", Code("29554-3", LOINC, "Actes"), (f"{_PCC}.1.13.2.11", f"{_OWN}.118"), past_treatments),
+    *(_Section(kind, code, (), _none, whole=quoted_section(kind)) for kind, code in QUOTED.items()),
     _Section(
         "histoire",
         Code("10164-2", LOINC, "Histoire de la maladie"),

@@ -11,6 +11,7 @@ from gateway.documents.cda import (
     LOINC,
     PROBLEM_TEMPLATES,
     SNOMED,
+    TA,
     TNM,
     Code,
     Element,
@@ -20,7 +21,7 @@ from gateway.documents.cda import (
     null,
     related,
 )
-from gateway.documents.wording import Part
+from gateway.documents.rows import Part
 from gateway.rcp.report_content import CodedValue, ReportContent, Tnm, TumourContent
 
 __all__ = ["tumours"]
@@ -63,10 +64,13 @@ def _diagnosis(tumour: TumourContent, rank: int, part: Part, entries: Entries) -
         cda.reference(f"tumeur-{rank}"),
         el("statusCode", code="completed"),
         _since(tumour.diagnosed_on),
-        cda.cd(tumour.morphology, anchor=part.anchor(f"morphologie-{rank}") or f"tumeur-{rank}"),
+        cda.cd(
+            cda.in_list(tumour.morphology, "FRCP-Morphologie"),
+            anchor=part.anchor(f"morphologie-{rank}") or f"tumeur-{rank}",
+        ),
         _site(tumour, rank, part),
         *related("SUBJ", _tnm(tumour, rank, entries), inverted=False),
-        *related("SUBJ", *_other_stage(rank, part, entries), inverted=False),
+        *related("SUBJ", *_other_stages(tumour, rank, part, entries), inverted=False),
         *related("SUBJ", *_tumour_comment(rank, part, entries), inverted=True),
         classCode="OBS",
         moodCode="EVN",
@@ -87,16 +91,17 @@ _DIAGNOSIS = (*PROBLEM_TEMPLATES, "1.3.6.1.4.1.19376.1.7.3.1.4.14.1", "1.2.250.1
 def _site(tumour: TumourContent, rank: int, part: Part) -> Element:
     anchor = part.anchor(f"topographie-{rank}") or f"tumeur-{rank}"
     words = cda.reference(anchor, "originalText")
-    if tumour.topography is None:
+    site, side = cda.in_list(tumour.topography, "FRCP-Tumeur"), cda.in_list(tumour.laterality, "FRCP-Lateralite")
+    if site is None:
         return el("targetSiteCode", words, nullFlavor="OTH")
     qualifier = None
-    if tumour.laterality is not None:
+    if side is not None:
         qualifier = el(
             "qualifier",
             cda.code_element(Code("20228-3", LOINC, "Latéralité"), "name"),
-            cda.code_element(tumour.laterality, "value", cda.reference(f"lateralite-{rank}", "originalText")),
+            cda.code_element(side, "value", cda.reference(f"lateralite-{rank}", "originalText")),
         )
-    return cda.code_element(tumour.topography, "targetSiteCode", words, qualifier)
+    return cda.code_element(site, "targetSiteCode", words, qualifier)
 
 
 def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> Element:
@@ -147,12 +152,26 @@ def _tnm_value(value: str | None, edition: str | None) -> Element:
     return element
 
 
-def _other_stage(rank: int, part: Part, entries: Entries) -> Elements:
-    anchor = part.anchor(f"stade-{rank}")
-    if anchor is None:
-        return []
-    value = el("value", cda.reference(anchor, "originalText"), xsi="CD")
-    return [entries.observation(Code("21918-8", LOINC, "Autre classification du stade"), anchor, value)]
+def _other_stages(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> Elements:
+    """Make a stage in words alone, then one entry a classification with its name and version."""
+    made = [_other_stage(entries, anchor) for anchor in (part.anchor(f"stade-{rank}"),) if anchor]
+    for i, stage in enumerate(tumour.other_stages, 1):
+        of = f"{rank}-{i}"
+        named = [_in_words(entries, Code("GEN-101", TA, "Nom de la classification"), f"stade-nom-{of}")]
+        if stage.version:
+            version = Code("GEN-102", TA, "Version de la classification")
+            named.append(_in_words(entries, version, f"stade-version-{of}"))
+        made.append(_other_stage(entries, f"stade-{of}", *related("COMP", *named)))
+    return made
+
+
+def _other_stage(entries: Entries, anchor: str, *named: Element) -> Element:
+    return _in_words(entries, Code("21918-8", LOINC, "Autre classification du stade"), anchor, *named)
+
+
+def _in_words(entries: Entries, code: Code, anchor: str, *relations: Element) -> Element:
+    """Make an observation whose value is a text of the narrative."""
+    return entries.observation(code, anchor, cda.in_words(anchor), *relations)
 
 
 def _tumour_comment(rank: int, part: Part, entries: Entries) -> Elements:

@@ -148,6 +148,7 @@ _GROUPS = (
     ("Dossier présenté", ("raison", "decouverte")),
     ("Tumeur", ("tumeur",)),
     ("Situation clinique", ("antecedents", "comorbidites", "etat", "examens", "phase")),
+    ("Traitements et comptes rendus antérieurs", ("traitements", "cro", "acp", "gm")),
     ("Synthèse du cas et question posée", ("histoire",)),
     ("Proposition de la RCP", ("proposition",)),
     ("Cadre, quorum et présents", ("cadre", "dossier", "remarque", "statut")),

@@ -20,11 +20,14 @@ from gateway.rcp.report_content import (
     Tnm,
     TumourContent,
 )
-from tests.report_samples import cisis, content, national_validator
+from tests.frcp_mutations import MUTATIONS, mutated
+from tests.report_samples import cisis, content, national_validator, whole
 
 pytestmark = pytest.mark.skipif(cisis() is None, reason="les règles nationales (CISIS_DIR) ne sont pas sur ce poste")
 
 NS = {"c": "urn:hl7-org:v3"}
+SNOMED = "2.16.840.1.113883.6.96"
+TNM = "2.16.840.1.113883.15.6"
 TA = "1.2.250.1.213.1.1.4.322"
 
 
@@ -87,6 +90,12 @@ def _variants():
             recourse_board=True,
         ),
     )
+    yield "dix-huit sections", whole()
+    yield "appareil sans organe codé", replace(full, organs=(), subject="Ampoule de Vater")
+    yield "deux organes", replace(full, organs=(*full.organs, CodedValue("86762007", SNOMED, "système digestif")))
+    yield "commentaire sans nature", replace(full, board_kind=None, board_comment="Séance commune.")
+    yield "fragilité sans OMS", replace(whole(), who_status=None, who_status_on=None)
+    yield "progression sans siège", replace(full, progression=True)
     yield "organe en mots", replace(full, system=None, organs=(), subject="Sein")
     yield (
         "soins inconnus",
@@ -116,7 +125,10 @@ def _variants():
         replace(
             full,
             question='<script>&amp; ]]> "\u0007\ud7ff\u202e #set page(fill: red) $ \\ \r\n* _a_ 😀',
-            attendees=(*full.attendees, Attendance(person=replace(full.requester, family="d'Étoile & <Fils>"))),
+            attendees=(
+                *full.attendees,
+                Attendance(person=replace(full.requester, idnps=None, family="d'Étoile & <Fils>")),
+            ),
         ),
     )
 
@@ -167,6 +179,20 @@ def test_national_rules_would_refuse(judge, path, change):
     assert judge(etree.tostring(root)) != []
 
 
+def test_the_whole_report_has_the_eighteen_sections_of_the_model_in_its_order():
+    root = etree.fromstring(frcp.render(whole()))
+    codes = root.xpath("c:component/c:structuredBody/c:component/c:section/c:code/@code", namespaces=NS)
+    assert codes == [
+        "42349-1", "42545-4", "72135-7", "11348-0", "11450-4", "47420-5", "30954-2", "18733-6", "29554-3",
+        "10218-6", "30954-2", "50397-9", "10164-2", "21874-3", "18776-5", "35510-7", "55112-7", "33557-0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_national_rules_do_not_see_the_faults_that_ours_name(judge, name):
+    assert judge(etree.tostring(mutated(frcp.render(content()), name, 1))) == []
+
+
 def test_our_checks_find_the_known_faults_of_the_official_examples():
     """The sheet lists ten dangling references and repeated entry ids in the examples; no national rule sees them."""
     for name in ("Appareil", "Transversale"):
@@ -175,6 +201,8 @@ def test_our_checks_find_the_known_faults_of_the_official_examples():
         dangling = {f.location for f in found if f.rule == "FRCP-04"}
         assert {"#raison", "#motifRCP", "#referentiel-clinique"} <= dangling
         assert any(f.rule == "FRCP-05" for f in found)
+        # ORG-185 answers true beside the word « Non » (cda-frcp.md §7).
+        assert "/observation[ORG-185]" in {f.location for f in found if f.rule == "FRCP-18"}
 
 
 def test_labels_agree_with_the_national_lists():
@@ -187,10 +215,14 @@ def test_labels_agree_with_the_national_lists():
             code, system = element.get("code"), element.get("codeSystem")
             if code and system and element.get("displayName"):
                 labels.setdefault((code, system), set()).add(_folded(element.get("displayName")))
-    ours = etree.fromstring(frcp.render(VARIANTS["OMS 2"]))
+    ours = etree.fromstring(frcp.render(whole()))
     wrong = []
     for element in ours.xpath(".//*[@code and @codeSystem and @displayName]"):
         key = (element.get("code"), element.get("codeSystem"))
+        if (
+            element.get("codeSystem") == TNM
+        ):  # The letters say themselves; the examples explain them, one with « none ».
+            continue
         if key in labels and _folded(element.get("displayName")) not in labels[key]:
             wrong.append((key, element.get("displayName"), labels[key]))
     assert wrong == []

@@ -19,6 +19,18 @@ def test_facts_come_back_as_they_were_kept(name):
     assert json.loads(kept) == json.loads((FIXTURES / f"content-{name}.json").read_bytes())
 
 
+def test_facts_kept_before_the_report_said_so_much_are_still_read():
+    """What an older version kept lacks the later fields: they read as unsaid, and the rest as it was."""
+    kept = json.loads((FIXTURES / "content-minimal.json").read_bytes())
+    later = {
+        "board_comment", "labels", "phase_comment", "progression_local", "progression_regional", "progression_distant",
+        "geriatric", "past_treatments", "quoted", "supportive_care", "recommended", "trial_name",
+    }  # fmt: skip
+    assert later <= kept.keys()
+    older = {name: value for name, value in kept.items() if name not in later}
+    assert decode(json.dumps(older).encode()) == content("minimal")
+
+
 def test_an_instant_keeps_its_moment():
     facts = content()
     assert decode(encode(facts)).written_at.isoformat() == "2026-11-26T18:15:00+01:00"
