@@ -40,6 +40,7 @@ CATEGORIES: dict[str, tuple[int, str]] = {
 CODES: dict[str, tuple[int, str]] = {
     "corps-trop-grand": (413, "too-long"),
     "trop-d-entrees": (413, "too-costly"),
+    "document-trop-grand": (422, "too-costly"),
     "trop-d-elements": (413, "too-costly"),
     "json-illisible": (400, "structure"),
     "json-trop-profond": (400, "structure"),
@@ -75,6 +76,8 @@ CODES: dict[str, tuple[int, str]] = {
     "page-alteree": (400, "value"),
     "page-d-une-autre-recherche": (400, "value"),
     "page-perimee": (410, "not-found"),
+    "champ-invalide": (422, "value"),
+    "champ-obligatoire": (422, "required"),
     "version-exigee": (428, "required"),
     "plusieurs-correspondances": (412, "multiple-matches"),
     "identifiant-deja-utilise": (409, "duplicate"),

@@ -17,6 +17,7 @@ from gateway.fhir import document
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.write_binary import write_binary, write_document
 from gateway.fhir.write_dossier import write_form, write_request, write_task
+from gateway.fhir.write_fiche import write_clinical
 from gateway.fhir.write_kept import keep_as_sent
 from gateway.fhir.write_message import write_communication
 from gateway.fhir.write_patient import write_patient
@@ -62,6 +63,9 @@ _VERBS: Mapping[str, Callable[[Writing, Operation], None]] = {
     "Binary": write_binary,
     "DocumentReference": write_document,
     "Subscription": write_subscription,
+    "Condition": write_clinical,
+    "Observation": write_clinical,
+    "DiagnosticReport": write_clinical,
 }
 _HANDLERS: Mapping[str, Callable[[Writing, Operation], None]] = {
     kind: _VERBS.get(kind, keep_as_sent) for kind in WRITABLE

@@ -21,6 +21,7 @@ from gateway.fhir.document import Tree
 from gateway.fhir.keeping import current
 from gateway.fhir.translate.elements import CANONICAL, Resolve, codings, identifiers
 from gateway.fhir.translate.inscription import form_facts, inscription_facts, is_inscription
+from gateway.fhir.write_fiche import gather
 from gateway.fhir.write_kept import keep_as_sent, root_key
 from gateway.fhir.writing import Operation, Writing
 from gateway.identifiers import uuid7
@@ -64,14 +65,23 @@ def write_request(writing: Writing, operation: Operation) -> None:
         _require_free(writing, operation, key)
         dossier = inscription.inscribe(writing.step, record, facts, partner=writing.partner, key=key)
         writing.made[str(dossier.id)] = dossier
+        gather(writing, dossier, operation.tree, tumour, form)
     else:
         dossier = known
         if operation.tree["status"] in {"revoked", "entered-in-error"} and dossier.state != "annule":
             inscription.cancel(writing.step, dossier)
         elif dossier.state != "annule":
-            inscription.amend(writing.step, dossier, facts)
+            last = inscription_facts(_last(operation), tumour=tumour, form=form, resolve=resolve)
+            inscription.amend(writing.step, dossier, facts, last)
+            if dossier.state in dossier_states.open_states():
+                gather(writing, dossier, operation.tree, tumour, form)
         writing.step.touch(dossier)
     writing.sent["ServiceRequest", str(key)] = operation.tree
+
+
+def _last(operation: Operation) -> Tree:
+    """What the same request said last."""
+    return document.decode(operation.before.body) if operation.before is not None else operation.tree
 
 
 def _require_free(writing: Writing, operation: Operation, key: uuid.UUID) -> None:
@@ -126,6 +136,7 @@ def write_form(writing: Writing, operation: Operation) -> None:
         _require_same_patient(writing, operation.tree, dossier.record_id, "QuestionnaireResponse.subject")
     if dossier is not None and str(dossier.id) not in writing.made:
         inscription.replace_form(writing.step, dossier, form_facts(operation.tree, writing.resolve()))
+        gather(writing, dossier, operation.tree)
     keep_as_sent(writing, operation, dossier)
 
 

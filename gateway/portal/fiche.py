@@ -7,7 +7,7 @@ images are addresses of the DICOMweb wire, which asks for rights again, and neve
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -27,9 +27,11 @@ from gateway.portal.register import register_labels
 from gateway.portal.render import counted
 from gateway.rcp import access, dossier_states
 from gateway.rcp.access import Caller
+from gateway.rcp.clinical import form_of, tumour_of
 from gateway.rcp.contribution import TEXT_LIMIT
-from gateway.rcp.facts import AnswerFacts, CodedFact
-from gateway.rcp.inscription import form_of, tumour_of
+from gateway.rcp.facts import AnswerFacts, CodedFact, TumourFacts
+from gateway.rcp.fiche import URGENT, Statement, in_words, label_of, missing, statements
+from gateway.rcp.fiche_fields import Section, fields, sections
 
 __all__ = ["contributions", "fiche", "report_versions"]
 
@@ -67,6 +69,7 @@ def fiche(
         select(Report).where(Report.dossier_id == row.id, Report.state == "valide").order_by(Report.version.desc())
     ).first()
     webconference = row.session.rcp.webconference
+    known = statements(row)
     attached = _attached(session, caller, row)
     studies = _studies(session, attached, row.session.zone)
     page = v.Dossier(
@@ -82,8 +85,8 @@ def fiche(
         problem=row.label or "",
         urgent=row.urgent,
         question=row.question or "",
-        tumour=_tumour(row),
-        clinical=_clinical(row),
+        tumour=_tumour(row, known),
+        clinical=_clinical(row, known),
         studies=studies,
         contributions=contributions(row, caller, organises=bool(parts)),
         contribution_form=form,
@@ -99,6 +102,7 @@ def fiche(
         preparatory=not validated,
         report_url=f"/dossiers/{row.id}/compte-rendu" if coordinates or validated else "",
         report_label="Rédiger le compte rendu" if coordinates and not validated else "Compte rendu",
+        missing=missing(session, row) if parts or caller.practitioner_id == row.requester_id else (),
         not_my_patient_url=f"/dossiers/{row.id}/pas-mon-patient" if own else "",
     )
     line = access.facts(
@@ -208,19 +212,30 @@ def _interop(row: Dossier, attached: list[StudyRow], studies: tuple[v.Study, ...
         yield v.InteropLine("Imagerie", said, words.local(study.received_at, zone))
 
 
-def _tumour(row: Dossier) -> v.Tumour | None:
-    tumour = tumour_of(row)
-    if tumour is None:
+def _tumour(row: Dossier, known: Mapping[str, Statement]) -> v.Tumour | None:
+    tumour = tumour_of(row) or TumourFacts()
+    said = {key.removeprefix("tumeur."): one.value for key, one in known.items() if key.startswith("tumeur.")}
+    if not said and tumour == TumourFacts():
         return None
-    form = form_of(row)
+    sent = tumour.topography or CodedFact()
+    code = said.get("code") or sent.code or ""
+    label = sent.text if sent.code == code else None
+    letters = " ".join(said[name] for name in ("t", "n", "m") if name in said)
+    edition = f"({said['edition']}e éd.)" if letters and "edition" in said else ""
     return v.Tumour(
-        label=(tumour.topography.text if tumour.topography else None) or tumour.label or "",
-        code=(tumour.topography.code if tumour.topography else None) or "",
-        morphology=_coded(tumour.morphology),
-        laterality=_coded(tumour.laterality),
-        tnm=(form.text("tumeur.tnm") if form else None) or "",
-        stage=tumour.stage or "",
+        label=label or (label_of("tumeur.code", said["code"]) if "code" in said else tumour.label) or "",
+        code=code,
+        morphology=_listed("tumeur.morphologie", said.get("morphologie")) or _coded(tumour.morphology),
+        laterality=label_of("tumeur.lateralite", said["lateralite"])
+        if "lateralite" in said
+        else _coded(tumour.laterality),
+        tnm=f"{letters} {edition}".strip() or said.get("tnm", ""),
+        stage=said.get("stade") or tumour.stage or "",
     )
+
+
+def _listed(key: str, code: str | None) -> str:
+    return f"{label_of(key, code)} ({code})" if code else ""
 
 
 def _coded(value: CodedFact | None) -> str:
@@ -229,25 +244,48 @@ def _coded(value: CodedFact | None) -> str:
     return f"{value.text} ({value.code})" if value.text and value.code else value.text or value.code or ""
 
 
-#: Questions shown by their own line of the fiche, not again among the answers.
-_SHOWN_APART = frozenset({"motif.question", "motif.type", "tumeur.tnm", "tumeur.code", "etat.oms"})
+#: Fields shown by their own line of the fiche, not again in their section.
+_SHOWN_APART = frozenset(
+    {"titre", "motif.question", "motif.type", "etat.oms", "etiquettes"}
+    | {f"tumeur.{name}" for name in ("code", "morphologie", "lateralite", "t", "n", "m", "edition", "stade", "tnm")}
+)
 
 
-def _clinical(row: Dossier) -> v.Clinical:
+def _clinical(row: Dossier, known: Mapping[str, Statement]) -> v.Clinical:
     form = form_of(row)
-    if form is None:
-        return v.Clinical(reason=row.reason_text or "")
-    answers = tuple(
+    shown = [
+        v.FormSection(section.title, answers)
+        for section in sections()
+        if (answers := tuple(_answers(row, section, known)))
+    ]
+    # A form of the RCP may ask more than the national fields.
+    own = tuple(
         v.Answer(words.LINKS.get(one.link_id, one.link_id), _answer(one))
-        for one in form.answers
-        if one.link_id not in _SHOWN_APART and one.values
+        for one in (form.answers if form else ())
+        if one.values and not _is_field(one.link_id)
     )
+    said = form.text("motif.type") if form else None
     return v.Clinical(
-        case_type=form.text("motif.type") or "",
+        case_type=label_of("motif.type", known["motif.type"].value) if "motif.type" in known else said or "",
         reason=row.reason_text or "",
-        performance_status=form.text("etat.oms") or "",
-        sections=(v.FormSection("Formulaire de la réunion", answers),) if answers else (),
+        performance_status=str(known["etat.oms"].value) if "etat.oms" in known else "",
+        sections=(*shown, v.FormSection("Formulaire de la réunion", own)) if own else tuple(shown),
+        labels=tuple(one for one in known["etiquettes"].value if one != URGENT) if "etiquettes" in known else (),
     )
+
+
+def _is_field(link_id: str) -> bool:
+    first, _, rest = link_id.partition(".")
+    return link_id in fields() or (bool(rest) and (first in fields() or link_id.rpartition(".")[0] in fields()))
+
+
+def _answers(row: Dossier, section: Section, known: Mapping[str, Statement]) -> Iterable[v.Answer]:
+    for field in section.fields:
+        one = known.get(field.key)
+        if one is None or field.key in _SHOWN_APART or one.source == "rcp":
+            continue
+        at = words.local(one.at, row.session.zone) if one.at is not None and one.source == "portail" else None
+        yield v.Answer(field.label, in_words(field, one.value), f"Saisi par {one.by}" if one.by else "", at)
 
 
 def _answer(answer: AnswerFacts) -> str:
@@ -339,9 +377,20 @@ def report_versions(session: Session, row: Dossier) -> tuple[v.ReportVersion, ..
                 pdf_url=f"{base}.pdf" if "pdf" in forms else "",
                 cda_url=f"{base}.cda.xml" if "cda" in forms else "",
                 reason=str(one.draft.get("motif") or ""),
+                since=_since(one),
             )
         )
     return tuple(found)
+
+
+def _since(one: Report) -> str:
+    """Say what became of a version that is not in force any more."""
+    if one.state == "remplace":
+        return f"par la version {one.version + 1}"
+    if one.state != "annule" or one.withdrawn_at is None:
+        return ""
+    on = words.instant(words.local(one.withdrawn_at, one.dossier.session.zone))
+    return f"le {on} : {one.withdrawn_because}" if one.withdrawn_because else f"le {on}"
 
 
 def _proposal(latest: Report | None) -> str:

@@ -175,10 +175,14 @@ class SessionFact(Struct, frozen=True, kw_only=True):
 
 
 class AnswerFacts(Struct, frozen=True, kw_only=True):
-    """The answers to one question of a form, in order; ``link_id`` is the question's stable key."""
+    """The answers to one question of a form, in order; ``link_id`` is the question's stable key.
+
+    ``occurrence`` counts, from 0, the repetitions of the group in which the question stands.
+    """
 
     link_id: str
     values: tuple[str | int | bool | Decimal | CodedFact, ...] = ()
+    occurrence: int = 0
 
 
 class FormFacts(Struct, frozen=True, kw_only=True):
@@ -207,6 +211,7 @@ class InscriptionFacts(Struct, frozen=True, kw_only=True):
 
     ``number`` is the inscription number (a ``urn:uuid:``, the ``order/id`` of the national report); ``placer`` the
     requester's own number. The question asked may come here or in the form; the verb takes the first that is said.
+    ``reason`` is the first of ``reasons``.
     """
 
     number: str | None = None
@@ -215,6 +220,7 @@ class InscriptionFacts(Struct, frozen=True, kw_only=True):
     requester: ProfessionalFact | None = None
     participation: Participation | None = None
     reason: CodedFact | None = None
+    reasons: tuple[CodedFact, ...] = ()
     question: str | None = None
     urgent: bool = False
     requested_on: datetime | date | None = None

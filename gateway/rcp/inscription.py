@@ -13,6 +13,7 @@ record it is).
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -29,30 +30,30 @@ from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
-from gateway.rcp import dossier_states, imaging
+from gateway.rcp import dossier_states, fiche, imaging
+from gateway.rcp.clinical import form_of, form_values, tumour_of, tumour_values
 from gateway.rcp.facts import (
-    AnswerFacts,
     CodedFact,
     FormFacts,
-    IdentifierFact,
     InscriptionFacts,
     Participation,
     ProfessionalFact,
     TumourFacts,
 )
+from gateway.rcp.fiche_fields import concept_of, field_named
 from gateway.rcp.session_choice import find_session, require_open
 from gateway.rcp.step import Step
 
 __all__ = [
     "amend",
     "cancel",
+    "declare_complete",
     "follow_patient",
-    "form_of",
     "inscribe",
     "replace_form",
     "reschedule",
+    "take_tumour",
     "tumour_key",
-    "tumour_of",
 ]
 
 REQUESTER = "demandeur"
@@ -60,6 +61,7 @@ TREATING = "medecin-traitant"
 #: Sessions that take inscriptions until they end.
 #: Dossiers that no longer stand against a new inscription of the same tumour.
 _GONE = ("annule", "refuse")
+_URGENT = {True: [fiche.URGENT], False: []}
 
 
 def inscribe(
@@ -126,6 +128,8 @@ def inscribe(
     step.session.add(dossier)
     dossier_states.move(step, dossier, "inscrit")
     step.session.flush()
+    _take_reasons(step, dossier, (), facts.reasons)
+    fiche.require_labels(dossier, form_values(facts.form, strict=True).get("etiquettes", _URGENT[facts.urgent]))
     _snapshot_correspondents(step, dossier, record, requester, facts.requester)
     if facts.form is not None and facts.form.completed:
         _complete(step, dossier)
@@ -202,38 +206,6 @@ def _clinical(tumour: TumourFacts | None, form: FormFacts | None) -> dict[str, A
     return clinical
 
 
-def tumour_of(dossier: Dossier) -> TumourFacts | None:
-    """The tumour as the requester described it."""
-    kept = dossier.clinical.get("tumour")
-    return msgspec.convert(kept, TumourFacts) if kept is not None else None
-
-
-def form_of(dossier: Dossier) -> FormFacts | None:
-    """The form as last filled in; a decimal answer comes back as text, to its last digit."""
-    kept: dict[str, Any] | None = dossier.clinical.get("form")
-    if kept is None:
-        return None
-    # By hand: msgspec converts no union of several types that JSON writes as text (an answer is text or decimal).
-    answers = tuple(
-        AnswerFacts(link_id=one["link_id"], values=tuple(map(_value, one.get("values", ()))))
-        for one in kept.get("answers", ())
-    )
-    return FormFacts(
-        form=kept.get("form"),
-        completed=kept.get("completed", False),
-        authored=msgspec.convert(kept.get("authored"), datetime | None),
-        author=msgspec.convert(kept.get("author"), ProfessionalFact | None),
-        identifiers=msgspec.convert(kept.get("identifiers", ()), tuple[IdentifierFact, ...]),
-        answers=answers,
-    )
-
-
-def _value(kept: Any) -> str | int | bool | CodedFact:
-    if isinstance(kept, dict):
-        return msgspec.convert(kept, CodedFact)
-    return kept if isinstance(kept, (int, bool)) else str(kept)
-
-
 def _instant(said: datetime | date | None, zone: str) -> datetime | None:
     if said is None or isinstance(said, datetime):
         return said
@@ -274,23 +246,49 @@ def _add_correspondent(step: Step, dossier: Dossier, role: str, who: Practitione
 
 def _complete(step: Step, dossier: Dossier) -> None:
     """The form is complete: that instant is compared with the notification's limit, once for each session."""
+    fiche.require_enough(dossier)
     if dossier.prefiche_at is None:
         dossier.prefiche_at = step.now
     if dossier.state == "inscrit":
         dossier_states.move(step, dossier, "prefiche")
 
 
-def _changed(step: Step, dossier: Dossier, object_type: str) -> None:
-    dossier.version += 1
-    step.touch(dossier)
-    step.audit(
-        "modification",
-        action="U",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type=object_type,
-        object_id=str(dossier.id),
-    )
+def declare_complete(step: Step, dossier_id: uuid.UUID) -> Dossier:
+    """Say at the portal that the fiche is complete.
+
+    Raises
+    ------
+    NotFound, Forbidden, Conflict
+        As `fiche.held`.
+    InvalidContent
+        ``champ-obligatoire``.
+    """
+    dossier = fiche.held(step, dossier_id)
+    if dossier.prefiche_at is None:
+        _complete(step, dossier)
+        fiche.noted(step, dossier, "Dossier")
+    return dossier
+
+
+def take_tumour(step: Step, dossier: Dossier, tumour: TumourFacts) -> bool:
+    """Take a new description of the tumour; return whether it says something else."""
+    known = tumour_of(dossier)
+    if known == tumour:
+        return False
+    # A new object, because changes inside a JSON value are not seen.
+    dossier.clinical = {**dossier.clinical, "tumour": msgspec.to_builtins(tumour)}
+    fiche.take(dossier, tumour_values(known), tumour_values(tumour), source="tumeur", at=step.now)
+    return True
+
+
+def _take_reasons(step: Step, dossier: Dossier, before: Sequence[CodedFact], after: Sequence[CodedFact]) -> bool:
+    """Take all the motives that the request names; what is none of the national four is words only."""
+    field = field_named("motif.motifs")
+    said = []
+    for reasons in (before, after):
+        codes = [one.code for one in reasons if one.code and concept_of(field, one.code)]
+        said.append({"motif.motifs": codes} if codes else {})
+    return fiche.take(dossier, *said, source="inscription", at=step.now)
 
 
 def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
@@ -300,22 +298,34 @@ def replace_form(step: Step, dossier: Dossier, form: FormFacts) -> None:
     ------
     Conflict
         ``formulaire-clos``: the dossier is discussed, refused or cancelled.
+    InvalidContent
+        ``code-inconnu``, ``champ-invalide``: an answer is none of its field's; ``champ-obligatoire``: the form is
+        declared complete and is not; ``etiquette-inconnue``, ``etiquette-absente``.
     """
     if dossier.state not in dossier_states.open_states():
         text = "Le formulaire ne peut plus changer : le dossier est discuté, refusé ou annulé."
         raise Conflict("formulaire-clos", text, expression="QuestionnaireResponse")
+    before, after = form_values(form_of(dossier)), form_values(form, strict=True)
     # A new object, because changes inside a JSON value are not seen.
     dossier.clinical = {**dossier.clinical, "form": msgspec.to_builtins(form)}
+    fiche.take(dossier, before, after, source="formulaire", at=step.now)
+    if before.get("etiquettes") != after.get("etiquettes"):
+        fiche.require_labels(dossier, after.get("etiquettes", _URGENT[dossier.urgent]))
     asked = form.text("motif.question")
     if asked:
         dossier.question = asked
     if form.completed:
         _complete(step, dossier)
-    _changed(step, dossier, "QuestionnaireResponse")
+    fiche.noted(step, dossier, "QuestionnaireResponse")
 
 
-def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
-    """Take what the requester says anew: question, reason, urgency, the tumour's words, or another session.
+def amend(step: Step, dossier: Dossier, facts: InscriptionFacts, before: InscriptionFacts | None = None) -> None:
+    """Take what the requester says anew: question, reasons, urgency, the tumour, or another session.
+
+    Parameters
+    ----------
+    before
+        What the same request said last: what it merely repeats overrides nothing that was written since.
 
     Raises
     ------
@@ -325,16 +335,21 @@ def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
         As `inscribe`, when the session changes.
     """
     session = find_session(step.session, facts.session, step.now)
-    tumour = facts.tumour or tumour_of(dossier)
+    known = tumour_of(dossier)
+    tumour = facts.tumour or known
+    asked = facts.question if before is None or facts.question != before.question else None
     said = {
-        "question": facts.question or dossier.question,
+        "question": asked or dossier.question,
         "reason_code": facts.reason.code if facts.reason else dossier.reason_code,
         "reason_text": facts.reason.text if facts.reason else dossier.reason_text,
-        "urgent": facts.urgent,
-        "label": _label(tumour),
+        "urgent": facts.urgent if before is None or facts.urgent != before.urgent else dossier.urgent,
+        "label": _label(tumour) if _label(tumour) != _label(known) else dossier.label,
     }
+    stays = dossier.state in dossier_states.open_states()
+    taken = stays and _take_reasons(step, dossier, before.reasons if before else (), facts.reasons)
+    taken = (stays and tumour is not None and take_tumour(step, dossier, tumour)) or taken
     changed = [name for name, value in said.items() if getattr(dossier, name) != value]
-    if not changed and session.id == dossier.session_id:
+    if not changed and not taken and session.id == dossier.session_id:
         return
     if dossier.state not in dossier_states.open_states():
         text = "L’inscription ne peut plus changer : le dossier est discuté, refusé ou annulé."
@@ -343,7 +358,7 @@ def amend(step: Step, dossier: Dossier, facts: InscriptionFacts) -> None:
         setattr(dossier, name, said[name])
     if session.id != dossier.session_id:
         reschedule(step, dossier, session)
-    _changed(step, dossier, "ServiceRequest")
+    fiche.noted(step, dossier, "ServiceRequest")
 
 
 def cancel(step: Step, dossier: Dossier, reason: str | None = None) -> None:

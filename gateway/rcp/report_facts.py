@@ -9,11 +9,12 @@ check that).
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, cast
+
+from sqlalchemy.orm import object_session
 
 from gateway.errors import InvalidContent
 from gateway.identifiers import Oid, Urn
@@ -23,8 +24,7 @@ from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
-from gateway.rcp import inscription, report_people, sessions
-from gateway.rcp.facts import CodedFact, FormFacts, TumourFacts
+from gateway.rcp import fiche, inscription, report_people, sessions
 from gateway.rcp.report_content import (
     CodedValue,
     Contribution,
@@ -32,20 +32,18 @@ from gateway.rcp.report_content import (
     Guideline,
     Identifier,
     MeetingContent,
-    Motives,
     Organisation,
     PatientContent,
     Person,
     Proposal,
     Replaced,
     ReportContent,
-    Tnm,
     Treatment,
-    TumourContent,
     decode,
 )
 from gateway.rcp.report_draft import ReportDraft
-from gateway.terminology import code_list, oid_of_system
+from gateway.rcp.report_fiche import content_of
+from gateway.terminology import code_list
 
 __all__ = ["document_id", "freeze", "root_of"]
 
@@ -54,21 +52,7 @@ _MANAGER = "1.2.250.1.161.1.20.2.1"
 _RCP = "1.2.250.1.161.1.20.3.1"
 _SESSION = "1.2.250.1.213.1.1.9"
 _TA = "1.2.250.1.213.1.1.4.322"
-_CIM10 = "2.16.840.1.113883.6.3"
-_CIMO3 = "2.16.840.1.113883.6.43.1"
-_SNOMED = "2.16.840.1.113883.6.96"
-_SURGERY = CodedValue("387713003", _SNOMED, "chirurgie")
-_NATURES = {"ORG-117": "RCP Appareil - Organes", "ORG-132": "RCP Transversale et soins de support"}
-_MOTIVES = {
-    "MED-235": Motives(diagnostic_opinion=True),
-    "ORG-114": Motives(treatment_proposal=True),
-    "ORG-115": Motives(recourse=True),
-    "ORG-116": Motives(paediatrics=True),
-}
 _CHANNELS: dict[str, Literal["portail", "mssante", "fhir"]] = {"messagerie": "mssante", "fhir": "fhir"}
-_TNM = re.compile(r"(?<![A-Za-z])[cpyra]*(T(?:is|[0-4X])[a-d]?|N[0-3X][a-c]?|M[01X][a-c]?)(?![A-Za-z0-9])")
-_CIM10_CODE = re.compile(r"[CD]\d\d(\.\d{1,2})?")
-_CIMO3_CODE = re.compile(r"\d{4}/\d")
 
 
 def root_of(system: str) -> str:
@@ -110,11 +94,8 @@ def freeze(
         structure with a national number keeps the document; ``code-inconnu``: a treatment of no national list.
     """
     session = dossier.session
-    form = inscription.form_of(dossier)
     place = report_people.place(session)
-    answers = _Answers(form)
-    tumour = inscription.tumour_of(dossier)
-    kind = answers.code("motif.type") or session.rcp.nature
+    said = content_of(dossier)
     return ReportContent(
         document_id=document_id(report),
         set_id=Identifier(Oid.of_uuid(report.set_id).value),
@@ -133,16 +114,39 @@ def freeze(
         correspondents=report_people.correspondents(dossier),
         attendees=report_people.attendees(session),
         validator=report_people.person_of(validator),
-        board_kind=CodedValue(kind, _TA, _NATURES[kind]) if kind in _NATURES else None,
+        presenter=said.presenter,
+        board_kind=said.board_kind,
+        system=said.system,
+        organs=said.organs,
+        care=said.care,
         subject=session.rcp.organ,
-        motives=_motives(dossier),
-        case_status="enregistre" if draft.recorded_only or answers.code("motif.statut") == "ORG-128" else "discute",
-        tumours=(_tumour(tumour, dossier, answers),) if tumour is not None or dossier.label else (),
-        who_status=answers.number("etat.oms", 0, 4),
-        summary=draft.summary or answers.text("histoire.resume"),
+        board_comment=said.board_comment,
+        recourse_board=said.recourse_board,
+        paediatric_board=said.paediatric_board,
+        motives=said.motives,
+        labels=said.labels,
+        case_status="enregistre" if draft.recorded_only else said.case_status,
+        screening=said.screening,
+        tumours=said.tumours,
+        phase=said.phase,
+        phase_on=said.phase_on,
+        phase_comment=said.phase_comment,
+        progression=said.progression,
+        progression_local=said.progression_local,
+        progression_regional=said.progression_regional,
+        progression_distant=said.progression_distant,
+        medical_history=said.medical_history,
+        comorbidities=said.comorbidities,
+        who_status=said.who_status,
+        who_status_on=said.who_status_on,
+        geriatric=said.geriatric,
+        examinations=said.examinations,
+        past_treatments=said.past_treatments,
+        quoted=said.quoted,
+        summary="\n\n".join(filter(None, (said.situation, draft.summary or said.summary))) or None,
         question=dossier.question,
         contributions=tuple(_contribution(row, dossier) for row in dossier.contributions if row.text.strip()),
-        complete=draft.complete if draft.complete is not None else (dossier.prefiche_at is not None or None),
+        complete=draft.complete if draft.complete is not None else _complete(dossier),
         quorum=_quorum(session),
         quorum_rule=_quorum_rule(session),
         file_comment=_file_comment(draft),
@@ -154,33 +158,15 @@ def freeze(
         surveillance=draft.follow_up,
         proposal_comment=draft.comment,
         guideline=Guideline(name=draft.guideline, dated=draft.guideline_dated) if draft.guideline else None,
+        supportive_care=draft.supportive_care,
+        recommended=draft.recommended,
         trial=None if draft.trial is None else bool(draft.trial),
-        frame_comment=f"Essai proposé : {draft.trial}" if draft.trial else None,
+        trial_name=draft.trial or None,
         patient_remark=draft.remark,
     )  # fmt: skip
 
 
-class _Answers:
-    """The answers of the RCP's form, by the stable key of each question."""
-
-    def __init__(self, form: FormFacts | None) -> None:
-        self._form = form
-
-    def text(self, key: str) -> str | None:
-        return self._form.text(key) if self._form else None
-
-    def code(self, key: str) -> str | None:
-        for answer in self._form.answers if self._form else ():
-            if answer.link_id == key and answer.values and isinstance(answer.values[0], CodedFact):
-                return answer.values[0].code
-        return self.text(key)
-
-    def number(self, key: str, low: int, high: int) -> int | None:
-        said = self.text(key) or ""
-        return int(said) if said.isdecimal() and low <= int(said) <= high else None
-
-
-# --- The meeting, the patient, the tumour --------------------------------------------------------------------------
+# --- The meeting, the patient, the contributions -------------------------------------------------------------------
 
 
 def _meeting(session: RcpSession, place: Organisation) -> MeetingContent:
@@ -230,37 +216,12 @@ def _patient(record: PatientRecord) -> PatientContent:
     )
 
 
-def _tumour(said: TumourFacts | None, dossier: Dossier, answers: _Answers) -> TumourContent:
-    stage = (said.stage if said else None) or answers.text("tumeur.tnm")
-    return TumourContent(
-        label=dossier.label,
-        topography=_coded(said.topography if said else None, _CIM10, _CIM10_CODE),
-        morphology=_coded(said.morphology if said else None, _CIMO3, _CIMO3_CODE),
-        laterality=_coded(said.laterality if said else None, _SNOMED, None),
-        diagnosed_on=(said.discovered_on or "")[:10] or None if said else None,
-        tnm=_tnm(stage),
-    )
-
-
-def _coded(said: CodedFact | None, oid: str, form: re.Pattern[str] | None) -> CodedValue | None:
-    """Keep a code only under the system that the national document wants; its words stand in the label anyway."""
-    if said is None or said.code is None:
+def _complete(dossier: Dossier) -> bool | None:
+    """Say whether the file holds all that is asked of it; nobody knows before its form is declared complete."""
+    session = object_session(dossier)
+    if dossier.prefiche_at is None or session is None:
         return None
-    known = form is not None or (said.system is not None and oid_of_system(said.system) == oid)
-    if not known or (form is not None and not form.fullmatch(said.code)):
-        return None
-    return CodedValue(said.code, oid, said.text or said.code)
-
-
-def _tnm(stage: str | None) -> Tnm | None:
-    found: dict[str, str] = {}
-    for value in _TNM.findall(stage or ""):
-        found.setdefault(value[0].lower(), value)
-    return Tnm(t=found.get("t"), n=found.get("n"), m=found.get("m")) if found else None
-
-
-def _motives(dossier: Dossier) -> Motives:
-    return _MOTIVES.get(dossier.reason_code or "", Motives(comment=dossier.reason_text))
+    return not fiche.missing(session, dossier)
 
 
 def _contribution(row: ContributionRow, dossier: Dossier) -> Contribution:
@@ -317,8 +278,6 @@ def _proposals(draft: ReportDraft) -> tuple[Proposal, ...]:
 
 
 def _treatment(code: str) -> CodedValue:
-    if code == _SURGERY.code:
-        return _SURGERY
     found = code_list("FRCP-TypeTraitement").require(code, expression="traitements")
     return CodedValue(found.code, found.oid or _TA, found.label)
 

@@ -41,6 +41,7 @@ from gateway.rcp.calendar import (
     plan_notice,
 )
 from gateway.rcp.calendar import Recurrence as Series
+from gateway.rcp.fiche import rules_of
 from gateway.rcp.step import Step
 from gateway.terminology import specialty_groups
 
@@ -95,6 +96,7 @@ class RcpFacts(Struct, frozen=True, kw_only=True):
     notification: dict[str, Any] = {}
     webconference: dict[str, Any] = {}
     form: str | None = None
+    fiche: dict[str, Any] = {}
     fictive: bool = False
 
 
@@ -122,7 +124,7 @@ def create_rcp(step: Step, network: Network, facts: RcpFacts) -> Rcp:
     Raises
     ------
     InvalidContent
-        ``fuseau-inconnu``, ``zone-inconnue``, ``delai-invalide``, ``reglage-invalide`` (notification).
+        ``fuseau-inconnu``, ``zone-inconnue``, ``delai-invalide``, ``reglage-invalide`` (notification, fiche).
     Conflict
         ``rcp-existante``: its national number is taken.
     """
@@ -156,11 +158,13 @@ def create_rcp(step: Step, network: Network, facts: RcpFacts) -> Rcp:
         notification=facts.notification,
         webconference=facts.webconference,
         form=facts.form,
+        fiche=facts.fiche,
         fictive=facts.fictive,
     )
     # A rule that cannot be read is refused now, not on the morning of the sending.
     _rule(rcp)
     catch_up_of(rcp)
+    rules_of(rcp)
     step.session.add(rcp)
     step.session.flush()
     step.session.refresh(rcp)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -36,6 +37,7 @@ from gateway.rcp.facts import (
     SessionFact,
     TumourFacts,
 )
+from gateway.terminology import code_list
 
 __all__ = ["INSCRIPTION_CODE", "form_facts", "inscription_facts", "is_inscription", "tumour_facts"]
 
@@ -53,8 +55,8 @@ _QUESTION = re.compile(r"\s*question\s*(?:posée)?\s*:\s*", re.IGNORECASE)
 # Questions of the pré-fiche whose answers are facts of the inscription [Questionnaire/prefiche-rcp].
 _ASKED = "motif.question"
 _PARTICIPATION = "motif.participation"
-# Sides, as SNOMED CT qualifiers; other codes of a body site keep their words only.
-_SIDES = frozenset({"7771000", "24028007", "51440002"})
+# Sides are of a national list of SNOMED CT qualifiers; other codes of a body site keep their words only.
+_SIDES = "FRCP-Lateralite"
 
 
 def is_inscription(tree: Tree) -> bool:
@@ -68,6 +70,7 @@ def inscription_facts(
     """Read one ServiceRequest with the Condition and the form that came with it."""
     filled = form_facts(form, resolve) if form is not None else None
     said = identifiers(tree.get("identifier"))
+    reasons = tuple(fact for fact in map(coded, tree.get("reasonCode", ())) if fact)
     numbers = [fact for fact in said if fact.system == _RFC_3986 and fact.value.startswith("urn:uuid:")]
     return InscriptionFacts(
         number=numbers[0].value.lower() if numbers else None,
@@ -76,7 +79,8 @@ def inscription_facts(
         session=_session(tree, resolve),
         requester=professional(tree.get("requester"), resolve),
         participation=_participation(filled),
-        reason=next((fact for fact in map(coded, tree.get("reasonCode", ())) if fact), None),
+        reason=next(iter(reasons), None),
+        reasons=reasons,
         question=(filled.text(_ASKED) if filled else None) or _question(tree),
         urgent=tree.get("priority") in _URGENT,
         requested_on=moment(tree.get("authoredOn")),
@@ -129,7 +133,7 @@ def tumour_facts(tree: Tree) -> TumourFacts:
 def _side(sites: Any) -> CodedFact | None:
     for site in sites:
         for coding in codings(site):
-            if coding.get("code") in _SIDES:
+            if coding.get("code") in code_list(_SIDES):
                 return CodedFact(system=coding.get("system"), code=coding["code"], text=coding.get("display"))
     return None
 
@@ -147,15 +151,17 @@ def form_facts(tree: Tree, resolve: Resolve = nowhere) -> FormFacts:
     )
 
 
-def _answers(items: Any) -> Iterator[AnswerFacts]:
+def _answers(items: Any, occurrence: int = 0) -> Iterator[AnswerFacts]:
+    seen: Counter[str] = Counter()
     for item in items:
         answers = item.get("answer", ())
         values = tuple(value for value in map(_value, answers) if value is not None)
         if values:
-            yield AnswerFacts(link_id=item["linkId"], values=values)
-        yield from _answers(item.get("item", ()))
+            yield AnswerFacts(link_id=item["linkId"], values=values, occurrence=occurrence)
+        yield from _answers(item.get("item", ()), seen[item["linkId"]])
         for answer in answers:
-            yield from _answers(answer.get("item", ()))
+            yield from _answers(answer.get("item", ()), occurrence)
+        seen[item["linkId"]] += 1
 
 
 def _value(answer: Tree) -> str | int | bool | Decimal | CodedFact | None:

@@ -77,10 +77,12 @@ class Patients(Page):
 
 @dataclass(frozen=True)
 class Answer:
-    """One question of the form and what was answered."""
+    """One question of the form and what was answered; who wrote it and when, when a person did here."""
 
     label: str
     value: str
+    source: str = ""
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Clinical:
     reason: str = ""
     performance_status: str = ""
     sections: tuple[FormSection, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ class ReportVersion:
     pdf_url: str = ""
     cda_url: str = ""
     reason: str = ""
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,8 @@ class Dossier(Page):
     report_url: str = ""
     report_label: str = ""
     not_my_patient_url: str = ""
+    edit_url: str = ""
+    missing: tuple[str, ...] = ()
 
     def heading(self) -> str:
         """Return a title without the patient's name: tabs and histories of browsers are read by others."""

@@ -18,6 +18,7 @@ from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.store import Store
 from gateway.rcp import dossier_states, inscription
+from gateway.rcp.clinical import form_of
 from gateway.rcp.facts import (
     AnswerFacts,
     CodedFact,
@@ -204,7 +205,7 @@ def test_the_form_makes_the_prefiche_and_is_closed_by_the_discussion(scene: Scen
     row = scene.row(dossier)
     assert (row.state, row.question) == ("prefiche", "Et la suite ?")
     assert row.prefiche_at is not None
-    assert inscription.form_of(row) == form
+    assert form_of(row) == form
     scene.do(lambda step, found: dossier_states.move(step, found, "discute"), dossier)
     with pytest.raises(Conflict) as refused:
         scene.do(lambda step, found: inscription.replace_form(step, found, form), dossier)
