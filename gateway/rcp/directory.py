@@ -1,7 +1,8 @@
 """Organisations, professionals, their situations of practice and their MSSanté mailboxes, kept by national number.
 
 Promises: RPPS and FINESS are the keys, never another server's technical ids nor a name (S2-040); each fact names its
-source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept.
+source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept; a
+search by name finds whatever the case and the accents, by number exactly one.
 Not promised: that an entry becomes a FHIR resource (it does when a dossier, an RCP or a session refers to it); which
 mailbox is tried first (`gateway.rcp.mailboxes`).
 
@@ -11,27 +12,30 @@ mailbox is tried first (`gateway.rcp.mailboxes`).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import InvalidContent, NotFound
 from gateway.identifiers import Finess, IdNatPs, MssanteAddress, Rpps
-from gateway.model.directory import Mailbox, Organisation, PracticeRole, Practitioner
+from gateway.model.directory import Mailbox, Organisation, PracticeRole, Practitioner, folded
 from gateway.model.store import utcnow
 from gateway.rcp.step import Step
 from gateway.terminology import code_list
 
 __all__ = [
+    "EntryFacts",
     "MailboxFacts",
     "OrganisationFacts",
     "PracticeFacts",
     "ProfessionalFacts",
+    "find",
     "organisation_of",
     "practitioner_of",
+    "put_entry",
     "put_organisation",
     "put_professional",
 ]
@@ -51,9 +55,10 @@ class OrganisationFacts(Struct, frozen=True, kw_only=True):
 
 
 class MailboxFacts(Struct, frozen=True, kw_only=True):
-    """One MSSanté mailbox: ``PER``, ``ORG``, ``APP`` or ``CAB`` (TRE_R257)."""
+    """One MSSanté mailbox: ``PER``, ``ORG``, ``APP`` or ``CAB`` (TRE_R257); ``finess``: where a person uses it."""
 
     address: str
+    finess: str | None = None
     kind: str = "PER"
     preferred: bool = False
     confidential: bool = False
@@ -80,6 +85,14 @@ class ProfessionalFacts(Struct, frozen=True, kw_only=True):
     mailboxes: tuple[MailboxFacts, ...] = ()
 
 
+class EntryFacts(Struct, frozen=True, kw_only=True):
+    """All that the national service says of one professional today; ``active`` is false when he left the register."""
+
+    professional: ProfessionalFacts
+    places: tuple[OrganisationFacts, ...] = ()
+    active: bool = True
+
+
 def put_organisation(step: Step, facts: OrganisationFacts, *, source: str, as_of: date) -> Organisation:
     """Keep what a source says of a structure.
 
@@ -96,7 +109,7 @@ def put_organisation(step: Step, facts: OrganisationFacts, *, source: str, as_of
     if found.as_of <= as_of:
         found.name, found.kind = facts.name, facts.kind
         found.city, found.postal_code, found.address_line = facts.city, facts.postal_code, facts.address_line
-        found.phone, found.source, found.as_of = facts.phone, source, as_of
+        found.phone, found.source, found.as_of, found.gone_on = facts.phone, source, as_of, None
     step.session.flush()
     for box in facts.mailboxes:
         _put_mailbox(step.session, box, source=source, as_of=as_of, organisation_id=found.id)
@@ -126,7 +139,7 @@ def put_professional(step: Step, facts: ProfessionalFacts, *, source: str, as_of
     if found.as_of <= as_of:
         found.rpps, found.family, found.given, found.title = rpps.value, facts.family, facts.given, facts.title
         found.profession, found.speciality = facts.profession, facts.speciality
-        found.source, found.as_of, found.updated_at = source, as_of, utcnow()
+        found.source, found.as_of, found.updated_at, found.gone_on = source, as_of, utcnow(), None
     step.session.flush()
     for practice in facts.practices:
         _put_practice(step.session, found.id, facts, practice, source=source, as_of=as_of)
@@ -134,6 +147,54 @@ def put_professional(step: Step, facts: ProfessionalFacts, *, source: str, as_of
         _put_mailbox(step.session, box, source=source, as_of=as_of, practitioner_id=found.id)
     step.session.flush()
     step.session.refresh(found)
+    return found
+
+
+def put_entry(step: Step, facts: EntryFacts, *, source: str, as_of: date) -> Practitioner:
+    """Keep the whole of what a source says of one professional: what it said before and says no more is gone.
+
+    Raises
+    ------
+    InvalidContent, NotFound
+        As `put_organisation` and `put_professional`.
+    """
+    for place in facts.places:
+        put_organisation(step, place, source=source, as_of=as_of)
+    found = put_professional(step, facts.professional, source=source, as_of=as_of)
+    if found.source == source and found.as_of <= as_of:
+        found.gone_on = None if facts.active else as_of
+    said = {box.address.lower() for box in facts.professional.mailboxes} if facts.active else set()
+    for box in found.mailboxes:
+        if box.source == source and box.as_of <= as_of and box.address not in said:
+            box.gone_on = box.gone_on or as_of
+    where = {practice.finess for practice in facts.professional.practices} if facts.active else set()
+    for role in found.roles:
+        there = role.organisation.finess if role.organisation else None
+        if role.source == source and role.as_of <= as_of and there not in where:
+            role.gone_on = role.gone_on or as_of
+    step.session.flush()
+    return found
+
+
+def find(session: Session, words: str, *, limit: int = 20) -> Sequence[Practitioner]:
+    """Find professionals by number, or by the beginning of a family name, a given name or both in any order.
+
+    Those who left the register are not found. Two letters at least: less finds nobody.
+    """
+    if any(sign.isdigit() for sign in words):
+        known = practitioner_of(session, words)
+        return [known] if known is not None and known.gone_on is None else []
+    parts = folded(words).replace("|", " ").split()
+    if len("".join(parts)) < 2:
+        return []
+    plain = [part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for part in parts]
+    halves = [(" ".join(plain[:cut]), " ".join(plain[cut:])) for cut in range(1, len(plain))]
+    patterns = [" ".join(plain) + "%", *(f"{one}%|{other}%" for a, b in halves for one, other in ((a, b), (b, a)))]
+    there = select(Practitioner).where(Practitioner.gone_on.is_(None)).order_by(Practitioner.folded, Practitioner.idnps)
+    # By the index of names first; only what is not found so is looked for in all given names.
+    found = list(session.scalars(there.where(or_(*map(Practitioner.folded.like, patterns))).limit(limit)))
+    if not found:
+        found = list(session.scalars(there.where(Practitioner.folded.like(f"%|{' '.join(plain)}%")).limit(limit)))
     return found
 
 
@@ -181,7 +242,7 @@ def _put_practice(
         session.add(found)
     if found.as_of <= as_of:
         found.profession = practice.profession or facts.profession
-        found.source, found.as_of = source, as_of
+        found.source, found.as_of, found.gone_on = source, as_of, None
 
 
 def _put_mailbox(
@@ -195,13 +256,14 @@ def _put_mailbox(
 ) -> None:
     address = MssanteAddress.parse(facts.address, expression="mailbox").value
     code_list("TRE_R257").require(facts.kind, expression="mailbox")
-    found = session.scalar(
-        select(Mailbox).where(
-            Mailbox.address == address,
-            Mailbox.practitioner_id.is_not_distinct_from(practitioner_id),
-            Mailbox.organisation_id.is_not_distinct_from(organisation_id),
-        )
-    )
+    if practitioner_id is not None:
+        # One box a person, wherever he uses it.
+        owned = Mailbox.practitioner_id == practitioner_id
+        place = organisation_of(session, facts.finess) if facts.finess else None
+        organisation_id = place.id if place else None
+    else:
+        owned = and_(Mailbox.practitioner_id.is_(None), Mailbox.organisation_id == organisation_id)
+    found = session.scalar(select(Mailbox).where(Mailbox.address == address, owned))
     if found is None:
         found = Mailbox(
             address=address,
@@ -213,7 +275,8 @@ def _put_mailbox(
         session.add(found)
     if found.as_of <= as_of:
         found.kind, found.preferred, found.confidential = facts.kind, facts.preferred, facts.confidential
-        found.source, found.as_of = source, as_of
+        found.source, found.as_of, found.gone_on = source, as_of, None
+        found.organisation_id = organisation_id or found.organisation_id
 
 
 def _require_speciality(code: str) -> None:

@@ -62,12 +62,13 @@ def _speciality(code: str | None) -> list[Tree] | None:
 def practitioner(row: Practitioner) -> Tree:
     """Practitioner, named as the directory names him."""
     title = {"suffix": [row.title.upper()]} if row.title else {}
+    given = {"given": [row.given]} if row.given else {}
     return without_empty(
         resourceType="Practitioner",
         meta=_profile("fr-core-practitioner"),
         identifier=[said for said in (identifier("IDNPS", row.idnps), identifier("RPPS", row.rpps)) if said],
-        active=True,
-        name=[{"use": "official", "family": row.family, "given": [row.given], **title}],
+        active=row.gone_on is None,
+        name=[{"use": "official", "family": row.family, **given, **title}],
         qualification=[{"code": held[0]} for held in (_speciality(row.speciality),) if held],
     )
 
@@ -82,7 +83,7 @@ def practitioner_role(row: PracticeRole) -> Tree:
     return without_empty(
         resourceType="PractitionerRole",
         meta=_profile("fr-core-practitioner-role"),
-        active=True,
+        active=row.gone_on is None,
         practitioner=practitioner_reference(row.practitioner),
         organization=organization_reference(row.organisation) if row.organisation else None,
         specialty=_speciality(row.speciality),
@@ -98,7 +99,7 @@ def organization(row: Organisation) -> Tree:
         resourceType="Organization",
         meta=_profile("fr-core-organization"),
         identifier=[said for said in (identifier("IDNST", row.idnst), identifier("FINEG", row.finess)) if said],
-        active=True,
+        active=row.gone_on is None,
         name=row.name,
         telecom=[{"system": "phone", "value": row.phone}] if row.phone else None,
         address=[address] if address else None,

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from gateway.errors import InvalidContent, NotFound
-from gateway.model.directory import Mailbox, PracticeRole, Practitioner
+from gateway.model.directory import Mailbox, PracticeRole, Practitioner, folded
 from gateway.rcp import directory, mailboxes
 from gateway.rcp.access import SYSTEM
-from gateway.rcp.directory import MailboxFacts, OrganisationFacts, PracticeFacts, ProfessionalFacts
+from gateway.rcp.directory import EntryFacts, MailboxFacts, OrganisationFacts, PracticeFacts, ProfessionalFacts
 
 PLACE = OrganisationFacts(
     finess="990000028",
@@ -113,3 +113,97 @@ def test_an_unknown_place_is_refused(steps):
     with pytest.raises(NotFound) as refusal:
         _put(steps, msgspec.structs.replace(AGNES, practices=(PracticeFacts(finess="990000010"),)))
     assert refusal.value.code == "structure-inconnue"
+
+
+PEOPLE = (
+    ("10100000040", "LEFÈVRE", "Claire"),
+    ("10100000065", "Le Fèvre-Dupont", "Zoé"),
+    ("10100000073", "lefevre", "Anne-Marie"),
+    ("10100000081", "O’HARA", "Çelik"),
+    ("10100000099", "100%_SÛR", "Zoé"),
+)
+
+
+def _search(steps, store, words, **more):
+    def verb(step):
+        for number, family, given in PEOPLE:
+            facts = ProfessionalFacts(rpps=number, family=family, given=given)
+            directory.put_professional(step, facts, source="essai", as_of=date(2026, 1, 1))
+
+    steps.run(SYSTEM, verb)
+    with store.session() as session:
+        return [f"{one.family} {one.given}" for one in directory.find(session, words, **more)]
+
+
+@pytest.mark.req("S0-013")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("lefevre", ["lefevre Anne-Marie", "LEFÈVRE Claire"]),
+        ("LeFèVr", ["lefevre Anne-Marie", "LEFÈVRE Claire"]),
+        ("claire", ["LEFÈVRE Claire"]),
+        ("ANNE MARIE", ["lefevre Anne-Marie"]),
+        ("anne-marie lefevre", ["lefevre Anne-Marie"]),
+        ("lefevre anne", ["lefevre Anne-Marie"]),
+        ("le fevre dupont", ["Le Fèvre-Dupont Zoé"]),
+        ("o'hara", ["O’HARA Çelik"]),
+        ("celik", ["O’HARA Çelik"]),
+        ("zoe", ["Le Fèvre-Dupont Zoé"]),
+        ("%", []),
+        ("__", []),
+        ("l", []),
+        ("|", []),
+        ("fevre", []),
+        ("", []),
+        ("10100000040", ["LEFÈVRE Claire"]),
+        ("810100000040", ["LEFÈVRE Claire"]),
+        ("1010000004", []),
+    ],
+)
+def test_a_search_knows_neither_case_nor_accents_and_a_number_finds_one(steps, store, words, found):
+    assert [one for one in _search(steps, store, words) if "SÛR" not in one] == found
+
+
+def test_a_search_ends_at_its_limit_and_does_not_find_who_left(steps, store):
+    assert len(_search(steps, store, "lefevre", limit=1)) == 1
+    with store.session() as session:
+        directory.practitioner_of(session, "10100000040").gone_on = date(2026, 2, 1)
+        session.commit()
+        assert [one.given for one in directory.find(session, "lefevre")] == ["Anne-Marie"]
+        assert directory.find(session, "10100000040") == []
+
+
+@pytest.mark.parametrize("name", ["ÉLÉONORE", "d’Aÿ-Ünal", "Œuvrard", "ŁUKASZ", "ZoË|x", "İSTANBUL", "ß", "É"])
+def test_the_database_folds_a_name_as_we_do(steps, store, name):
+    facts = ProfessionalFacts(rpps="10100000040", family=name, given=name)
+    steps.run(SYSTEM, lambda step: directory.put_professional(step, facts, source="essai", as_of=date(2026, 1, 1)))
+    with store.session() as session:
+        assert session.scalar(select(Practitioner.folded)) == f"{folded(name)}|{folded(name)}"
+
+
+def _put_entry(steps, facts, as_of, places=(), *, active=True):
+    entry = EntryFacts(professional=facts, places=places, active=active)
+    return steps.run(SYSTEM, lambda step: directory.put_entry(step, entry, source="api", as_of=as_of)).id
+
+
+def test_an_entry_replaces_what_the_same_source_said_and_nothing_of_another(steps, store):
+    first, second = date(2026, 1, 1), date(2026, 1, 2)
+    _put(steps, as_of=first)
+    mine = msgspec.structs.replace(AGNES, mailboxes=(MailboxFacts(address="api@demo.mssante.fr", finess="990000028"),))
+    _put_entry(steps, mine, first)
+    _put_entry(steps, msgspec.structs.replace(mine, mailboxes=(), practices=()), second)
+    with store.session() as session:
+        who = directory.practitioner_of(session, "10100000040")
+        gone = {box.address.partition("@")[0]: box.gone_on for box in who.mailboxes}
+        assert gone == {"a": None, "b": None, "z": None, "logiciel": None, "api": second}
+        assert next(box for box in who.mailboxes if box.gone_on).organisation_id is not None
+        assert [role.gone_on for role in who.roles] == [second]
+        assert who.gone_on is None
+    _put_entry(steps, mine, date(2026, 1, 3), active=False)
+    with store.session() as session:
+        who = directory.practitioner_of(session, "10100000040")
+        assert who.gone_on == date(2026, 1, 3)
+    _put_entry(steps, mine, date(2026, 1, 4))
+    with store.session() as session:
+        who = directory.practitioner_of(session, "10100000040")
+        assert (who.gone_on, who.roles[0].gone_on, [box.gone_on for box in who.mailboxes]) == (None, None, [None] * 5)
