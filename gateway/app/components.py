@@ -31,7 +31,7 @@ from gateway.fhir.reindexing import Told, reindex
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
-from gateway.rcp import imaging, mail_events, notification, report_sending
+from gateway.rcp import deadlines, imaging, mail_events, notification, report_sending
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.notification import PlanLine
 from gateway.rcp.step import Step
@@ -178,6 +178,7 @@ def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Pe
         Periodic("seal", "*/5 * * * *", lambda: seal(gateway.store, gateway.trail)),
         Periodic("sweep-sessions", "*/5 * * * *", http.portal_sessions(gateway).sweep),
         Periodic("settle-images", "* * * * * */10", lambda: imaging.settle(steps)),
+        Periodic("mails-without-news", "* * * * *", lambda: deadlines.settle_due(steps)),
         Periodic("settle-reports", "* * * * * */5", lambda: report_sending.settle_due(steps)),
     ]
     if mail is not None:

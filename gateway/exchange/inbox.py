@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import Fault, GatewayError, NotFound, Unavailable
 from gateway.exchange.blobs import BlobStore
+from gateway.exchange.replaying import read_again
 from gateway.model.message import INLINE_BYTES, Attempt, Message
 from gateway.model.store import Store, utcnow
 
@@ -289,13 +290,7 @@ class Inbox:
             ``message`` when no such message is kept.
         """
         with self._store.session() as session:
-            message = session.scalars(
-                select(Message).where(Message.id == message_id, Message.direction == "in").with_for_update()
-            ).one_or_none()
-            if message is None:
-                raise NotFound("message", "Aucun message reçu ne porte cet identifiant.")
-            message.state, message.attempts = "garde", 0
-            message.details = {**message.details, "replays": message.details.get("replays", 0) + 1}
+            read_again(session, message_id)
             session.commit()
         return self.process(message_id)
 

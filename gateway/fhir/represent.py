@@ -222,7 +222,7 @@ def _message(row: Message, run: _Context) -> Iterator[_Rendered]:
 
 
 #: Reports that say that a message is with its recipient.
-_ARRIVED = ("remise", "lue", "supprimee")
+_ARRIVED = ("remise", "traitee", "lue", "supprimee")
 
 
 def _entry(row: NotificationEntry, run: _Context) -> Iterator[_Rendered]:

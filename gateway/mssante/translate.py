@@ -26,8 +26,8 @@ RECEIPT_KINDS: Mapping[str, str] = {
     "delayed": "retardee",
     "failed": "rejetee",
     "displayed": "lue",
-    "processed": "lue",
-    "dispatched": "lue",
+    "processed": "traitee",
+    "dispatched": "traitee",
     "deleted": "supprimee",
     "error": "refusee",
 }

@@ -22,12 +22,15 @@ from gateway.terminology import code_list
 
 __all__ = [
     "ANSWERED",
+    "ATTEMPTS",
     "LEVELS",
     "LINKS",
+    "MAILBOXES",
     "PARTICIPATIONS",
     "PROPOSALS",
     "RECEIPTS",
     "ROLES",
+    "URGENT_REASONS",
     "WORK_KINDS",
     "WORK_REASONS",
     "birth",
@@ -93,8 +96,12 @@ _MESSAGES: Final[dict[str, Badge]] = {
     "envoye": Badge("Envoyé", "info"),
     "accepte": Badge("Remis", "success"),
     "retarde": Badge("Retardé", "warning"),
+    "relaye": Badge("Relayé", "info"),
+    "sans-nouvelle": Badge("Sans nouvelle, à traiter", "warning"),
+    "supprime": Badge("Supprimé sans être lu", "warning"),
     "refuse": Badge("Refusé", "danger"),
-    "rejete": Badge("Non remis", "danger"),
+    "rejete": Badge("Rejeté", "danger"),
+    "traite": Badge("Intégré par le logiciel", "success"),
     "lu": Badge("Lu", "success"),
     "parque": Badge("Échec, à traiter", "danger"),
     "annule": Badge("Annulé"),
@@ -102,10 +109,21 @@ _MESSAGES: Final[dict[str, Badge]] = {
 RECEIPTS: Final = {
     "remise": "Remis",
     "retardee": "Retardé",
+    "relayee": "Relayé",
     "rejetee": "Non remis",
+    "supprimee": "Supprimé sans être lu",
+    "traitee": "Intégré par le logiciel",
     "lue": "Lu",
-    "refusee": "Lecture refusée",
+    "refusee": "Non intégré",
 }
+#: Outcome of one attempt at sending or reading a mail.
+ATTEMPTS: Final = {
+    "delivered": "Accepté",
+    "refused": "Refusé",
+    "unavailable": "Tentative sans effet",
+    "uncertain": "Tentative interrompue",
+}
+MAILBOXES: Final = {"PER": "personnelle", "CAB": "cabinet", "ORG": "secrétariat ou structure"}
 #: Questions of the shared pré-fiche, by their stable key; another form's questions show their own key.
 LINKS: Final = {
     "motif.type": "Type de RCP",
@@ -136,8 +154,35 @@ WORK_REASONS: Final = {
     "pas-mon-patient": "Le médecin traitant déclaré signale que ce n’est pas son patient.",
     "demandeur-sans-adresse": "Le demandeur n’a pas d’adresse MSSanté : prévenez-le de la contribution reçue.",
     "non-envoyee-avant-la-seance": "La notification du médecin traitant n’est pas partie avant la séance.",
+    "cr-non-envoye": "Le compte rendu n’a pas pu être envoyé à un destinataire.",
+    "envoi-refuse": "L’opérateur a refusé ce courriel.",
+    "envoi-rejete": "Ce courriel n’a pas été remis.",
+    "envoi-parque": "Ce courriel n’est pas parti malgré plusieurs tentatives.",
+    "envoi-non-integre": "Le logiciel du destinataire n’a pas intégré ce document.",
+    "envoi-supprime": "Le destinataire a supprimé ce courriel sans le lire.",
+    "sans-nouvelle": "Aucun accusé de remise n’est venu : joignez le destinataire autrement (téléphone).",
+    "sans-lecture": "Ce compte rendu est remis, et aucun accusé de lecture n’est venu en sept jours.",
+    "courriel-trop-grand": "Un courriel trop grand pour être pris est resté dans la boîte.",
+    "courriel-dsn": "Un accusé de remise ne correspond à aucun courriel envoyé d’ici.",
+    "courriel-mdn": "Un accusé de lecture ne correspond à aucun courriel envoyé d’ici.",
+    "courriel-bounce": "Un retour d’erreur sans détail est arrivé.",
+    "courriel-integration-error": "Un logiciel signale qu’il n’a pas intégré un document.",
+    "courriel-document": "Un document est arrivé par messagerie.",
+    "courriel-reply": "Un courriel répond à l’un des nôtres.",
+    "courriel-human": "Un courriel inattendu est arrivé.",
     "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
 }
+#: Somebody was not told, or a document is missing where it is needed.
+URGENT_REASONS: Final = frozenset(
+    {
+        "cr-non-envoye",
+        "envoi-refuse",
+        "envoi-rejete",
+        "envoi-parque",
+        "envoi-non-integre",
+        "non-envoyee-avant-la-seance",
+    }
+)
 #: Questions about images that are still open to a match; every other one is held in quarantine.
 PROPOSALS: Final = frozenset({"domaine-hors-partenaire", "patient-inconnu", "traits-seuls"})
 _REGISTER_TONES: Final[dict[str, Tone]] = {

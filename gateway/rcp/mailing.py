@@ -48,8 +48,13 @@ def post(
             session_id=dossier.session_id,
             report_id=report_id,
             partner_id=dossier.partner_id,
-            details={"envelope_id": sealed.envelope_id, **details},
+            details={"envelope_id": sealed.envelope_id, "mdn": _asks_for_reading(sealed.content), **details},
         )
     )
     step.touch(message)
     return message
+
+
+def _asks_for_reading(content: bytes) -> bool:
+    """Whether the very bytes ask for a read receipt: only then is one waited for. [RFC 8098 §2.1]."""
+    return b"\ndisposition-notification-to:" in content.partition(b"\r\n\r\n")[0].lower()

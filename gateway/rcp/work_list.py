@@ -1,18 +1,26 @@
 """The work list: what only a person may decide.
 
 Promises: the same question is asked once while it is open, however often it comes up; an item names rows, never a
-trait or an identifier of a patient. Does not close items: no page offers it yet.
+trait or an identifier of a patient; who closed it, when and how stands in it (`gateway.rcp.error_box` closes for
+people).
 """
 
 from __future__ import annotations
 
-from sqlalchemy import select
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from gateway.model.dossier import Dossier
 from gateway.model.person import WorkItem
+from gateway.model.store import utcnow
 
-__all__ = ["ask", "ask_secretariat"]
+__all__ = ["BY_ITSELF", "ask", "ask_secretariat", "settle_by_itself"]
+
+#: Who closed an item that news answered.
+BY_ITSELF = "rcp-gateway"
 
 
 def ask(session: Session, item: WorkItem) -> None:
@@ -30,3 +38,13 @@ def ask_secretariat(session: Session, dossier: Dossier, key: str, reason: str) -
         session,
         WorkItem(key=key, kind="notification", reason=reason, network_id=network_id, dossier_id=dossier.id),
     )
+
+
+def settle_by_itself(session: Session, message_id: uuid.UUID, reasons: Sequence[str]) -> None:
+    """Close the questions about a message that news has answered."""
+    if reasons:
+        session.execute(
+            update(WorkItem)
+            .where(WorkItem.message_id == message_id, WorkItem.reason.in_(reasons), WorkItem.closed_at.is_(None))
+            .values(closed_at=utcnow(), closed_by=BY_ITSELF, decision="nouvelle-recue")
+        )

@@ -7,7 +7,7 @@ IANA zone. [spec features part 5]
 Not promised: local closures that nobody entered, and holidays before 1982 (8 May).
 
 `holidays` (who rests when), `walltime` (from an hour on the wall to an instant), `notice` (« 2 jours ouvrés avant »),
-`recurrence` (the dates of a meeting).
+`working_hours` (how long a secretariat has had), `recurrence` (the dates of a meeting).
 """
 
 from gateway.rcp.calendar.holidays import HolidaySet, HolidayZone, easter, holiday_zone, holiday_zones, zone_of_insee
@@ -33,6 +33,7 @@ from gateway.rcp.calendar.recurrence import (
     occurrences,
 )
 from gateway.rcp.calendar.walltime import WallTime, instant_of, time_zone
+from gateway.rcp.calendar.working_hours import working_hours_after
 
 __all__ = [
     "CatchUp",
@@ -60,5 +61,6 @@ __all__ = [
     "occurrences",
     "plan_notice",
     "time_zone",
+    "working_hours_after",
     "zone_of_insee",
 ]
