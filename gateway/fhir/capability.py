@@ -36,8 +36,8 @@ __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 _DATE = "2026-11-21"
 
 #: Method and address of each route → what it carries out: the code of an interaction on a type, of one on the system
-#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), one on the trail alone (`TRAIL`), an operation (``$…``),
-#: nothing that a statement says, or a refusal (`REFUSED`).
+#: (`SYSTEM`), a member of ``rest.resource`` (`MEMBER`), one on the trail alone (`TRAIL`), an operation (``$…``, or
+#: ``Type:$…`` of one type alone), nothing that a statement says, or a refusal (`REFUSED`).
 SYSTEM, MEMBER, TRAIL, REFUSED = "system:", "member:", "AuditEvent:", "refused:"
 ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/{kind}/{identity}"): "read",
@@ -55,6 +55,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("DELETE", "/fhir/{kind}"): MEMBER + "conditionalDelete",
     ("POST", "/fhir/{kind}/$validate"): "$validate",
     ("POST", "/fhir/{kind}/{identity}/$validate"): "$validate",
+    ("GET", "/fhir/Composition/{identity}/$document"): "Composition:$document",
     ("GET", "/fhir/AuditEvent/{identity}"): TRAIL + "read",
     ("GET", "/fhir/AuditEvent"): TRAIL + "search-type",
     ("POST", "/fhir/AuditEvent/_search"): TRAIL + "search-type",
@@ -65,7 +66,10 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/fhir/metadata"): "",
     ("GET", "/fhir/.well-known/smart-configuration"): "",
 }
-_OPERATIONS: Mapping[str, str] = {"$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
+_OPERATIONS: Mapping[str, str] = {
+    "$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+    "$document": "http://hl7.org/fhir/OperationDefinition/Composition-document",
+}
 #: The order in which R4 lists interactions [FHIR R4 valueset-type-restful-interaction].
 _ORDER = (
     "read",
@@ -155,7 +159,7 @@ def _offer(kind: str, done: set[str]) -> Offer:
         kind,
         tuple(code for code in _ORDER if code in done and code in possible),
         members,
-        tuple(name for name in _OPERATIONS if name in done),
+        tuple(name for name in _OPERATIONS if {name, f"{kind}:{name}"} & done),
     )
 
 

@@ -131,6 +131,8 @@ def _of_type(step: Step, over: FhirReads, ask: Ask, *, strict: bool) -> Answer:
             return Answer(200, _driven(over.history(step.caller, ask.kind, None, pairs, strict=strict)))
         case (identity,):
             return _one(step, over, ask, identity, None)
+        case (identity, "$document") if ask.kind == "Composition":
+            return Answer(200, _driven(over.document(step.caller, identity, pairs)).body)
         case (identity, "_history"):
             return Answer(200, _driven(over.history(step.caller, ask.kind, identity, pairs, strict=strict)))
         case (identity, "_history", version) if version.isascii() and version.isdecimal() and len(version) <= 9:

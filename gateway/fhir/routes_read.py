@@ -1,6 +1,6 @@
-"""The routes that read: one resource, its versions, those of a type, a search.
+"""The routes that read: one resource, its versions, those of a type, a search, a document.
 
-[FHIR R4 http#read, #cread, #vread, #history, #search]
+[FHIR R4 http#read, #cread, #vread, #history, #search, composition-operation-document]
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ class ReadRoutes:
         """Add them."""
         self._add_searches(router)
         self._add_histories(router)
+
+        @router.get("/fhir/Composition/{identity}/$document")
+        async def document(request: Request, identity: str, who: Caller) -> Response:
+            require_format(request)
+            found = await self._reads.document(here(who, request), identity, request.query_params.multi_items())
+            return Response(found.body, 200, NO_STORE, media_type=MEDIA)
 
         @router.get("/fhir/{kind}/{identity}")
         async def read(request: Request, kind: str, identity: str, who: Caller) -> Response:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from gateway.documents.wording import Part, report_parts
 from gateway.fhir.document import instant
+from gateway.fhir.translate.directory import organization_reference, practitioner_reference
 from gateway.fhir.translate.dossier import patient_reference
 from gateway.fhir.translate.elements import RCP_CARE, concept, refer, wall, without_empty
 from gateway.model.report import Report, ReportForm
 from gateway.rcp.report_content import CodedValue, Identifier, ReportContent, decode
 from gateway.terminology import code_list, system_of_oid
 
-__all__ = ["KeptForm", "binary", "composition", "document_reference"]
+__all__ = ["KeptForm", "binary", "composition", "document_identifier", "document_reference"]
 
 Tree = dict[str, Any]
 
@@ -61,6 +62,11 @@ _FORMATS = {
         "code": "urn:ihe:iti:xds:2017:mimeTypeSufficient",
     },
 }
+#: The version of a document, as R4 says it and as R5 does [spec cda-frcp 11].
+_VERSION = (
+    "http://hl7.org/fhir/StructureDefinition/composition-clinicaldocument-versionNumber",
+    "http://hl7.org/fhir/5.0/StructureDefinition/extension-Composition.version",
+)
 _DOCUMENT_STATUS = {"valide": "current", "remplace": "superseded", "annule": "entered-in-error"}
 _COMPOSITION_STATUS = {"valide": "final", "remplace": "final", "annule": "entered-in-error"}
 
@@ -72,6 +78,11 @@ class KeptForm(NamedTuple):
     sha1_base64: str
 
 
+def document_identifier(facts: bytes) -> Tree:
+    """Identifier of a version, from its frozen facts: in its CDA, its DocumentReference, its document Bundle."""
+    return _urn(decode(facts).document_id)
+
+
 def _urn(said: Identifier) -> Tree:
     """An identifier of the document as FHIR writes it: a UUID or an OID as a URN, else root and extension."""
     if said.extension is None:
@@ -81,8 +92,6 @@ def _urn(said: Identifier) -> Tree:
 
 
 def _people(report: Report) -> Tree | None:
-    from gateway.fhir.translate.directory import practitioner_reference
-
     return practitioner_reference(report.validator) if report.validator else None
 
 
@@ -91,12 +100,26 @@ def _div(lines: Sequence[str]) -> Tree:
     return {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml" xml:lang="fr">{text}</div>'}
 
 
-def _section(part: Part) -> Tree | None:
+def _section(part: Part, entries: Mapping[str, Sequence[Tree]]) -> Tree | None:
     lines = [f"{row.label} : {row.text}" for row in part.read]
     if not lines:
         return None
     code = _SECTIONS.get(part.key)
-    return without_empty(title=part.title, code=concept(_LOINC, code) if code else None, text=_div(lines))
+    return without_empty(
+        title=part.title,
+        code=concept(_LOINC, code) if code else None,
+        text=_div(lines),
+        entry=list(entries.get(part.key, ())),
+    )
+
+
+def _entries(report: Report, content: ReportContent) -> Mapping[str, Sequence[Tree]]:
+    """Part of the report → the resources that say the same in codes."""
+    return {
+        "raison": [refer("ServiceRequest", report.dossier_id)],
+        "dossier": [refer("Observation", report.id)],
+        "proposition": [refer("CarePlan", report.id)] if content.proposals else [],
+    }
 
 
 def composition(report: Report) -> Tree | None:
@@ -109,15 +132,12 @@ def composition(report: Report) -> Tree | None:
         status = "amended"
     author = _people(report) or {"display": "Coordonnateur de la RCP"}
     written = wall(content.written_at, content.zone)
+    keeper = report.dossier.session.rcp.organisation
+    entries = _entries(report, content)
     return without_empty(
         resourceType="Composition",
         language="fr",
-        extension=[
-            {
-                "url": "http://hl7.org/fhir/StructureDefinition/composition-clinicaldocument-versionNumber",
-                "valueString": str(content.version),
-            }
-        ],
+        extension=[{"url": url, "valueString": str(content.version)} for url in _VERSION],
         identifier=_urn(content.set_id),
         status=status,
         type=_TYPE,
@@ -129,6 +149,7 @@ def composition(report: Report) -> Tree | None:
         title="Fiche RCP — compte rendu",
         confidentiality="N",
         attester=[{"mode": "legal", "time": written, "party": author}] if report.validator else None,
+        custodian=organization_reference(keeper) if keeper is not None else None,
         relatesTo=_replaces(content, "targetIdentifier"),
         event=[
             {
@@ -137,7 +158,7 @@ def composition(report: Report) -> Tree | None:
                 "detail": [refer("ServiceRequest", report.dossier_id)],
             }
         ],
-        section=[section for section in map(_section, report_parts(content).values()) if section],
+        section=[said for part in report_parts(content).values() if (said := _section(part, entries))],
     )
 
 

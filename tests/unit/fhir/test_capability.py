@@ -40,6 +40,12 @@ def test_a_route_of_one_type_is_that_type_s_alone() -> None:
     assert by_kind["Patient"] == ("read",)
 
 
+def test_an_operation_of_one_type_is_that_type_s_alone() -> None:
+    routes = [READ, ("GET", "/fhir/Composition/{identity}/$document")]
+    assert offer("Composition", *routes).operations == ("$document",)
+    assert offer("Patient", *routes).operations == ()
+
+
 def test_a_route_that_no_line_tells_of_is_refused_at_start() -> None:
     with pytest.raises(Fault) as refused:
         capability.offers([("POST", "/fhir/{kind}/$everything")])
@@ -49,7 +55,7 @@ def test_a_route_that_no_line_tells_of_is_refused_at_start() -> None:
 #: Day of a change of what is offered → digest of what was offered from then on; the last line is today's offer.
 #: A new offer is a new line here and its day in `capability._DATE`; of one day the last digest stands.
 OFFERED = {
-    "2026-11-21": "77600781505bfc3f",
+    "2026-11-21": "432771d14b8ca2c3",
 }
 
 
