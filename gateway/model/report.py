@@ -34,6 +34,8 @@ class Report(Keyed, Base):
         The frozen facts (`gateway.rcp.report_content`), exact bytes, written at validation.
     state
         ``brouillon``, ``valide``, ``remplace`` or ``annule``.
+    withdrawn_at, withdrawn_because
+        When it was withdrawn, and why in the words of who did.
     """
 
     __tablename__ = "report"
@@ -54,6 +56,8 @@ class Report(Keyed, Base):
     validator_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("practitioner.id"))
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     validated_at: Mapped[datetime | None]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_because: Mapped[str | None]
 
     dossier: Mapped[Dossier] = relationship(lazy="joined")
     forms: Mapped[list[ReportForm]] = relationship(back_populates="report", lazy="selectin")

@@ -26,6 +26,7 @@ __all__ = [
     "fields_of",
     "line",
     "read_contribution",
+    "read_ending",
     "read_report",
     "text",
 ]
@@ -129,3 +130,16 @@ def read_report(fields: Mapping[str, str], *, asks_reason: bool) -> tuple[Report
     if asks_reason and not given.reason:
         faults["motif"] = "Dites pourquoi le compte rendu est corrigé."
     return given, faults
+
+
+def read_ending(fields: Mapping[str, str]) -> tuple[str, Faults]:
+    """Read why a report is withdrawn or shown to its patient, and the box that confirms it."""
+    reason = line(fields.get("motif", ""))
+    faults: dict[str, str] = {}
+    if not reason:
+        faults["motif"] = "Dites pourquoi."
+    elif len(reason) > LINE_MAX_CHARS:
+        faults["motif"] = _too_long(LINE_MAX_CHARS)
+    if fields.get("confirme") != "oui":
+        faults["confirme"] = "Cochez la case pour confirmer."
+    return reason, faults

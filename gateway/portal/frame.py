@@ -44,6 +44,8 @@ NOTICES: Final = {
     "valide": Notice("Le compte rendu est validé. Son envoi est en cours.", "success"),
     "correction": Notice("Une nouvelle version est en préparation ; la précédente reste en vigueur.", "info"),
     "abandon": Notice("Le brouillon est abandonné.", "info"),
+    "annulation": Notice("Le compte rendu est retiré. Ses destinataires en sont prévenus.", "info"),
+    "visibilite": Notice("La restriction est levée. La nouvelle version est en cours d’envoi.", "success"),
 }
 
 

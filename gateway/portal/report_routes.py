@@ -1,7 +1,8 @@
 """The routes of a report: draft, validation, new version, download; the verbs are `gateway.rcp.report`.
 
-Promises: what is downloaded is the kept bytes, never rendered anew; a validation without the box
-« relu » is asked again.
+Promises: what is downloaded is the kept bytes, never rendered anew; that they were replaced or withdrawn since is said
+around them, by the name of the file and, for the version that replaces, by a link [RFC 5829]; a validation without the
+box « relu » is asked again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gateway.portal.dossiers import visible_dossier
 from gateway.portal.forms import Faults, ReportInput, read_report
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
 from gateway.portal.views import ReportForm
-from gateway.rcp import report
+from gateway.rcp import report, report_reading
 from gateway.rcp.access import Caller
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.report_draft import read as read_draft
@@ -155,19 +156,22 @@ class ReportPages:
             if kind is None or not number.isdecimal() or len(number) > 6:
                 raise NotFound("inconnu", "Ressource inconnue.")
 
-            def verb(step: Step) -> tuple[str, str, int, str]:
-                found, lines = report.kept_form(step.session, caller, identifier, int(number), kind)
+            def verb(step: Step) -> tuple[str, str, int, str, str]:
+                found, lines = report_reading.kept_form(step.session, caller, identifier, int(number), kind)
                 for line in lines:
                     step.trail.write(step.session, line)
-                name = reports.download_name(found.report.dossier.reference, int(number))
-                return found.content_type, found.sha256, found.size_bytes, f"{name}.{ending}"
+                state = found.report.state
+                name = reports.download_name(found.report.dossier.reference, int(number), state)
+                return found.content_type, found.sha256, found.size_bytes, f"{name}.{ending}", state
 
-            content_type, sha256, size, name = self._steps.run(caller, verb)
+            content_type, sha256, size, name, state = self._steps.run(caller, verb)
             headers = {
                 "Content-Disposition": f'attachment; filename="{name}"',
                 "Content-Length": str(size),
                 "ETag": f'"{sha256}"',
             }
+            if state == "remplace":
+                headers["Link"] = f'<{int(number) + 1}.{ending}>; rel="successor-version"'
             return StreamingResponse(self._portal.blobs.stream(sha256), media_type=content_type, headers=headers)
 
         return self._portal.signed_in(request, who, act)

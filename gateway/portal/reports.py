@@ -22,15 +22,25 @@ from gateway.model.report import Report
 from gateway.portal import dossiers, fiche, meetings, words
 from gateway.portal import views as v
 from gateway.portal.register import LABELS
-from gateway.rcp import access, report, report_sending
+from gateway.rcp import access, report, report_reading, report_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.report_draft import read as read_draft
 from gateway.rcp.step import Step
 
-__all__ = ["download_name", "draft_of", "report_page", "validation_page"]
+__all__ = [
+    "current",
+    "download_name",
+    "draft_of",
+    "read_line",
+    "recipient_lines",
+    "report_page",
+    "validation_page",
+]
 
 _DRAFTABLE = frozenset({"prefiche", "notifie", "reporte", "discute", "cr-brouillon"})
+#: State of a version that is not in force → what the name of its file ends with.
+_NO_LONGER = {"remplace": "-remplace", "annule": "-annule"}
 _HELD = frozenset({"ouverte", "close"})
 
 
@@ -41,7 +51,8 @@ def draft_of(session: Session, dossier: Dossier) -> Report | None:
     ).one_or_none()
 
 
-def _current(session: Session, dossier: Dossier) -> Report | None:
+def current(session: Session, dossier: Dossier) -> Report | None:
+    """Return the version in force, if any."""
     return session.scalars(
         select(Report).where(Report.dossier_id == dossier.id, Report.state == "valide").order_by(Report.version.desc())
     ).first()
@@ -59,19 +70,24 @@ def report_page(
     """
     row = dossiers.visible_dossier(session, caller, dossier_id)
     writes = access.coordinates(session, caller, row.session.rcp_id)
-    draft, current = draft_of(session, row), _current(session, row)
+    draft, in_force = draft_of(session, row), current(session, row)
     if form is None and writes:
-        form = _form(row, draft, current)
-    said = read_draft(draft.draft) if draft is not None and writes else _said(current)
+        form = _form(row, draft, in_force)
+    said = read_draft(draft.draft) if draft is not None and writes else _said(in_force)
     versions = fiche.report_versions(session, row)
+    base = f"/dossiers/{row.id}/compte-rendu"
+    ends = writes and in_force is not None and draft is None
+    withdrawn = report_reading.latest(session, row.id) if in_force is None else None
     page = v.Report(
         reference=row.reference,
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
         slot=words.slot(row.session),
         state=words.report_badge("brouillon")
         if draft is not None and writes
-        else words.report_badge(current.state)
-        if current is not None
+        else words.report_badge(in_force.state)
+        if in_force is not None
+        else words.report_badge(withdrawn.state)
+        if withdrawn is not None
         else v.Badge("À rédiger"),
         dossier_url=f"/dossiers/{row.id}",
         question=row.question or "",
@@ -85,18 +101,30 @@ def report_page(
         quorum=meetings.quorum_view(row.session),
         form=form if writes else None,
         closed=_closed(row) if writes else "Le compte rendu n’est pas encore validé.",
-        correct_url=f"/dossiers/{row.id}/compte-rendu/correction" if writes and current and draft is None else "",
+        withdrawn=_withdrawn(withdrawn) if withdrawn is not None else "",
+        correct_url=f"{base}/correction" if ends else "",
+        cancel_url=f"{base}/annulation" if ends else "",
+        show_url=f"{base}/visibilite" if ends and in_force is not None and report.is_hidden(in_force) else "",
         versions=versions,
         sendings=tuple(_sendings(session, row)) if writes or _told(row, caller) else (),
     )
-    return page, [_line(caller, row, "Report")]
+    return page, [read_line(caller, row, "Report")]
+
+
+def _withdrawn(report: Report) -> str:
+    """Say that the last version was withdrawn, when and why."""
+    said = "Ce compte rendu a été retiré"
+    if report.withdrawn_at is not None:
+        said += f" le {words.instant(words.local(report.withdrawn_at, report.dossier.session.zone))}"
+    return f"{said}. Motif : {report.withdrawn_because}" if report.withdrawn_because else f"{said}."
 
 
 def _told(row: Dossier, caller: Caller) -> bool:
     return caller.practitioner_id is not None and row.requester_id == caller.practitioner_id
 
 
-def _line(caller: Caller, row: Dossier, kind: str) -> AuditFacts:
+def read_line(caller: Caller, row: Dossier, kind: str) -> AuditFacts:
+    """Say who read what of a dossier."""
     return access.facts(
         caller,
         "consultation",
@@ -112,8 +140,8 @@ def _said(report: Report | None) -> ReportDraft:
     return read_draft(report.draft) if report is not None else ReportDraft()
 
 
-def _form(row: Dossier, draft: Report | None, current: Report | None) -> v.ReportForm | None:
-    if draft is None and (current is not None or row.state not in _DRAFTABLE or row.session.state not in _HELD):
+def _form(row: Dossier, draft: Report | None, in_force: Report | None) -> v.ReportForm | None:
+    if draft is None and (in_force is not None or row.state not in _DRAFTABLE or row.session.state not in _HELD):
         return None
     said = read_draft(draft.draft) if draft is not None else ReportDraft()
     return v.ReportForm(
@@ -182,7 +210,7 @@ def validation_page(
     if draft is None:
         raise Conflict("cr-sans-brouillon", "Aucun brouillon de compte rendu n’est à valider pour ce dossier.")
     said = read_draft(draft.draft)
-    previous = _current(session, row)
+    previous = current(session, row)
     page = v.ReportValidation(
         reference=row.reference,
         patient=words.patient_view(row.record, step.now.date(), row.partner.name if row.partner else ""),
@@ -194,16 +222,16 @@ def validation_page(
             row, caller, organises=bool(access.roles_in(session, caller, row.session.rcp_id))
         ),
         quorum=meetings.quorum_view(row.session),
-        recipients=tuple(_recipients(step, row)),
-        version=str(report.reading_of(draft)),
+        recipients=tuple(recipient_lines(step, row)),
+        version=str(report_reading.reading_of(draft)),
         replaces=previous.version if previous is not None else 0,
         errors=errors or {},
     )
-    return page, [_line(caller, row, "Report")]
+    return page, [read_line(caller, row, "Report")]
 
 
-def _recipients(step: Step, row: Dossier) -> Iterable[str]:
-    """Say who will get it, and who cannot be reached and why."""
+def recipient_lines(step: Step, row: Dossier) -> Iterable[str]:
+    """Say who will get the next version, and who cannot be reached and why."""
     roles = {one.practitioner_id: words.ROLES[one.role].lower() for one in reversed(row.correspondents)}
     for one in report_sending.recipients(step, row):
         person = one.practitioner
@@ -216,6 +244,9 @@ def _recipients(step: Step, row: Dossier) -> Iterable[str]:
         yield said
 
 
-def download_name(reference: str, version: int) -> str:
-    """Return the name to save a document under: never the patient's (S0-091)."""
-    return f"compte-rendu-{reference}-v{version}"
+def download_name(reference: str, version: int, state: str) -> str:
+    """Return the name to save a document under: never the patient's (S0-091).
+
+    Kept bytes never change: that a version is no longer in force is said around them, here and beside the link.
+    """
+    return f"compte-rendu-{reference}-v{version}{_NO_LONGER.get(state, '')}"

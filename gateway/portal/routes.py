@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
+from gateway.portal.report_endings import ReportEndings
 from gateway.portal.report_routes import ReportPages
 
 __all__ = ["router"]
@@ -22,6 +23,7 @@ __all__ = ["router"]
 def router(portal: Portal) -> APIRouter:
     """Gather the routes of the portal."""
     gathered = APIRouter(include_in_schema=False)
-    for pages in (PublicPages(portal), PhysicianPages(portal), ReportPages(portal), OrganiserPages(portal)):
-        gathered.include_router(pages.router())
+    kinds = (PublicPages, PhysicianPages, ReportEndings, ReportPages, OrganiserPages)
+    for pages in kinds:
+        gathered.include_router(pages(portal).router())
     return gathered

@@ -1,23 +1,23 @@
-"""The report of one dossier: drafted, validated, replaced, withdrawn, downloaded.
+"""The report of one dossier: drafted, validated, replaced, shown to its patient, withdrawn.
 
 Promises: only who coordinates the RCP drafts, validates, corrects or withdraws; what a version says is frozen at its
 validation with the contributions, the quorum and the attendees of that moment, and never changes; a correction or an
 addendum is a new version that replaces (DECISIONS 5); at validation, in the same step, the forms are kept under their
 SHA-256 and one mail a recipient stands in the outbox, carrying the very bytes that are kept; validating twice is the
-same validation. [spec fhir-fr 2.2, 2.3; spec mssante 6.1]
+same validation; what the patient may not see yet stays hidden in every later version until that is lifted, by a version
+of its own. [spec fhir-fr 2.2, 2.3; spec mssante 6.1, 6.2]
 
-Not promised: who gets the mail (`gateway.rcp.report_sending`), or what the forms look like (`gateway.documents`).
+Not promised: who gets the mail (`gateway.rcp.report_sending`), how a report is read (`gateway.rcp.report_reading`), or
+what its forms look like (`gateway.documents`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -25,7 +25,6 @@ from gateway.errors import Conflict, InvalidContent, NotFound
 from gateway.exchange import pending
 from gateway.exchange.blobs import BlobStore
 from gateway.identifiers import uuid7
-from gateway.model.audit import AuditFacts
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
@@ -34,13 +33,15 @@ from gateway.rcp import access, dossier_states, report_draft, report_facts, repo
 from gateway.rcp.ports import RenderedForm, ReportForms, ReportMails
 from gateway.rcp.report_content import Organisation, decode, encode
 from gateway.rcp.report_draft import ReportDraft
+from gateway.rcp.report_reading import latest, reading_of
 from gateway.rcp.step import Step
 
-__all__ = ["Press", "cancel", "discard", "draft", "kept_form", "latest", "reading_of", "revise", "validate"]
+__all__ = ["Press", "cancel", "discard", "draft", "draft_under_way", "is_hidden", "revise", "show_patient", "validate"]
 
 _HELD = ("ouverte", "close")
 _DISCUSSABLE = ("prefiche", "notifie", "reporte")
-_PUBLISHED = ("valide", "remplace", "annule")
+#: The flag that hides a report from its patient until the announcement consultation.
+_HIDDEN = "INVISIBLE_PATIENT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class Press:
     mails: ReportMails
     blobs: BlobStore
     custodian: Organisation | None = None
-    visibility: tuple[str, ...] = ("INVISIBLE_PATIENT",)
+    visibility: tuple[str, ...] = (_HIDDEN,)
 
 
 def draft(
@@ -89,7 +90,7 @@ def draft(
         ``cr-brouillon-invalide``, ``passage-impossible``.
     """
     dossier, author = _held(step, dossier_id, signatory)
-    report = _open_draft(step.session, dossier.id)
+    report = draft_under_way(step.session, dossier.id)
     if report is None:
         if latest(step.session, dossier.id) is not None:
             text = "Le compte rendu est déjà validé : préparez une nouvelle version pour le corriger."
@@ -115,8 +116,15 @@ def revise(
     *,
     kind: Literal["correction", "addendum"] = "correction",
     reason: str | None = None,
+    signatory: Practitioner | None = None,
+    report_id: uuid.UUID | None = None,
 ) -> Report:
     """Prepare the version that will replace the validated one; starts from what that one said.
+
+    Parameters
+    ----------
+    signatory, report_id
+        As `draft`.
 
     Raises
     ------
@@ -125,8 +133,8 @@ def revise(
     Conflict
         ``cr-absent``: there is no validated version to replace.
     """
-    dossier, author = _held(step, dossier_id)
-    already = _open_draft(step.session, dossier.id)
+    dossier, author = _held(step, dossier_id, signatory)
+    already = draft_under_way(step.session, dossier.id)
     if already is not None:
         return already
     previous = latest(step.session, dossier.id)
@@ -137,7 +145,7 @@ def revise(
     if reason:
         said["motif"] = reason
     report = Report(
-        id=uuid7(),
+        id=report_id or uuid7(),
         dossier_id=dossier.id,
         set_id=previous.set_id,
         version=previous.version + 1,
@@ -146,7 +154,7 @@ def revise(
         draft=report_draft.kept(report_draft.read(said)),
     )
     step.session.add(report)
-    _written(step, report, dossier, "creation")
+    _written(step, report, dossier, "creation", signatory=signatory)
     return report
 
 
@@ -159,7 +167,7 @@ def discard(step: Step, dossier_id: uuid.UUID) -> None:
         As `draft`; ``cr-absent`` when there is no draft.
     """
     dossier, _author = _held(step, dossier_id)
-    report = _open_draft(step.session, dossier.id)
+    report = draft_under_way(step.session, dossier.id)
     if report is None:
         raise NotFound("cr-absent", "Aucun brouillon de compte rendu n’est en cours.")
     if report.version == 1:
@@ -184,6 +192,7 @@ def validate(
     *,
     expected: uuid.UUID | None = None,
     signatory: Practitioner | None = None,
+    visibility: tuple[str, ...] | None = None,
 ) -> Report:
     """Validate the draft: freeze its facts, keep its forms, put its mails into the outbox.
 
@@ -194,6 +203,8 @@ def validate(
     expected
         What the coordinator read (`reading_of`): when the draft, the contributions or the attendance changed since,
         nothing is validated. What was validated meanwhile is returned as it is: a double click is one validation.
+    visibility
+        Flags of the sending; else those of the version that is replaced, and of a first one those of the press.
 
     Raises
     ------
@@ -205,7 +216,7 @@ def validate(
         ``cr-proposition-absente``, ``cr-motif-absent``, ``cr-identite``, ``cr-conservation``, ``report-frcp``.
     """
     dossier, validator = _held(step, dossier_id, signatory)
-    report = _open_draft(step.session, dossier.id)
+    report = draft_under_way(step.session, dossier.id)
     if report is None:
         done = latest(step.session, dossier.id)
         if done is not None and done.state == "valide" and expected == reading_of(done):
@@ -227,7 +238,7 @@ def validate(
         replaced=previous,
         custodian=press.custodian,
         at=step.now,
-        visibility=press.visibility,
+        visibility=_visibility(press, previous) if visibility is None else visibility,
     )
     forms = press.forms.render(content)
     report.content, report.state = encode(content), "valide"
@@ -246,8 +257,41 @@ def validate(
     return report
 
 
-def cancel(step: Step, dossier_id: uuid.UUID, reason: str, press: Press) -> Report:
+def show_patient(step: Step, dossier_id: uuid.UUID, reason: str, press: Press) -> Report:
+    """Lift what hides the report from its patient: a version that says the same and replaces. [spec mssante 6.2].
+
+    Raises
+    ------
+    NotFound, Forbidden
+        As `draft`.
+    Conflict
+        ``cr-absent``: no validated version; ``cr-brouillon``: a new version is being written; ``cr-visible``: nothing
+        hides it.
+    InvalidContent
+        ``cr-motif-absent``, ``cr-motif-trop-long``; as `validate`.
+    """
+    dossier, _author = _held(step, dossier_id)
+    flags = decode(_current(step, dossier, reason).content or b"").visibility
+    if _HIDDEN not in flags:
+        raise Conflict("cr-visible", "Rien ne cache ce compte rendu au patient.")
+    revise(step, dossier_id, reason=reason.strip())
+    return validate(step, dossier_id, press, visibility=tuple(flag for flag in flags if flag != _HIDDEN))
+
+
+def is_hidden(report: Report) -> bool:
+    """Whether a validated version is flagged as not visible to its patient."""
+    return report.content is not None and _HIDDEN in decode(report.content).visibility
+
+
+def cancel(
+    step: Step, dossier_id: uuid.UUID, reason: str, press: Press, *, signatory: Practitioner | None = None
+) -> Report:
     """Withdraw the validated report: it stays, marked as entered in error, and whoever got it is told to delete it.
+
+    Parameters
+    ----------
+    signatory
+        As `draft`.
 
     Raises
     ------
@@ -256,88 +300,18 @@ def cancel(step: Step, dossier_id: uuid.UUID, reason: str, press: Press) -> Repo
     Conflict
         ``cr-absent``: no validated version; ``cr-brouillon``: a new version is being written (`discard` it first).
     InvalidContent
-        ``cr-motif-absent``: no reason given.
+        ``cr-motif-absent``, ``cr-motif-trop-long``.
     """
-    dossier, _author = _held(step, dossier_id)
-    if not reason.strip():
-        raise InvalidContent("cr-motif-absent", "Dites pourquoi le compte rendu est retiré.", rule=True)
-    if _open_draft(step.session, dossier.id) is not None:
-        text = "Une nouvelle version est en cours : abandonnez son brouillon avant de retirer le compte rendu."
-        raise Conflict("cr-brouillon", text)
-    report = latest(step.session, dossier.id)
-    if report is None or report.content is None or report.state != "valide":
-        raise Conflict("cr-absent", "Aucune version validée du compte rendu n’est à retirer.")
-    report.state = "annule"
-    content = decode(report.content)
+    dossier, _author = _held(step, dossier_id, signatory)
+    report = _current(step, dossier, reason)
+    report.state, report.withdrawn_at, report.withdrawn_because = "annule", step.now, reason.strip()
+    content = decode(report.content or b"")
     cda = next(form for form in report.forms if form.form == "cda")
     withdrawn = press.forms.withdrawal(content, press.blobs.read(cda.sha256))
     _keep(step, report, (withdrawn,), press.blobs)
     report_sending.withdraw(step, dossier, report, content, (withdrawn,), press.mails)
-    _written(step, report, dossier, "modification", reason=reason)
+    _written(step, report, dossier, "modification", reason=reason, signatory=signatory)
     return report
-
-
-def reading_of(report: Report) -> uuid.UUID:
-    """Name what somebody who reads a draft now reads: the draft, the contributions, the attendance.
-
-    Two readings have the same name exactly when a validation would freeze the same words of people.
-    """
-    dossier = report.dossier
-    until = report.validated_at
-    contributions = sorted(
-        (one.key, one.at.isoformat(), one.text) for one in dossier.contributions if until is None or one.at <= until
-    )
-    attendees = sorted((str(one.practitioner_id), one.mode) for one in dossier.session.attendances)
-    said = msgspec.json.encode([report.draft, contributions, attendees], order="sorted")
-    return uuid.uuid5(report.id, hashlib.sha256(said).hexdigest())
-
-
-def latest(session: Session, dossier_id: uuid.UUID) -> Report | None:
-    """Return the last version that was ever validated, even if it was withdrawn since."""
-    return session.scalars(
-        select(Report)
-        .where(Report.dossier_id == dossier_id, Report.state.in_(_PUBLISHED))
-        .order_by(Report.version.desc())
-        .limit(1)
-    ).first()
-
-
-def kept_form(
-    session: Session, caller: access.Caller, dossier_id: uuid.UUID, version: int, form: str
-) -> tuple[ReportForm, Sequence[AuditFacts]]:
-    """Find one form of one version for a reader, with the audit lines that its release writes (`Steps.read`).
-
-    Raises
-    ------
-    NotFound
-        No such version or form, or not for this caller.
-    """
-    found = session.scalar(
-        select(ReportForm)
-        .join(Report, Report.id == ReportForm.report_id)
-        .join(Dossier, Dossier.id == Report.dossier_id)
-        .where(
-            Dossier.id == dossier_id,
-            Report.version == version,
-            Report.state.in_(_PUBLISHED),
-            ReportForm.form == form,
-            access.dossiers(caller),
-        )
-    )
-    if found is None:
-        raise access.hidden(caller, "Report", dossier_id)
-    report = found.report
-    line = access.facts(
-        caller,
-        "consultation",
-        persons=(report.dossier.record_id,),
-        dossier=dossier_id,
-        object_type="ReportForm",
-        object_id=str(found.id),
-        object_version=str(version),
-        object_sha256=found.sha256,
-    )
-    return found, (line,)
 
 
 def _held(step: Step, dossier_id: uuid.UUID, signatory: Practitioner | None = None) -> tuple[Dossier, Practitioner]:
@@ -362,12 +336,37 @@ def _held(step: Step, dossier_id: uuid.UUID, signatory: Practitioner | None = No
     return dossier, who
 
 
-def _open_draft(session: Session, dossier_id: uuid.UUID) -> Report | None:
+def draft_under_way(session: Session, dossier_id: uuid.UUID) -> Report | None:
+    """Return the draft of a dossier, read anew; there is one at most."""
     return session.scalars(
         select(Report)
         .where(Report.dossier_id == dossier_id, Report.state == "brouillon")
         .execution_options(populate_existing=True)
     ).first()
+
+
+def _current(step: Step, dossier: Dossier, reason: str) -> Report:
+    """The version in force, of which something is to become for a reason, and beside which no other is written."""
+    if not reason.strip():
+        text = "Dites pourquoi le compte rendu est retiré, ou montré au patient."
+        raise InvalidContent("cr-motif-absent", text, expression="motif", rule=True)
+    if len(reason.strip()) > report_draft.LINE_MAX_CHARS:
+        text = f"Le motif dépasse {report_draft.LINE_MAX_CHARS} caractères."
+        raise InvalidContent("cr-motif-trop-long", text, expression="motif", rule=True)
+    if draft_under_way(step.session, dossier.id) is not None:
+        text = "Une nouvelle version est en cours : validez-la, ou abandonnez d’abord son brouillon."
+        raise Conflict("cr-brouillon", text)
+    report = latest(step.session, dossier.id)
+    if report is None or report.content is None or report.state != "valide":
+        raise Conflict("cr-absent", "Aucune version validée du compte rendu n’est en vigueur.")
+    return report
+
+
+def _visibility(press: Press, previous: Report | None) -> tuple[str, ...]:
+    """Flags of a version: what was lifted once is not laid again by a correction."""
+    if previous is None or previous.content is None:
+        return press.visibility
+    return decode(previous.content).visibility
 
 
 def _require_enough(said: ReportDraft, report: Report) -> None:

@@ -2,8 +2,10 @@
 
 Promises: one logical message a recipient and version, rendered once from the very forms that are kept; the treating
 physician, the requester and the other correspondents, each person once, and for a new version also whoever got an
-earlier one; who cannot be reached stands in the register with the reason; a dossier is `envoye` once every recipient
-is terminal, or there is none (DECISIONS 3). The trail's line « envoi » is the outbox's, when a mail leaves.
+earlier one; who cannot be reached stands in the register with the reason; a mail that cannot be made (too large, an
+address that is none) undoes neither the validation nor the mails of the others: it stands in the register as failed and
+on the work list with what refused it; a dossier is `envoye` once every recipient is terminal, or there is none
+(DECISIONS 3). The trail's line « envoi » is the outbox's, when a mail leaves.
 [S2-019; spec mssante 2.11, 6.1; spec features 4.3]
 """
 
@@ -11,21 +13,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 
+from gateway.errors import InvalidContent
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
+from gateway.model.person import WorkItem
 from gateway.model.report import Report
-from gateway.rcp import access, dossier_states, mailboxes, mailing, report_people
+from gateway.rcp import access, dossier_states, mailboxes, mailing, report_people, work_list
 from gateway.rcp.ports import RenderedForm, ReportLetter, ReportMails
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["Recipient", "recipients", "send", "settle", "settle_due", "withdraw"]
+__all__ = ["Recipient", "recipients", "send", "settle", "settle_due", "told", "withdraw"]
 
 _REPORT, _WITHDRAWAL = "M6", "M6r"
 _SETTLING = ("cr-valide", "correction", "addendum")
@@ -94,10 +98,10 @@ def send(
     sent = []
     for one in recipients(step, dossier):
         if one.address is None or one.practitioner is None:
-            _register(step, dossier, report, one)
+            _register(step, dossier, report, one, _REPORT)
             continue
         sent.append(_post(step, dossier, report, content, forms, mails, one, _REPORT))
-    return sent
+    return [message for message in sent if message is not None]
 
 
 def withdraw(
@@ -110,12 +114,19 @@ def withdraw(
 ) -> Sequence[Message]:
     """Tell whoever got any version that the report is withdrawn; what was not sent yet is not sent any more."""
     _hold_back(step, dossier)
-    told: dict[uuid.UUID, Recipient] = {}
-    for message in _sent(step, dossier.id):
+    people = told(step, dossier.id)
+    sent = [_post(step, dossier, report, content, forms, mails, one, _WITHDRAWAL) for one in people]
+    return [message for message in sent if message is not None]
+
+
+def told(step: Step, dossier_id: uuid.UUID) -> Sequence[Recipient]:
+    """Say who was sent a version of the report, each person once, at the address used last."""
+    found: dict[uuid.UUID, Recipient] = {}
+    for message in _sent(step, dossier_id):
         person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id else None
         if person is not None:
-            told[person.id] = Recipient(person.idnps, person, message.recipient)
-    return [_post(step, dossier, report, content, forms, mails, one, _WITHDRAWAL) for one in told.values()]
+            found[person.id] = Recipient(person.idnps, person, message.recipient)
+    return tuple(found.values())
 
 
 def _hold_back(step: Step, dossier: Dossier) -> None:
@@ -166,7 +177,8 @@ def _post(
     mails: ReportMails,
     one: Recipient,
     kind: str,
-) -> Message:
+) -> Message | None:
+    """Put one mail into the outbox; `None` when it cannot be made, which a person is told."""
     person, address = one.practitioner, one.address
     assert person is not None  # noqa: S101 - both callers chose those who have an address
     assert address is not None  # noqa: S101 - as above
@@ -183,10 +195,16 @@ def _post(
         signature=dossier.session.rcp.signature,
         previous=tuple(earlier),
     )
+    try:
+        sealed = mails.seal(letter)
+    except InvalidContent as refusal:
+        _register(step, dossier, report, replace(one, code="ECHEC"), kind)
+        _ask(step, dossier, key, refusal)
+        return None
     return mailing.post(
         step,
         dossier,
-        mails.seal(letter),
+        sealed,
         kind=kind,
         key=key,
         recipient=person,
@@ -196,8 +214,23 @@ def _post(
     )
 
 
-def _register(step: Step, dossier: Dossier, report: Report, one: Recipient) -> None:
-    """Write down why somebody does not get this version; the same line once."""
+def _ask(step: Step, dossier: Dossier, key: str, refusal: InvalidContent) -> None:
+    """Put a mail that cannot be made on the work list: only a person finds another way."""
+    work_list.ask(
+        step.session,
+        WorkItem(
+            key=f"cr-non-envoye|{key}",
+            kind="notification",
+            reason="cr-non-envoye",
+            network_id=dossier.session.rcp.network_id,
+            dossier_id=dossier.id,
+            details={"code": refusal.code, "motif": refusal.text},
+        ),
+    )
+
+
+def _register(step: Step, dossier: Dossier, report: Report, one: Recipient, kind: str) -> None:
+    """Write down why somebody does not get this version, or its withdrawal; the same line once."""
     step.session.execute(
         insert(NotificationEntry)
         .values(
@@ -205,7 +238,7 @@ def _register(step: Step, dossier: Dossier, report: Report, one: Recipient) -> N
             session_id=dossier.session_id,
             subject=one.subject,
             practitioner_id=one.practitioner.id if one.practitioner else None,
-            kind=f"{_REPORT}.{report.version}",
+            kind=f"{kind}.{report.version}",
             code=one.code,
             decided_at=step.now,
         )

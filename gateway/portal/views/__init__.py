@@ -53,7 +53,7 @@ from gateway.portal.views.public import (
     SignIn,
     TestCheck,
 )
-from gateway.portal.views.report import Report, ReportForm, ReportValidation, Sending
+from gateway.portal.views.report import Report, ReportEnding, ReportForm, ReportValidation, Sending
 from gateway.portal.views.shared import (
     Action,
     Badge,
@@ -104,6 +104,7 @@ __all__ = [
     "Rcps",
     "RegisterLine",
     "Report",
+    "ReportEnding",
     "ReportForm",
     "ReportValidation",
     "ReportVersion",

@@ -9,7 +9,7 @@ from gateway.portal.views.dossier import Contribution, ReportVersion
 from gateway.portal.views.meeting import Quorum
 from gateway.portal.views.shared import Badge, Page, Patient, Slot
 
-__all__ = ["Report", "ReportForm", "ReportValidation", "Sending"]
+__all__ = ["Report", "ReportEnding", "ReportForm", "ReportValidation", "Sending"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Report(Page):
     quorum: Quorum | None = None
     form: ReportForm | None = None
     closed: str = ""
+    withdrawn: str = ""
     correct_url: str = ""
+    cancel_url: str = ""
+    show_url: str = ""
     versions: tuple[ReportVersion, ...] = ()
     sendings: tuple[Sending, ...] = ()
 
@@ -88,3 +91,29 @@ class ReportValidation(Page):
     version: str = ""
     replaces: int = 0
     errors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportEnding(Page):
+    """`/dossiers/{id}/compte-rendu/annulation`, `/visibilite`: what becomes of the version in force, before it does."""
+
+    template = "report_ending.html"
+    title = "Compte rendu en vigueur"
+    heading_text: str = field(kw_only=True)
+    reference: str = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    slot: Slot = field(kw_only=True)
+    version: int = field(kw_only=True)
+    action: str = field(kw_only=True)
+    back_url: str = field(kw_only=True)
+    warning: str = field(kw_only=True)
+    confirm: str = field(kw_only=True)
+    button: str = field(kw_only=True)
+    danger: bool = False
+    recipients: tuple[str, ...] = ()
+    reason: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def heading(self) -> str:
+        """Return what is about to be done."""
+        return self.heading_text

@@ -254,6 +254,7 @@ def test_one_request_drafts_and_validates(
         (("personal", "coordinator"), {}, "cr-signataire"),
         (None, {}, "cr-signataire"),
         (("legal", "coordinator"), {"status": "amended"}, "cr-statut"),
+        (("legal", "coordinator"), {"status": "entered-in-error"}, "cr-statut"),
         (("legal", "coordinator"), {"section": []}, "cr-proposition-absente"),
     ],
 )
@@ -278,6 +279,125 @@ def test_a_validation_that_nobody_stands_for_leaves_nothing(
         assert session.scalar(select(func.count()).select_from(Report)) == 0
         assert session.get_one(Dossier, uuid.UUID(dossier)).state == "prefiche"
         assert session.connection().exec_driver_sql("SELECT count(*) FROM fhir_composition").scalar() == 0
+
+
+MOTIVE = "https://rcp.example.org/fhir/StructureDefinition/rcp-motif"
+
+
+def _why(text: str) -> list[dict[str, str]]:
+    return [{"url": MOTIVE, "valueString": text}]
+
+
+def _correction(dossier: str, author: str, target: dict[str, Any], **more: Any) -> dict[str, Any]:
+    related = {"extension": _why("Erreur de côté"), "code": "replaces", **target}
+    sections = [_section("18776-5", "Plan de soins", "Chirurgie du sein droit.")]
+    return _composition(dossier, author, "final") | {"relatesTo": [related], "section": sections} | more
+
+
+@pytest.mark.parametrize(("code", "state"), [("replaces", "correction"), ("appends", "addendum")])
+@pytest.mark.parametrize("drafted", [False, True])
+def test_a_correction_is_a_version_that_names_what_it_replaces(
+    store: Store,
+    world: World,
+    home: httpx.Client,
+    ehr: httpx.Client,
+    dossier: str,
+    code: str,
+    state: str,
+    drafted: bool,
+) -> None:
+    who = world.coordinator.idnps
+    first = home.post("Composition", json=_composition(dossier, who, "final")).json()["id"]
+    target = {"targetReference": {"reference": f"Composition/{first}"}}
+    sent = _correction(dossier, who, target, status="amended")
+    sent["relatesTo"][0]["code"] = code
+    if drafted:
+        draft = home.post("Composition", json=sent | {"status": "preliminary"})
+        assert draft.status_code == 201, draft.text
+        # Until it is validated the former one is in force, for everybody.
+        assert ehr.get(f"DocumentReference/{first}").json()["status"] == "current"
+        made = _put(home, draft.json() | {"status": "amended"})
+        assert made.status_code == 200, made.text
+    else:
+        made = home.post("Composition", json=sent)
+        assert made.status_code == 201, made.text
+    second = made.json()["id"]
+    assert made.json()["status"] == "amended"
+    with store.session() as session:
+        rows = {row.version: row for row in session.scalars(select(Report)).unique()}
+        assert {n: (str(row.id), row.state) for n, row in rows.items()} == {
+            1: (first, "remplace"),
+            2: (second, "valide"),
+        }
+        content = decode(rows[2].content or b"")
+        assert content.replaces is not None
+        assert (content.replaces.kind, content.replaces.reason) == (state, "Erreur de côté")
+        assert [one.text for one in content.proposals] == ["Chirurgie du sein droit."]
+        assert session.get_one(Dossier, uuid.UUID(dossier)).state == state
+        sent_of = select(Message.recipient_id).where(Message.kind == "M6", Message.state == "en-attente")
+        assert set(session.scalars(sent_of)) == {world.requester.id, world.treating.id}
+    # Every form says it: the document, its relation, and what the other establishment reads.
+    old, new = (ehr.get(f"DocumentReference/{key}").json() for key in (first, second))
+    assert (old["status"], new["status"]) == ("superseded", "current")
+    assert [(one["code"], one["target"]["reference"]) for one in new["relatesTo"]] == [
+        ("replaces", f"DocumentReference/{first}")
+    ]
+    # The same once more is nothing; what is no longer in force is neither replaced nor withdrawn.
+    again = _put(home, made.json())
+    assert (again.status_code, again.headers["etag"]) == (200, made.headers["etag"]), again.text
+    for refused in (
+        home.post("Composition", json=sent),
+        _put(home, home.get(f"Composition/{first}").json() | {"status": "entered-in-error"}),
+    ):
+        assert (refused.status_code, _code(refused)) == (409, "version-perimee")
+
+
+def test_a_correction_names_the_version_by_its_number_and_says_why(
+    store: Store, world: World, home: httpx.Client, dossier: str
+) -> None:
+    who = world.coordinator.idnps
+    first = home.post("Composition", json=_composition(dossier, who, "final")).json()["id"]
+    identifier = home.get(f"DocumentReference/{first}").json()["masterIdentifier"]
+    target = {"targetIdentifier": identifier}
+    silent = _correction(dossier, who, target)
+    del silent["relatesTo"][0]["extension"]
+    refused = home.post("Composition", json=silent)
+    assert (refused.status_code, _code(refused)) == (422, "cr-motif-absent"), refused.text
+    other = _correction(dossier, who, {"targetIdentifier": identifier | {"value": "urn:oid:2.25.1"}})
+    assert _code(home.post("Composition", json=other)) == "version-perimee"
+    with store.session() as session:
+        assert session.scalars(select(Report.state)).all() == ["valide"]
+    made = home.post("Composition", json=_correction(dossier, who, target))
+    assert made.status_code == 201, made.text
+    assert made.json()["status"] == "amended"
+
+
+def test_a_withdrawal_is_the_same_report_entered_in_error(
+    store: Store, world: World, home: httpx.Client, ehr: httpx.Client, dossier: str
+) -> None:
+    made = home.post("Composition", json=_composition(dossier, world.coordinator.idnps, "final")).json()
+    with store.session() as session:
+        session.connection().exec_driver_sql("UPDATE message SET state = 'envoye' WHERE kind = 'M6'")
+        session.commit()
+    withdrawn = made | {"status": "entered-in-error", "extension": [*made["extension"], *_why("Mauvais patient")]}
+    assert _code(_put(home, made | {"status": "entered-in-error"})) == "cr-motif-absent"
+    assert _code(_put(home, withdrawn | {"title": "Autre titre"})) == "cr-valide"
+    assert _code(_put(home, {**withdrawn, "attester": [{"mode": "personal"}]})) in {"cr-valide", "cr-signataire"}
+    assert _code(_put(ehr, withdrawn)) == "proprietaire"
+    answer = _put(home, withdrawn)
+    assert answer.status_code == 200, answer.text
+    with store.session() as session:
+        [row] = session.scalars(select(Report)).unique()
+        assert (row.state, row.withdrawn_because) == ("annule", "Mauvais patient")
+        told = set(session.scalars(select(Message.recipient_id).where(Message.kind == "M6r")))
+        assert told == {world.requester.id, world.treating.id}
+    assert ehr.get(f"Composition/{made['id']}").json()["status"] == "entered-in-error"
+    assert ehr.get(f"DocumentReference/{made['id']}").json()["status"] == "entered-in-error"
+    assert ehr.get(f"CarePlan/{made['id']}").json()["status"] == "entered-in-error"
+    again = _put(home, answer.json())
+    assert (again.status_code, again.headers["etag"]) == (200, answer.headers["etag"])
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Message).where(Message.kind == "M6r")) == 2
 
 
 def test_only_the_establishment_of_the_rcp_writes_its_reports(

@@ -316,6 +316,21 @@ PAGES: dict[str, v.Page] = {
         recipients=("Docteur Paul DURANT-FICTIF (médecin traitant)",),
         errors={"relu": "Confirmez que vous avez relu le compte rendu."},
     ),
+    "compte-rendu-retrait": v.ReportEnding(
+        heading_text="Retirer le compte rendu",
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        slot=SLOT,
+        version=2,
+        action="/dossiers/7K3Q/compte-rendu/annulation",
+        back_url="/dossiers/7K3Q/compte-rendu",
+        warning="Le compte rendu reste consultable ici, marqué « Annulé ».",
+        confirm="Je retire ce compte rendu",
+        button="Retirer et prévenir",
+        danger=True,
+        recipients=("Docteur Paul DURANT-FICTIF",),
+        errors={"motif": "Dites pourquoi."},
+    ),
     "a-traiter": v.Worklist(
         (
             v.WorkItem(

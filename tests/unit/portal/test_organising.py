@@ -194,7 +194,10 @@ def test_a_correction_is_a_new_version_that_says_why(site: Site, organiser: Brow
     organiser.post(path, proposition="Deux.", motif="Posologie précisée", nature="correction")
     validate()
     rows = organiser.get(path).xpath("//table[caption = 'Versions du compte rendu']//tbody/tr")
-    assert [words(row.xpath("td[@data-label='État']")[0]) for row in rows] == ["ValidéPosologie précisée", "Remplacé"]
+    assert [words(row.xpath("td[@data-label='État']")[0]) for row in rows] == [
+        "ValidéPosologie précisée",
+        "Remplacé par la version 2",
+    ]
     organiser.post(f"{path}/correction")
     organiser.post(f"{path}/abandon")
     assert count(site, select(Report)) == 2
@@ -208,3 +211,79 @@ def test_what_validation_refuses_is_said_on_the_page(site: Site, organiser: Brow
     organiser.post(f"{path}/validation", 409, version=str(dossier.id), relu="oui")
     organiser.post(f"{path}/validation", 404, version="pas-un-identifiant", relu="oui")
     assert site.fresh().session.scalars(select(Report.state)).one() == "brouillon"
+
+
+def validated(organiser: Browser, path: str, **fields: str) -> None:
+    organiser.post(path, **{"proposition": "Une.", **fields})
+    (version,) = organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")
+    organiser.post(f"{path}/validation", version=version, relu="oui")
+
+
+def test_a_report_is_withdrawn_with_its_reason_once_confirmed(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    organiser.get(f"{path}/annulation", 409)
+    validated(organiser, path)
+    with site.steps.store.session() as session:
+        session.connection().exec_driver_sql("UPDATE message SET state = 'envoye' WHERE kind = 'M6'")
+        session.commit()
+    assert organiser.get(path).xpath(f"//a[@href='{path}/annulation']")
+    page = organiser.get(f"{path}/annulation")
+    told = words(page.xpath("//section[h2 = 'Qui en sera prévenu']")[0])
+    assert "Docteur Camille NGUYEN" in told
+    assert "Docteur Camille MERCIER" in told
+    for fields, said in (
+        ({"motif": "Mauvais patient"}, "Cochez la case pour confirmer."),
+        ({"confirme": "oui"}, "Dites pourquoi."),
+        ({"motif": "x" * 501, "confirme": "oui"}, "Ce texte dépasse 500 caractères."),
+    ):
+        assert said in organiser.post(f"{path}/annulation", 422, **fields).text
+    assert site.fresh().session.scalars(select(Report.state)).one() == "valide"
+    answer = organiser.post(f"{path}/annulation", motif="Mauvais patient", confirme="oui")
+    after = organiser.get(answer.headers["location"])
+    assert "Le compte rendu est retiré." in words(after)
+    assert "Ce compte rendu a été retiré le 19/03/2026 à 14h30. Motif : Mauvais patient" in words(after)
+    assert not after.xpath(f"//a[@href='{path}/annulation'] | //textarea")
+    assert site.fresh().session.scalars(select(Report.state)).one() == "annule"
+    kinds = site.world.session.scalars(select(Message.kind).where(Message.channel == "mssante")).all()
+    assert sorted(kinds) == ["M6", "M6", "M6r", "M6r"]
+    organiser.post(f"{path}/annulation", 409, motif="Encore", confirme="oui")
+    # It stays readable, and says that it is void: here, and by the name that it is saved under.
+    physician = site.browser(site.world.treating)
+    assert "Motif : Mauvais patient" in words(physician.get(path))
+    got = physician.client.get(f"{path}/1.pdf")
+    assert f'filename="compte-rendu-{dossier.reference}-v1-annule.pdf"' in got.headers["content-disposition"]
+
+
+def test_what_hides_a_report_from_the_patient_is_lifted(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    validated(organiser, path)
+    assert organiser.get(path).xpath(f"//a[@href='{path}/visibilite']")
+    page = organiser.get(f"{path}/visibilite")
+    assert "Docteur Camille NGUYEN (médecin traitant)" in words(page.xpath("//main")[0])
+    organiser.post(f"{path}/visibilite", motif="Consultation d’annonce du 20/03/2026", confirme="oui")
+    states = dict(site.fresh().session.execute(select(Report.version, Report.state)).tuples().all())
+    assert states == {1: "remplace", 2: "valide"}
+    assert not organiser.get(path).xpath(f"//a[@href='{path}/visibilite']")
+    organiser.get(f"{path}/visibilite", 409)
+    organiser.post(f"{path}/visibilite", 409, motif="Encore", confirme="oui")
+    # The version that was replaced says by which, around bytes that never change.
+    old = organiser.client.get(f"{path}/1.pdf")
+    assert old.headers["link"] == '<2.pdf>; rel="successor-version"'
+    assert f'filename="compte-rendu-{dossier.reference}-v1-remplace.pdf"' in old.headers["content-disposition"]
+    assert "link" not in organiser.client.get(f"{path}/2.pdf").headers
+
+
+@pytest.mark.parametrize("ending", ["annulation", "visibilite"])
+def test_only_who_coordinates_ends_what_is_in_force(
+    site: Site, organiser: Browser, dossier: Dossier, ending: str
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    validated(organiser, path)
+    for person, status in ((site.world.treating, 404), (site.world.requester, 404), (site.world.stranger, 404)):
+        browser = site.browser(person)
+        browser.get(f"{path}/{ending}", status)
+        browser.post(f"{path}/{ending}", status, motif="Erreur", confirme="oui")
+    assert site.fresh().session.scalars(select(Report.state)).one() == "valide"

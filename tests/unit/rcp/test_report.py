@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import email
 import email.policy
 import hashlib
@@ -23,9 +24,10 @@ from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.meeting import Attendance, RcpSession
 from gateway.model.message import Message, NotificationEntry
+from gateway.model.person import WorkItem
 from gateway.model.report import Report, ReportForm
 from gateway.model.representation import TABLES
-from gateway.rcp import report, report_sending
+from gateway.rcp import report, report_reading, report_sending
 from gateway.rcp.report_content import decode
 from gateway.rcp.report_draft import DraftTreatment, ReportDraft
 from tests import report_samples
@@ -210,7 +212,8 @@ def test_a_validated_version_is_refused_by_the_database_itself(scene):
 
 def _reading(scene):
     with scene.store.session() as session:
-        return report.reading_of(session.scalars(select(Report).order_by(Report.version.desc())).unique().first())
+        last = session.scalars(select(Report).order_by(Report.version.desc())).unique().first()
+        return report_reading.reading_of(last)
 
 
 def test_a_double_click_is_one_validation_and_one_mail_each(scene):
@@ -299,6 +302,50 @@ def test_a_patient_who_is_opposed_is_never_mailed_about(scene):
     _validated(scene)
     assert _rows(scene, Message) == []
     assert {e.code for e in _rows(scene, NotificationEntry)} == {"NON_OPPOSITION"}
+
+
+class _Limited:
+    """Mails of one recipient refused by size, those of the others made as ever."""
+
+    def __init__(self, mails, address, limit):
+        self._mails, self._address, self._limit = mails, address, limit
+
+    def seal(self, letter):
+        small = dataclasses.replace(self._mails, max_bytes=self._limit)
+        return (small if letter.address == self._address else self._mails).seal(letter)
+
+
+def test_a_mail_too_large_undoes_no_validation(scene):
+    """The others get theirs; the register and the work list say who got nothing, and which limit refused it."""
+    _run(scene, report.draft, SAID)
+    [box] = _rows(scene, Mailbox, Mailbox.practitioner_id == scene.requester)
+    press = dataclasses.replace(scene.press, mails=_Limited(scene.press.mails, box.address, 5_000))
+    _run(scene, report.validate, press)
+    [row] = _rows(scene, Report)
+    assert (row.state, {form.form for form in row.forms}) == ("valide", {"cda", "pdf", "xdm"})
+    assert [m.recipient_id for m in _rows(scene, Message)] == [scene.treating]
+    [line] = _rows(scene, NotificationEntry)
+    assert (line.practitioner_id, line.kind, line.code, line.message_id) == (scene.requester, "M6.1", "ECHEC", None)
+    [item] = _rows(scene, WorkItem)
+    assert (item.kind, item.reason, item.dossier_id) == ("notification", "cr-non-envoye", scene.dossier)
+    assert item.details["code"] == "mail-too-large"
+    assert "5000 (RCP_MSSANTE_MAX_BYTES)" in item.details["motif"]
+    # Not sent is not lost: it waits for a person, and the dossier for the other mail.
+    assert _state(scene) == "cr-valide"
+    _deliver(scene)
+    assert report_sending.settle_due(scene.steps) == 1
+    # A withdrawal goes to who got it alone, and its own failure undoes it as little.
+    [other] = _rows(scene, Mailbox, Mailbox.practitioner_id == scene.treating)
+    narrow = dataclasses.replace(scene.press, mails=_Limited(scene.press.mails, other.address, 5_000))
+    _run(scene, report.cancel, "Mauvais patient", narrow)
+    assert _rows(scene, Report)[0].state == "annule"
+    assert {
+        (e.kind, e.practitioner_id) for e in _rows(scene, NotificationEntry, NotificationEntry.code == "ECHEC")
+    } == {
+        ("M6.1", scene.requester),
+        ("M6r.1", scene.treating),
+    }
+    assert len(_rows(scene, WorkItem)) == 2
 
 
 def test_one_person_in_two_roles_gets_one_mail(scene):
@@ -399,10 +446,63 @@ def test_a_withdrawal_keeps_the_report_and_tells_who_got_it(scene):
         assert metadata.xpath("//*[@name='urn:action:extraMetadataSlot']//*[local-name()='Value']/text()") == ["D"]
 
 
+def test_what_hides_a_report_from_its_patient_is_lifted_by_a_version_that_replaces(scene):
+    """Masking is in the envelope of the sending: the flag goes from it, the document itself stays « Normal »."""
+    first = _validated(scene)
+    _deliver(scene)
+    lifted = _run(scene, report.show_patient, "Consultation d’annonce faite", scene.press)
+    rows = {row.version: row for row in _rows(scene, Report)}
+    assert {version: row.state for version, row in rows.items()} == {1: "remplace", 2: "valide"}
+    assert (rows[2].id, rows[2].replaces_id) == (lifted, first)
+    before, after = (decode(rows[version].content) for version in (1, 2))
+    assert (before.visibility, after.visibility) == (("INVISIBLE_PATIENT",), ())
+    assert (after.proposals, after.replaces.reason) == (before.proposals, "Consultation d’annonce faite")
+    mails = [m for m in _rows(scene, Message) if m.details["version"] == 2]
+    assert {m.recipient_id for m in mails} == {scene.requester, scene.treating}
+    for message in mails:
+        archive = zipfile.ZipFile(io.BytesIO(_attached(_mail(scene, message))["IHE_XDM.zip"]))
+        metadata = archive.read("IHE_XDM/SUBSET01/METADATA.XML")
+        assert b"INVISIBLE_PATIENT" not in metadata
+        actions = etree.fromstring(metadata).xpath(
+            "//*[@name='urn:action:extraMetadataSlot']//text()[normalize-space()]"
+        )
+        assert actions == ["C"]
+    # Once lifted it is not laid again by a correction; there is nothing left to lift.
+    with pytest.raises(Conflict, match="cr-visible"):
+        _run(scene, report.show_patient, "Encore", scene.press)
+    _run(scene, report.revise, reason="Côté")
+    _run(scene, report.validate, scene.press)
+    assert decode({row.version: row for row in _rows(scene, Report)}[3].content).visibility == ()
+
+
+def test_a_correction_before_the_announcement_stays_hidden(scene):
+    _validated(scene)
+    _run(scene, report.revise, reason="Côté")
+    with pytest.raises(Conflict, match="cr-brouillon"):
+        _run(scene, report.show_patient, "Annonce", scene.press)
+    _run(scene, report.validate, scene.press)
+    assert decode({row.version: row for row in _rows(scene, Report)}[2].content).visibility == ("INVISIBLE_PATIENT",)
+
+
+@pytest.mark.parametrize("verb", [report.cancel, report.show_patient])
+def test_nothing_becomes_of_a_report_without_a_reason(scene, verb):
+    _validated(scene)
+    for reason, code in ((" ", "cr-motif-absent"), ("x" * 501, "cr-motif-trop-long")):
+        with pytest.raises(InvalidContent, match=code):
+            _run(scene, verb, reason, scene.press)
+    for who in (scene.requesting, scene.physician, scene.stranger):
+        with pytest.raises(NotFound):
+            _run(scene, verb, "Erreur", scene.press, caller=who)
+    [row] = _rows(scene, Report)
+    assert (row.state, row.withdrawn_because) == ("valide", None)
+
+
 def test_a_withdrawal_before_anything_left_sends_nothing(scene):
     _validated(scene)
-    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    _run(scene, report.cancel, " Mauvais patient ", scene.press)
     assert {(m.kind, m.state) for m in _rows(scene, Message)} == {("M6", "annule")}
+    [row] = _rows(scene, Report)
+    assert (row.withdrawn_at, row.withdrawn_because) == (HELD, "Mauvais patient")
 
 
 def test_a_draft_may_change_and_be_thrown_away(scene):
@@ -486,7 +586,7 @@ def test_forms_are_released_to_who_may_see_the_dossier_with_a_line_in_the_trail(
     def ask(caller):
         return scene.steps.read(
             caller,
-            lambda session: _of(report.kept_form(session, caller, scene.dossier, 1, "pdf")),
+            lambda session: _of(report_reading.kept_form(session, caller, scene.dossier, 1, "pdf")),
         )
 
     def _of(found):
@@ -505,7 +605,7 @@ def test_forms_are_released_to_who_may_see_the_dossier_with_a_line_in_the_trail(
 def test_a_draft_is_released_to_nobody(scene):
     _run(scene, report.draft, SAID)
     with scene.store.session() as session, pytest.raises(NotFound):
-        report.kept_form(session, scene.coordinator, scene.dossier, 1, "pdf")
+        report_reading.kept_form(session, scene.coordinator, scene.dossier, 1, "pdf")
 
 
 def test_the_trail_tells_of_the_validation_without_a_name(scene):
