@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -85,7 +86,19 @@ class MailServer:
 
 @dataclass(frozen=True)
 class Mail:
-    """The MSSanté application mailbox of this gateway."""
+    """The MSSanté application mailbox of this gateway.
+
+    Attributes
+    ----------
+    revoked
+        File of the authorities' revocation lists.
+    pins
+        Base64 SHA-256 of the public keys that the operator's servers may have.
+    per_minute
+        Mails a minute that the operator is given.
+    max_bytes, max_bytes_by_domain
+        Largest encoded mail, and for recipients of a domain.
+    """
 
     address: str | None = None
     smtp: MailServer | None = None
@@ -94,6 +107,11 @@ class Mail:
     oauth_token_url: str | None = None
     oauth_client_id: str | None = None
     oauth_client_secret: str | None = field(default=None, repr=False)
+    revoked: Path | None = None
+    pins: tuple[str, ...] = ()
+    per_minute: int = 60
+    max_bytes: int = 10_000_000
+    max_bytes_by_domain: tuple[tuple[str, int], ...] = (("patient.mssante.fr", 25_000_000),)
 
 
 @dataclass(frozen=True)
@@ -345,6 +363,26 @@ def _bounded(least: int, most: int) -> Callable[[str], int]:
     return check
 
 
+def _pins(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if not names or any(not re.fullmatch(r"[A-Za-z0-9+/]{43}=", name) for name in names):
+        raise ValueError("attendu des empreintes SHA-256 de clés publiques, en base64 (44 caractères)")
+    return names
+
+
+_mail_bytes = _bounded(100_000, 100_000_000)
+
+
+def _sizes(text: str) -> tuple[tuple[str, int], ...]:
+    sizes = []
+    for each in _names(text):
+        domain, _, size = each.partition("=")
+        if not domain:
+            raise ValueError("attendu domaine=octets")
+        sizes.append((domain.lower(), _mail_bytes(size)))
+    return tuple(sizes)
+
+
 @dataclass(frozen=True)
 class _Variable:
     path: str
@@ -385,6 +423,11 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
     "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
     **_tls("RCP_MSSANTE", "mail.tls"),
+    "RCP_MSSANTE_TLS_CRL": _Variable("mail.revoked", _file),
+    "RCP_MSSANTE_TLS_PIN": _Variable("mail.pins", _pins),
+    "RCP_MSSANTE_PER_MINUTE": _Variable("mail.per_minute", _bounded(1, 100_000)),
+    "RCP_MSSANTE_MAX_BYTES": _Variable("mail.max_bytes", _mail_bytes),
+    "RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": _Variable("mail.max_bytes_by_domain", _sizes),
     "RCP_MSSANTE_OAUTH_TOKEN_URL": _Variable("mail.oauth_token_url", _url("https")),
     "RCP_MSSANTE_OAUTH_CLIENT_ID": _Variable("mail.oauth_client_id", _text),
     "RCP_MSSANTE_OAUTH_CLIENT_SECRET": _Variable("mail.oauth_client_secret", _text, secret=True),
@@ -441,10 +484,17 @@ def _default_data_dir() -> Path:
 
 
 def _prod_faults(settings: Settings) -> list[str]:
-    loopback_mail = [
-        server for server in (settings.mail.smtp, settings.mail.imap) if server and server.security == "plain"
-    ]
+    servers = [server for server in (settings.mail.smtp, settings.mail.imap) if server]
+    loopback_mail = [server for server in servers if server.security == "plain"]
     refused = [
+        (
+            bool(servers) and settings.mail.tls.authorities is None,
+            "RCP_MSSANTE_TLS_CA : exigée en prod avec la messagerie (IGC-Santé n’est dans aucun magasin public)",
+        ),
+        (
+            settings.mail.smtp is not None and not settings.organisation.mssante_nil,
+            "RCP_MSSANTE_NIL : exigé en prod avec la messagerie",
+        ),
         (urlsplit(settings.public_url).scheme != "https", "RCP_PUBLIC_URL : https exigé en prod"),
         (settings.fhir.auth == "off", "RCP_FHIR_AUTH : « off » est refusé en prod"),
         (settings.clock is not None, "RCP_CLOCK : horloge décalée refusée en prod"),
@@ -478,6 +528,8 @@ def _coherence_faults(settings: Settings) -> list[str]:
             faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
     if settings.mail.smtp and not settings.mail.address:
         faults.append("RCP_MSSANTE_ADDRESS : exigée avec RCP_MSSANTE_SMTP_URL")
+    if settings.mail.revoked and not settings.mail.tls.authorities:
+        faults.append("RCP_MSSANTE_TLS_CA : exigée avec RCP_MSSANTE_TLS_CRL")
     if settings.psc.discovery_url and not settings.psc.client_id:
         faults.append("RCP_PSC_CLIENT_ID : exigé avec RCP_PSC_DISCOVERY_URL")
     return faults

@@ -1,24 +1,27 @@
 """``rcp-gateway check``: try each peer that the configuration names, one sentence a fault.
 
-Promises: every peer is tried, whatever the others answer; no sentence holds a secret or a peer's own words. Sends no
-mail and signs nobody in; keeps one content of a few bytes in the blob store. That a peer answers today is all it says.
+Promises: every peer is tried, whatever the others answer; no sentence holds a secret or a peer's own words. The mail
+servers are spoken to as the worker speaks to them, up to the proof of who we are. Sends no mail and signs nobody in;
+keeps one content of a few bytes in the blob store. That a peer answers today is all it says.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import httpx
 
 from gateway.app.components import prepared
-from gateway.errors import GatewayError
+from gateway.app.mail import MailPeers, mail_peers
+from gateway.errors import GatewayError, Unavailable
 from gateway.exchange.blobs import open_store
 from gateway.model.store import Store
+from gateway.mssante.connection import Fate
+from gateway.mssante.outcome import delivery
+from gateway.mssante.revocation import RevocationLists
 from gateway.psc.oidc import PscClient
-from gateway.settings import MailServer, Settings
+from gateway.settings import Settings
 
 __all__ = ["probe"]
 
@@ -43,14 +46,17 @@ def _blobs(settings: Settings) -> None:
     )
 
 
-def _mail(server: MailServer, settings: Settings) -> None:
-    context = ssl.create_default_context(cafile=settings.mail.tls.authorities)
-    with socket.create_connection((server.host, server.port), _TIMEOUT_S) as plain:
-        if server.security == "tls":
-            with context.wrap_socket(plain, server_hostname=server.host):
-                return
-        if not plain.recv(1):
-            raise OSError("aucune réponse")
+def _submission(peers: MailPeers) -> None:
+    assert peers.submission is not None  # noqa: S101 - asked for where a server is named
+    attempted = peers.submission.check()
+    if attempted.fate is not Fate.DELIVERED:
+        raise Unavailable(attempted.code, delivery(attempted).reason or attempted.code)
+
+
+def _revocation(lists: RevocationLists) -> None:
+    fault = lists.fault()
+    if fault is not None:
+        raise Unavailable("mssante-crl", fault)
 
 
 def _web(url: str) -> None:
@@ -62,12 +68,14 @@ def _web(url: str) -> None:
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "base", lambda: _database(settings)
     yield "fichiers", lambda: _blobs(settings)
-    if settings.mail.smtp:
-        smtp = settings.mail.smtp
-        yield "smtp", lambda: _mail(smtp, settings)
-    if settings.mail.imap:
-        imap = settings.mail.imap
-        yield "imap", lambda: _mail(imap, settings)
+    peers = mail_peers(settings)
+    if peers.submission is not None:
+        yield "smtp", lambda: _submission(peers)
+    if peers.mailbox is not None:
+        yield "imap", peers.mailbox.check
+    if peers.revoked is not None:
+        revoked = peers.revoked
+        yield "révocation", lambda: _revocation(revoked)
     if settings.psc.discovery_url:
         yield "psc", PscClient(settings.psc, f"{settings.public_url}/psc/retour").ping
     if settings.annuaire_url:

@@ -11,8 +11,11 @@ from importlib.metadata import version
 from gateway.exchange.blobs import BlobStore
 from gateway.mssante.account import account_for
 from gateway.mssante.channel import MssanteChannel
+from gateway.mssante.envelope import Sizes
 from gateway.mssante.mailbox import Mailbox
+from gateway.mssante.pacing import Pace
 from gateway.mssante.report_mail import Forms
+from gateway.mssante.revocation import RevocationLists
 from gateway.mssante.submission import Submission
 from gateway.mssante.translate import Composer
 from gateway.mssante.xdm_metadata import Sender
@@ -20,7 +23,7 @@ from gateway.rcp.report import Press
 from gateway.rcp.report_content import Organisation
 from gateway.settings import Settings
 
-__all__ = ["Mailing", "mailing"]
+__all__ = ["MailPeers", "Mailing", "mail_peers", "mailing"]
 
 _APPLICATION = "rcp-gateway"
 
@@ -51,12 +54,39 @@ def mailing(settings: Settings, blobs: BlobStore) -> Mailing | None:
         version=version(_APPLICATION),
         publisher=_APPLICATION,
     )
-    letters = Composer(address=settings.mail.address, nil=who.mssante_nil or "", name="Passerelle RCP")
+    mail = settings.mail
+    letters = Composer(
+        address=settings.mail.address,
+        nil=who.mssante_nil or "",
+        name="Passerelle RCP",
+        sizes=Sizes(mail.max_bytes, dict(mail.max_bytes_by_domain)),
+    )
     press = Press(forms=Forms(sender), mails=letters, blobs=blobs, custodian=own)
-    smtp, imap = settings.mail.smtp, settings.mail.imap
+    peers = mail_peers(settings)
     return Mailing(
         letters=letters,
         press=press,
-        channel=MssanteChannel(Submission(account_for(settings.mail, smtp))) if smtp else None,
-        mailbox=Mailbox(account_for(settings.mail, imap)) if imap else None,
+        channel=MssanteChannel(peers.submission, Pace(mail.per_minute)) if peers.submission else None,
+        mailbox=peers.mailbox,
+    )
+
+
+@dataclass(frozen=True)
+class MailPeers:
+    """The operator's two services, and the revocation lists that both are looked up in."""
+
+    submission: Submission | None
+    mailbox: Mailbox | None
+    revoked: RevocationLists | None
+
+
+def mail_peers(settings: Settings) -> MailPeers:
+    """Put the operator's services together; opens no connection."""
+    mail, revoked = settings.mail, None
+    if mail.revoked is not None and mail.tls.authorities is not None:
+        revoked = RevocationLists(mail.revoked, mail.tls.authorities, settings.data_dir / "mssante-crl.pem")
+    return MailPeers(
+        submission=Submission(account_for(mail, mail.smtp, revoked)) if mail.smtp else None,
+        mailbox=Mailbox(account_for(mail, mail.imap, revoked)) if mail.imap else None,
+        revoked=revoked,
     )

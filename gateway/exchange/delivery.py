@@ -255,10 +255,24 @@ class Deliveries:
             now = utcnow()
             message = session.scalars(select(Message).where(Message.id == claim.message.id).with_for_update()).one()
             attempt = session.get_one(Attempt, claim.attempt_id)
-            attempt.ended_at, attempt.outcome = now, delivery.outcome.value
-            attempt.code, attempt.reason = delivery.code, delivery.reason
-            self._conclude(session, message, self._channels[message.channel], delivery, now)
+            if delivery.untried:
+                session.delete(attempt)
+                self._hold(session, message, delivery, now)
+            else:
+                attempt.ended_at, attempt.outcome = now, delivery.outcome.value
+                attempt.code, attempt.reason = delivery.code, delivery.reason
+                self._conclude(session, message, self._channels[message.channel], delivery, now)
             session.commit()
+
+    def _hold(self, session: Session, message: Message, delivery: Delivery, now: datetime) -> None:
+        """Let a message wait that its channel did not try: no failure, so neither pauses grow nor patience ends."""
+        message.attempts -= 1
+        if message.state != "en-attente":
+            return  # cancelled meanwhile
+        message.reason = delivery.code
+        message.not_before = now + timedelta(seconds=delivery.retry_after_s or 0)
+        session.flush()
+        jobs.nudge(session, message.id, at=message.not_before)
 
     def _conclude(
         self, session: Session, message: Message, channel: Channel, delivery: Delivery, now: datetime

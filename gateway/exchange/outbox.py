@@ -39,7 +39,8 @@ class Outcome(StrEnum):
 class Delivery:
     """Outcome of one attempt; retry reads ``outcome``, never ``reason``.
 
-    ``facts`` is what the channel learned besides, kept in the message's ``details``.
+    ``facts`` is what the channel learned besides, kept in the message's ``details``. ``untried``: the channel held the
+    message back by itself (its pace): no attempt is counted, and it comes again exactly after ``retry_after_s``.
     """
 
     outcome: Outcome
@@ -47,6 +48,7 @@ class Delivery:
     reason: str | None = None
     retry_after_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    untried: bool = False
 
 
 class Channel(Protocol):

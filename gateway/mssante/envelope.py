@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from email import policy
@@ -28,6 +28,7 @@ __all__ = [
     "Attachment",
     "Mail",
     "Sealed",
+    "Sizes",
     "check_address",
     "document_subject",
     "envelope_id",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 MAX_MESSAGE_BYTES = 10_000_000
-"""Default limit of the whole encoded message (spec mssante 1.5); an operator may set a smaller one in EHLO."""
+"""Default limit of the whole encoded message (spec mssante 1.5); the operator may say a smaller one in EHLO."""
 
 DOCUMENT_PREFIX = "XDM/1.0/DDM+"
 """How the raw subject of a mail that carries a CDA begins; no other mail may begin so. [ECO.2.1.3]"""
@@ -48,6 +49,18 @@ _MESSAGE_ID = re.compile(r"[^<>\s@]+@[^<>\s@]+")
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]+')
 _UNSAFE_IN_FILENAME = re.compile(r'[/\\:*?"<>|]+')
 _LABEL_MAX_CHARS = 40
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large an encoded message may be: for all, and for the recipients of one operator's domain."""
+
+    usual: int = MAX_MESSAGE_BYTES
+    by_domain: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, address: str) -> int:
+        """Give the limit of messages to an address."""
+        return self.by_domain.get(address.rpartition("@")[2].lower(), self.usual)
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,9 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
     content = "".join(f"{head}\r\n" for head in heads).encode("ascii") + message.as_bytes()
     if len(content) > max_bytes:
         raise InvalidContent(
-            "mail-too-large", f"Le message dépasse la taille permise ({max_bytes} octets, pièces jointes encodées)."
+            "mail-too-large",
+            f"Le message dépasse la taille permise : {len(content)} octets, pièces jointes encodées,"
+            f" pour {max_bytes} (RCP_MSSANTE_MAX_BYTES).",
         )
     return Sealed(content, identifier, envelope_id(mail.key), hashlib.sha256(content).hexdigest())
 

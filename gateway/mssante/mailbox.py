@@ -22,7 +22,7 @@ from imapclient import IMAPClient
 from imapclient.exceptions import IMAPClientError, LoginError
 
 from gateway.errors import Unavailable
-from gateway.mssante.account import Account, tls_context
+from gateway.mssante.account import Account
 
 __all__ = ["Fetched", "Mailbox", "Position", "Taker"]
 
@@ -201,7 +201,7 @@ class Mailbox:
 
     def _connect(self) -> IMAPClient:
         server = self._account.server
-        context = tls_context(self._account.tls)
+        context = self._account.context()
         client = IMAPClient(
             server.host,
             server.port,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.exchange.outbox import Delivery, Outcome
-from gateway.mssante.submission import Attempted, Fate
+from gateway.mssante.connection import Attempted, Fate
 
 __all__ = ["delivery"]
 
@@ -33,11 +33,15 @@ _REASONS: Mapping[str, str] = {
     "answer-unreadable": "La réponse de l’opérateur est illisible : le message est peut-être parti.",
     "tls": "La connexion chiffrée avec l’opérateur a échoué.",
     "tls-certificate": "Le certificat de l’opérateur n’est pas celui attendu.",
+    "tls-revoked": "Le certificat de l’opérateur est révoqué.",
+    "tls-crl-missing": "Aucune liste de révocation ne couvre le certificat de l’opérateur.",
+    "tls-pin": "La clé de l’opérateur n’est pas celle attendue.",
     "starttls-not-offered": "L’opérateur n’offre pas de connexion chiffrée.",
     "auth-not-offered": "L’opérateur n’offre pas d’authentification utilisable.",
     "mail-token": "Aucun jeton n’a été délivré pour la messagerie.",
     "larger-than-operator-limit": "Le message dépasse la taille permise par l’opérateur.",
     "eight-bit-not-offered": "L’opérateur ne transporte pas ce message.",
+    "answer-out-of-turn": "L’opérateur a répondu hors de propos ; rien n’est parti.",
     "line-ends": "Le message est mal formé.",
     "mail-address": "L’adresse n’est pas utilisable.",
     "smtp-550": "Boîte inconnue ou envoi refusé par l’opérateur.",

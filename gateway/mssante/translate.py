@@ -9,9 +9,9 @@ Sources: spec mssante 2.1 to 2.5 (ECO.2.*), spec features 4.2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from gateway.mssante.envelope import MAX_MESSAGE_BYTES, Mail, render
+from gateway.mssante.envelope import Mail, Sizes, render
 from gateway.mssante.receipts import Receipt
 from gateway.mssante.report_mail import ReportMail
 from gateway.rcp.ports import Letter, ReportLetter, SealedLetter
@@ -52,6 +52,10 @@ class Composer:
         False shortens the subject of a document mail (DECISIONS 2).
     read_receipts
         Whether a read receipt is asked for.
+    sizes
+        How large a mail may be, by the recipient's domain.
+    answers_read
+        Whether what is answered is read: letters then say that one may simply answer.
     """
 
     address: str
@@ -59,7 +63,8 @@ class Composer:
     name: str = ""
     identity_in_subject: bool = True
     read_receipts: bool = True
-    max_bytes: int = MAX_MESSAGE_BYTES
+    sizes: Sizes = field(default_factory=Sizes)
+    answers_read: bool = False
 
     def seal(self, letter: Letter | ReportLetter) -> SealedLetter:
         """Give the bytes.
@@ -70,8 +75,8 @@ class Composer:
             As `gateway.mssante.envelope.render`.
         """
         if isinstance(letter, ReportLetter):
-            return self._reports.seal(replace(letter, reply_to=letter.reply_to or self.address))
-        sealed = render(self._plain(letter), max_bytes=self.max_bytes)
+            return self._reports(letter.address).seal(replace(letter, reply_to=letter.reply_to or self.address))
+        sealed = render(self._plain(letter), max_bytes=self.sizes.of(letter.address))
         return SealedLetter(
             content=sealed.content,
             message_id=sealed.message_id,
@@ -79,15 +84,14 @@ class Composer:
             sender=self.address,
         )
 
-    @property
-    def _reports(self) -> ReportMail:
+    def _reports(self, address: str) -> ReportMail:
         return ReportMail(
             address=self.address,
             nil=self.nil,
             name=self.name,
             identity_in_subject=self.identity_in_subject,
             read_receipt=self.read_receipts,
-            max_bytes=self.max_bytes,
+            max_bytes=self.sizes.of(address),
         )
 
     def _plain(self, letter: Letter) -> Mail:
@@ -102,5 +106,7 @@ class Composer:
             body=letter.body,
             nil=self.nil,
             reply_to=letter.reply_to or self.address,
-            read_receipt=self.read_receipts,
+            # An answer that a machine gives asks for nothing in turn.
+            read_receipt=self.read_receipts and letter.in_reply_to is None,
+            in_reply_to=letter.in_reply_to,
         )

@@ -63,6 +63,23 @@ class Authority:
         self.file = directory / "ca.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
+    def revoke(self, *certificates: Path, began_days_ago: float = 1, days: float = 2, der: bool = False) -> bytes:
+        """Return a revocation list."""
+        now = dt.datetime.now(dt.UTC)
+        began = now - dt.timedelta(days=began_days_ago)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(began)
+            .next_update(began + dt.timedelta(days=days))
+        )
+        for file in certificates:
+            serial = x509.load_pem_x509_certificate(file.read_bytes()).serial_number
+            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(began).build()
+            builder = builder.add_revoked_certificate(revoked)
+        encoding = serialization.Encoding.DER if der else serialization.Encoding.PEM
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(encoding)
+
     def _builder(self, subject, public_key, days: int = 2):
         now = dt.datetime.now(dt.UTC)
         return (

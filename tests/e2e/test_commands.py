@@ -154,7 +154,7 @@ def test_check_tells_each_peer_and_fails_when_one_is_away(run) -> None:
     lines = dict(line.split(maxsplit=1) for line in told.output.splitlines())
     assert lines["base"] == "répond"
     assert lines["fichiers"] == "répond"
-    assert lines["imap"].startswith("ne répond pas")
+    assert "ne répond pas" in lines["imap"]
 
 
 # -- serve

@@ -25,9 +25,10 @@ from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
 from gateway.mssante.account import Account
 from gateway.mssante.channel import MssanteChannel
+from gateway.mssante.connection import Timeouts
 from gateway.mssante.intake import MailIntake
 from gateway.mssante.mailbox import Mailbox
-from gateway.mssante.submission import Submission, Timeouts
+from gateway.mssante.submission import Submission
 from gateway.mssante.translate import Composer
 from gateway.rcp import mail_events, notification
 from gateway.settings import MailServer, Tls

@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import hashlib
+import os
 import socket
+import subprocess
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,11 +20,13 @@ import pytest
 
 from gateway.errors import Unavailable
 from gateway.mssante.account import Account
+from gateway.mssante.connection import Attempted, Fate, Timeouts
 from gateway.mssante.envelope import Attachment, Mail, render
 from gateway.mssante.mailbox import Fetched, Mailbox, Position
 from gateway.mssante.outcome import delivery
 from gateway.mssante.receipts import Kind, read
-from gateway.mssante.submission import Attempted, Fate, Submission, Timeouts
+from gateway.mssante.revocation import RevocationLists
+from gateway.mssante.submission import Keeping, Submission
 from gateway.settings import MailServer, Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
@@ -149,6 +155,61 @@ def test_a_certificate_of_another_name_is_refused(mail_servers):  # noqa: F811
     named = replace(here, server=replace(here.server, host="localhost"))
     attempted = Submission(named, timeouts=QUICK).check()
     assert (attempted.fate, attempted.code) == (Fate.UNAVAILABLE, "tls-certificate")
+
+
+def server_certificate(where):
+    return where.directory / "ca" / "mx.operateur.example-server-2.pem"
+
+
+def public_key(where):
+    """The pin of the servers' key, by the command line that documents of pinning give."""
+    read = ["openssl", "x509", "-pubkey", "-noout", "-in", str(server_certificate(where))]
+    key = subprocess.run(read, capture_output=True, check=True).stdout
+    write = ["openssl", "pkey", "-pubin", "-outform", "der"]
+    bare = subprocess.run(write, input=key, capture_output=True, check=True)
+    return base64.b64encode(hashlib.sha256(bare.stdout).digest()).decode()
+
+
+def both(where, **trust):
+    """What submission and reading say of the servers, over STARTTLS and TLS."""
+    told = set()
+    for security in ("starttls", "tls"):
+        attempted = Submission(replace(account(where, security), **trust), timeouts=QUICK).check()
+        port = where.imaps_port if security == "tls" else where.imap_port
+        server = MailServer("127.0.0.1", port, security, servers.GATEWAY, servers.PASSWORD)
+        try:
+            Mailbox(Account(server, Tls(authorities=where.authority.file), **trust)).check()
+            read = True
+        except Unavailable:
+            read = False
+        told.add((attempted.code, attempted.alarm, read))
+    [one] = told
+    return one
+
+
+def test_a_revoked_certificate_is_not_spoken_to(mail_servers, tmp_path):  # noqa: F811
+    ca, file = mail_servers.authority, tmp_path / "liste.crl"
+    lists = RevocationLists(file, ca.file, tmp_path / "kept.pem")
+    other, _ = ca.issue("autre.example")
+    file.write_bytes(ca.revoke(other, der=True))
+    assert both(mail_servers, revoked=lists) == ("accepted", False, True)
+    file.write_bytes(ca.revoke(other, server_certificate(mail_servers)))
+    assert both(mail_servers, revoked=lists) == ("tls-revoked", True, False)
+
+
+def test_a_certificate_that_no_list_covers_is_not_spoken_to(mail_servers, tmp_path):  # noqa: F811
+    file = tmp_path / "liste.crl"
+    lists = RevocationLists(file, mail_servers.authority.file, tmp_path / "kept.pem")
+    assert both(mail_servers, revoked=lists) == ("tls-crl-missing", True, False)
+    # An authority of the same name with a key of its own: its list is not theirs.
+    file.write_bytes(servers.Authority(tmp_path / "ca").revoke(server_certificate(mail_servers)))
+    assert both(mail_servers, revoked=lists) == ("tls-crl-missing", True, False)
+
+
+def test_another_key_of_the_same_authority_is_not_spoken_to(mail_servers):  # noqa: F811
+    right, wrong = public_key(mail_servers), base64.b64encode(bytes(32)).decode()
+    assert both(mail_servers, pins=(wrong,)) == ("tls-pin", True, False)
+    assert both(mail_servers, pins=(wrong, right)) == ("accepted", False, True)
 
 
 def test_a_wrong_password_alarms_and_sends_nothing(mail_servers):  # noqa: F811
@@ -306,6 +367,196 @@ def test_eight_bit_content_needs_an_operator_that_carries_it():
         plain = Account(MailServer("127.0.0.1", script.port, "plain"))
         attempted = Submission(plain, timeouts=QUICK).send(content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN)
         assert attempted.fate is fate
+
+
+class Counter(threading.Thread):
+    """A server for many connections; `answer(connection, message, verb)` gives a line, None to hang up, or ''."""
+
+    def __init__(self, answer=lambda _connection, _message, _verb: ""):
+        super().__init__(daemon=True)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.answer, self.connections, self.taken, self.verbs = answer, 0, [], []
+        self.gone = threading.Condition()
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                connection, _ = self.listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self.serve, args=(connection, self.connections), daemon=True).start()
+
+    def serve(self, connection, number):
+        usual = {b"DATA": b"354 go", b"QUIT": b"221 bye"}
+        message = 0
+        with connection, connection.makefile("rb") as stream:
+            connection.sendall(b"220 fictif ESMTP\r\n")
+            for line in stream:
+                verb = line[:4].strip().upper()
+                self.verbs.append((number, verb))
+                message += verb == b"MAIL"
+                said = self.answer(number, message, verb)
+                if said is None:
+                    return
+                connection.sendall((said or usual.get(verb, b"250 ok")) + b"\r\n")
+                if verb == b"QUIT":
+                    return
+                if verb == b"DATA" and not said:
+                    data = b""
+                    while not data.endswith(b"\r\n.\r\n"):
+                        data += stream.readline()
+                    self.taken.append((number, data.removesuffix(b".\r\n")))
+                    said = self.answer(number, message, b".")
+                    if said is None:
+                        return
+                    connection.sendall((said or b"250 2.0.0 queued as ABCD1234") + b"\r\n")
+
+    def count(self, verb):
+        return sum(1 for _, said in self.verbs if said == verb)
+
+    def submission(self, **keeping):
+        plain = Account(MailServer("127.0.0.1", self.port, "plain"))
+        return Submission(plain, timeouts=QUICK, keeping=Keeping(**keeping) if keeping else None)
+
+
+def through(submission, mail):
+    return submission.send(
+        mail.content, sender=servers.GATEWAY, recipient=servers.PHYSICIAN, envelope_id=mail.envelope_id
+    )
+
+
+def contents(server):
+    return [data.replace(b"\r\n..", b"\r\n.") for _, data in server.taken]
+
+
+def wait_for(condition):
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_one_connection_carries_many_messages(mail_servers):  # noqa: F811
+    log = mail_servers.directory / "postfix" / "log"
+
+    def connected():
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return sum("/smtpd[" in line and ": connect from" in line for line in lines)
+
+    submission, before = Submission(account(mail_servers), timeouts=QUICK), connected()
+    mails = [sealed(), sealed(servers.CLOSED), sealed(), sealed(servers.GONE), sealed()]
+    recipients = [servers.PHYSICIAN, servers.CLOSED, servers.PHYSICIAN, servers.GONE, servers.PHYSICIAN]
+    fates = [
+        submission.send(mail.content, sender=servers.GATEWAY, recipient=to, envelope_id=mail.envelope_id).fate
+        for mail, to in zip(mails, recipients, strict=True)
+    ]
+    assert fates == [Fate.DELIVERED, Fate.REFUSED, Fate.DELIVERED, Fate.DELIVERED, Fate.DELIVERED]
+    for mail in (mails[0], mails[2], mails[4]):
+        [arrived] = mail_servers.wait_inbox(servers.PHYSICIAN, about(mail))
+        assert arrived.endswith(mail.content)
+    wait_for(lambda: connected() == before + 1)
+    submission.close()
+    assert submission.check().fate is Fate.DELIVERED
+
+
+@pytest.mark.parametrize("how", ["hangs-up", "says-421"])
+def test_a_connection_that_lapsed_is_replaced_before_anything_was_taken(how):
+    def answer(connection, message, verb):
+        if connection == 1 and message == 2 and verb == b"MAIL":
+            return None if how == "hangs-up" else b"421 4.4.2 idle too long"
+        return ""
+
+    server, mails = Counter(answer), [sealed() for _ in range(3)]
+    submission = server.submission()
+    assert [through(submission, mail).code for mail in mails] == ["accepted"] * 3
+    assert contents(server) == [mail.content for mail in mails]
+    assert [number for number, _ in server.taken] == [1, 2, 2]
+
+
+def test_a_connection_closed_while_idle_is_seen_without_a_word():
+    server = Counter(lambda connection, _message, verb: None if connection == 1 and verb == b"NOOP" else "")
+    submission = server.submission()
+    first, second = sealed(), sealed()
+    assert through(submission, first).code == "accepted"
+    [kept] = submission._idle
+    kept._smtp.sock.sendall(b"NOOP\r\n")  # makes the server hang up
+    wait_for(lambda: not kept.silent)
+    assert through(submission, second).code == "accepted"
+    assert contents(server) == [first.content, second.content]
+    assert (server.connections, server.count(b"MAIL")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "said", "fate", "code", "opened"),
+    [
+        (b"RCPT", None, Fate.UNAVAILABLE, "cut", 1),
+        (b"RCPT", b"421 4.3.2 shutting down", Fate.UNAVAILABLE, "smtp-421", 1),
+        (b"DATA", None, Fate.UNAVAILABLE, "cut", 1),
+        (b"DATA", b"250 what", Fate.UNAVAILABLE, "answer-out-of-turn", 1),
+        (b".", None, Fate.UNCERTAIN, "cut-after-final-dot", 1),
+        (b".", b"421 4.3.2 shutting down", Fate.UNAVAILABLE, "smtp-421", 1),
+        (b".", b"554 5.7.1 no", Fate.REFUSED, "smtp-554", 0),
+        (b"MAIL", b"451 4.3.0 later", Fate.UNAVAILABLE, "smtp-451", 0),
+    ],
+)
+def test_a_cut_on_a_kept_connection_is_told_as_on_a_new_one(verb, said, fate, code, opened):
+    def answer(connection, message, now):
+        return said if (connection, message, now) == (1, 2, verb) else ""
+
+    server = Counter(answer)
+    submission = server.submission()
+    assert through(submission, sealed()).code == "accepted"
+    attempted = through(submission, sealed())
+    assert (attempted.fate, attempted.code) == (fate, code)
+    assert server.count(b"MAIL") == 2, "nothing was tried twice"
+    last = sealed()
+    assert through(submission, last).code == "accepted"
+    assert contents(server)[-1] == last.content
+    assert server.connections == 1 + opened
+    assert server.count(b"RSET") == 1 - opened
+
+
+def test_a_new_connection_that_is_told_421_is_not_opened_again():
+    server = Counter(lambda _connection, _message, verb: b"421 4.3.2 too busy" if verb == b"MAIL" else "")
+    attempted = through(server.submission(), sealed())
+    assert (attempted.fate, attempted.code, server.connections) == (Fate.UNAVAILABLE, "smtp-421", 1)
+
+
+def test_a_connection_serves_no_longer_than_it_may():
+    server = Counter()
+    submission = server.submission(messages=2)
+    for _ in range(5):
+        assert through(submission, sealed()).code == "accepted"
+    assert [number for number, _ in server.taken] == [1, 1, 2, 2, 3]
+    idle = Counter()
+    assert through(idle.submission(idle_s=0.05), sealed()).code == "accepted"
+    wait_for(lambda: idle.count(b"QUIT") == 1)
+
+
+def test_threads_send_at_once_each_through_a_connection_of_its_own():
+    server = Counter()
+    submission = server.submission()
+    mails = [sealed() for _ in range(24)]
+    with ThreadPoolExecutor(4) as threads:
+        codes = list(threads.map(lambda mail: through(submission, mail).code, mails))
+    assert codes == ["accepted"] * 24
+    assert sorted(contents(server)) == sorted(mail.content for mail in mails)
+    assert server.connections <= 4
+
+
+def test_a_fork_says_nothing_through_its_parent_s_connection():
+    server = Counter()
+    submission = server.submission()
+    assert through(submission, sealed()).code == "accepted"
+    child = os.fork()
+    if not child:
+        os._exit(0 if through(submission, sealed()).code == "accepted" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert through(submission, sealed()).code == "accepted"
+    assert [number for number, _ in server.taken] == [1, 2, 1]
 
 
 def test_reading_takes_each_mail_once_and_marks_it_after_it_was_kept(mail_servers):  # noqa: F811

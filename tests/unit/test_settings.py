@@ -80,6 +80,36 @@ def test_mail_without_tls_never_leaves_this_machine() -> None:
     assert told == ["RCP_MSSANTE_… : messagerie sans TLS refusée hors de cette machine (mail.example)"]
 
 
+def test_mail_in_prod_names_its_authority_and_its_product() -> None:
+    told = faults(
+        RCP_PROFILE="prod",
+        RCP_PUBLIC_URL="https://rcp.example",
+        RCP_MSSANTE_SMTP_URL="smtps://mail.example",
+        RCP_MSSANTE_ADDRESS="rcp@x.example",
+    )
+    assert [fault.split(" ")[0] for fault in told] == ["RCP_MSSANTE_TLS_CA", "RCP_MSSANTE_NIL"]
+
+
+def test_what_bounds_and_pins_the_mail_is_read_whole(tmp_path: Path) -> None:
+    assert dict(load({}).mail.max_bytes_by_domain) == {"patient.mssante.fr": 25_000_000}
+    pin = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    mail = load(
+        {"RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": "A.example=200000, b.example=300000", "RCP_MSSANTE_TLS_PIN": f"{pin} {pin}"}
+    ).mail
+    assert (mail.max_bytes_by_domain, mail.pins) == ((("a.example", 200_000), ("b.example", 300_000)), (pin, pin))
+    lists = tmp_path / "liste.crl"
+    lists.touch()
+    for environment in (
+        {"RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": "a.example"},
+        {"RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": "=200000"},
+        {"RCP_MSSANTE_MAX_BYTES": "10"},
+        {"RCP_MSSANTE_TLS_PIN": "sha256:abc"},
+        {"RCP_MSSANTE_PER_MINUTE": "0"},
+        {"RCP_MSSANTE_TLS_CRL": str(lists)},
+    ):
+        assert len(faults(**environment)) == 1
+
+
 def test_the_clock_is_an_instant() -> None:
     assert load({"RCP_CLOCK": "2026-03-17T08:00:00+01:00"}).clock == datetime(2026, 3, 17, 7, tzinfo=UTC)
 

@@ -10,8 +10,9 @@ from gateway.demo.letters import MailServer, wait_for
 from gateway.demo.mail_operator import MailOperator
 from gateway.demo.narration import NotSeen
 from gateway.mssante.account import Account
+from gateway.mssante.connection import Fate, Timeouts
 from gateway.mssante.envelope import Mail, render
-from gateway.mssante.submission import Fate, Submission, Timeouts
+from gateway.mssante.submission import Submission
 from gateway.settings import load
 
 GATEWAY = "rcp@demo.mssante.example"

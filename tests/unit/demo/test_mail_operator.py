@@ -13,9 +13,10 @@ from gateway.demo.mail_operator import MailOperator
 from gateway.demo.mail_pages import mail_app
 from gateway.errors import Fault, Unavailable
 from gateway.mssante.account import Account
+from gateway.mssante.connection import Fate, Timeouts
 from gateway.mssante.envelope import Attachment, Mail, render
 from gateway.mssante.mailbox import Mailbox, Position
-from gateway.mssante.submission import Fate, Submission, Timeouts
+from gateway.mssante.submission import Submission
 from gateway.settings import Tls, load
 from gateway.web.background import served
 

@@ -126,6 +126,17 @@ def test_the_next_attempt_is_not_before_the_pause_and_has_its_own_job(store, mak
     assert deliveries.attempt(message_id) is None
 
 
+def test_what_its_channel_held_back_is_no_attempt_and_comes_again_when_told(store, make, post):
+    message_id = post()
+    held = Delivery(Outcome.UNAVAILABLE, "throttled", "Débit.", 7.0, untried=True)
+    deliveries = make(Scripted([held]), backoff={"mssante": Backoff((120.0,), 0, 0.0)})
+    deliveries.attempt(message_id)
+    message = row(store, message_id)
+    assert (message.state, message.attempts, attempts(store, message_id)) == ("en-attente", 0, [])
+    assert timedelta(seconds=5) < message.not_before - utcnow() <= timedelta(seconds=7)
+    assert [at for name, _, at in jobs(store) if at is not None] == [message.not_before]
+
+
 def test_pauses_follow_the_sheets_with_jitter():
     assert MAIL.pauses_s == (60, 300, 900, 1800, 3600)
     assert MAIL.give_up_s == 86_400

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidContent
-from gateway.mssante.envelope import Attachment, Mail, check_address, document_subject, pdf_filename, render
+from gateway.mssante.envelope import Attachment, Mail, Sizes, check_address, document_subject, pdf_filename, render
+from gateway.mssante.translate import Composer
+from gateway.rcp.ports import Letter
 
 PLAIN = Mail(
     key="M1|dossier|seance|810001234567",
@@ -170,6 +172,27 @@ def test_the_limit_counts_the_encoded_message_and_is_named():
     with pytest.raises(InvalidContent, match=str(size - 1)) as refused:
         render(DOCUMENT, max_bytes=size - 1)
     assert refused.value.code == "mail-too-large"
+
+
+def test_an_operator_s_domain_has_a_limit_of_its_own():
+    sizes = Sizes(20_000, {"patient.mssante.fr": 2_000_000})
+    composer = Composer(address="rcp@ch-exemple.mssante.example", nil="1", sizes=sizes)
+
+    def letter(address):
+        return Letter(
+            kind="M7",
+            key="k",
+            at=datetime(2026, 11, 24, tzinfo=UTC),
+            address=address,
+            name="",
+            subject="Essai",
+            body="long " * 8000,
+        )
+
+    for address in ("a@medecin.mssante.example", "b@sous.patient.mssante.fr"):
+        with pytest.raises(InvalidContent, match=r"pour 20000 \(RCP_MSSANTE_MAX_BYTES\)"):
+            composer.seal(letter(address))
+    assert composer.seal(letter("180032158745233@PATIENT.mssante.fr")).content
 
 
 @pytest.mark.parametrize(

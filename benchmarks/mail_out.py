@@ -1,0 +1,160 @@
+"""Mails a second over one connection to an SMTP server on loopback, beside a plain smtplib loop over the same bytes.
+
+Run: ``python benchmarks/mail_out.py``. The server is postfix's own ``smtp-sink`` where it is
+installed (the fastest there is: what is measured is us), else aiosmtpd in a process of its own. Lines take turns, so
+that a busy machine slows all of them; the ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import shutil
+import smtplib
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from gateway.mssante.account import Account
+from gateway.mssante.connection import Fate
+from gateway.mssante.envelope import Attachment, Mail, render
+from gateway.mssante.submission import Keeping, Submission
+from gateway.settings import MailServer
+
+SENDER, RECIPIENT = "rcp@ch-exemple.mssante.example", "paul.durant@medecin.mssante.example"
+TURNS, BATCH = 12, 50
+
+
+def mail(attached: int) -> bytes:
+    """A notification, or a document mail with so many bytes attached."""
+    document = (
+        {
+            "attachments": (Attachment("IHE_XDM.zip", "application/zip", bytes(range(256)) * (attached // 256)),),
+            "cda_codes": ("34794-8",),
+            "ins_qualified": True,
+        }
+        if attached
+        else {}
+    )
+    return render(
+        Mail(
+            key="banc",
+            sender_address=SENDER,
+            recipient_address=RECIPIENT,
+            date=datetime(2026, 11, 24, 7, 0, tzinfo=UTC),
+            subject="XDM/1.0/DDM+Compte rendu" if attached else "Médecin – Notification préalable RCP",
+            body="Bonjour,\n\nLe dossier sera examiné en réunion.\n" * 12,
+            nil="0",
+            **document,
+        )
+    ).content
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def swallow(port: int) -> None:
+    """Run aiosmtpd, which keeps nothing."""
+    from aiosmtpd.smtp import SMTP
+
+    class Sink:
+        async def handle_DATA(self, _server: object, _session: object, _envelope: object) -> str:  # noqa: N802 (aiosmtpd's name)
+            return "250 2.0.0 Ok"
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: SMTP(Sink(), data_size_limit=None), "127.0.0.1", port)
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def sink() -> Iterator[tuple[str, int]]:
+    """A server that takes everything, in a process of its own."""
+    port = free_port()
+    program = shutil.which("smtp-sink", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if program:
+        command = [program, "-u", "nobody", f"127.0.0.1:{port}", "100"]
+        process = subprocess.Popen(command)
+        name, stop = "smtp-sink", process.terminate
+    else:
+        child = multiprocessing.get_context("spawn").Process(target=swallow, args=(port,), daemon=True)
+        child.start()
+        name, stop = "aiosmtpd", child.terminate
+    try:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        yield name, port
+    finally:
+        stop()
+
+
+@contextmanager
+def plain(port: int, content: bytes) -> Iterator[Callable[[], object]]:
+    """The standard library's own loop."""
+    with smtplib.SMTP("127.0.0.1", port, "[127.0.0.1]") as smtp:
+        smtp.ehlo()
+        yield lambda: smtp.sendmail(SENDER, [RECIPIENT], content)
+
+
+@contextmanager
+def ours(port: int, content: bytes, keeping: Keeping) -> Iterator[Callable[[], object]]:
+    """`Submission.send`."""
+    submission = Submission(Account(MailServer("127.0.0.1", port, "plain")), keeping=keeping)
+
+    def work() -> None:
+        attempted = submission.send(content, sender=SENDER, recipient=RECIPIENT, envelope_id="rcp.banc")
+        if attempted.fate is not Fate.DELIVERED:
+            raise RuntimeError(attempted.code)
+
+    try:
+        yield work
+    finally:
+        submission.close()
+
+
+def measured(port: int, content: bytes) -> dict[str, float]:
+    """Mails a second of each way, by the median of its turns."""
+    with (
+        plain(port, content) as loop,
+        ours(port, content, Keeping()) as kept,
+        ours(port, content, Keeping(messages=1)) as single,
+    ):
+        ways = {"smtplib loop": loop, "Submission.send": kept, "a connection each": single}
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(TURNS):
+            for name, work in ways.items():
+                start = time.perf_counter()
+                for _ in range(BATCH):
+                    work()
+                rates[name].append(BATCH / (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def main() -> None:
+    with sink() as (name, port):
+        print(f"{name:36}{'mails a second':>16}{'ratio':>8}")
+        for attached in (0, 150_000):
+            content = mail(attached)
+            found = measured(port, content)
+            for way, rate in found.items():
+                label = f"{len(content) // 1000} kB: {way}"
+                print(f"{label:36}{rate:16.0f}{rate / found['smtplib loop']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
