@@ -164,6 +164,8 @@ def _worker(settings: Settings) -> None:
         log.info("worker-ready", mail=gateway.mail is not None)
         with _mailbox_read(gateway, intake, stop):
             worker.run(stop)
+        if gateway.mail is not None and gateway.mail.channel is not None:
+            gateway.mail.channel.close()
 
 
 def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Periodic]:

@@ -161,12 +161,15 @@ class Connection:
         self._command("DATA", expected=354)
         stuffed = (b"." if content.startswith(b".") else b"") + content.replace(b"\r\n.", b"\r\n..")
         try:
-            smtp.send(stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n")
+            if smtp.sock is not None:
+                smtp.sock.settimeout(self._timeouts.final_answer_s)
+            smtp.send(stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"))
         except (OSError, smtplib.SMTPException) as error:
-            # The final dot has not been written: the operator cannot have accepted. [RFC 5321 §4.1.1.4]
+            # What fails here has not written its last bytes, the final dot: the operator cannot have accepted.
+            # [RFC 5321 §4.1.1.4]
             self.broken = True
             raise Stop(Attempted(Fate.UNAVAILABLE, "cut-in-data")) from error
-        answer = self._final_dot(dsn=dsn)
+        answer = self._final_answer(dsn=dsn)
         self._left_open = answer.fate is not Fate.DELIVERED
         return answer
 
@@ -182,12 +185,9 @@ class Connection:
         finally:
             smtp.close()
 
-    def _final_dot(self, *, dsn: bool) -> Attempted:
+    def _final_answer(self, *, dsn: bool) -> Attempted:
         smtp = self._smtp
         try:
-            if smtp.sock is not None:
-                smtp.sock.settimeout(self._timeouts.final_answer_s)
-            smtp.send(b".\r\n")
             code, text = smtp.getreply()
             if smtp.sock is not None:
                 smtp.sock.settimeout(self._timeouts.command_s)
@@ -242,7 +242,7 @@ class Connection:
     def _connect(self) -> smtplib.SMTP:
         smtp: smtplib.SMTP | None = None
         try:
-            context = self._account.context()
+            context = self._account.context() if self._account.server.security != "plain" else None
             smtp = self._open(context)
             self._secure(smtp, context)
             self._authenticate(smtp)
@@ -252,18 +252,18 @@ class Connection:
             raise Stop(_not_connected(error)) from error
         return smtp
 
-    def _open(self, context: ssl.SSLContext) -> smtplib.SMTP:
+    def _open(self, context: ssl.SSLContext | None) -> smtplib.SMTP:
         server, wait_s = self._account.server, self._timeouts.connect_s
         if server.security == "tls":
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, self._helo, timeout=wait_s, context=context)
         else:
             smtp = smtplib.SMTP(server.host, server.port, self._helo, timeout=wait_s)
         if smtp.sock is not None:
-            # The final dot is written apart from the content: it must not wait until the content is acknowledged.
+            # The end of a content is not to wait until its beginning is acknowledged.
             smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return smtp
 
-    def _secure(self, smtp: smtplib.SMTP, context: ssl.SSLContext) -> None:
+    def _secure(self, smtp: smtplib.SMTP, context: ssl.SSLContext | None) -> None:
         if smtp.sock is not None:
             smtp.sock.settimeout(self._timeouts.command_s)
         self._ehlo(smtp)
