@@ -53,6 +53,7 @@ __all__ = [
     "dossiers",
     "facts",
     "hidden",
+    "organises",
     "parts_of",
     "rcps",
     "records",
@@ -183,7 +184,8 @@ def sessions(caller: Caller, *, organised: bool = False) -> ColumnElement[bool]:
 def work_items(caller: Caller) -> ColumnElement[bool]:
     """Predicate over `WorkItem`: organisers see those of their networks' dossiers and studies.
 
-    Images whose sender belongs to no network and that no dossier claims would be nobody's: any organiser sees them.
+    Images whose sender belongs to no network and that no dossier claims would be nobody's, like a mail that answers
+    nothing of ours: any organiser sees them.
     """
     if caller.kind is CallerKind.SYSTEM:
         return true()
@@ -204,7 +206,20 @@ def work_items(caller: Caller) -> ColumnElement[bool]:
             WorkItem.partner_id.in_(select(Partner.id).where(Partner.network_id.is_(None))),
             _membership(caller, ORGANISERS).exists(),
         ),
+        and_(
+            WorkItem.kind == "message",
+            WorkItem.network_id.is_(None),
+            WorkItem.dossier_id.is_(None),
+            _membership(caller, ORGANISERS).exists(),
+        ),
     )
+
+
+def organises(session: Session, caller: Caller) -> bool:
+    """Whether the caller prepares the sessions of any RCP."""
+    if caller.kind is not CallerKind.PROFESSIONAL or caller.practitioner_id is None:
+        return False
+    return bool(session.scalar(select(_membership(caller, ORGANISERS).exists())))
 
 
 def _agendas(caller: Caller, table: Table) -> ColumnElement[bool]:

@@ -27,6 +27,7 @@ from gateway.portal.views.dossier import (
     Tumour,
     Webconference,
 )
+from gateway.portal.views.mailing import ErrorBox, ErrorItem, ErrorLine
 from gateway.portal.views.meeting import (
     Attendee,
     Quorum,
@@ -83,6 +84,9 @@ __all__ = [
     "Correspondent",
     "Dossier",
     "Error",
+    "ErrorBox",
+    "ErrorItem",
+    "ErrorLine",
     "FormSection",
     "Help",
     "HistoryLine",
