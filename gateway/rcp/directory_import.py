@@ -231,8 +231,11 @@ def _stage(store: Store, found: Extraction, digest: str, told: Told) -> Director
 
 
 def _unhurried(connection: Connection) -> None:
-    """Lift the limits of single requests; a set is sorted in memory as far as it goes."""
-    for setting in ("statement_timeout = 0", "lock_timeout = 0", "work_mem = '64MB'"):
+    """Lift the limits of single requests; sets are sorted or hashed, in memory as far as it goes.
+
+    Rows that the transaction itself wrote have no statistics yet, and a loop over sets would never end.
+    """
+    for setting in ("statement_timeout = 0", "lock_timeout = 0", "work_mem = '64MB'", "enable_nestloop = off"):
         connection.execute(text(f"SET LOCAL {setting}"))
 
 
@@ -261,6 +264,7 @@ def _apply(step: Step, key: uuid.UUID, *, force: bool, told: Told) -> ImportResu
     for statement, counts_gone in plan.after:
         changed = run(statement)
         kept.gone += changed if counts_gone else 0
+    connection.execute(text("SET LOCAL enable_nestloop = on"))
     for kind in SHOWN:
         for identity in connection.scalars(text(AFTER[kind])).all():
             step.touch(step.session.get_one(_ROOTS[kind], identity, populate_existing=True))
