@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import lru_cache
+from hashlib import sha1
 from itertools import count
-from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 from zoneinfo import ZoneInfo
 
-from lxml import etree
 from msgspec import Struct
 
+from gateway.documents.cda_writing import Child, Xml, document, el, lines
 from gateway.documents.rows import Part, clean
 from gateway.rcp.report_content import Address, CodedValue, Identifier, Organisation, Person
 from gateway.terminology import code_list, concept
 
 __all__ = [
-    "NAMESPACE",
     "PROBLEM_TEMPLATES",
     "SYSTEM_NAMES",
     "Code",
@@ -35,6 +35,7 @@ __all__ = [
     "assigned_entity",
     "cd",
     "code_element",
+    "document",
     "el",
     "identifier",
     "in_list",
@@ -50,14 +51,11 @@ __all__ = [
     "partial",
     "reference",
     "telecom",
-    "to_bytes",
+    "templates",
     "treatment_code",
     "yes_no",
 ]
 
-NAMESPACE = "urn:hl7-org:v3"
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
-_PREFIXES: Any = {None: NAMESPACE, "xsi": _XSI}
 IDNPS_ROOT = "1.2.250.1.71.4.2.1"
 IDNST_ROOT = "1.2.250.1.71.4.2.2"
 TA = "1.2.250.1.213.1.1.4.322"
@@ -79,11 +77,11 @@ SYSTEM_NAMES = {
     "2.16.840.1.113883.5.25": "Confidentiality",
     "2.16.840.1.113883.5.7": "ActPriority",
 }
+COMPLETED = el("statusCode", code="completed")
 HOSPITAL = CodedValue("ETABLISSEMENT", "1.2.250.1.213.1.1.4.9", "Etablissement de santé")
 
-Element = etree._Element  # noqa: SLF001 - lxml exports its element type under no public name
+Element = Xml
 Elements = list[Element]
-Child = Element | None
 
 
 class Code(Struct, frozen=True):
@@ -94,27 +92,16 @@ class Code(Struct, frozen=True):
     label: str
 
 
-def el(
-    tag: str, *children: Child, text: str | None = None, xsi: str | None = None, **attributes: str | None
-) -> Element:
-    """Make one element of the CDA namespace; ``None`` children and attributes are left out.
-
-    ``xsi`` is the ``xsi:type``; a trailing underscore in an attribute name is dropped.
-    """
-    element = etree.Element(f"{{{NAMESPACE}}}{tag}", nsmap=_PREFIXES)
-    if xsi is not None:
-        element.set(f"{{{_XSI}}}type", xsi)
-    for key, value in attributes.items():
-        if value is not None:
-            element.set(key.rstrip("_"), value)
-    element.text = text
-    element.extend(child for child in children if child is not None)
-    return element
-
-
+@lru_cache(maxsize=256)
 def null(tag: str, flavor: str = "UNK", *, xsi: str | None = None) -> Element:
     """Make an element that says why it says nothing."""
     return el(tag, xsi=xsi, nullFlavor=flavor)
+
+
+@lru_cache(maxsize=256)
+def templates(*roots: str) -> Element:
+    """Make the template ids of a section or of an entry, one after the other."""
+    return Xml("".join([el("templateId", root=root) for root in roots]))
 
 
 def identifier(value: Identifier, tag: str = "id") -> Element:
@@ -122,6 +109,7 @@ def identifier(value: Identifier, tag: str = "id") -> Element:
     return el(tag, root=value.root, extension=value.extension)
 
 
+@lru_cache(maxsize=4096)
 def code_element(value: CodedValue | Code, tag: str = "code", *children: Child, xsi: str | None = None) -> Element:
     """Make a coded element with its label and the usual name of its system."""
     return el(
@@ -154,12 +142,14 @@ def interval(low: str | None, high: str | None = None, *, flavor: str = "UNK") -
     )
 
 
+@lru_cache(maxsize=1024)
 def telecom(phone: str | None) -> Element:
     """Make the telephone; only digits and a leading plus are kept."""
     number = re.sub(r"[^\d+]", "", phone or "")
     return el("telecom", value=f"tel:{number}", use="WP") if number else null("telecom", "NAV")
 
 
+@lru_cache(maxsize=1024)
 def address(value: Address | None) -> Element:
     """Make the address as up to seven lines; the last holds postal code and city."""
     if value is None:
@@ -169,6 +159,7 @@ def address(value: Address | None) -> Element:
     return el("addr", *(el("streetAddressLine", text=line) for line in lines)) if lines else null("addr", "NAV")
 
 
+@lru_cache(maxsize=1024)
 def name(person: Person) -> Element:
     """Make a professional's name: one family name, at most one given name, prefix and suffix of the national lists."""
     return el(
@@ -180,6 +171,7 @@ def name(person: Person) -> Element:
     )
 
 
+@lru_cache(maxsize=1024)
 def organisation(value: Organisation, tag: str) -> Element:
     """Make a structure with its number, name, telephone, address and practice setting."""
     return el(
@@ -192,6 +184,7 @@ def organisation(value: Organisation, tag: str) -> Element:
     )
 
 
+@lru_cache(maxsize=1024)
 def assigned_entity(
     person: Person,
     *,
@@ -220,20 +213,10 @@ def assigned_entity(
     )
 
 
+@lru_cache(maxsize=1024)
 def reference(anchor: str, tag: str = "text") -> Element:
     """Make the pointer from an entry to the row of the narrative that says the same."""
     return el(tag, el("reference", value=f"#{anchor}"))
-
-
-def lines(tag: str, text: str, **attributes: str | None) -> Element:
-    """Make a narrative element; line feeds of the text become breaks."""
-    first, *rest = text.split("\n")
-    element = el(tag, text=first, **attributes)
-    for line in rest:
-        breaking = el("br")
-        breaking.tail = line
-        element.append(breaking)
-    return element
 
 
 def narrative(part: Part) -> Element:
@@ -251,6 +234,7 @@ def narrative(part: Part) -> Element:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=8)
 def yes_no(value: bool | None) -> Element:  # noqa: FBT001 - the answer to a question is a value
     """Make a boolean ``value``."""
     return null("value", xsi="BL") if value is None else el("value", xsi="BL", value=str(value).lower())
@@ -303,12 +287,13 @@ class Entries:
     """
 
     def __init__(self, document: Identifier) -> None:
-        self._space = uuid5(NAMESPACE_OID, f"{document.root}^{document.extension or ''}")
+        self._space = uuid5(NAMESPACE_OID, f"{document.root}^{document.extension or ''}").bytes
         self._ranks = count(1)
 
     def id(self) -> Element:
-        """Make the next entry id."""
-        return el("id", root=str(uuid5(self._space, str(next(self._ranks)))).upper())
+        """Make the next entry id, as `uuid.uuid5` does."""
+        made = sha1(self._space + str(next(self._ranks)).encode(), usedforsecurity=False).hexdigest().upper()
+        return el("id", root=f"{made[:8]}-{made[8:12]}-5{made[13:16]}-{_VARIANTS[made[16]]}{made[17:20]}-{made[20:32]}")
 
     def observation(
         self,
@@ -317,20 +302,21 @@ class Entries:
         value: Child,
         *relations: Child,
         when: Child = None,
-        templates: tuple[str, ...] = (),
+        models: tuple[str, ...] = (),
         after: tuple[Child, ...] = (),
     ) -> Element:
         """Make a FR-Simple-Observation. [CI-SIS 1.2.250.1.213.1.1.3.48].
 
-        ``after`` holds what the schema wants between value and entryRelationship.
+        ``models`` holds template ids beside the usual two, ``after`` what the schema wants between value and
+        entryRelationship.
         """
         return el(
             "observation",
-            *(el("templateId", root=t) for t in (_OBSERVATION, "1.2.250.1.213.1.1.3.48", *templates)),
+            templates(_OBSERVATION, "1.2.250.1.213.1.1.3.48", *models),
             self.id(),
             code_element(code),
             reference(anchor),
-            el("statusCode", code="completed"),
+            COMPLETED,
             null("effectiveTime", "NAV") if when is None else when,
             value,
             *after,
@@ -343,17 +329,18 @@ class Entries:
         """Make a FR-Commentaire-ER. [CI-SIS 1.2.250.1.213.1.1.3.32]."""
         return el(
             "act",
-            *(el("templateId", root=t) for t in _COMMENT),
+            templates(*_COMMENT),
             self.id(),
             code_element(Code("48767-8", LOINC, "Commentaire")),
             reference(anchor),
-            el("statusCode", code="completed"),
+            COMPLETED,
             classCode="ACT",
             moodCode="EVN",
         )
 
 
 PROBLEM_TEMPLATES = ("2.16.840.1.113883.10.20.1.28", "1.3.6.1.4.1.19376.1.5.3.1.4.5", "1.2.250.1.213.1.1.3.37")
+_VARIANTS = {digit: "89AB"[int(digit, 16) & 3] for digit in "0123456789ABCDEF"}
 _OBSERVATION = "1.3.6.1.4.1.19376.1.5.3.1.4.13"
 _COMMENT = ("2.16.840.1.113883.10.20.1.40", "1.3.6.1.4.1.19376.1.5.3.1.4.2", "1.2.250.1.213.1.1.3.32")
 
@@ -364,9 +351,3 @@ def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> lis
     return [
         el("entryRelationship", entry, typeCode=typeCode, inversionInd=flag) for entry in entries if entry is not None
     ]
-
-
-def to_bytes(root: Element) -> bytes:
-    """Write the document: UTF-8, with its declaration, no superfluous namespace."""
-    etree.cleanup_namespaces(root, keep_ns_prefixes=["xsi"])
-    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")

@@ -6,18 +6,19 @@ the document is a CDA at all; what is not there is not found.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import cast
 
 from lxml import etree
 from msgspec import Struct
 
-from gateway.documents.cda import NAMESPACE, Element
+from gateway.documents.cda_writing import NAMESPACE
 
-__all__ = ["CODE", "TEXT", "VALUE", "XSI_TYPE", "Document", "Finding", "words"]
+__all__ = ["CODE", "VALUE", "XSI_TYPE", "Document", "Element", "Finding"]
 
+Element = etree._Element  # noqa: SLF001 - lxml exports its element type under no public name
 CODE = f"{{{NAMESPACE}}}code"
-TEXT = f"{{{NAMESPACE}}}text"
 VALUE = f"{{{NAMESPACE}}}value"
 XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
@@ -47,10 +48,15 @@ class Document:
     def __init__(self, root: Element) -> None:
         self.root = root
         self.observations: dict[str | None, list[Element]] = {}
-        for observation in self.all(".//c:observation"):
+        for observation in self.every("observation"):
             code = observation.find(CODE)
             self.observations.setdefault(None if code is None else code.get("code"), []).append(observation)
-        self.anchored = {said.get("ID") or "": said for said in self.all(".//c:text//*[@ID]")}
+        self.anchors = self.all(".//*[@ID]")
+        self.anchored = {said.get("ID") or "": said for said in self.anchors}
+
+    def every(self, *names: str) -> Iterator[Element]:
+        """Elements of these names, wherever they stand, in the order of the document."""
+        return self.root.iter(*(f"{{{NAMESPACE}}}{name}" for name in names))
 
     def all(self, path: str, start: Element | None = None) -> list[Element]:
         """Elements at a path, from the root or from an element."""
@@ -73,10 +79,5 @@ class Document:
         for target in self.texts("c:text/c:reference/@value", element):
             anchored = self.anchored.get(target[1:]) if target.startswith("#") else None
             if anchored is not None:
-                return words(anchored)
+                return "".join(str(said) for said in anchored.itertext()).strip()
         return None
-
-
-def words(element: Element) -> str:
-    """All text of an element."""
-    return "".join(str(said) for said in element.itertext()).strip()

@@ -8,6 +8,8 @@ no licence to be shipped). Not promised: that what the words say is true.
 
 from __future__ import annotations
 
+from lxml import etree
+
 from gateway.documents import cda, frcp_checks
 from gateway.documents.frcp_header import CODE, header, title
 from gateway.documents.frcp_sections import body
@@ -29,7 +31,12 @@ def render(content: ReportContent) -> bytes:
         ``report-frcp`` with the numbers of the checks that failed: a fact is missing or contradicts another.
     """
     parts = report_parts(content)
-    root = cda.el("ClinicalDocument", *header(content), body(content, parts, cda.Entries(content.document_id)))
+    made = cda.document(*header(content), body(content, parts, cda.Entries(content.document_id)))
+    try:
+        root = etree.fromstring(made)
+    except etree.XMLSyntaxError as error:
+        text = "Le compte rendu ne peut pas être établi : il contient un caractère que son format n’admet pas."
+        raise InvalidContent("report-frcp", text, rule=True) from error
     faults = frcp_checks.check(root)
     if faults:
         raise InvalidContent(
@@ -38,4 +45,4 @@ def render(content: ReportContent) -> bytes:
             expression=faults[0].location,
             rule=True,
         )
-    return cda.to_bytes(root)
+    return made

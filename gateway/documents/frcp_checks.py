@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from lxml import etree
 
 from gateway.documents import frcp_value_checks as values
-from gateway.documents.cda import Element
-from gateway.documents.cda_reading import TEXT, Document, Finding, words
+from gateway.documents.cda_reading import Document, Element, Finding
 from gateway.identifiers.keys import nir_key
 
 __all__ = ["RULES", "Finding", "check"]
@@ -25,7 +24,6 @@ _TIME = re.compile(r"\d{10,14}(\.\d+)?[+-]\d{4}")
 _LETTERED = re.compile(r"\d{8}[0-9]")
 _IDNPS = re.compile(r"8\d{11}")
 _IDNST = re.compile(r"1\d[0-9AB]\d{7}|2\d{9}|3\d{14}")
-_INS_ROOT = "1.2.250.1.213.1.4."
 _INS = re.compile(r"\d{5}(?:\d\d|2[AB])\d{8}")
 
 
@@ -67,34 +65,29 @@ def _nature(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _references(document: Document) -> Iterator[tuple[str, str]]:
-    anchors = Counter(document.texts(".//c:text//@ID"))
+    anchors = Counter(said.get("ID") or "" for said in document.anchors)
     for name, times in anchors.items():
         if times > 1:
             yield f"#{name}", "un même repère est posé deux fois dans le texte"
-    for target in set(document.texts(".//c:reference/@value")):
+    for target in {reference.get("value") or "" for reference in document.every("reference")}:
         if target.startswith("#") and target[1:] not in anchors:
             yield target, "une donnée codée renvoie à un texte qui n’existe pas"
 
 
 def _ids(document: Document) -> Iterator[tuple[str, str]]:
-    seen = Counter(document.texts(".//c:structuredBody//c:id/@root[not(../@extension)]"))
+    seen = Counter(document.texts("c:component//c:id[not(@extension)]/@root"))
     for value, times in seen.items():
         if times > 1:
             yield value, "un même identifiant désigne deux éléments du corps"
 
 
 def _narratives(document: Document) -> Iterator[tuple[str, str]]:
-    for section in document.all(".//c:section[not(c:component) or c:entry]"):
-        text = section.find(TEXT)
-        if text is None or not words(text):
-            code = document.texts("c:code/@code", section)
-            yield f"/section[{''.join(code)}]", "une section n’a pas de texte"
+    for section in document.all(".//c:section[not(c:component) or c:entry][not(normalize-space(c:text))]"):
+        yield f"/section[{''.join(document.texts('c:code/@code', section))}]", "une section n’a pas de texte"
 
 
 def _zones(document: Document) -> Iterator[tuple[str, str]]:
-    for element in document.all(
-        ".//c:time[@value] | .//c:effectiveTime[@value] | .//c:low[@value] | .//c:high[@value]"
-    ):
+    for element in document.every("time", "effectiveTime", "low", "high"):
         value = element.get("value") or ""
         if _LETTERED.match(value) and not _TIME.fullmatch(value):
             yield etree.QName(element).localname, "une heure est écrite sans son fuseau"
@@ -134,19 +127,23 @@ def _people(document: Document) -> Iterator[tuple[str, str]]:
             yield f"/{path.partition(':')[2]}", f"le {role} du document n’a pas de numéro RPPS"
 
 
+_SHAPES = {
+    "1.2.250.1.71.4.2.1": (_IDNPS, "un numéro national de professionnel est mal formé"),
+    "1.2.250.1.71.4.2.2": (_IDNST, "un numéro national de structure est absent ou mal formé"),
+    **{f"1.2.250.1.213.1.4.{n}": (_INS, "le matricule INS est mal formé") for n in (8, 9, 10, 11)},
+}
+
+
 def _numbers(document: Document) -> Iterator[tuple[str, str]]:
-    shapes = (
-        ("1.2.250.1.71.4.2.1", _IDNPS, "un numéro national de professionnel est mal formé"),
-        ("1.2.250.1.71.4.2.2", _IDNST, "un numéro national de structure est absent ou mal formé"),
-        *((f"1.2.250.1.213.1.4.{n}", _INS, "le matricule INS est mal formé") for n in (8, 9, 10, 11)),
-    )
-    for oid, shape, text in shapes:
-        for element in document.all(f".//c:id[@root='{oid}']"):
-            if not shape.fullmatch(element.get("extension") or ""):
-                yield f"id[{oid}]", text
-    for matricule in document.texts(f".//c:id[starts-with(@root, '{_INS_ROOT}')]/@extension"):
-        if _INS.fullmatch(matricule) and matricule[13:] != nir_key(matricule[:13]):
-            yield "id[INS]", "la clé du matricule INS est fausse"
+    for element in document.every("id"):
+        oid, said = element.get("root") or "", element.get("extension") or ""
+        if oid not in _SHAPES:
+            continue
+        shape, text = _SHAPES[oid]
+        if not shape.fullmatch(said):
+            yield f"id[{oid}]", text
+        elif shape is _INS and said[13:] != nir_key(said[:13]):
+            yield f"id[{oid}]", "la clé du matricule INS est fausse"
     if not document.all("c:recordTarget/c:patientRole/c:id"):
         yield "/recordTarget", "le patient n’a ni INS qualifiée ni numéro local"
 

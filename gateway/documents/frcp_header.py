@@ -103,11 +103,10 @@ def _patient(patient: PatientContent) -> Element:
         el("family", text=clean(patient.used_family), qualifier="CL") if patient.used_family else None,
         el("given", text=clean(patient.used_given), qualifier="CL") if patient.used_given else None,
     ]
-    place = el(
-        "addr",
+    place = [
         el("county", text=patient.birth_place_code) if patient.birth_place_code else None,
         el("city", text=clean(patient.birth_place)) if patient.birth_place else None,
-    )
+    ]
     return el(
         "recordTarget",
         el(
@@ -122,7 +121,7 @@ def _patient(patient: PatientContent) -> Element:
                     CodedValue(patient.sex, "2.16.840.1.113883.5.1", _SEXES[patient.sex]), "administrativeGenderCode"
                 ),
                 el("birthTime", value=cda.partial(patient.birth_date)),
-                el("birthplace", el("place", place)) if len(place) else None,
+                el("birthplace", el("place", el("addr", *place))) if any(place) else None,
                 classCode="PSN",
             ),
         ),

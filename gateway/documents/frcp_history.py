@@ -44,7 +44,7 @@ def past_treatments(content: ReportContent, _part: Part, entries: Entries) -> El
 def _past(past: PastTreatment, anchor: str, entries: Entries) -> Element:
     return el(
         "procedure",
-        *(el("templateId", root=root) for root in _DONE_TEMPLATES),
+        cda.templates(*_DONE_TEMPLATES),
         entries.id(),
         cda.treatment_code(past.kind, anchor),
         cda.reference(anchor),
@@ -97,7 +97,7 @@ def _author(content: ReportContent) -> Element:
 def _remarks(part: Part, entries: Entries) -> Element:
     return el(
         "section",
-        *(el("templateId", root=root) for root in _REMARK_TEMPLATES),
+        cda.templates(*_REMARK_TEMPLATES),
         entries.id(),
         cda.code_element(Code("55112-7", LOINC, "Commentaire")),
         el("title", text=part.title),

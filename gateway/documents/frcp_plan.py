@@ -56,7 +56,7 @@ def _rank(proposal: Proposal) -> int:
 def _encounter(code: Code, anchor: str, entries: Entries) -> Element:
     return el(
         "encounter",
-        *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.14", "1.2.250.1.213.1.1.3.58")),
+        cda.templates(_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.14", "1.2.250.1.213.1.1.3.58"),
         entries.id(),
         cda.code_element(code),
         cda.reference(anchor),
@@ -70,7 +70,7 @@ def _request(anchor: str, when: Element, entries: Entries, meaning: CodedValue |
     """Make a request of an examination or of an expertise; a translation says what is asked where a code does."""
     return el(
         "observation",
-        *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.1.20.3.1", "1.2.250.1.213.1.1.3.27")),
+        cda.templates(_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.1.20.3.1", "1.2.250.1.213.1.1.3.27"),
         entries.id(),
         cda.code_element(
             Code("ORG-064", TA, "Demande d'examen ou de suivi"),
@@ -88,7 +88,7 @@ def _request(anchor: str, when: Element, entries: Entries, meaning: CodedValue |
 def _treatment(treatment: Treatment, anchor: str, sequence: int, entries: Entries) -> Element:
     return el(
         "procedure",
-        *(el("templateId", root=t) for t in (_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.19", "1.2.250.1.213.1.1.3.62")),
+        cda.templates(_PLANNED, "1.3.6.1.4.1.19376.1.5.3.1.4.19", "1.2.250.1.213.1.1.3.62"),
         entries.id(),
         cda.treatment_code(treatment.kind, anchor),
         cda.reference(anchor),

@@ -65,7 +65,7 @@ def _section(spec: _Section, content: ReportContent, part: Part, entries: Entrie
         return spec.whole(content, part, entries)
     return el(
         "section",
-        *(el("templateId", root=root) for root in spec.templates),
+        cda.templates(*spec.templates),
         entries.id(),
         cda.code_element(spec.code),
         el("title", text=part.title),
@@ -91,11 +91,11 @@ def _reason(content: ReportContent, part: Part, entries: Entries) -> Elements:
     )
     problem = el(
         "observation",
-        *(el("templateId", root=t) for t in PROBLEM_TEMPLATES),
+        cda.templates(*PROBLEM_TEMPLATES),
         entries.id(),
         cda.code_element(Code("55607006", SNOMED, "problème")),
         cda.reference("motif"),
-        el("statusCode", code="completed"),
+        cda.COMPLETED,
         cda.interval(None),
         el("value", cda.reference("motif", "originalText"), xsi="CD", nullFlavor="NA"),
         classCode="OBS",
@@ -195,7 +195,7 @@ def _file(content: ReportContent, part: Part, entries: Entries) -> Elements:
         "organizer",
         el("templateId", root="1.2.250.1.213.1.1.3.7"),
         cda.code_element(Code("GEN-099", TA, "Information RCP")),
-        el("statusCode", code="completed"),
+        cda.COMPLETED,
         *(el("component", made) for made in (complete, quorum, comment) if made is not None),
         classCode="CLUSTER",
         moodCode="EVN",
@@ -224,7 +224,7 @@ def _document(content: ReportContent, part: Part, entries: Entries) -> Elements:
             cda.cd(CodedValue(status.code, status.system, status.label)),
             *related("SUBJ", *comment),
             when=el("effectiveTime", value=cda.instant(content.written_at, content.tzinfo())),
-            templates=("1.2.250.1.213.1.1.3.48.16",),
+            models=("1.2.250.1.213.1.1.3.48.16",),
         )
     ]
 

@@ -45,7 +45,7 @@ def functional_status(content: ReportContent, part: Part, entries: Entries) -> E
         subs.append(_frailty(content.geriatric, part, entries))
     return el(
         "section",
-        *(el("templateId", root=root) for root in _STATUS_TEMPLATES),
+        cda.templates(*_STATUS_TEMPLATES),
         section_id,
         cda.code_element(STATUS),
         el("title", text=part.title),
@@ -108,7 +108,7 @@ def _when(day: str | None) -> Element:
 def _sub_section(entries: Entries, part: Part, code: Code, templates: tuple[str, ...], entry: Element) -> Element:
     return el(
         "section",
-        *(el("templateId", root=root) for root in templates),
+        cda.templates(*templates),
         entries.id(),
         cda.code_element(code),
         el("title", text=part.title),
@@ -127,11 +127,11 @@ def _evaluation(
 ) -> Element:
     return el(
         "observation",
-        *(el("templateId", root=root) for root in templates),
+        cda.templates(*templates),
         entries.id(),
         cda.code_element(code),
         cda.reference(anchor),
-        el("statusCode", code="completed"),
+        cda.COMPLETED,
         when,
         *values,
         classCode="OBS",

@@ -21,7 +21,7 @@ from gateway.documents.cda import (
     null,
     related,
 )
-from gateway.documents.rows import Part
+from gateway.documents.rows import Part, clean
 from gateway.rcp.report_content import CodedValue, ReportContent, Tnm, TumourContent
 
 __all__ = ["tumours"]
@@ -39,7 +39,7 @@ def tumours(content: ReportContent, part: Part, entries: Entries) -> Elements:
     since = min((t.diagnosed_on for t in known if t.diagnosed_on), default=None)
     concern = el(
         "act",
-        *(el("templateId", root=t) for t in _CONCERN),
+        cda.templates(*_CONCERN),
         entries.id(),
         null("code", "NA"),
         el("statusCode", code="active"),
@@ -58,11 +58,11 @@ def _since(day: str | None) -> Element:
 def _diagnosis(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> Element:
     return el(
         "observation",
-        *(el("templateId", root=t) for t in _DIAGNOSIS),
+        cda.templates(*_DIAGNOSIS),
         entries.id(),
         cda.code_element(Code("282291009", SNOMED, "interprétation diagnostique")),
         cda.reference(f"tumeur-{rank}"),
-        el("statusCode", code="completed"),
+        cda.COMPLETED,
         _since(tumour.diagnosed_on),
         cda.cd(
             cda.in_list(tumour.morphology, "FRCP-Morphologie"),
@@ -117,7 +117,7 @@ def _tnm(tumour: TumourContent, rank: int, entries: Entries) -> Element:
         entries.id(),
         cda.code_element(Code("75620-5", LOINC, "Stade TNM Clinique")),
         cda.reference(f"tnm-{rank}"),
-        el("statusCode", code="completed"),
+        cda.COMPLETED,
         _since(tumour.diagnosed_on),
         _stage(tnm),
         *related(
@@ -146,10 +146,16 @@ def _stage(tnm: Tnm) -> Element:
 def _tnm_value(value: str | None, edition: str | None) -> Element:
     if value is None:
         return null("value", xsi="CD")
-    element = cda.cd(CodedValue(value, TNM, value))
-    if edition:
-        element.set("codeSystemVersion", edition)
-    return element
+    said = clean(value)
+    return el(
+        "value",
+        xsi="CD",
+        code=said,
+        codeSystem=TNM,
+        codeSystemName=cda.SYSTEM_NAMES[TNM],
+        displayName=said,
+        codeSystemVersion=edition or None,
+    )
 
 
 def _other_stages(tumour: TumourContent, rank: int, part: Part, entries: Entries) -> Elements:

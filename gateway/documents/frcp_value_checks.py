@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gateway.documents.cda import Element
-from gateway.documents.cda_reading import VALUE, XSI_TYPE, Document
+from gateway.documents.cda_reading import VALUE, XSI_TYPE, Document, Element
 from gateway.documents.frcp_state import WHO_GRADES
 from gateway.terminology import code_list
 
@@ -30,12 +29,11 @@ _BOUND = {
     "GEN-065": "FRCP-StatutDoc",
 }
 _PLACED = (
-    # Where a code of a list stands when it is no value of an observation.
-    (".//c:procedure/c:code[@code]", "FRCP-TypeTraitement"),
-    (".//c:observation[c:code/@code='282291009']/c:value[@code]", "FRCP-Morphologie"),
-    (".//c:observation[c:code/@code='282291009']/c:targetSiteCode[@code]", "FRCP-Tumeur"),
-    (".//c:targetSiteCode/c:qualifier[c:name/@code='20228-3']/c:value[@code]", "FRCP-Lateralite"),
-    (".//c:observation[c:code/@code='MED-239']/c:interpretationCode[@code]", "FRCP-OMS-Interpretation"),
+    # Code of an observation, where in it a code stands that is no value of the table above, and the list of that code.
+    ("282291009", "c:value", "FRCP-Morphologie"),
+    ("282291009", "c:targetSiteCode", "FRCP-Tumeur"),
+    ("282291009", "c:targetSiteCode/c:qualifier[c:name/@code='20228-3']/c:value", "FRCP-Lateralite"),
+    ("MED-239", "c:interpretationCode", "FRCP-OMS-Interpretation"),
 )
 _WHO = dict(WHO_GRADES)
 
@@ -74,9 +72,13 @@ def _listed(document: Document) -> Iterator[tuple[str, str, Element]]:
         for value in document.values(code):
             if value.get("code") is not None:
                 yield f"/observation[{code}]", name, value
-    for path, name in _PLACED:
-        for element in document.all(path):
-            yield path.removeprefix("./").replace("c:", ""), name, element
+    for code, path, name in _PLACED:
+        for observation in document.of(code):
+            for element in document.all(path, observation):
+                if element.get("code") is not None:
+                    yield f"/observation[{code}]", name, element
+    for element in document.all(".//c:procedure/c:code[@code]"):
+        yield "/procedure/code", "FRCP-TypeTraitement", element
 
 
 def treatments(document: Document) -> Faults:

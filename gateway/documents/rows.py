@@ -82,11 +82,17 @@ def clean(text: str) -> str:
 
     XML 1.0 has no control characters, and direction overrides could make a sentence read as another.
     """
-    if text.isascii() and text.isprintable():
-        return text.strip()
+    if text.isprintable():
+        return unicodedata.normalize("NFC", text).strip()
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    kept = (c for c in unicodedata.normalize("NFC", lines) if c == "\n" or unicodedata.category(c) not in _UNPRINTED)
-    return "".join(" " if c == "\t" else c for c in kept).strip()
+    return "\n".join([_clean_line(line) for line in lines.split("\n")]).strip()
+
+
+def _clean_line(line: str) -> str:
+    line = unicodedata.normalize("NFC", line)
+    if line.isprintable():
+        return line
+    return "".join([c for c in line.replace("\t", " ") if unicodedata.category(c) not in _UNPRINTED])
 
 
 _UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn"}
