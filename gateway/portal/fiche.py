@@ -30,7 +30,7 @@ from gateway.rcp.access import Caller
 from gateway.rcp.clinical import form_of, tumour_of
 from gateway.rcp.contribution import TEXT_LIMIT
 from gateway.rcp.facts import AnswerFacts, CodedFact, TumourFacts
-from gateway.rcp.fiche import URGENT, Statement, in_words, label_of, missing, statements
+from gateway.rcp.fiche import URGENT, Statement, editable, in_words, label_of, missing, statements
 from gateway.rcp.fiche_fields import Section, fields, sections
 
 __all__ = ["contributions", "fiche", "report_versions"]
@@ -102,6 +102,7 @@ def fiche(
         preparatory=not validated,
         report_url=f"/dossiers/{row.id}/compte-rendu" if coordinates or validated else "",
         report_label="Rédiger le compte rendu" if coordinates and not validated else "Compte rendu",
+        edit_url=f"/dossiers/{row.id}/fiche" if editable(session, caller, row) else "",
         missing=missing(session, row) if parts or caller.practitioner_id == row.requester_id else (),
         not_my_patient_url=f"/dossiers/{row.id}/pas-mon-patient" if own else "",
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from gateway.portal.error_box_routes import ErrorBoxPages
+from gateway.portal.fiche_routes import FichePages
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
@@ -24,7 +25,7 @@ __all__ = ["router"]
 def router(portal: Portal) -> APIRouter:
     """Gather the routes of the portal."""
     gathered = APIRouter(include_in_schema=False)
-    kinds = (PublicPages, PhysicianPages, ReportEndings, ReportPages, OrganiserPages, ErrorBoxPages)
+    kinds = (PublicPages, PhysicianPages, FichePages, ReportEndings, ReportPages, OrganiserPages, ErrorBoxPages)
     for pages in kinds:
         gathered.include_router(pages(portal).router())
     return gathered

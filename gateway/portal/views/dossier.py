@@ -14,6 +14,10 @@ __all__ = [
     "ContributionForm",
     "Correspondent",
     "Dossier",
+    "FicheForm",
+    "FicheInput",
+    "FicheList",
+    "FicheSection",
     "FormSection",
     "HistoryLine",
     "Image",
@@ -264,3 +268,62 @@ class NotMyPatient(Page):
     reference: str = ""
     recorded: datetime | None = None
     back_url: str = ""
+
+
+@dataclass(frozen=True)
+class FicheInput:
+    """One input of the fiche's form: ``ligne``, ``texte``, ``choix`` or ``cases``."""
+
+    name: str
+    label: str
+    kind: str
+    value: str = ""
+    choices: tuple[Choice, ...] = ()
+    datalist: str = ""
+    hint: str = ""
+    required: bool = False
+    source: str = ""
+
+    @property
+    def note(self) -> str:
+        """Return what stands under the label: how to write it, and who said it."""
+        return ". ".join(one for one in (self.hint, self.source) if one)
+
+
+@dataclass(frozen=True)
+class FicheSection:
+    """Inputs under one heading."""
+
+    key: str
+    title: str
+    inputs: tuple[FicheInput, ...]
+
+
+@dataclass(frozen=True)
+class FicheList:
+    """Codes with their labels, offered as one types."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FicheForm(Page):
+    """`/dossiers/{id}/fiche`: the fields of the fiche, for the requester and the organisers."""
+
+    template = "fiche_form.html"
+    title = "Modifier la fiche"
+    reference: str = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    action: str = field(kw_only=True)
+    back_url: str = field(kw_only=True)
+    sections: tuple[FicheSection, ...] = ()
+    lists: tuple[FicheList, ...] = ()
+    version: str = ""
+    missing: tuple[str, ...] = ()
+    declared: bool = False
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def heading(self) -> str:
+        """Return a title without the patient's name: tabs and histories of browsers are read by others."""
+        return f"Modifier la fiche {self.reference}"
