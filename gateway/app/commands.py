@@ -9,6 +9,7 @@ import os
 import sys
 import uuid
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -150,6 +151,23 @@ def replay(message_id: Annotated[uuid.UUID, typer.Argument(help="Identifiant du 
     from gateway.app.components import replayed
 
     typer.echo(replayed(_settings(), message_id))
+
+
+@cli.command("import-annuaire")
+def import_annuaire(
+    files: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, readable=True, help="Extractions, en .txt ou en ZIP.")
+    ],
+    force_vanished: Annotated[  # noqa: FBT002 - typer's flag
+        bool,
+        typer.Option("--force-vanished", help="Accepter un fichier qui fait disparaître beaucoup d’entrées."),
+    ] = False,
+) -> None:
+    """Load extractions of the national directory: practitioners, structures, MSSanté mailboxes."""
+    from gateway.app.import_annuaire import imported
+
+    for told in imported(_settings(), files, force=force_vanished):
+        typer.echo(told)
 
 
 @cli.command()
