@@ -44,7 +44,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 def test_help_names_every_command(run) -> None:
     told = run("--help").output
-    commands = ("serve", "demo", "migrate", "check", "partner", "network", "plan", "replay", "import-annuaire", "audit", "reindex")
+    commands = (
+        "serve",
+        "demo",
+        "migrate",
+        "check",
+        "partner",
+        "network",
+        "plan",
+        "replay",
+        "import-annuaire",
+        "audit",
+        "reindex",
+    )
     assert [name for name in commands if name not in told] == []
 
 
