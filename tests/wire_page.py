@@ -27,6 +27,8 @@ PLACES = (
     "rcp/dossier_states.py",
     "rcp/identity.py",
     "rcp/inscription.py",
+    "rcp/fiche.py",
+    "rcp/fiche_fields.py",
     "rcp/contribution.py",
     "rcp/session_plan.py",
     "rcp/step.py",
