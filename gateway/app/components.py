@@ -151,7 +151,8 @@ def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
     address = gateway.settings.mail.address
     if address is None:
         return Inbox(gateway.store, gateway.blobs), None
-    intake = MailIntake(gateway.steps, address=address)
+    letters = gateway.mail.letters if gateway.mail else None
+    intake = MailIntake(gateway.steps, address=address, letters=letters)
     inbox = Inbox(gateway.store, gateway.blobs, [intake])
     return inbox, intake.attach(inbox)
 

@@ -60,6 +60,7 @@ def mailing(settings: Settings, blobs: BlobStore) -> Mailing | None:
         nil=who.mssante_nil or "",
         name="Passerelle RCP",
         sizes=Sizes(mail.max_bytes, dict(mail.max_bytes_by_domain)),
+        answers_read=mail.imap is not None,
     )
     press = Press(forms=Forms(sender), mails=letters, blobs=blobs, custodian=own)
     peers = mail_peers(settings)

@@ -2,8 +2,9 @@ r"""What comes into the gateway's mailbox: kept first, then read, then marked ``
 
 Promises: no mail is lost (it is kept before it is marked) nor taken twice (the position is what was kept, and the same
 bytes under another number are recognised); a receipt is tied to the message that it speaks of, or waits for a person
-with the reason; whatever else comes is kept in quarantine with its reason, an answer to a letter of ours beside its
-dossier. An automatic answer changes nothing and gets no answer. Replies do not become contributions here.
+with the reason; what a physician answers to a notification goes to `gateway.rcp.reply`; whatever else comes is kept in
+quarantine with its reason, beside its dossier where it answers a letter of ours. An automatic answer changes nothing
+and gets no answer.
 
 `MailIntake` is the `Taker` of `gateway.mssante.mailbox` and the `Reader` of `gateway.exchange.inbox`.
 """
@@ -18,17 +19,23 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.inbox import Inbox, Incoming, once
+from gateway.identifiers import DossierReference
 from gateway.model.message import Message
-from gateway.mssante import receipts
+from gateway.mssante import parts, receipts, reply_text
 from gateway.mssante.mailbox import Fetched, Position
 from gateway.mssante.receipts import Kind
 from gateway.mssante.translate import receipt_kind
-from gateway.rcp import access, mail_events
+from gateway.rcp import access, contribution, mail_events, reply
+from gateway.rcp.ports import Letters
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["MailIntake"]
 
 CHANNEL = "mssante"
+#: Why a mail is a person's: others could not be read.
+_READABLE = frozenset({"reply", "unexpected"})
+_REFERENCES = 20
+_HEADER_LENGTH = 200
 
 
 class MailIntake:
@@ -38,13 +45,16 @@ class MailIntake:
     ----------
     address
         The mailbox that is read.
+    letters
+        Composes the answers to replies; without it a person reads them all.
     """
 
     channel = CHANNEL
 
-    def __init__(self, steps: Steps, *, address: str) -> None:
+    def __init__(self, steps: Steps, *, address: str, letters: Letters | None = None) -> None:
         self._steps = steps
         self._address = address
+        self._letters = letters
         self._position: Position | None = None
         self._inbox: Inbox | None = None
 
@@ -94,12 +104,13 @@ class MailIntake:
     def reprocess(self, message_id: uuid.UUID, content: bytes) -> None:
         """Do the step of one kept mail."""
         found = receipts.read(content)
+        answer = _reply(content, found) if self._letters is not None else None
 
         def verb(step: Step) -> None:
             said: list[tuple[str, str | None]] = []
 
             def work(message: Message) -> None:
-                said.append(_work(step, message, found))
+                said.append(self._work(step, message, found, answer))
 
             once(step.session, message_id, work)
             if said:
@@ -108,24 +119,53 @@ class MailIntake:
 
         self._steps.run(access.SYSTEM, verb)
 
+    def _work(
+        self, step: Step, message: Message, found: receipts.Incoming, answer: reply.Reply | None
+    ) -> tuple[str, str | None]:
+        """Do what one mail asks for; return its state and the reason for a person."""
+        if "size_bytes" in message.details:
+            mail_events.ask_person(step.session, message, "courriel-trop-grand")
+            return "quarantaine", "too-large"
+        twin = _twin(step.session, message)
+        if twin is not None:
+            return ("ignore", "duplicate") if twin.sha256 == message.sha256 else ("quarantaine", "same-id-other-bytes")
+        if found.receipts:
+            return _take_receipts(step, message, found)
+        if found.kind is Kind.AUTOMATIC:
+            return "ignore", found.reason
+        if answer is not None and self._letters is not None:
+            return reply.take(step, message, answer, self._letters)
+        return _leave(step, message, found)
 
-def _work(step: Step, message: Message, found: receipts.Incoming) -> tuple[str, str | None]:
-    """Do what one mail asks for; return its state and the reason for a person."""
-    if "size_bytes" in message.details:
-        mail_events.ask_person(step.session, message, "courriel-trop-grand")
-        return "quarantaine", "too-large"
-    twin = _twin(step.session, message)
-    if twin is not None:
-        return ("ignore", "duplicate") if twin.sha256 == message.sha256 else ("quarantaine", "same-id-other-bytes")
-    if found.receipts:
-        return _take_receipts(step, message, found)
-    if found.kind is Kind.AUTOMATIC:
-        return "ignore", found.reason
+
+def _leave(step: Step, message: Message, found: receipts.Incoming) -> tuple[str, str | None]:
     about = mail_events.answered(step.session, found.answers)
     if about is not None:
         message.dossier_id, message.session_id = about.dossier_id, about.session_id
     mail_events.ask_person(step.session, message, f"courriel-{found.kind.value}", about=about)
     return "quarantaine", found.reason
+
+
+def _reply(content: bytes, found: receipts.Incoming) -> reply.Reply | None:
+    """Read a mail of a person who answers, or who cites a dossier (S09); none of any other mail."""
+    if found.kind not in {Kind.REPLY, Kind.HUMAN} or found.automatic or found.reason not in _READABLE:
+        return None
+    message, _ = parts.parse(content)
+    if message is None:
+        return None
+    held = list(parts.walk(message))
+    shown = f"{found.subject or ''}\n{reply_text.whole_text(held)}"
+    references = tuple(one.value for one in DossierReference.found_in(shown))
+    if not found.answers and not references:
+        return None
+    return reply.Reply(
+        text=contribution.clean(reply_text.new_text(held)),
+        author=found.author,
+        answers=found.answers,
+        references=references[:_REFERENCES],
+        message_id=found.message_id if found.message_id and len(found.message_id) <= _HEADER_LENGTH else None,
+        attachments=sum(one.attached or one.forwarded for one in held),
+    )
 
 
 def _twin(session: Session, message: Message) -> Message | None:

@@ -18,6 +18,7 @@ from email import policy
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
+from email.utils import getaddresses
 
 from gateway.mssante import parts
 from gateway.mssante.parts import children
@@ -29,6 +30,10 @@ _ERROR_SUBJECT = re.compile(r"^\s*\[(?:KO Intégration système|Erreur d.intégr
 _MESSAGE_ID = re.compile(r"<([^<>\s@]+@[^<>\s@]+)>")
 _STATUS = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 _SMTP_CODE = re.compile(r"^\s*smtp\s*;\s*(\d{3})\b", re.IGNORECASE)
+#: Message-IDs that are looked for; a longer thread is known by its latest.
+MAX_ANSWERS = 50
+_MACHINE_PRECEDENCE = frozenset({"bulk", "junk", "list", "auto_reply"})
+_MACHINE_HEADERS = ("X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress", "List-Id")
 _BOUNCE_SENDERS = ("mailer-daemon@", "postmaster@")
 # They mean nothing in a header, and no text of the database holds NUL: one such mail would stop all that follow.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -84,6 +89,8 @@ class Incoming:
     ----------
     answers
         Message-IDs that it answers (In-Reply-To first, then References from the latest).
+    author
+        Its sender's address, when every header that names one (From, Sender, Return-Path) names the same.
     automatic
         Whether a machine sent it [RFC 3834]; it never gets an answer.
     reason
@@ -93,6 +100,8 @@ class Incoming:
     kind: Kind
     message_id: str | None = None
     sender: str | None = None
+    author: str | None = None
+    subject: str | None = None
     receipts: tuple[Receipt, ...] = ()
     answers: tuple[str, ...] = ()
     automatic: bool = False
@@ -115,10 +124,10 @@ def _classify(message: Message) -> Incoming:
         "message_id": next(iter(_message_ids(message, "Message-ID")), None),
         "sender": _address(_text(message, "From")),
     }
+    author = _author(message)
     answers = tuple(dict.fromkeys([*_message_ids(message, "In-Reply-To"), *_message_ids(message, "References")[::-1]]))
-    automatic = (_text(message, "Auto-Submitted") or "no").strip().lower() != "no" or _from_machine(
-        message, known["sender"]
-    )
+    answers = answers[:MAX_ANSWERS]
+    automatic = _automatic(message, known["sender"])
     report = (message.get_param("report-type") or "") if message.get_content_type() == "multipart/report" else ""
     report = str(report).lower()
     if report == "delivery-status":
@@ -132,7 +141,17 @@ def _classify(message: Message) -> Incoming:
     else:
         receipts = ()
         kind, reason = _plain_kind(message, known["sender"], answers, automatic=automatic)
-    return Incoming(kind, known["message_id"], known["sender"], receipts, answers, automatic, reason)
+    return Incoming(
+        kind,
+        known["message_id"],
+        known["sender"],
+        author,
+        _text(message, "Subject"),
+        receipts,
+        answers,
+        automatic=automatic,
+        reason=reason,
+    )
 
 
 def _plain_kind(
@@ -149,6 +168,26 @@ def _plain_kind(
     if answers:
         return Kind.REPLY, "reply"
     return Kind.HUMAN, "unexpected"
+
+
+def _automatic(message: Message, sender: str | None) -> bool:
+    """Whether a machine wrote it: it says so, as the standard asks or as programs did before; or it is a report."""
+    said = (_text(message, "Auto-Submitted") or "no").partition(";")[0].strip().lower()
+    older = (_text(message, "Precedence") or "").strip().lower() in _MACHINE_PRECEDENCE
+    older = older or any(_raw(message, name) is not None for name in _MACHINE_HEADERS)
+    reports = message.get_content_type() == "multipart/report"
+    return said != "no" or older or reports or _from_machine(message, sender)
+
+
+def _author(message: Message) -> str | None:
+    """The one address that all headers agree on."""
+    written = [text for name in ("From", "Sender") for text in message.get_all(name, [])]
+    found = {address.lower() for _, address in getaddresses([str(text) for text in written])}
+    path = (_text(message, "Return-Path") or "").strip().strip("<>").lower()
+    found |= {path} if path else set()
+    return (
+        next(iter(found)) if len(found) == 1 and len(message.get_all("From", [])) == 1 and "@" in min(found) else None
+    )
 
 
 def _from_machine(message: Message, sender: str | None) -> bool:

@@ -10,9 +10,11 @@ Sources: [RFC 3676 §4.3] for the mark of a signature; the programs' own habits 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
-from html.parser import HTMLParser
+from collections.abc import Iterable, Mapping, Sequence
+
+from lxml import etree
 
 from gateway.mssante.parts import Part
 
@@ -39,9 +41,6 @@ _DEVICE = re.compile(
 )
 _BLOCKS = frozenset({"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "ul", "ol", "table", "pre", "hr"})
 _UNREAD = frozenset({"script", "style", "head", "title", "template", "blockquote"})
-_VOID = frozenset(
-    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-)
 _QUOTE_CLASS = re.compile(
     r"gmail_quote|moz-cite-prefix|moz-signature|gmail_signature|yahoo_quoted|OutlookMessageHeader"
 )
@@ -119,41 +118,45 @@ def _heads(lines: Sequence[str], at: int) -> bool:
 
 
 def _plain(html: str) -> str:
-    reader = _Shown()
-    reader.feed(html)
-    reader.close()
-    return "".join(reader.said)
+    shown = _Shown()
+    parser = etree.HTMLParser(target=shown, no_network=True, huge_tree=False)
+    with contextlib.suppress(etree.XMLSyntaxError):  # what was read until then counts
+        parser.feed(html)
+        parser.close()
+    return "".join(shown.said)
 
 
-class _Shown(HTMLParser):
+class _Shown:
     """Collects the text that a reader sees, but for quotations."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.said: list[str] = []
-        self._unread: list[str] = []
+        self._depth = 0
+        self._unread_from: int | None = None
         self._over = False
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if _QUOTE_ID.search(given.get("id", "")):
-            self._over = True
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Enter an element."""
+        self._depth += 1
+        self._over = self._over or bool(_QUOTE_ID.search(attributes.get("id", "")))
         if tag in _BLOCKS:
             self.said.append("\n")
-        if tag in _VOID:
-            return
-        if self._unread:
-            if tag == self._unread[-1]:
-                self._unread.append(tag)  # one of the same name inside: as many ends are waited for
-        elif tag in _UNREAD or _QUOTE_CLASS.search(given.get("class", "")):
-            self._unread.append(tag)
+        unread = tag in _UNREAD or _QUOTE_CLASS.search(attributes.get("class", ""))
+        if unread and self._unread_from is None:
+            self._unread_from = self._depth
 
-    def handle_endtag(self, tag: str) -> None:
-        if self._unread and tag == self._unread[-1]:
-            self._unread.pop()
+    def end(self, tag: str) -> None:
+        """Leave an element."""
+        if self._unread_from == self._depth:
+            self._unread_from = None
+        self._depth -= 1
         if tag in _BLOCKS:
             self.said.append("\n")
 
-    def handle_data(self, data: str) -> None:
-        if not self._unread and not self._over:
+    def data(self, data: str) -> None:
+        """Take a text."""
+        if self._unread_from is None and not self._over:
             self.said.append(re.sub(r"\s+", " ", data))
+
+    def close(self) -> None:
+        """End; the parser asks for it."""

@@ -38,8 +38,8 @@ TEXT_LIMIT = 10_000
 """Characters of one contribution."""
 
 _TOGETHER = timedelta(minutes=30)
-#: Callers that bring the words of a professional of theirs.
-_SOFTWARE = frozenset({access.CallerKind.CLIENT, access.CallerKind.PEER})
+#: Callers that bring the words of a professional; the gateway itself those of a mail that it recognised.
+_SOFTWARE = frozenset({access.CallerKind.CLIENT, access.CallerKind.PEER, access.CallerKind.SYSTEM})
 _CLOSED = frozenset({"cr-valide", "envoye", "addendum", "correction"}) | dossier_states.FINAL
 # What pasted text may hide: control characters but line feed and tab, and marks that reorder what is read.
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -68,7 +68,7 @@ def contribute(
     channel
         ``portail``, ``messagerie`` for a reply by mail, or ``fhir``.
     author
-        Whose words the software of an establishment brings; else they are the caller's own.
+        Whose words the software of an establishment, or a mail, brings; else they are the caller's own.
     contribution_id
         Id of the contribution if it is made here, when the wire had to name it.
 
@@ -192,8 +192,8 @@ def _write(
     mine = [one for one in dossier.contributions if one.author_id == author.id and one.after_session == after]
     if contribution_id is not None:
         found = next((one for one in mine if one.id == contribution_id), None)
-    else:  # what a software brought is rewritten by that software alone
-        found = next((one for one in reversed(mine) if one.channel != "fhir"), None)
+    else:  # what a software or a mail brought is not rewritten here
+        found = next((one for one in reversed(mine) if one.channel == "portail"), None)
     if found is None:
         found = Contribution(
             id=contribution_id or uuid7(), dossier_id=dossier.id, author_id=author.id, after_session=after

@@ -24,7 +24,7 @@ from gateway.rcp.french import (
     zone_note,
 )
 
-__all__ = ["contribution_values", "formal_title", "full_name", "patient_values", "preliminary_values"]
+__all__ = ["answer_values", "contribution_values", "formal_title", "full_name", "patient_values", "preliminary_values"]
 
 _TITLES = {"PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
 
@@ -63,8 +63,16 @@ def patient_values(record: PatientRecord) -> dict[str, str | bool]:
     }
 
 
-def preliminary_values(dossier: Dossier, physician: Practitioner) -> dict[str, str | bool]:
-    """Values of M1 and M1b."""
+def preliminary_values(
+    dossier: Dossier, physician: Practitioner, *, answers_read: bool = False
+) -> dict[str, str | bool]:
+    """Values of M1 and M1b.
+
+    Parameters
+    ----------
+    answers_read
+        Whether an answer by mail becomes a contribution; an RCP may still not offer it (``reponse_mail``).
+    """
     session, rcp = dossier.session, dossier.session.rcp
     base, link = rcp.network.base_url.rstrip("/"), _fiche(dossier)
     start = session.starts_at.astimezone(ZoneInfo(session.zone))
@@ -80,7 +88,7 @@ def preliminary_values(dossier: Dossier, physician: Practitioner) -> dict[str, s
         "seance.heure": hour(start, spaced=rcp.notification.get("format_heure") == "18 h 30"),
         "seance.note_fuseau": zone_note(session.starts_at, session.zone, _zone_of(physician)),
         "probleme": dossier.label or "",
-        "reponse_mail": False,
+        "reponse_mail": answers_read and bool(rcp.notification.get("reponse_mail", True)),
         "webconf": bool(webconference),
         "lien_webconf": webconference,
         "webconf.complement": rcp.webconference.get("complement") or "",
@@ -101,6 +109,12 @@ def contribution_values(dossier: Dossier, author: Practitioner, *, interested: b
         "interet": interested,
         "lien_fiche": _fiche(dossier),
     }
+
+
+def answer_values(dossier: Dossier) -> dict[str, str | bool]:
+    """Values of M7 and M8, which name no patient."""
+    meeting = _meeting_values(dossier)
+    return {name: meeting[name] for name in ("seance.date", "reference")} | {"lien_fiche": _fiche(dossier)}
 
 
 def _fiche(dossier: Dossier) -> str:

@@ -23,17 +23,23 @@ CHANNEL = "mssante"
 
 def post(
     step: Step,
-    dossier: Dossier,
+    dossier: Dossier | None,
     sealed: SealedLetter,
     *,
     kind: str,
     key: str,
-    recipient: Practitioner,
+    recipient: Practitioner | None,
     address: str,
     report_id: uuid.UUID | None = None,
     **details: Any,
 ) -> Message:
-    """Put one sealed mail into the outbox; the same key twice is the same message."""
+    """Put one sealed mail into the outbox; the same key twice is the same message.
+
+    Parameters
+    ----------
+    dossier, recipient
+        `None` where an answer goes to who could not be told apart.
+    """
     message = step.post(
         Outgoing(
             channel=CHANNEL,
@@ -43,11 +49,11 @@ def post(
             message_id=sealed.message_id,
             sender=sealed.sender,
             recipient=address,
-            recipient_id=recipient.id,
-            dossier_id=dossier.id,
-            session_id=dossier.session_id,
+            recipient_id=recipient.id if recipient is not None else None,
+            dossier_id=dossier.id if dossier is not None else None,
+            session_id=dossier.session_id if dossier is not None else None,
             report_id=report_id,
-            partner_id=dossier.partner_id,
+            partner_id=dossier.partner_id if dossier is not None else None,
             details={"envelope_id": sealed.envelope_id, "mdn": _asks_for_reading(sealed.content), **details},
         )
     )

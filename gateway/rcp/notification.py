@@ -201,7 +201,8 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
     physician = case.correspondent.practitioner if case.correspondent else None
     assert physician is not None  # noqa: S101 - NON_RPPS otherwise
     assert case.address is not None  # noqa: S101 - NON_MSS otherwise
-    text = template("M1b" if case.decision.catch_up else KIND).render(preliminary_values(dossier, physician))
+    values = preliminary_values(dossier, physician, answers_read=letters.answers_read)
+    text = template("M1b" if case.decision.catch_up else KIND).render(values)
     key = "|".join((KIND, str(dossier.id), str(dossier.session_id), physician.idnps))
     sealed = letters.seal(
         Letter(

@@ -120,6 +120,8 @@ class Letter:
         Idempotency key of the message.
     at
         Domain instant of rendering; the mail's ``Date``.
+    in_reply_to
+        Message-ID, without brackets, of the mail that it answers by itself.
     """
 
     kind: str
@@ -130,10 +132,21 @@ class Letter:
     subject: str
     body: str = field(repr=False)
     reply_to: str | None = None
+    in_reply_to: str | None = None
 
 
 class Letters(Protocol):
-    """Composes a mail without a document."""
+    """Composes a mail without a document.
+
+    Attributes
+    ----------
+    answers_read
+        Whether what is answered to the gateway's mailbox is read.
+    """
+
+    @property
+    def answers_read(self) -> bool:
+        """See above."""
 
     def seal(self, letter: Letter) -> SealedLetter:
         """Give the bytes; the same letter gives the same bytes."""

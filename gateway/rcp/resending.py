@@ -115,7 +115,8 @@ def resend(
 def _notice(
     step: Step, dossier: Dossier, person: Practitioner, message: Message, address: str, key: str, letters: Letters
 ) -> SealedLetter:
-    text = template("M1b" if message.details.get("rattrapage") else _NOTICE).render(preliminary_values(dossier, person))
+    values = preliminary_values(dossier, person, answers_read=letters.answers_read)
+    text = template("M1b" if message.details.get("rattrapage") else _NOTICE).render(values)
     return letters.seal(
         Letter(
             kind=_NOTICE,

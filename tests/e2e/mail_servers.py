@@ -45,6 +45,10 @@ PHYSICIAN = "paul.durant@medecin.mssante.example"
 REQUESTER = "anne.demandeur@medecin.mssante.example"
 GONE = "partie@medecin.mssante.example"  # accepted at first, then bounced
 CLOSED = "fermee@medecin.mssante.example"
+# Inside MSSanté by their domain: only such addresses are answered.
+TREATING = "paul.durant@cabinet.mssante.fr"
+STRANGER = "luc.autre@cabinet.mssante.fr"
+USERS = (GATEWAY, PHYSICIAN, REQUESTER, TREATING, STRANGER)
 
 
 class Authority:
@@ -176,7 +180,7 @@ def _configure_dovecot(servers: MailServers, certificate: Path, key: Path) -> Pa
         (base / name).mkdir(parents=True)
     owner = pwd.getpwnam("nobody")
     os.chown(base / "mail", owner.pw_uid, owner.pw_gid)
-    users = "".join(f"{address}:{{PLAIN}}{PASSWORD}::::::\n" for address in (GATEWAY, PHYSICIAN, REQUESTER))
+    users = "".join(f"{address}:{{PLAIN}}{PASSWORD}::::::\n" for address in USERS)
     _write(base / "users", users)
     _write(
         base / "dovecot.conf",
@@ -237,7 +241,7 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
     postfix_user = pwd.getpwnam("postfix")
     os.chown(base / "data", postfix_user.pw_uid, grp.getgrnam("postfix").gr_gid)
     owner = pwd.getpwnam("nobody")
-    _write(base / "etc" / "mailboxes", "".join(f"{a} {a}/\n" for a in (GATEWAY, PHYSICIAN, REQUESTER)))
+    _write(base / "etc" / "mailboxes", "".join(f"{a} {a}/\n" for a in USERS))
     _write(base / "etc" / "recipients", f"/^{CLOSED}$/ 550 5.2.1 mailbox closed\n/^lente@/ 451 4.7.1 come back later\n")
     _write(
         base / "etc" / "main.cf",
@@ -250,7 +254,7 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
         mynetworks =
         inet_interfaces = 127.0.0.1
         inet_protocols = ipv4
-        virtual_mailbox_domains = ch-exemple.mssante.example, medecin.mssante.example
+        virtual_mailbox_domains = ch-exemple.mssante.example, medecin.mssante.example, cabinet.mssante.fr
         virtual_mailbox_base = {dovecot}/mail
         virtual_mailbox_maps = texthash:{base}/etc/mailboxes
         virtual_uid_maps = static:{owner.pw_uid}
