@@ -8,13 +8,10 @@ no licence to be shipped). Not promised: that what the words say is true.
 
 from __future__ import annotations
 
-from lxml import etree
-
 from gateway.documents import cda, frcp_checks
 from gateway.documents.frcp_header import CODE, header, title
 from gateway.documents.frcp_sections import body
 from gateway.documents.wording import report_parts
-from gateway.errors import InvalidContent
 from gateway.rcp.report_content import ReportContent
 
 __all__ = ["CODE", "MIME_TYPE", "render", "title"]
@@ -32,17 +29,4 @@ def render(content: ReportContent) -> bytes:
     """
     parts = report_parts(content)
     made = cda.document(*header(content), body(content, parts, cda.Entries(content.document_id)))
-    try:
-        root = etree.fromstring(made)
-    except etree.XMLSyntaxError as error:
-        text = "Le compte rendu ne peut pas être établi : il contient un caractère que son format n’admet pas."
-        raise InvalidContent("report-frcp", text, rule=True) from error
-    faults = frcp_checks.check(root)
-    if faults:
-        raise InvalidContent(
-            "report-frcp",
-            "Le compte rendu ne peut pas être établi : " + " ; ".join(f"{f.rule} {f.text}" for f in faults) + ".",
-            expression=faults[0].location,
-            rule=True,
-        )
-    return made
+    return frcp_checks.require(made)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from lxml import etree
 
 from gateway.documents import frcp_value_checks as values
 from gateway.documents.cda_reading import Document, Element, Finding
+from gateway.errors import InvalidContent
 from gateway.identifiers.keys import nir_key
 
-__all__ = ["RULES", "Finding", "check"]
+__all__ = ["HEADER_RULES", "RULES", "Finding", "check", "require"]
 
 _FRCP = "1.2.250.1.213.1.1.1.8"
 _TIME = re.compile(r"\d{10,14}(\.\d+)?[+-]\d{4}")
@@ -27,15 +28,42 @@ _IDNST = re.compile(r"1\d[0-9AB]\d{7}|2\d{9}|3\d{14}")
 _INS = re.compile(r"\d{5}(?:\d\d|2[AB])\d{8}")
 
 
-def check(root: Element) -> tuple[Finding, ...]:
-    """Judge a ``ClinicalDocument`` by every rule, in order."""
+def check(root: Element, rules: Collection[str] | None = None) -> tuple[Finding, ...]:
+    """Judge a ``ClinicalDocument`` by every rule, or by those named, in order."""
     document = Document(root)
     found = []
     for number, judge in RULES.items():
+        if rules is not None and number not in rules:
+            continue
         found += [Finding(number, where, text) for where, text in judge(document)]
     return tuple(found)
 
 
+def require(made: bytes, rules: Collection[str] | None = None) -> bytes:
+    """Give a document back when it breaks none of these rules.
+
+    Raises
+    ------
+    InvalidContent
+        ``report-frcp`` with the numbers of the rules broken, or when a character has no place in XML.
+    """
+    try:
+        root = etree.fromstring(made, _PARSER)
+    except etree.XMLSyntaxError as error:
+        text = "Le compte rendu ne peut pas être établi : il contient un caractère que son format n’admet pas."
+        raise InvalidContent("report-frcp", text, rule=True) from error
+    faults = check(root, rules)
+    if faults:
+        raise InvalidContent(
+            "report-frcp",
+            "Le compte rendu ne peut pas être établi : " + " ; ".join(f"{f.rule} {f.text}" for f in faults) + ".",
+            expression=faults[0].location,
+            rule=True,
+        )
+    return made
+
+
+_PARSER = etree.XMLParser(huge_tree=True, no_network=True, resolve_entities=False)
 _Judge = Callable[[Document], Iterator[tuple[str, str]]]
 
 
@@ -207,3 +235,6 @@ RULES: dict[str, _Judge] = {
     "FRCP-21": _attendance,
     "FRCP-22": values.progression,
 }
+
+HEADER_RULES = frozenset({"FRCP-07", "FRCP-08", "FRCP-09", "FRCP-10", "FRCP-15", "FRCP-19", "FRCP-20", "FRCP-21"})
+"""The rules that look at the header: those of a document of another model whose header is the same."""

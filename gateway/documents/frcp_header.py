@@ -17,7 +17,10 @@ __all__ = ["CODE", "header", "title"]
 
 CODE = Code("34794-8", cda.LOINC, "CR de réunion de concertation pluridisciplinaire")
 
-_TEMPLATES = (
+Templates = tuple[tuple[str, str | None], ...]
+"""Template ids of a model of document: a root and, for some, a version."""
+
+_TEMPLATES: Templates = (
     ("2.16.840.1.113883.2.8.2.1", None),
     ("1.2.250.1.213.1.1.1.1", None),
     ("1.2.250.1.213.1.1.1.8", "2022.01"),
@@ -43,13 +46,13 @@ def title(content: ReportContent) -> str:
     return f"FRCP {board_name(content)}"
 
 
-def header(content: ReportContent) -> Iterator[Element | None]:
-    """Give the children of the document before its body, in order."""
+def header(content: ReportContent, *, templates: Templates = _TEMPLATES) -> Iterator[Element | None]:
+    """Give the children of the document before its body, in order; ``templates`` says of which model it is."""
     zone = content.tzinfo()
     written = cda.instant(content.written_at, zone)
     yield el("realmCode", code="FR")
     yield el("typeId", root="2.16.840.1.113883.1.3", extension="POCD_HD000040")
-    yield from (el("templateId", root=root, extension=extension) for root, extension in _TEMPLATES)
+    yield from (el("templateId", root=root, extension=extension) for root, extension in templates)
     yield cda.identifier(content.document_id)
     yield cda.code_element(CODE)
     yield el("title", text=title(content))
