@@ -98,6 +98,12 @@ class Mail:
         Mails a minute that the operator is given.
     max_bytes, max_bytes_by_domain
         Largest encoded mail, and for recipients of a domain.
+    texts
+        Folder of the operator's own texts.
+    subject_identity
+        Whether the subject of a report names the patient, inside MSSanté (DECISIONS 2).
+    display_name
+        Who the mails are from.
     """
 
     address: str | None = None
@@ -112,6 +118,9 @@ class Mail:
     per_minute: int = 60
     max_bytes: int = 10_000_000
     max_bytes_by_domain: tuple[tuple[str, int], ...] = (("patient.mssante.fr", 25_000_000),)
+    texts: Path | None = None
+    subject_identity: bool = True
+    display_name: str = "Passerelle RCP"
 
 
 @dataclass(frozen=True)
@@ -335,6 +344,13 @@ def _file(text: str) -> Path:
     return path
 
 
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise ValueError("dossier introuvable")
+    return path
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.replace(",", " ").split() if name)
 
@@ -428,6 +444,9 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_PER_MINUTE": _Variable("mail.per_minute", _bounded(1, 100_000)),
     "RCP_MSSANTE_MAX_BYTES": _Variable("mail.max_bytes", _mail_bytes),
     "RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": _Variable("mail.max_bytes_by_domain", _sizes),
+    "RCP_MSSANTE_SUBJECT_IDENTITY": _Variable("mail.subject_identity", _switch),
+    "RCP_MSSANTE_DISPLAY_NAME": _Variable("mail.display_name", _text),
+    "RCP_MESSAGES_DIR": _Variable("mail.texts", _folder),
     "RCP_MSSANTE_OAUTH_TOKEN_URL": _Variable("mail.oauth_token_url", _url("https")),
     "RCP_MSSANTE_OAUTH_CLIENT_ID": _Variable("mail.oauth_client_id", _text),
     "RCP_MSSANTE_OAUTH_CLIENT_SECRET": _Variable("mail.oauth_client_secret", _text, secret=True),

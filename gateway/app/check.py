@@ -8,6 +8,7 @@ keeps one content of a few bytes in the blob store. That a peer answers today is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,6 +22,7 @@ from gateway.mssante.connection import Fate
 from gateway.mssante.outcome import delivery
 from gateway.mssante.revocation import RevocationLists
 from gateway.psc.oidc import PscClient
+from gateway.rcp import templates
 from gateway.settings import Settings
 
 __all__ = ["probe"]
@@ -46,6 +48,10 @@ def _blobs(settings: Settings) -> None:
     )
 
 
+def _texts(folder: Path) -> None:
+    templates.overlay(folder)
+
+
 def _submission(peers: MailPeers) -> None:
     assert peers.submission is not None  # noqa: S101 - asked for where a server is named
     attempted = peers.submission.check()
@@ -68,6 +74,9 @@ def _web(url: str) -> None:
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "base", lambda: _database(settings)
     yield "fichiers", lambda: _blobs(settings)
+    if settings.mail.texts is not None:
+        texts = settings.mail.texts
+        yield "messages", lambda: _texts(texts)
     peers = mail_peers(settings)
     if peers.submission is not None:
         yield "smtp", lambda: _submission(peers)

@@ -25,6 +25,7 @@ from gateway.model.audit import AuditTrail
 from gateway.model.embedded import running
 from gateway.model.representation import stale
 from gateway.model.store import Store
+from gateway.rcp import templates
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import Settings
 
@@ -93,9 +94,10 @@ def open_gateway(settings: Settings, *, migrate: bool = False) -> Iterator[Gatew
     Unavailable
         The database cannot be had.
     Fault
-        Its schema is not this code's.
+        Its schema is not this code's, or an operator's text cannot be sent.
     """
     with ExitStack() as stack:
+        templates.use(settings.mail.texts)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         url = settings.database_url or stack.enter_context(running(settings.data_dir / "database"))
         store = Store(url)

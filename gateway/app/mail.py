@@ -58,7 +58,8 @@ def mailing(settings: Settings, blobs: BlobStore) -> Mailing | None:
     letters = Composer(
         address=settings.mail.address,
         nil=who.mssante_nil or "",
-        name="Passerelle RCP",
+        name=mail.display_name,
+        identity_in_subject=mail.subject_identity,
         sizes=Sizes(mail.max_bytes, dict(mail.max_bytes_by_domain)),
         answers_read=mail.imap is not None,
     )

@@ -24,10 +24,9 @@ from gateway.model.dossier import Contribution, Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
 from gateway.rcp import access, dossier_states, mailboxes, mailing
-from gateway.rcp.letters import contribution_values, full_name
+from gateway.rcp.letters import compose, contribution_values, full_name
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step
-from gateway.rcp.templates import template
 from gateway.rcp.work_list import ask_secretariat
 from gateway.terminology import code_list
 
@@ -227,7 +226,7 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
         _register(step, dossier, requester, "NON_MSS" if requester is not None else "NON_RPPS", None)
         ask_secretariat(step.session, dossier, f"demandeur-injoignable|{dossier.id}", "demandeur-sans-adresse")
         return
-    text = template(KIND).render(contribution_values(dossier, author, interested=interested))
+    text = compose(step.session, KIND, contribution_values(dossier, author, interested=interested), boxes[0].address)
     key = "|".join((KIND, str(dossier.id), str(dossier.session_id), requester.idnps, author.idnps, str(count + 1)))
     sealed = letters.seal(
         Letter(

@@ -11,6 +11,9 @@ import re
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from sqlalchemy.orm import Session
+
+from gateway.errors import InvalidContent
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.person import PatientRecord
@@ -23,8 +26,18 @@ from gateway.rcp.french import (
     short_date,
     zone_note,
 )
+from gateway.rcp.mailboxes import is_mssante
+from gateway.rcp.templates import Rendered, Values, variant_for
 
-__all__ = ["answer_values", "contribution_values", "formal_title", "full_name", "patient_values", "preliminary_values"]
+__all__ = [
+    "answer_values",
+    "compose",
+    "contribution_values",
+    "formal_title",
+    "full_name",
+    "patient_values",
+    "preliminary_values",
+]
 
 _TITLES = {"PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
 
@@ -41,6 +54,21 @@ _OVERSEAS = {
     "987": "Pacific/Tahiti",
     "988": "Pacific/Noumea",
 }
+
+
+def compose(session: Session, code: str, values: Values, address: str) -> Rendered:
+    """Fill the text that may go to an address: outside MSSanté the neutral variant, which names nobody.
+
+    Raises
+    ------
+    InvalidContent
+        ``mail-hors-mssante``: the text names a patient, has no neutral variant, and the address is not MSSanté.
+    """
+    chosen = variant_for(code, inside_mssante=is_mssante(session, address))
+    if chosen is None:
+        text = "Ce message nomme un patient : il ne part que vers une boîte MSSanté."
+        raise InvalidContent("mail-hors-mssante", text)
+    return chosen.render(values)
 
 
 def formal_title(who: Practitioner) -> str:

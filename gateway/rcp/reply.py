@@ -24,10 +24,9 @@ from gateway.model.message import Message
 from gateway.model.network import Network
 from gateway.rcp import mail_events, mailing
 from gateway.rcp.contribution import TEXT_LIMIT, contribute
-from gateway.rcp.letters import answer_values, full_name
+from gateway.rcp.letters import answer_values, compose, full_name
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step
-from gateway.rcp.templates import template
 
 __all__ = ["REASONS", "Reply", "take"]
 
@@ -216,7 +215,8 @@ def _answer(
         if len(places) != 1:
             return  # no page that one could name
         values = {"lien_fiche": places[0]}
-    text = template(kind).render({**values, **({"motif": motive} if motive is not None else {})})
+    values |= {"motif": motive} if motive is not None else {}
+    text = compose(step.session, kind, values, reply.author)
     key = f"{kind}|{message.id}"
     sealed = letters.seal(
         Letter(

@@ -18,11 +18,10 @@ from gateway.model.dossier import Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
 from gateway.rcp import mailboxes, mailing, report_people
-from gateway.rcp.letters import full_name, preliminary_values
+from gateway.rcp.letters import compose, full_name, preliminary_values
 from gateway.rcp.ports import Letter, Letters, RenderedForm, ReportLetter, ReportMails, SealedLetter
 from gateway.rcp.report_content import decode
 from gateway.rcp.step import Step
-from gateway.rcp.templates import template
 
 __all__ = ["other_addresses", "require_true", "resend"]
 
@@ -116,7 +115,7 @@ def _notice(
     step: Step, dossier: Dossier, person: Practitioner, message: Message, address: str, key: str, letters: Letters
 ) -> SealedLetter:
     values = preliminary_values(dossier, person, answers_read=letters.answers_read)
-    text = template("M1b" if message.details.get("rattrapage") else _NOTICE).render(values)
+    text = compose(step.session, "M1b" if message.details.get("rattrapage") else _NOTICE, values, address)
     return letters.seal(
         Letter(
             kind=_NOTICE,

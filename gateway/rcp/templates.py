@@ -3,7 +3,9 @@
 Promises: a template that names an unknown variable, or closes a block it did not open, is refused when it is loaded; a
 rendered text has no empty hole (a value that is missing where it would be printed is a fault of ours, never a mail with
 a gap); a value cannot bring a line break, a control character or a template mark into a text; a mail that names a
-patient is never rendered for an address outside MSSanté. Does not choose who gets what (`gateway.rcp.notification`) and
+patient is never rendered for an address outside MSSanté (`gateway.rcp.letters.compose`). An operator's own file takes
+the place of the project's of the same code; it may print only what that message has, and only where it surely has it,
+so that what was loaded can always be sent. Does not choose who gets what (`gateway.rcp.notification`) and
 builds no MIME (`gateway.mssante.envelope`).
 
 The files are ``mappings/messages/<code>.txt``: header lines (``Objet``, ``Contient : patient`` or ``rien``, optional
@@ -27,10 +29,13 @@ __all__ = [
     "VARIABLES",
     "Rendered",
     "Template",
+    "Values",
     "clean",
     "load",
+    "overlay",
     "parse",
     "template",
+    "use",
     "variant_for",
 ]
 
@@ -90,6 +95,8 @@ _MARK = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}|\[\[\s*(si\s+[^\[\]]*?|/si)\s*\]\]"
 _HEADER = re.compile(r"^(Objet|Contient|Variante neutre) : (.+)$")
 _STRAY = re.compile(r"\{\{|\}\}|\[\[|\]\]")
 _BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_DOCUMENT = "XDM/1.0/DDM+"
+"""How the subject of a mail that carries a document begins, and no other. [ECO.2.1.3]"""
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\ufeff")
 
 
@@ -271,9 +278,97 @@ def load(directory: Path | None = None) -> Mapping[str, Template]:
     return texts
 
 
+def overlay(directory: Path | None) -> Mapping[str, Template]:
+    """Read an operator's texts over the project's.
+
+    Raises
+    ------
+    Fault
+        ``message-template`` with every file that is wrong: unknown code or variable, a variable that this message has
+        not or not always, a subject out of its form, a neutral variant that is none.
+    """
+    texts = dict(load())
+    if directory is None:
+        return texts
+    faults: list[str] = []
+    for path in sorted(directory.glob("*.txt")):
+        try:
+            texts[path.stem] = _own(path.stem, path.read_text(encoding="utf-8"))
+        except Fault as fault:
+            faults.append(fault.text)
+        except (OSError, ValueError):
+            faults.append(f"Modèle {path.stem} : fichier illisible.")
+    faults += [
+        f"Modèle {code} : variante neutre {text.neutral} absente ou nominative."
+        for code, text in texts.items()
+        if text.neutral and (text.neutral not in texts or texts[text.neutral].names_patient)
+    ]
+    if faults:
+        raise Fault("message-template", " ".join(faults))
+    return texts
+
+
+def _own(code: str, source: str) -> Template:
+    """Read an operator's text: it may say otherwise what the project's says, not more than that one knows."""
+    usual = load().get(code)
+    if usual is None:
+        raise Fault("message-template", f"Modèle {code} : aucun message ne porte ce code.")
+    found = parse(code, source)
+    prefix = _start(usual.subject).startswith(_DOCUMENT)
+    if _start(found.subject).startswith(_DOCUMENT) != prefix:
+        raise Fault(
+            "message-template", f"Modèle {code} : l’objet d’un envoi de document, et lui seul, dit {_DOCUMENT}…"
+        )
+    known: dict[str, list[frozenset[str]]] = {}
+    for name, blocks in (*_printed(usual.subject), *_printed(usual.body)):
+        known.setdefault(name, []).append(blocks)
+    tested = set(_names(usual.body)) | set(_names(usual.subject))
+    for name in (*_names(found.subject), *_names(found.body)):
+        if name not in tested:
+            raise Fault("message-template", f"Modèle {code} : ce message n’a pas de valeur pour « {name} ».")
+    for name, blocks in (*_printed(found.subject), *_printed(found.body)):
+        if name not in blocks and not any(needed <= blocks for needed in known.get(name, ())):
+            text = f"Modèle {code} : « {name} » peut manquer et se place dans un bloc [[si {name}]]."
+            raise Fault("message-template", text)
+    return found
+
+
+def _start(nodes: tuple[_Node, ...]) -> str:
+    return nodes[0] if nodes and isinstance(nodes[0], str) else ""
+
+
+def _printed(nodes: tuple[_Node, ...], blocks: frozenset[str] = frozenset()) -> Iterator[tuple[str, frozenset[str]]]:
+    """Give each value that is printed, with the blocks around it."""
+    for node in nodes:
+        match node:
+            case _Print(name):
+                yield name, blocks
+            case _Block(name, content):
+                yield from _printed(content, blocks | {name})
+            case _:
+                continue
+
+
+class _InUse:
+    """The texts of this process: the project's until an operator's are set at its start."""
+
+    texts: Mapping[str, Template] | None = None
+
+
+def use(directory: Path | None) -> None:
+    """Let this process send an operator's texts over the project's.
+
+    Raises
+    ------
+    Fault
+        As `overlay`; the texts in use stay.
+    """
+    _InUse.texts = overlay(directory)
+
+
 def template(code: str) -> Template:
-    """Return the project's text of that code."""
-    found = load().get(code)
+    """Return the text of that code that is in use."""
+    found = (_InUse.texts or load()).get(code)
     if found is None:
         raise Fault("message-template", f"Aucun modèle de message {code}.")
     return found

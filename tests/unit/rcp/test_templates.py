@@ -6,9 +6,14 @@ import unicodedata
 from datetime import UTC, date, datetime, time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.errors import Fault
-from gateway.rcp import french, templates
+from gateway.errors import Fault, InvalidContent
+from gateway.identifiers import uuid7
+from gateway.model.directory import Mailbox, Organisation
+from gateway.rcp import french, letters, templates
+from gateway.terminology import mappings_dir
 
 VALUES: dict[str, str | bool] = {
     "mt.titre": "Docteur",
@@ -277,3 +282,104 @@ def test_a_reader_of_another_zone_sees_his_own_hour(start, zone, reader, note):
 def test_the_zone_note_follows_the_hour_after_one_space():
     body = m1(**{"seance.note_fuseau": "(heure de Paris ; 12h30 à La Martinique)"}).body
     assert "  Date      : jeudi 11 mai 2023 à 18h30 (heure de Paris ; 12h30 à La Martinique)\n" in body
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes one text of an operator, as a change of the project's, and reads the folder."""
+
+    def written(code="M1", *, old="", new="", whole=None):
+        usual = (mappings_dir() / "messages" / f"{code}.txt").read_text(encoding="utf-8") if whole is None else whole
+        assert old in usual
+        (tmp_path / f"{code}.txt").write_text(usual.replace(old, new, 1) if old else usual, encoding="utf-8")
+        return templates.overlay(tmp_path)
+
+    return written
+
+
+def test_an_operator_s_text_takes_the_place_of_the_project_s(own):
+    texts = own(
+        old="Rien ne vous est imposé.", new="[[si webconf]]Visio : {{lien_webconf}}. [[/si]]Vous êtes {{mt.nom}}."
+    )
+    assert "Vous êtes DURANT." in texts["M1"].render(VALUES).body
+    remote = {"webconf": True, "lien_webconf": "https://v.example"}
+    assert "Visio : https://v.example. Vous" in texts["M1"].render(VALUES | remote).body
+    assert texts["M2"] == templates.template("M2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"old": "{{mt.nom}}", "new": "{{mt.nomm}}"}, "variable inconnue « mt.nomm »"),
+        ({"old": "{{mt.nom}}", "new": "{{lien_cr}}"}, "n’a pas de valeur pour « lien_cr »"),
+        ({"old": "{{mt.nom}}", "new": "{{probleme}}"}, "« probleme » peut manquer"),
+        ({"old": "{{mt.nom}}", "new": "{{lien_webconf}}"}, "« lien_webconf » peut manquer"),
+        ({"old": "[[/si]]", "new": ""}, "n’est pas fermé"),
+        ({"old": "préalable RCP", "new": "de {{patient.nom}}"}, "aucune donnée du patient"),
+        ({"old": "Médecin –", "new": "XDM/1.0/DDM+"}, "objet d’un envoi de document"),
+        ({"code": "M6", "old": "XDM/1.0/DDM+", "new": ""}, "objet d’un envoi de document"),
+        ({"code": "M77", "whole": "Objet : a\nContient : rien\n\nb\n"}, "aucun message ne porte ce code"),
+        ({"code": "M5", "old": "Variante neutre : M5n", "new": "Variante neutre : M1"}, "absente ou nominative"),
+    ],
+)
+def test_what_could_not_be_sent_is_refused_at_the_start(own, changes, said):
+    with pytest.raises(Fault, match=said) as refused:
+        own(**changes)
+    assert refused.value.code == "message-template"
+
+
+def test_all_faults_of_a_folder_are_said_at_once(own, tmp_path):
+    (tmp_path / "M2.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(Fault, match=r"M1 : variable inconnue.*M2 : fichier illisible"):
+        own(old="{{mt.nom}}", new="{{x}}")
+
+
+@given(st.sets(st.sampled_from(sorted(templates.VARIABLES))), st.sampled_from(["M1", "M2", "M6", "M5"]))
+@settings(max_examples=60, deadline=None)
+def test_what_was_loaded_can_be_sent_whenever_the_project_s_own_can(absent, code):
+    """Every variable, in and out of its block: refused, or rendered with whatever values the project's text takes."""
+    usual = (mappings_dir() / "messages" / f"{code}.txt").read_text(encoding="utf-8")
+    values = {name: "" if name in absent else "x" for name in templates.VARIABLES}
+    try:
+        templates.load()[code].render(values)
+    except Fault:
+        return  # this message is never sent with such values
+    for name in sorted(templates.VARIABLES):
+        for mark in (f"{{{{{name}}}}}", f"[[si {name}]]{{{{{name}}}}}[[/si]]"):
+            try:
+                text = templates._own(code, usual + mark)
+            except Fault:
+                continue
+            text.render(values)
+
+
+def test_a_process_sends_the_operator_s_texts_and_keeps_those_in_use_when_new_ones_are_wrong(tmp_path):
+    usual = (mappings_dir() / "messages" / "M2.txt").read_text(encoding="utf-8")
+    (tmp_path / "M2.txt").write_text(usual.replace("Bonjour", "Cher confrère"), encoding="utf-8")
+    try:
+        templates.use(tmp_path)
+        (tmp_path / "M2.txt").write_text(usual + "{{x}}", encoding="utf-8")
+        with pytest.raises(Fault):
+            templates.use(tmp_path)
+        assert "Cher confrère" in templates.template("M2").render(VALUES).body
+    finally:
+        templates.use(None)
+    assert "Cher" not in templates.template("M2").render(VALUES).body
+
+
+def test_outside_mssante_goes_the_text_that_names_nobody_or_nothing(store):
+    values = {"validation.date": "11/05/2023", "lien_plateforme": "https://aquitaine.dcc.example"}
+    with store.session() as session:
+        told = letters.compose(session, "M5", values, "isabelle@example.org")
+        assert told.body.startswith("Bonjour,\n\nUn compte rendu")
+        with pytest.raises(InvalidContent) as refused:
+            letters.compose(session, "M1", VALUES, "isabelle@example.org")
+        assert refused.value.code == "mail-hors-mssante"
+        assert "DUPONT" in letters.compose(session, "M1", VALUES, "p.durant@medecin.MSSANTE.fr").body
+        facts = {"source": "essai", "as_of": date(2026, 1, 1)}
+        place = Organisation(id=uuid7(), finess="990000010", idnst="1990000010", name="Cabinet", kind="autre", **facts)
+        session.add(place)
+        session.flush()
+        session.add(Mailbox(address="p.durant@cabinet.example", kind="ORG", organisation_id=place.id, **facts))
+        session.flush()
+        assert "DUPONT" in letters.compose(session, "M1", VALUES, "P.Durant@cabinet.example").body
