@@ -1,18 +1,19 @@
 """The session of a step: rows that nothing reads back at once are written together, one statement for all of a table.
 
-Promises: what was deferred is in the transaction before its commit, in the order in which it was said; whatever the
-session is asked meanwhile sees deferred rows (they are written first), except those that nothing reads in the step that
-writes them, such as lines of the trail; a rollback forgets them. Not promised: that a faulty row is found before the
-commit.
+Promises: what was deferred is in the transaction before its commit, what a row refers to before the row, and rows that
+say the same columns of a table in the order in which they were said; whatever the session is asked meanwhile sees
+deferred rows (they are written first), except those that nothing reads in the step that writes them, such as lines of
+the trail; a rollback forgets them. Not promised: that a faulty row is found before the commit.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, bindparam, event, insert
+from sqlalchemy import MetaData, Table, bindparam, event, insert
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
@@ -70,7 +71,9 @@ class WriteSession(Session):
         grouped: dict[tuple[Table, tuple[str, ...]], list[dict[str, Any]]] = {}
         for table, row in waiting:
             grouped.setdefault((table, tuple(row)), []).append(row)
-        for key, rows in grouped.items():
+        # A row that refers to what stood before may have opened its table's group ahead of what the next refers to.
+        for key in sorted(grouped, key=_place) if len(grouped) > 1 else grouped:
+            rows = grouped[key]
             alone, together = _INSERTS.get(key) or _INSERTS.setdefault(key, _inserts(*key))
             if len(rows) == 1:
                 alone.run(self, rows[0])
@@ -97,6 +100,18 @@ class WriteSession(Session):
     def _forget(self) -> None:
         self._adopted, self._read, self._unread = [], [], []
         self.made.clear()
+
+
+@cache
+def _places(metadata: MetaData, count: int) -> dict[Table, int]:
+    """Places of so many tables, each behind those that it refers to."""
+    del count  # it asks anew after another was declared
+    return {table: place for place, table in enumerate(metadata.sorted_tables)}
+
+
+def _place(key: tuple[Table, tuple[str, ...]]) -> int:
+    metadata = key[0].metadata
+    return _places(metadata, len(metadata.tables))[key[0]]
 
 
 def _inserts(table: Table, names: tuple[str, ...]) -> tuple[Prepared, Copied]:

@@ -7,14 +7,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import Table, event, func, select
 from sqlalchemy.exc import IntegrityError
 
 from gateway.fhir.keeping import Owner, current, keep
 from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
 from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord, Person, PersonLink
 from gateway.model.representation import TABLES
-from gateway.model.store import Store
+from gateway.model.store import Base, Store, utcnow
+from gateway.model.writes import later
 
 TABLE = TABLES["Basic"]
 
@@ -75,6 +77,28 @@ def test_a_question_sees_what_was_deferred_before_it(store: Store) -> None:
         keep(session, "Basic", "b", tree("deux"), Owner())
         versions = session.execute(select(TABLE.c.version, TABLE.c.current).order_by(TABLE.c.version)).all()
     assert [tuple(row) for row in versions] == [(1, False), (2, True)]
+
+
+def test_what_a_row_refers_to_is_written_before_it_whichever_table_was_named_first(store: Store) -> None:
+    with store.session() as session:
+        partner = Partner(name="p")
+        session.add(partner)
+        session.flush()
+        records = [PatientRecord(partner_id=partner.id, system="s", value=str(number)) for number in range(2)]
+        session.add_all(records)
+        known = Person()
+        session.add(known)
+        session.commit()
+        links: Table = Base.metadata.tables[PersonLink.__tablename__]
+        new = uuid.uuid4()
+        for record, person in ((records[0], known.id), (records[1], new)):
+            if person == new:
+                later(session, Base.metadata.tables[Person.__tablename__], {"id": new})
+            said = {"reason": "r", "author": "a", "linked_at": utcnow()}
+            later(session, links, {"record_id": record.id, "person_id": person, **said})
+        session.commit()
+    with store.session() as session:
+        assert set(session.scalars(select(PersonLink.person_id))) == {known.id, new}
 
 
 def test_a_rollback_forgets_what_waits(store: Store, trail: AuditTrail) -> None:

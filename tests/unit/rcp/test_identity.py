@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 
 from gateway.errors import Conflict
 from gateway.model.dossier import Dossier
-from gateway.model.person import PatientRecord, PersonLink, WorkItem
+from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.store import Store
 from gateway.rcp import identity, inscription
 from gateway.rcp.facts import (
@@ -118,6 +119,25 @@ def test_the_locks_are_those_that_declaring_takes(store: Store, steps: Steps, wo
         waiting.result()
     _declare(steps, world, facts)
     assert _count(store, PatientRecord) == 1
+
+
+def test_who_is_known_elsewhere_and_who_is_new_are_declared_together(store: Store, steps: Steps, world: World) -> None:
+    with store.session() as session:
+        other = Partner(name="Clinique Y", network_id=world.network.id, patient_domains=[DOMAIN])
+        session.add(other)
+        session.commit()
+    _declare(steps, world, _facts("79", "279035121518989"))
+    said = [_facts("79", "279035121518989"), _facts("80"), _facts("81")]
+
+    def verb(step: Step) -> list[uuid.UUID]:
+        identity.foresee(step, other, [(identity.own_identifier(other, facts), facts) for facts in said])
+        return [identity.declare(step, other, facts, new=True).id for facts in said]
+
+    made = steps.run(world.client(), verb)
+    with store.session() as session:
+        reasons = dict(session.execute(select(PersonLink.record_id, PersonLink.reason)).all())
+    assert [reasons[key] for key in made] == [identity.BY_INS, identity.ALONE, identity.ALONE]
+    assert _count(store, Person) == 3
 
 
 def test_what_hangs_on_a_record_keeps_it(store: Store, steps: Steps, world: World) -> None:
