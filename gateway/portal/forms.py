@@ -16,19 +16,18 @@ from typing import Final
 from starlette.datastructures import FormData
 
 from gateway.rcp.contribution import TEXT_LIMIT
-from gateway.rcp.report_draft import LINE_MAX_CHARS, TEXT_MAX_CHARS
+from gateway.rcp.report_draft import LINE_MAX_CHARS
 
 __all__ = [
     "FORM_BYTES",
     "ContributionInput",
     "Faults",
-    "ReportInput",
     "fields_of",
     "line",
     "read_contribution",
     "read_ending",
-    "read_report",
     "text",
+    "too_long",
 ]
 
 FORM_BYTES: Final = 256 * 1024
@@ -55,19 +54,6 @@ class ContributionInput:
     key: str
 
 
-@dataclass(frozen=True)
-class ReportInput:
-    """The draft of a report as sent."""
-
-    proposal: str
-    alternatives: tuple[str, ...]
-    guideline: str
-    trial: str
-    reason: str
-    addendum: bool
-    then_validate: bool
-
-
 def fields_of(form: FormData) -> dict[str, str]:
     """Return the text fields of a form; of a field given twice the last counts."""
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
@@ -84,7 +70,8 @@ def line(value: str) -> str:
     return re.sub(r"\s+", " ", text(value)).strip()
 
 
-def _too_long(limit: int) -> str:
+def too_long(limit: int) -> str:
+    """Say that a text is too long, and the limit."""
     return f"Ce texte dépasse {limit} caractères."
 
 
@@ -97,39 +84,12 @@ def read_contribution(fields: Mapping[str, str]) -> tuple[ContributionInput, Fau
     if not given.text and not given.interested:
         faults["commentaire"] = "Écrivez un commentaire, ou cochez « La discussion m’intéresse »."
     elif len(given.text) > TEXT_LIMIT:
-        faults["commentaire"] = _too_long(TEXT_LIMIT)
+        faults["commentaire"] = too_long(TEXT_LIMIT)
     return given, faults
 
 
 def _key(value: str) -> str:
     return value if _KEY.fullmatch(value) else uuid.uuid4().hex
-
-
-def read_report(fields: Mapping[str, str], *, asks_reason: bool) -> tuple[ReportInput, Faults]:
-    """Read the draft of a report."""
-    lines = tuple(filter(None, map(line, text(fields.get("alternatives", "")).split("\n"))))
-    given = ReportInput(
-        proposal=text(fields.get("proposition", "")),
-        alternatives=lines,
-        guideline=line(fields.get("referentiel", "")),
-        trial=line(fields.get("essai", "")),
-        reason=line(fields.get("motif", "")),
-        addendum=fields.get("nature") == "addendum",
-        then_validate=fields.get("suite") == "valider",
-    )
-    faults: dict[str, str] = {}
-    if not given.proposal:
-        faults["proposition"] = "Écrivez la proposition de prise en charge."
-    elif len(given.proposal) > TEXT_MAX_CHARS:
-        faults["proposition"] = _too_long(TEXT_MAX_CHARS)
-    if sum(map(len, lines)) > TEXT_MAX_CHARS:
-        faults["alternatives"] = _too_long(TEXT_MAX_CHARS)
-    for name, value in (("referentiel", given.guideline), ("essai", given.trial), ("motif", given.reason)):
-        if len(value) > LINE_MAX_CHARS:
-            faults[name] = _too_long(LINE_MAX_CHARS)
-    if asks_reason and not given.reason:
-        faults["motif"] = "Dites pourquoi le compte rendu est corrigé."
-    return given, faults
 
 
 def read_ending(fields: Mapping[str, str]) -> tuple[str, Faults]:
@@ -139,7 +99,7 @@ def read_ending(fields: Mapping[str, str]) -> tuple[str, Faults]:
     if not reason:
         faults["motif"] = "Dites pourquoi."
     elif len(reason) > LINE_MAX_CHARS:
-        faults["motif"] = _too_long(LINE_MAX_CHARS)
+        faults["motif"] = too_long(LINE_MAX_CHARS)
     if fields.get("confirme") != "oui":
         faults["confirme"] = "Cochez la case pour confirmer."
     return reason, faults

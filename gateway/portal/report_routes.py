@@ -11,14 +11,12 @@ import uuid
 from dataclasses import replace
 from typing import Final
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from gateway.errors import InvalidContent, NotFound, Unsupported
-from gateway.portal import reports
+from gateway.portal import report_form, reports
 from gateway.portal.dossiers import visible_dossier
-from gateway.portal.forms import Faults, ReportInput, read_report
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
 from gateway.portal.views import ReportForm
 from gateway.rcp import report, report_reading
@@ -65,10 +63,7 @@ class ReportPages:
             page, lines = reports.report_page(step.session, caller, step.now, dossier_id)
             if form is not None and page.form is not None:
                 kept = page.form
-                page = replace(
-                    page,
-                    form=replace(form, asks_reason=kept.asks_reason, discard_url=kept.discard_url, action=kept.action),
-                )
+                page = replace(page, form=replace(form, discard_url=kept.discard_url, action=kept.action))
             return page, lines
 
         return self._portal.show(request, caller, ask, current="/seances", status=status)
@@ -79,18 +74,22 @@ class ReportPages:
         def act(caller: Caller, fields: dict[str, str]) -> Response:
             identifier = opaque(dossier)
 
-            def verb(step: Step) -> tuple[ReportInput, Faults]:
+            def verb(step: Step) -> tuple[report_form.Given, bool]:
                 row = visible_dossier(step.session, caller, identifier)
                 under_way = reports.draft_of(step.session, row)
-                given, faults = read_report(fields, asks_reason=under_way is not None and under_way.version > 1)
-                if not faults:
-                    known = read_draft(under_way.draft) if under_way is not None else ReportDraft()
-                    report.draft(step, identifier, _said(known, given))
-                return given, faults
+                known = read_draft(under_way.draft) if under_way is not None else ReportDraft()
+                corrects = under_way is not None and under_way.version > 1
+                given = report_form.read(fields, known, asks_reason=corrects)
+                if not given.faults:
+                    report.draft(step, identifier, given.draft)
+                return given, corrects
 
-            given, faults = self._steps.run(caller, verb)
-            if faults:
-                return self._show(request, caller, identifier, _again(given, faults), 422)
+            given, corrects = self._steps.run(caller, verb)
+            if given.faults:
+                again = report_form.form_of(
+                    given.draft, action="", asks_reason=corrects, discard_url="", faults=given.faults
+                )
+                return self._show(request, caller, identifier, again, 422)
             base = f"/dossiers/{identifier}/compte-rendu"
             return RedirectResponse(f"{base}/validation" if given.then_validate else f"{base}?fait=brouillon", 303)
 
@@ -175,29 +174,3 @@ class ReportPages:
             return StreamingResponse(self._portal.blobs.stream(sha256), media_type=content_type, headers=headers)
 
         return self._portal.signed_in(request, who, act)
-
-
-def _said(known: ReportDraft, given: ReportInput) -> ReportDraft:
-    """Lay what the form holds over the draft: what the form does not show stays."""
-    return msgspec.structs.replace(
-        known,
-        proposal=given.proposal or None,
-        alternatives=given.alternatives,
-        guideline=given.guideline or None,
-        trial=given.trial or None,
-        reason=given.reason or None,
-        kind="addendum" if given.addendum else "correction",
-    )
-
-
-def _again(given: ReportInput, faults: Faults) -> ReportForm:
-    return ReportForm(
-        action="",
-        proposal=given.proposal,
-        alternatives="\n".join(given.alternatives),
-        guideline=given.guideline,
-        trial=given.trial,
-        reason=given.reason,
-        addendum=given.addendum,
-        errors=dict(faults),
-    )

@@ -19,7 +19,7 @@ from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Message, Receipt
 from gateway.model.report import Report
-from gateway.portal import dossiers, fiche, meetings, words
+from gateway.portal import dossiers, fiche, meetings, report_form, words
 from gateway.portal import views as v
 from gateway.portal.register import LABELS
 from gateway.rcp import access, report, report_reading, report_sending
@@ -143,17 +143,12 @@ def _said(report: Report | None) -> ReportDraft:
 def _form(row: Dossier, draft: Report | None, in_force: Report | None) -> v.ReportForm | None:
     if draft is None and (in_force is not None or row.state not in _DRAFTABLE or row.session.state not in _HELD):
         return None
-    said = read_draft(draft.draft) if draft is not None else ReportDraft()
-    return v.ReportForm(
+    return report_form.form_of(
+        read_draft(draft.draft) if draft is not None else ReportDraft(),
         action=f"/dossiers/{row.id}/compte-rendu",
-        proposal=said.proposal or "",
-        alternatives="\n".join(said.alternatives),
-        guideline=said.guideline or "",
-        trial=said.trial or "",
-        reason=said.reason or "",
-        addendum=said.kind == "addendum",
         asks_reason=draft is not None and draft.version > 1,
         discard_url=f"/dossiers/{row.id}/compte-rendu/abandon" if draft is not None else "",
+        faults={},
     )
 
 
@@ -209,7 +204,6 @@ def validation_page(
     draft = draft_of(session, row)
     if draft is None:
         raise Conflict("cr-sans-brouillon", "Aucun brouillon de compte rendu n’est à valider pour ce dossier.")
-    said = read_draft(draft.draft)
     previous = current(session, row)
     page = v.ReportValidation(
         reference=row.reference,
@@ -217,7 +211,7 @@ def validation_page(
         slot=words.slot(row.session),
         action=f"/dossiers/{row.id}/compte-rendu/validation",
         back_url=f"/dossiers/{row.id}/compte-rendu",
-        proposal=said.proposal or "",
+        said=report_form.lines_of(read_draft(draft.draft)),
         contributions=fiche.contributions(
             row, caller, organises=bool(access.roles_in(session, caller, row.session.rcp_id))
         ),

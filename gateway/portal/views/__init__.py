@@ -58,7 +58,16 @@ from gateway.portal.views.public import (
     SignIn,
     TestCheck,
 )
-from gateway.portal.views.report import Report, ReportEnding, ReportForm, ReportValidation, Sending
+from gateway.portal.views.report import (
+    FieldGroup,
+    FieldLine,
+    Report,
+    ReportEnding,
+    ReportField,
+    ReportForm,
+    ReportValidation,
+    Sending,
+)
 from gateway.portal.views.shared import (
     Action,
     Badge,
@@ -95,6 +104,8 @@ __all__ = [
     "FicheInput",
     "FicheList",
     "FicheSection",
+    "FieldGroup",
+    "FieldLine",
     "FormSection",
     "Help",
     "HistoryLine",
@@ -117,6 +128,7 @@ __all__ = [
     "RegisterLine",
     "Report",
     "ReportEnding",
+    "ReportField",
     "ReportForm",
     "ReportValidation",
     "ReportVersion",

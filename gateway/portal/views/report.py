@@ -7,9 +7,51 @@ from datetime import datetime
 
 from gateway.portal.views.dossier import Contribution, ReportVersion
 from gateway.portal.views.meeting import Quorum
-from gateway.portal.views.shared import Badge, Page, Patient, Slot
+from gateway.portal.views.shared import Badge, Choice, Page, Patient, Slot
 
-__all__ = ["Report", "ReportEnding", "ReportForm", "ReportValidation", "Sending"]
+__all__ = [
+    "FieldGroup",
+    "FieldLine",
+    "Report",
+    "ReportEnding",
+    "ReportField",
+    "ReportForm",
+    "ReportValidation",
+    "Sending",
+]
+
+
+@dataclass(frozen=True)
+class ReportField:
+    """One field: ``ligne``, ``texte`` (of ``rows`` lines), ``choix`` or ``case``; ``wide`` within a line of several."""
+
+    name: str
+    label: str
+    kind: str
+    value: str = ""
+    choices: tuple[Choice, ...] = ()
+    hint: str = ""
+    required: bool = False
+    rows: int = 3
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class FieldLine:
+    """Fields that say one thing together: a treatment, an examination."""
+
+    legend: str
+    fields: tuple[ReportField, ...]
+
+
+@dataclass(frozen=True)
+class FieldGroup:
+    """A part of the form under a title."""
+
+    title: str
+    fields: tuple[ReportField, ...] = ()
+    hint: str = ""
+    lines: tuple[FieldLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -17,15 +59,8 @@ class ReportForm:
     """The draft (E24)."""
 
     action: str
-    proposal: str = ""
-    alternatives: str = ""
-    guideline: str = ""
-    trial: str = ""
-    reason: str = ""
-    addendum: bool = False
-    asks_reason: bool = False
+    groups: tuple[FieldGroup, ...] = ()
     discard_url: str = ""
-    limit: int = 20_000
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,7 +119,7 @@ class ReportValidation(Page):
     slot: Slot = field(kw_only=True)
     action: str = field(kw_only=True)
     back_url: str = field(kw_only=True)
-    proposal: str = ""
+    said: tuple[tuple[str, str], ...] = ()
     contributions: tuple[Contribution, ...] = ()
     quorum: Quorum | None = None
     recipients: tuple[str, ...] = ()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from gateway.portal import report_form
 from gateway.portal import views as v
 from gateway.portal.sign_in_pages import SituationChoice
+from gateway.rcp.report_draft import DraftExamination, DraftTreatment, ReportDraft
 
 PARIS = ZoneInfo("Europe/Paris")
 START = datetime(2023, 5, 11, 18, 30, tzinfo=PARIS)
@@ -230,6 +232,12 @@ SESSION = v.Session(
     actions=(v.Action("/seances/12/etat", "Clore la séance", primary=True, name="vers", value="close"),),
     webconference=WEBCONF,
 )
+DRAFT = ReportDraft(
+    proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
+    treatments=(DraftTreatment(code="C15632", text="FOLFIRINOX", start="2023-06"),),
+    examinations=(DraftExamination(text="TEP-scanner", earliest="2023-06-01"),),
+    recommended=("fertilite",),
+)
 REPORT = v.Report(
     reference="RCP-7K3Q-29",
     patient=PATIENT,
@@ -240,11 +248,12 @@ REPORT = v.Report(
     contributions=(CONTRIBUTION,),
     attendees=("Professeur Alix VALIDEUR, Chirurgie digestive", "Docteur Camille DEMANDEUR, Oncologie médicale"),
     quorum=QUORUM,
-    form=v.ReportForm(
-        "/dossiers/7K3Q/compte-rendu",
-        proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
+    form=report_form.form_of(
+        DRAFT,
+        action="/dossiers/7K3Q/compte-rendu",
         asks_reason=True,
         discard_url="/x",
+        faults={"traitement-1-debut": "Écrivez une date : JJ/MM/AAAA, MM/AAAA ou AAAA."},
     ),
     versions=REPORTS,
     sendings=(
@@ -310,7 +319,7 @@ PAGES: dict[str, v.Page] = {
         slot=SLOT,
         action="/dossiers/7K3Q/compte-rendu/validation",
         back_url="/dossiers/7K3Q/compte-rendu",
-        proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
+        said=report_form.lines_of(DRAFT),
         contributions=(CONTRIBUTION,),
         quorum=QUORUM,
         recipients=("Docteur Paul DURANT-FICTIF (médecin traitant)",),

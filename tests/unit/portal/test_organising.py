@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from lxml import html
 from sqlalchemy import func, select
 
 from gateway.model.dossier import Dossier
@@ -287,3 +288,127 @@ def test_only_who_coordinates_ends_what_is_in_force(
         browser.get(f"{path}/{ending}", status)
         browser.post(f"{path}/{ending}", status, motif="Erreur", confirme="oui")
     assert site.fresh().session.scalars(select(Report.state)).one() == "valide"
+
+
+def test_a_draft_offers_whatever_the_national_report_holds(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    """Each field kept, shown again as it was typed, and left as it is by who does not send it."""
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    fields = {
+        "synthese": "Masse du sein gauche.",
+        "proposition": "Chirurgie première.",
+        "alternatives": "Chimiothérapie.",
+        "traitement-1-code": "387713003",
+        "traitement-1-rang": "1",
+        "traitement-1-precision": "Tumorectomie",
+        "traitement-1-debut": "15/04/2026",
+        "traitement-1-fin": "04/2026",
+        "traitement-3-code": "C15632",
+        "traitement-3-rang": "2",
+        "traitement-3-debut": "2026",
+        "examen-2-texte": "TEP-scanner",
+        "examen-2-debut": "2026-04-01",
+        "soins-support": "Soutien psychologique",
+        "recours": "Avis du centre de référence",
+        "surveillance": "Mammographie annuelle",
+        "commentaire": "À revoir",
+        "recommandation-fertilite": "oui",
+        "recommandation-oncogenetique": "",
+        "recommandation-oncogeriatrie": "",
+        "referentiel": "Sein 2025.2",
+        "referentiel-date": "12/2025",
+        "essai": "UNICANCER 12",
+        "enregistre": "oui",
+        "complet": "non",
+        "outil": "Visio",
+        "incidents": "Son coupé cinq minutes",
+        "remarque": "Souhaite continuer son travail",
+    }
+    organiser.post(path, **fields)
+    kept = {
+        "synthese": "Masse du sein gauche.",
+        "proposition": "Chirurgie première.",
+        "alternatives": ["Chimiothérapie."],
+        "traitements": [
+            {"code": "387713003", "text": "Tumorectomie", "start": "2026-04-15", "end": "2026-04"},
+            {"code": "C15632", "rank": 2, "start": "2026"},
+        ],
+        "examens": [{"text": "TEP-scanner", "earliest": "2026-04-01"}],
+        "soins_support": "Soutien psychologique",
+        "recours": "Avis du centre de référence",
+        "surveillance": "Mammographie annuelle",
+        "commentaire": "À revoir",
+        "recommandations": ["fertilite"],
+        "referentiel": "Sein 2025.2",
+        "referentiel_date": "2025-12",
+        "essai": "UNICANCER 12",
+        "enregistre": True,
+        "complet": False,
+        "outil_visio": "Visio",
+        "incidents_techniques": "Son coupé cinq minutes",
+        "remarque": "Souhaite continuer son travail",
+    }
+    assert site.fresh().session.scalars(select(Report.draft)).one() == kept
+    # All of it is read again before it is validated.
+    again = words(organiser.get(f"{path}/validation").xpath("//section[h2 = 'Ce qui sera validé']")[0])
+    for line in (
+        "Traitement de rang 1intervention chirurgicale, Tumorectomie, du 15/04/2026 au 04/2026",
+        "Traitement de rang 2chimiothérapie, à partir de 2026",
+        "Examen demandéTEP-scanner, à partir de 01/04/2026",
+        "Date du référentiel12/2025",
+        "ConseilléConsultation de préservation de la fertilité",
+        "Dossier completNon",
+        *(value for name, value in fields.items() if len(value) > 10 and "/" not in value),
+    ):
+        assert line.replace("\xa0", " ") in again, line
+    # What the page shows, sent back as a browser would, changes nothing.
+    page = organiser.get(path)
+    assert page.xpath("//select[@name='traitement-2-code']/option[@selected]/@value") == ["C15632"]
+    assert page.xpath("//input[@name='traitement-1-debut']/@value") == ["15/04/2026"]
+    assert len(page.xpath("//fieldset[legend[starts-with(., 'Traitement')]]")) == 4
+    form = next(one for one in page.forms if one.get("action") == path)
+    organiser.post(path, **{name: value for name, value in form.form_values() if name != "csrf"})
+    assert site.fresh().session.scalars(select(Report.draft)).one() == kept
+    # What is not sent stays; what is sent empty goes.
+    organiser.post(path, proposition="Chirurgie.", essai="", **{"recommandation-fertilite": ""})
+    changed = site.fresh().session.scalars(select(Report.draft)).one()
+    gone = {"essai", "recommandations"}
+    assert changed == {name: value for name, value in kept.items() if name not in gone} | {"proposition": "Chirurgie."}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("traitement-1-precision", "Six cycles", "Choisissez le type de traitement."),
+        ("traitement-1-code", "C00000", "Choisissez le type de traitement."),
+        ("examen-1-debut", "2026", "Dites quel examen est demandé."),
+        ("examen-1-texte", "x" * 501, "Ce texte dépasse 500 caractères."),
+        ("surveillance", "x" * 20_001, "Ce texte dépasse 20000 caractères."),
+        ("referentiel-date", "31/02/2026", "Écrivez une date"),
+        ("referentiel-date", "hier", "Écrivez une date"),
+        ("alternatives", "a\n" * 51, "50 lignes au plus."),
+    ],
+)
+def test_a_field_that_cannot_be_is_refused_beside_it_and_nothing_is_kept(
+    site: Site, organiser: Browser, dossier: Dossier, field: str, value: str, said: str
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    refused = organiser.post(path, 422, **{"proposition": "Chirurgie.", "outil": "Visio", field: value})
+    assert said in refused.text
+    page = html.document_fromstring(refused.text)
+    (link,) = page.xpath("//div[@role='alert']//a/@href")
+    (control,) = page.xpath(f"//*[@id='{link[1:]}']")
+    assert control.get("aria-invalid") == "true"
+    # What was typed beside it is still there.
+    assert page.xpath("//input[@name='outil']/@value") == ["Visio"]
+    assert count(site, select(Report)) == 0
+
+
+def test_a_treatment_that_ends_before_it_begins_is_refused(site: Site, organiser: Browser, dossier: Dossier) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    dates = {"traitement-1-code": "C15632", "traitement-1-debut": "05/2026", "traitement-1-fin": "30/04/2026"}
+    assert "La fin précède le début." in organiser.post(path, 422, **dates).text
+    # The same month is no contradiction; coded treatments alone are a proposal.
+    organiser.post(path, **(dates | {"traitement-1-fin": "01/05/2026"}))
