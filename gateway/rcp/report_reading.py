@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Dossier
 from gateway.model.report import Report, ReportForm
-from gateway.rcp import access
+from gateway.rcp import access, fiche
 
 __all__ = ["kept_form", "latest", "reading_of"]
 
@@ -25,7 +25,7 @@ _PUBLISHED = ("valide", "remplace", "annule")
 
 
 def reading_of(report: Report) -> uuid.UUID:
-    """Name what somebody who reads a draft now reads: the draft, the contributions, the attendance.
+    """Name what somebody who reads a draft now reads: the draft, the fiche, the contributions, the attendance.
 
     Two readings have the same name exactly when a validation would freeze the same words of people.
     """
@@ -35,7 +35,7 @@ def reading_of(report: Report) -> uuid.UUID:
         (one.key, one.at.isoformat(), one.text) for one in dossier.contributions if until is None or one.at <= until
     )
     attendees = sorted((str(one.practitioner_id), one.mode) for one in dossier.session.attendances)
-    said = msgspec.json.encode([report.draft, contributions, attendees], order="sorted")
+    said = msgspec.json.encode([report.draft, fiche.reading_of(dossier), contributions, attendees], order="sorted")
     return uuid.uuid5(report.id, hashlib.sha256(said).hexdigest())
 
 

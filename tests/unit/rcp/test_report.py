@@ -27,7 +27,7 @@ from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report, ReportForm
 from gateway.model.representation import TABLES
-from gateway.rcp import report, report_reading, report_sending
+from gateway.rcp import fiche, report, report_reading, report_sending
 from gateway.rcp.report_content import decode
 from gateway.rcp.report_draft import DraftTreatment, ReportDraft
 from tests import report_samples
@@ -226,12 +226,14 @@ def test_a_double_click_is_one_validation_and_one_mail_each(scene):
     assert len(_rows(scene, ReportForm)) == 3
 
 
-@pytest.mark.parametrize("change", ["draft", "contribution", "attendance"])
+@pytest.mark.parametrize("change", ["draft", "fiche", "contribution", "attendance"])
 def test_what_changed_since_it_was_read_is_not_validated(scene, change):
     _run(scene, report.draft, SAID)
     read = _reading(scene)
     if change == "draft":
         _run(scene, report.draft, ReportDraft(proposal="Autre chose"))
+    elif change == "fiche":
+        _run(scene, fiche.edit, {"tumeur.t": "T3"})
     else:
         with scene.store.session() as session:
             done = {
