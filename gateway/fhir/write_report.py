@@ -172,7 +172,8 @@ def _write(
             signatory=signatory,
             report_id=root_key(operation),
         )
-    said = draft_of(tree, report_draft.read(known.draft) if known is not None else None)
+    before = report_draft.read(known.draft) if known is not None else None
+    said = draft_of(tree, before, writing.resolve())
     row = report.draft(step, dossier_id, said, signatory=signatory, report_id=root_key(operation))
     operation.identity = key = str(row.id)
     if final:

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.fhir.translate.elements import codings, concept
+from gateway.fhir.translate.advice_in import coded_draft
+from gateway.fhir.translate.elements import Resolve, codings, concept, nowhere
 from gateway.rcp.report_draft import ReportDraft
 
 __all__ = ["draft_of", "draft_over", "is_report", "plain"]
@@ -83,9 +84,15 @@ def _said(tree: Mapping[str, Any]) -> dict[str, str | None]:
     return said
 
 
-def draft_of(tree: Mapping[str, Any], known: ReportDraft | None = None) -> ReportDraft:
-    """Read the draft; what no section can say stays as it was known."""
-    return msgspec.structs.replace(known or ReportDraft(), **_said(tree))
+def draft_of(tree: Mapping[str, Any], known: ReportDraft | None = None, resolve: Resolve = nowhere) -> ReportDraft:
+    """Read the draft, its words and its coded entries; what neither can say stays as it was known.
+
+    Raises
+    ------
+    InvalidContent
+        ``code-inconnu``: a treatment is none of the national list.
+    """
+    return msgspec.structs.replace(known or ReportDraft(), **_said(tree), **coded_draft(tree, resolve))
 
 
 def draft_over(base: Tree, draft: ReportDraft) -> Tree:

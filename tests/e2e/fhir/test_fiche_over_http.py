@@ -231,6 +231,10 @@ def _cda(served: Served, world: World, home: httpx.Client, ehr: httpx.Client, do
     tree["section"] = [one for one in tree["section"] if one["title"] == "Plan de soins"]
     made = home.post("Composition", json=tree)
     assert made.status_code == 201, made.text
+    return _kept(ehr, made)
+
+
+def _kept(ehr: httpx.Client, made: httpx.Response) -> bytes:
     document = ehr.get(f"DocumentReference/{made.json()['id']}").json()
     kinds = {one["attachment"]["contentType"]: one["attachment"]["url"] for one in document["content"]}
     [url] = [url for kind, url in kinds.items() if "xml" in kind]
@@ -418,3 +422,71 @@ def test_a_form_sent_again_unchanged_overrides_nobody(
     match = {"If-Match": second.headers["etag"]}
     assert ehr.put(f"QuestionnaireResponse/{tree['id']}", json=third, headers=match).status_code == 200
     assert (values()["tumeur.t"], values()["etat.oms"]) == ("T3", 2)
+
+
+def test_the_coded_proposal_of_a_composition_is_in_the_plan_of_the_cda(
+    served: Served, world: World, home: httpx.Client, ehr: httpx.Client
+) -> None:
+    dossier = _dossier(ehr.post("", json=_bundle(world)))
+    served.steps.run(world.caller(world.coordinator), lambda step: sessions.open_session(step, world.meeting.id))
+
+    def asked(system: str, code: str, words: str, **period: str) -> dict[str, Any]:
+        said = {"code": {"coding": [{"system": system, "code": code}]}, "status": "not-started", "description": words}
+        return {"detail": said | ({"scheduledPeriod": period} if period else {})}
+
+    def plan(key: str, words: str, *activities: dict[str, Any]) -> dict[str, Any]:
+        about = {"status": "draft", "intent": "proposal", "subject": {"display": "le patient du dossier"}}
+        return {"resourceType": "CarePlan", "id": key, "description": words, "activity": list(activities)} | about
+
+    def framed(key: str, code: str, **value: Any) -> dict[str, Any]:
+        coded = {"coding": [{"system": TA, "code": code}]}
+        return {"resourceType": "Observation", "id": key, "status": "final", "code": coded} | value
+
+    tree = _composition(dossier, world.coordinator.idnps, "final")
+    tree["contained"] = [
+        plan(
+            "p1",
+            "Chirurgie première.",
+            asked(SCT, "387713003", "Tumorectomie", start="2026-04-02"),
+            asked(TA, "ORG-064", "TEP-TDM", start="2026-03-25", end="2026-04-01"),
+            asked(TA, "ORG-120", "Avis de la RCP nationale"),
+            asked(TA, "MED-226", "Mammographie annuelle"),
+        ),
+        plan("p2", "Chimiothérapie néoadjuvante.", asked(NCIT, "C15632", "Six cycles")),
+        framed("r", "MED-249", valueString="Référentiel régional Sein 2025.2", effectiveDateTime="2025-09-01"),
+        framed("e", "MED-250", valueBoolean=True, note=[{"text": "Essai FICTIF-01"}]),
+    ]
+    section = next(one for one in tree["section"] if one["title"] == "Plan de soins")
+    section["entry"] = [{"reference": "#p1"}, {"reference": "#p2"}]
+    frame = {"title": "Cadre", "code": {"coding": [{"system": LOINC, "code": "35510-7"}]}, "text": section["text"]}
+    tree["section"].append(frame | {"entry": [{"reference": "#r"}, {"reference": "#e"}]})
+    wrong = {"contained": [plan("p1", "Rien.", asked(NCIT, "C1", "Remède")), *tree["contained"][1:]]}
+    refused = home.post("Composition", json=tree | wrong)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["issue"][0]["details"]["coding"][0]["code"] == "code-inconnu"
+    made = home.post("Composition", json=tree)
+    assert made.status_code == 201, made.text
+    root = etree.fromstring(_kept(ehr, made))
+    care, framing = SECTION.format(158), SECTION.format(175)
+    expected = {
+        f"{care}/c:entry/c:procedure[@moodCode='INT']/c:code/@code": ["387713003", "C15632"],
+        f"{care}/c:entry/c:procedure[@moodCode='INT'][1]/c:effectiveTime/c:low/@value": ["20260402"],
+        f"{care}/c:entry/c:encounter/c:code/@code": ["ORG-120", "MED-226"],
+        f"{care}/c:entry{_o('ORG-064')[1:]}/c:effectiveTime/c:low/@value": ["20260325"],
+        f"{care}/c:entry{_o('ORG-064')[1:]}/c:effectiveTime/c:high/@value": ["20260401"],
+        f"{framing}/c:entry{_o('MED-249')[1:]}/c:effectiveTime/@value": ["20250901"],
+        f"{framing}/c:entry{_o('MED-250')[1:]}/c:value/@value": ["true"],
+    }
+    assert {path: [str(one) for one in root.xpath(path, namespaces=NS)] for path in expected} == expected
+    said = _texts(root, care) + _texts(root, framing)
+    for words in (
+        "Tumorectomie",
+        "TEP-TDM",
+        "Avis de la RCP nationale",
+        "Mammographie annuelle",
+        "Chimiothérapie néoadjuvante.",
+        "Six cycles",
+        "Référentiel régional Sein 2025.2",
+        "Essai FICTIF-01",
+    ):
+        assert words in said, words
