@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
 from gateway.exchange.blobs import BlobStore
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp.pps_content import Contact, PlannedCare, PpsContent
 from gateway.rcp.report import Press
 from gateway.rcp.report_content import (
     CodedValue,
     Geriatric,
+    Identifier,
     Organisation,
     OtherStage,
     PastTreatment,
@@ -108,6 +112,57 @@ def whole() -> ReportContent:
         frame_comment="Hors référentiel pour la seconde ligne.",
         document_comment="Relu en séance.",
     )
+
+
+def plan() -> PpsContent:
+    """Give a personalised care plan that follows the full report and says one care of each class, done and to come."""
+    report = content()
+    ta, sct, ncit = "1.2.250.1.213.1.1.4.322", "2.16.840.1.113883.6.96", "2.16.840.1.113883.3.26.1.1"
+    surgery = CodedValue("387713003", sct, "intervention chirurgicale")
+    return PpsContent(
+        document_id=Identifier("1.2.250.1.999.77.2.20261204.7.1"),
+        set_id=Identifier("1.2.250.1.999.77.2.20261204.7"),
+        version=1,
+        written_at=datetime(2026, 12, 4, 11, 5, tzinfo=ZoneInfo("Europe/Paris")),
+        report=report,
+        author=report.coordinator,
+        contacts=(
+            Contact(role="reference", person=report.attendees[1].person),
+            Contact(role="coordination", person=Person(family="BASTIDE", given="Nadia", civility="MME")),
+            Contact(role="3c", organisation=Organisation(name="3C de Valombre", phone="05 56 00 12 40")),
+        ),
+        care=(
+            PlannedCare(
+                category="traitement",
+                kind=surgery,
+                text="duodéno-pancréatectomie céphalique",
+                expected_from="2026-12",
+                performer=report.attendees[1].person,
+                comment="Hospitalisation la veille.",
+            ),
+            PlannedCare(
+                category="traitement",
+                kind=CodedValue("C15632", ncit, "chimiothérapie"),
+                done=True,
+                start="2026-11-27",
+                end="2026-11-30",
+            ),
+            *(PlannedCare(category=name, kind=CodedValue(code, ta, code)) for name, code in _FIRST_OF_CLASS.items()),
+        ),
+        stopped=False,
+        given_on="2026-12-05",
+        patient_comment="Préfère être traitée près de Libourne.",
+        notice="Vos données de santé sont couvertes par le secret médical.",
+    )
+
+
+_FIRST_OF_CLASS = {
+    "effets-secondaires": "C20427",
+    "mesure": "ORG-007",
+    "suivi": "MED-091",
+    "soins-support": "ORG-035",
+    "accompagnement": "PAT-024",
+}
 
 
 def press(blobs: BlobStore) -> Press:

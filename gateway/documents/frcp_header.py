@@ -6,33 +6,45 @@ meeting with the function code that the national example gives it, the treating 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec import Struct
 
 from gateway.documents import cda
 from gateway.documents.cda import Code, Element, el, null
 from gateway.documents.rows import clean
 from gateway.rcp.report_content import CodedValue, Identifier, PatientContent, Person, ReportContent
 
-__all__ = ["CODE", "header", "title"]
+__all__ = ["CODE", "FRCP", "MEMBER", "TREATING", "Model", "board_name", "header", "participant", "patient_ids", "title"]
 
 CODE = Code("34794-8", cda.LOINC, "CR de réunion de concertation pluridisciplinaire")
 
-Templates = tuple[tuple[str, str | None], ...]
-"""Template ids of a model of document: a root and, for some, a version."""
-
-_TEMPLATES: Templates = (
+_TEMPLATES = (
     ("2.16.840.1.113883.2.8.2.1", None),
     ("1.2.250.1.213.1.1.1.1", None),
     ("1.2.250.1.213.1.1.1.8", "2022.01"),
 )
 _SEXES = {"F": "Féminin", "M": "Masculin", "UN": "Inconnu"}
-_MEMBER = Code("353", "1.2.250.1.213.1.6.1.107", "Membre de l'équipe de soins")
+MEMBER = Code("353", "1.2.250.1.213.1.6.1.107", "Membre de l'équipe de soins")
 _CORRESPONDENT = Code("CORRE", "1.2.250.1.213.1.1.4.2.280", "Correspondant")
-_TREATING = Code("PCP", "2.16.840.1.113883.5.88", "Médecin traitant")
+TREATING = Code("PCP", "2.16.840.1.113883.5.88", "Médecin traitant")
 _ACT = Code("39", "1.2.250.1.213.3.3.13", "Réunion de Concertation Pluridisciplinaire (RCP)")
 _TOPOGRAPHY = Code("GEN-243", cda.TA, "Topographie")
 _NORMAL = Code("N", "2.16.840.1.113883.5.25", "Normal")
 _VIRTUAL = Code("VR", "2.16.840.1.113883.5.4", "Virtuelle (exemple : RCP en l'absence du patient)")
+
+
+class Model(Struct, frozen=True):
+    """What one kind of document has of its own in the header that all share."""
+
+    templates: tuple[tuple[str, str | None], ...]
+    code: Code
+    title: Callable[[ReportContent], str]
+    author: str
+    participants: Callable[[ReportContent], Iterable[Element]]
+    orders: Callable[[ReportContent], Iterable[Element]]
+    documentation: Callable[[ReportContent], Iterable[Element]]
+    encounter: Callable[[ReportContent], Element]
 
 
 def board_name(content: ReportContent) -> str:
@@ -46,23 +58,24 @@ def title(content: ReportContent) -> str:
     return f"FRCP {board_name(content)}"
 
 
-def header(content: ReportContent, *, templates: Templates = _TEMPLATES) -> Iterator[Element | None]:
-    """Give the children of the document before its body, in order; ``templates`` says of which model it is."""
+def header(content: ReportContent, *, model: Model | None = None) -> Iterator[Element | None]:
+    """Give the children of the document before its body, in order; ``model`` says of which document it is."""
+    model = model or FRCP
     zone = content.tzinfo()
     written = cda.instant(content.written_at, zone)
     yield el("realmCode", code="FR")
     yield el("typeId", root="2.16.840.1.113883.1.3", extension="POCD_HD000040")
-    yield from (el("templateId", root=root, extension=extension) for root, extension in templates)
+    yield from (el("templateId", root=root, extension=extension) for root, extension in model.templates)
     yield cda.identifier(content.document_id)
-    yield cda.code_element(CODE)
-    yield el("title", text=title(content))
+    yield cda.code_element(model.code)
+    yield el("title", text=model.title(content))
     yield el("effectiveTime", value=written)
     yield cda.code_element(_NORMAL, "confidentialityCode")
     yield el("languageCode", code="fr-FR")
     yield cda.identifier(content.set_id, "setId")
     yield el("versionNumber", value=str(content.version))
     yield _patient(content.patient)
-    yield _author(content, written)
+    yield _author(content, written, model.author)
     yield _custodian(content)
     yield el(
         "legalAuthenticator",
@@ -70,7 +83,21 @@ def header(content: ReportContent, *, templates: Templates = _TEMPLATES) -> Iter
         el("signatureCode", code="S"),
         cda.assigned_entity(content.validator, otherwise=content.meeting.place),
     )
-    yield from _participants(content)
+    yield from model.participants(content)
+    yield from model.orders(content)
+    yield from model.documentation(content)
+    if content.replaces is not None:
+        parent = el(
+            "parentDocument",
+            cda.identifier(content.replaces.document_id),
+            cda.identifier(content.set_id, "setId"),
+            el("versionNumber", value=str(content.replaces.version)),
+        )
+        yield el("relatedDocument", parent, typeCode="RPLC")
+    yield model.encounter(content)
+
+
+def _orders(content: ReportContent) -> Iterator[Element]:
     comment = content.inscribed_comment
     yield el(
         "inFulfillmentOf",
@@ -80,16 +107,6 @@ def header(content: ReportContent, *, templates: Templates = _TEMPLATES) -> Iter
             el("code", el("originalText", text=clean(comment)), nullFlavor="NA") if comment else None,
         ),
     )
-    yield from _documentation(content)
-    if content.replaces is not None:
-        parent = el(
-            "parentDocument",
-            cda.identifier(content.replaces.document_id),
-            cda.identifier(content.set_id, "setId"),
-            el("versionNumber", value=str(content.replaces.version)),
-        )
-        yield el("relatedDocument", parent, typeCode="RPLC")
-    yield _encounter(content)
 
 
 def patient_ids(patient: PatientContent) -> tuple[Identifier, ...]:
@@ -131,10 +148,10 @@ def _patient(patient: PatientContent) -> Element:
     )
 
 
-def _author(content: ReportContent, written: str) -> Element:
+def _author(content: ReportContent, written: str, role: str) -> Element:
     return el(
         "author",
-        cda.code_element(_MEMBER, "functionCode", el("originalText", text="Médecin coordonnateur de la RCP")),
+        cda.code_element(MEMBER, "functionCode", el("originalText", text=role)),
         el("time", value=written),
         cda.assigned_entity(content.coordinator, tag="assignedAuthor", otherwise=content.meeting.place),
     )
@@ -153,21 +170,22 @@ def _custodian(content: ReportContent) -> Element:
 
 
 def _participants(content: ReportContent) -> Iterator[Element]:
-    yield _participant("RESP", None, "PS Coordonnateur de la RCP", content.coordinator)
-    yield _participant("REFB", None, "PS Demandeur", content.requester)
+    yield participant("RESP", None, "PS Coordonnateur de la RCP", content.coordinator)
+    yield participant("REFB", None, "PS Demandeur", content.requester)
     if content.presenter is not None:
-        yield _participant("PRF", None, "PS Présentateur", content.presenter)
-    yield _participant("INF", _TREATING, "Médecin traitant", content.treating_physician)
+        yield participant("PRF", None, "PS Présentateur", content.presenter)
+    yield participant("INF", TREATING, "Médecin traitant", content.treating_physician)
     for attendance in content.attendees:
         if attendance.in_quorum:
-            yield _participant("PRF", _MEMBER, "Participant du quorum", attendance.person)
+            yield participant("PRF", MEMBER, "Participant du quorum", attendance.person)
         else:
-            yield _participant("PRF", _CORRESPONDENT, "Participant hors quorum", attendance.person)
+            yield participant("PRF", _CORRESPONDENT, "Participant hors quorum", attendance.person)
     for person in content.correspondents:
-        yield _participant("CON", _CORRESPONDENT, "PS Correspondant", person)
+        yield participant("CON", _CORRESPONDENT, "PS Correspondant", person)
 
 
-def _participant(typeCode: str, function: Code | None, role: str, person: Person | None) -> Element:  # noqa: N803 - the attribute's own name
+def participant(typeCode: str, function: Code | None, role: str, person: Person | None) -> Element:  # noqa: N803 - the attribute's own name
+    """Make someone who takes part, under a function and a role in words; null when unknown."""
     words = el("originalText", text=role)
     return el(
         "participant",
@@ -228,3 +246,9 @@ def _encounter(content: ReportContent) -> Element:
             el("location", facility),
         ),
     )
+
+
+FRCP = Model(
+    _TEMPLATES, CODE, title, "Médecin coordonnateur de la RCP", _participants, _orders, _documentation, _encounter
+)
+"""The structured report itself."""

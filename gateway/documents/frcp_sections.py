@@ -35,7 +35,7 @@ from gateway.documents.frcp_tumour import tumours
 from gateway.documents.rows import Part
 from gateway.rcp.report_content import CodedValue, ReportContent
 
-__all__ = ["body"]
+__all__ = ["body", "problem", "section"]
 
 _Maker = Callable[[ReportContent, Part, Entries], Elements]
 _Whole = Callable[[ReportContent, Part, Entries], Element]
@@ -56,6 +56,11 @@ def body(content: ReportContent, parts: Mapping[str, Part], entries: Entries) ->
     """Make the structured body."""
     made = (_section(spec, content, parts[spec.key], entries) for spec in _SECTIONS)
     return el("component", el("structuredBody", *(el("component", s) for s in made if s is not None)))
+
+
+def section(key: str, content: ReportContent, part: Part, entries: Entries) -> Element | None:
+    """Make one section by the key of its part; ``None`` when it is optional and says nothing."""
+    return _section(next(spec for spec in _SECTIONS if spec.key == key), content, part, entries)
 
 
 def _section(spec: _Section, content: ReportContent, part: Part, entries: Entries) -> Element | None:
@@ -89,20 +94,24 @@ def _reason(content: ReportContent, part: Part, entries: Entries) -> Elements:
         *related("SUBJ", *_subject(content, part, entries)),
         *related("SUBJ", _motive(content, part, entries)),
     )
-    problem = el(
+    return [root, problem("motif", entries)]
+
+
+def problem(anchor: str, entries: Entries) -> Element:
+    """Make the problem that the section of the reason must hold, and that says nothing more than its words."""
+    return el(
         "observation",
         cda.templates(*PROBLEM_TEMPLATES),
         entries.id(),
         cda.code_element(Code("55607006", SNOMED, "problème")),
-        cda.reference("motif"),
+        cda.reference(anchor),
         cda.COMPLETED,
         cda.interval(None),
-        el("value", cda.reference("motif", "originalText"), xsi="CD", nullFlavor="NA"),
+        el("value", cda.reference(anchor, "originalText"), xsi="CD", nullFlavor="NA"),
         classCode="OBS",
         moodCode="EVN",
         negationInd="false",
     )
-    return [root, problem]
 
 
 def _subject(content: ReportContent, part: Part, entries: Entries) -> Iterator[Element]:

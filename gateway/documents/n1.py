@@ -15,17 +15,20 @@ from msgspec.structs import replace
 
 from gateway.documents import cda, frcp_checks
 from gateway.documents.cda import el
-from gateway.documents.frcp_header import header
+from gateway.documents.frcp_header import FRCP, header
 from gateway.errors import Fault
 from gateway.rcp.report_content import Identifier, ReportContent
 
 __all__ = ["MIME_TYPE", "identity", "render"]
 
 MIME_TYPE = "text/xml"
-_TEMPLATES = (
-    ("2.16.840.1.113883.2.8.2.1", None),
-    ("1.2.250.1.213.1.1.1.1", None),
-    ("1.3.6.1.4.1.19376.1.2.20", None),
+_MODEL = replace(
+    FRCP,
+    templates=(
+        ("2.16.840.1.113883.2.8.2.1", None),
+        ("1.2.250.1.213.1.1.1.1", None),
+        ("1.3.6.1.4.1.19376.1.2.20", None),
+    ),
 )
 
 
@@ -64,5 +67,5 @@ def render(content: ReportContent, pdf: bytes) -> bytes:
         replaces=replace(old, document_id=identity(old.document_id)) if old else None,
     )
     text = el("text", text=b64encode(pdf).decode("ascii"), mediaType="application/pdf", representation="B64")
-    made = cda.document(*header(own, templates=_TEMPLATES), el("component", el("nonXMLBody", text)))
+    made = cda.document(*header(own, model=_MODEL), el("component", el("nonXMLBody", text)))
     return frcp_checks.require(made, frcp_checks.HEADER_RULES)

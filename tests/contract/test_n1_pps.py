@@ -1,4 +1,4 @@
-"""The national rules judge the PDF in a CDA envelope (N1), and refuse it when its envelope is falsified."""
+"""The national rules judge the PDF in a CDA envelope (N1) and the care plan (PPS), and refuse them once falsified."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from lxml import etree
 from msgspec.structs import replace
 
-from gateway.documents import frcp, n1, pdf
-from gateway.rcp.report_content import Replaced
-from tests.report_samples import cisis, content, national_validator, whole
+from gateway.documents import frcp, n1, pdf, pps
+from gateway.rcp.report_content import CodedValue, Replaced
+from tests.report_samples import cisis, content, national_validator, plan, whole
 
 pytestmark = pytest.mark.skipif(cisis() is None, reason="les règles nationales (CISIS_DIR) ne sont pas sur ce poste")
 
@@ -87,3 +87,58 @@ def test_the_structured_report_and_its_envelope_are_two_documents_of_one_patient
     assert not set(structured.xpath(ids, namespaces=NS)) & set(envelope.xpath(ids, namespaces=NS))
     for path in ("c:versionNumber/@value", "c:recordTarget//c:id/@extension", "c:code/@code", "c:title/text()"):
         assert structured.xpath(path, namespaces=NS) == envelope.xpath(path, namespaces=NS)
+
+
+def _plans():
+    full = plan()
+    yield "complet", full
+    yield "rapport minimal", replace(full, report=content("minimal"))
+    yield "rapport complet", replace(full, report=whole())
+    yield "sans soin", replace(full, care=(), stopped=None, given_on=None, patient_comment=None, notice=None)
+    yield "arrêt des traitements", replace(full, stopped=True, stopped_on="2026-12-03")
+    yield "brouillon", replace(full, status="en-cours", contacts=())
+    yield (
+        "pédiatrie",
+        replace(full, report=replace(full.report, paediatric_board=True), paediatric_comment="Suivi 15 ans."),
+    )
+    yield (
+        "mise à jour",
+        replace(
+            full,
+            version=2,
+            document_id=replace(full.document_id, root="1.2.250.1.999.77.2.20261204.7.2"),
+            replaces=Replaced(document_id=full.document_id, version=1, validated_at=full.written_at),
+            update_reason=CodedValue("GEN-176", "1.2.250.1.213.1.1.4.322", "Modification de calendrier"),
+        ),
+    )
+
+
+PLANS = dict(_plans())
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_national_rules_accept_a_plan(judge, name):
+    document = pps.render(PLANS[name])
+    assert judge(document, "pps") == []
+    assert pps.render(PLANS[name]) == document
+
+
+@pytest.mark.parametrize("category", ["MED-568", "MED-569", "MED-570", "MED-571", "MED-572", "MED-573"])
+def test_national_rules_would_refuse_a_care_of_another_set(judge, category):
+    root = etree.fromstring(pps.render(plan()))
+    values = root.xpath(f".//c:procedure/c:code[@code='{category}']/c:qualifier/c:value", namespaces=NS)
+    assert values
+    values[0].set("code", "ORG-999")
+    assert judge(etree.tostring(root), "pps") != []
+
+
+def test_national_rules_would_refuse_a_reason_of_another_set_or_another_model(judge):
+    root = etree.fromstring(pps.render(PLANS["mise à jour"]))
+    [reason] = root.xpath(".//c:observation[c:code/@code='GEN-037']/c:value", namespaces=NS)
+    assert reason.get("code") == "GEN-176"
+    reason.set("code", "GEN-999")
+    assert judge(etree.tostring(root), "pps") != []
+    root = etree.fromstring(pps.render(plan()))
+    [template] = root.xpath("c:templateId[@extension='2022.01']", namespaces=NS)
+    template.set("root", "1.2.250.1.213.1.1.1.8")
+    assert judge(etree.tostring(root), "pps") != []
