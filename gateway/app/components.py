@@ -27,11 +27,12 @@ from gateway.errors import NotFound, Unavailable
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.inbox import Inbox
 from gateway.exchange.jobs import Periodic, Worker
+from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
-from gateway.rcp import deadlines, imaging, mail_events, notification, report_sending
+from gateway.rcp import announcements, deadlines, directory_refresh, imaging, mail_events, notification, report_sending
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.notification import PlanLine
 from gateway.rcp.step import Step
@@ -152,7 +153,7 @@ def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
     if address is None:
         return Inbox(gateway.store, gateway.blobs), None
     letters = gateway.mail.letters if gateway.mail else None
-    intake = MailIntake(gateway.steps, address=address, letters=letters)
+    intake = MailIntake(gateway.steps, address=address, letters=letters, blobs=gateway.blobs)
     inbox = Inbox(gateway.store, gateway.blobs, [intake])
     return inbox, intake.attach(inbox)
 
@@ -186,6 +187,10 @@ def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Pe
     ]
     if mail is not None:
         tasks.append(Periodic("plan", "* * * * * */15", lambda: notification.plan_due(steps, mail.letters)))
+        tasks.append(Periodic("announce", "* * * * * */15", lambda: announcements.announce_due(steps, mail.letters)))
+    national = annuaire(gateway.settings)
+    if national is not None:
+        tasks.append(Periodic("refresh-directory", "* * * * *", lambda: directory_refresh.refresh_due(steps, national)))
     return tasks
 
 

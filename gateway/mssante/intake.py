@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.errors import InvalidContent
+from gateway.exchange.blobs import BlobStore
 from gateway.exchange.inbox import Inbox, Incoming, once
 from gateway.identifiers import DossierReference
 from gateway.model.message import Message
-from gateway.mssante import parts, receipts, reply_text
+from gateway.mssante import parts, receipts, reply_text, xdm_reader
 from gateway.mssante.mailbox import Fetched, Position
 from gateway.mssante.receipts import Kind
 from gateway.mssante.translate import receipt_kind
-from gateway.rcp import access, contribution, mail_events, reply
+from gateway.rcp import access, contribution, mail_events, received, reply
 from gateway.rcp.ports import Letters
 from gateway.rcp.step import Step, Steps
 
@@ -47,14 +50,19 @@ class MailIntake:
         The mailbox that is read.
     letters
         Composes the answers to replies; without it a person reads them all.
+    blobs
+        Where documents are kept; without it a person takes them all.
     """
 
     channel = CHANNEL
 
-    def __init__(self, steps: Steps, *, address: str, letters: Letters | None = None) -> None:
+    def __init__(
+        self, steps: Steps, *, address: str, letters: Letters | None = None, blobs: BlobStore | None = None
+    ) -> None:
         self._steps = steps
         self._address = address
         self._letters = letters
+        self._blobs = blobs
         self._position: Position | None = None
         self._inbox: Inbox | None = None
 
@@ -105,12 +113,16 @@ class MailIntake:
         """Do the step of one kept mail."""
         found = receipts.read(content)
         answer = _reply(content, found) if self._letters is not None else None
+        archives, refused = _archives(content) if found.kind is Kind.DOCUMENT else ((), None)
 
         def verb(step: Step) -> None:
             said: list[tuple[str, str | None]] = []
 
             def work(message: Message) -> None:
-                said.append(self._work(step, message, found, answer))
+                if found.kind is Kind.DOCUMENT and self._blobs is not None and _is_new(step, message):
+                    said.append(_take_documents(step, message, found, archives, refused, self._blobs))
+                else:
+                    said.append(self._work(step, message, found, answer))
 
             once(step.session, message_id, work)
             if said:
@@ -144,6 +156,58 @@ def _leave(step: Step, message: Message, found: receipts.Incoming) -> tuple[str,
         message.dossier_id, message.session_id = about.dossier_id, about.session_id
     mail_events.ask_person(step.session, message, f"courriel-{found.kind.value}", about=about)
     return "quarantaine", found.reason
+
+
+def _is_new(step: Step, message: Message) -> bool:
+    return "size_bytes" not in message.details and _twin(step.session, message) is None
+
+
+def _archives(content: bytes) -> tuple[Sequence[xdm_reader.Archive], str | None]:
+    """Open every archive of a mail, however deep; all or none, with the reason."""
+    message, excess = parts.parse(content)
+    if message is None:
+        return (), excess
+    try:
+        return [xdm_reader.read(one.content) for one in parts.walk(message) if parts.is_xdm(one.name)], None
+    except InvalidContent as error:
+        return (), error.code
+
+
+def _take_documents(
+    step: Step,
+    message: Message,
+    found: receipts.Incoming,
+    archives: Sequence[xdm_reader.Archive],
+    refused: str | None,
+    blobs: BlobStore,
+) -> tuple[str, str | None]:
+    """Take the documents of a mail; one that a person must look at keeps the mail on the work list."""
+    about = mail_events.answered(step.session, found.answers)
+    if found.author is None:
+        refused = refused or "expediteur-douteux"
+    if refused is not None:
+        mail_events.ask_person(step.session, message, refused, about=about)
+        return "quarantaine", refused
+    reasons = []
+    for entry in (entry for archive in archives for entry in archive.entries):
+        incoming = received.Incoming(
+            channel="mssante",
+            sender=found.author,
+            message_id=message.id,
+            withdraws=entry.action == "D",
+            hint=about.dossier_id if about is not None else None,
+        )
+        row, reason = received.take_document(step, entry.header, entry.content, incoming, blobs)
+        reasons += [reason] if reason is not None else []
+        if row is not None and row.dossier_id is not None:
+            message.dossier_id = row.dossier_id
+    notes = sorted({note for archive in archives for note in archive.notes})
+    if notes:
+        message.details = {**message.details, "notes": notes}
+    if reasons:
+        mail_events.ask_person(step.session, message, reasons[0], about=about)
+        return "quarantaine", reasons[0]
+    return "traite", None
 
 
 def _reply(content: bytes, found: receipts.Incoming) -> reply.Reply | None:

@@ -45,6 +45,7 @@ __all__ = [
     "own_identifier",
     "person_of",
     "record_of",
+    "traits_key",
     "withdraw",
 ]
 
@@ -338,10 +339,16 @@ def match_key(facts: PatientFacts) -> str | None:
 
     `None` when one of them is missing: what is not said agrees with nothing.
     """
-    given = next(iter(facts.birth_name.given), None)
-    if not (facts.birth_name.family and given and facts.birth_date):
+    return traits_key(
+        facts.birth_name.family, next(iter(facts.birth_name.given), None), facts.birth_date, facts.sex.value
+    )
+
+
+def traits_key(family: str | None, given: str | None, birth_date: str | None, sex: str) -> str | None:
+    """Do the same with traits that no source of ours says."""
+    if not (family and given and birth_date):
         return None
-    return "|".join((_fold(facts.birth_name.family), _fold(given), facts.birth_date, facts.sex.value))
+    return "|".join((_fold(family), _fold(given), birth_date, sex))
 
 
 def _fold(name: str) -> str:

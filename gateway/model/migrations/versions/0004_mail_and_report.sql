@@ -29,3 +29,17 @@ CREATE INDEX ix_message_receipt_due ON message (receipt_due_at) WHERE receipt_du
 ALTER TABLE report ADD COLUMN withdrawn_at timestamptz, ADD COLUMN withdrawn_because text;
 -- What an RCP asks of a fiche: its mandatory fields and its labels.
 ALTER TABLE rcp ADD COLUMN fiche jsonb NOT NULL DEFAULT '{}';
+-- A document that somebody sends about a patient: its header, whose it is, and why a person must look when that is not sure.
+CREATE TABLE received_document (id uuid NOT NULL CONSTRAINT pk_received_document PRIMARY KEY,
+  message_id uuid CONSTRAINT fk_received_document_message_id REFERENCES message (id), channel text NOT NULL, sender text,
+  unique_id text NOT NULL, set_id text, version integer, replaces text, format text NOT NULL, sha256 text, size_bytes bigint NOT NULL,
+  title text, type_code text, type_label text, author text, written_at timestamptz,
+  record_id uuid CONSTRAINT fk_received_document_record_id REFERENCES patient_record (id),
+  dossier_id uuid CONSTRAINT fk_received_document_dossier_id REFERENCES dossier (id),
+  state text NOT NULL, reason text, received_at timestamptz NOT NULL,
+  CONSTRAINT ck_received_document_state CHECK (state IN ('attache', 'quarantaine', 'remplace', 'retire')),
+  CONSTRAINT ck_received_document_format CHECK (format IN ('n1', 'structure')));
+CREATE UNIQUE INDEX uq_received_document ON received_document (unique_id, sha256) NULLS NOT DISTINCT;
+CREATE INDEX ix_received_document_set ON received_document (set_id);
+CREATE INDEX ix_received_document_record_id ON received_document (record_id);
+CREATE INDEX ix_received_document_dossier_id ON received_document (dossier_id);
