@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from gateway.errors import InvalidContent
@@ -104,6 +104,8 @@ class Mail:
         Whether the subject of a report names the patient, inside MSSanté (DECISIONS 2).
     display_name
         Who the mails are from.
+    pdf
+        Level of PDF/A of the report's page.
     """
 
     address: str | None = None
@@ -121,6 +123,7 @@ class Mail:
     texts: Path | None = None
     subject_identity: bool = True
     display_name: str = "Passerelle RCP"
+    pdf: Literal["a-1a", "a-2a", "a-3a"] = "a-1a"
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,7 @@ class Settings:
     psc: Psc = Psc()
     annuaire_url: str | None = None
     annuaire_key: str | None = field(default=None, repr=False)
+    annuaire_authorities: Path | None = None
     clock: datetime | None = None
     log_level: str = "info"
     log_format: str | None = None
@@ -446,6 +450,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_MAX_BYTES_BY_DOMAIN": _Variable("mail.max_bytes_by_domain", _sizes),
     "RCP_MSSANTE_SUBJECT_IDENTITY": _Variable("mail.subject_identity", _switch),
     "RCP_MSSANTE_DISPLAY_NAME": _Variable("mail.display_name", _text),
+    "RCP_MSSANTE_PDF": _Variable("mail.pdf", _choice("a-1a", "a-2a", "a-3a")),
     "RCP_MESSAGES_DIR": _Variable("mail.texts", _folder),
     "RCP_MSSANTE_OAUTH_TOKEN_URL": _Variable("mail.oauth_token_url", _url("https")),
     "RCP_MSSANTE_OAUTH_CLIENT_ID": _Variable("mail.oauth_client_id", _text),
@@ -456,6 +461,7 @@ VARIABLES: dict[str, _Variable] = {
     **_tls("RCP_PSC", "psc.tls"),
     "RCP_ANNUAIRE_URL": _Variable("annuaire_url", _url("http", "https")),
     "RCP_ANNUAIRE_KEY": _Variable("annuaire_key", _text, secret=True),
+    "RCP_ANNUAIRE_TLS_CA": _Variable("annuaire_authorities", _file),
     "RCP_CLOCK": _Variable("clock", _instant),
     "RCP_LOG_LEVEL": _Variable("log_level", _choice("debug", "info", "warning", "error")),
     "RCP_LOG_FORMAT": _Variable("log_format", _choice("console", "json")),
@@ -518,6 +524,7 @@ def _prod_faults(settings: Settings) -> list[str]:
         (settings.fhir.auth == "off", "RCP_FHIR_AUTH : « off » est refusé en prod"),
         (settings.clock is not None, "RCP_CLOCK : horloge décalée refusée en prod"),
         (bool(loopback_mail), "RCP_MSSANTE_… : messagerie sans TLS refusée en prod"),
+        (urlsplit(settings.annuaire_url or "https:").scheme != "https", "RCP_ANNUAIRE_URL : https exigé en prod"),
         (
             urlsplit(settings.psc.discovery_url or "https:").scheme != "https",
             "RCP_PSC_DISCOVERY_URL : https exigé en prod",

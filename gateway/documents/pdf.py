@@ -1,10 +1,10 @@
-"""The report as a page: PDF/A-1a, typeset by typst from the same words as the CDA.
+"""The report as a page: PDF/A, typeset by typst from the same words as the CDA.
 
-Promises: PDF/A-1 as MSSanté asks, at its accessible level (tagged); typst refuses to write a file that breaks it;
-fonts are those that typst carries, embedded, whatever the machine has; text of users is data, never markup; the same
-facts give the same bytes (for one version of typst). A character that no such font has is shown as U+FFFD rather than
-refusing a report. Not promised: the judgement of veraPDF, which runs elsewhere, nor PDF/UA-1, which cannot have a
-footer in the PDF 1.4 that PDF/A-1 is.
+Promises: PDF/A-1 as MSSanté asks, or A-2 or A-3 where an operator wants them, at its accessible level (tagged); typst
+refuses to write a file that breaks it; fonts are those that typst carries, embedded, whatever the machine has; text of
+users is data, never markup; the same facts give the same bytes (for one version of typst). A character that no such
+font has is shown as U+FFFD rather than refusing a report. Not promised: the judgement of veraPDF, which runs elsewhere,
+nor PDF/UA-1, which cannot have a footer in the PDF 1.4 that PDF/A-1 is.
 [MSSanté ECO.2.1.5; DECISIONS 15]
 """
 
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import typst
@@ -27,10 +27,12 @@ from gateway.rcp import french
 from gateway.rcp.report_content import PatientContent, Person, ReportContent
 from gateway.terminology import code_list
 
-__all__ = ["MIME_TYPE", "STANDARD", "render"]
+__all__ = ["MIME_TYPE", "STANDARDS", "Standard", "render"]
 
 MIME_TYPE = "application/pdf"
-STANDARD: Final = "a-1a"
+Standard = Literal["a-1a", "a-2a", "a-3a"]
+#: Accessible levels of the standard; the first is what MSSanté asks for [ECO.2.1.5].
+STANDARDS: Final[tuple[Standard, ...]] = ("a-1a", "a-2a", "a-3a")
 _TEMPLATE = Path(__file__).with_name("report.typ")
 _LOCK = threading.Lock()
 _FIRST_COMPLEX = 0x0300  # below: Latin; the first combining mark stands there
@@ -39,7 +41,7 @@ _GENDERS = {"F": "female", "M": "male"}
 _SEXES = {"F": "sexe féminin", "M": "sexe masculin", "UN": "sexe non précisé"}
 
 
-def render(content: ReportContent) -> bytes:
+def render(content: ReportContent, *, standard: Standard = STANDARDS[0]) -> bytes:
     """Typeset the report.
 
     Raises
@@ -49,10 +51,10 @@ def render(content: ReportContent) -> bytes:
     """
     data = msgspec.json.encode(_page(content)).decode()
     try:
-        made = _compile(_printable(data), content)
+        made = _compile(_printable(data), content, standard)
     except typst.TypstError:
         try:
-            made = _compile(_plain(data), content)
+            made = _compile(_plain(data), content, standard)
         except typst.TypstError as error:
             raise Fault("report-pdf", "La mise en page du compte rendu a échoué.") from error
     if not isinstance(made, bytes):
@@ -60,10 +62,10 @@ def render(content: ReportContent) -> bytes:
     return made
 
 
-def _compile(data: str, content: ReportContent) -> object:
+def _compile(data: str, content: ReportContent, standard: Standard) -> object:
     moment = int(content.written_at.timestamp())
     with _LOCK:
-        return _compiler().compile(format="pdf", pdf_standards=STANDARD, sys_inputs={"data": data}, timestamp=moment)
+        return _compiler().compile(format="pdf", pdf_standards=standard, sys_inputs={"data": data}, timestamp=moment)
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +198,7 @@ def _has_glyph(character: str) -> bool:
             source.encode(),
             format="pdf",
             ignore_system_fonts=True,
-            pdf_standards=STANDARD,
+            pdf_standards=STANDARDS[0],
             sys_inputs={"c": f"a{character}b"},
         )
     except typst.TypstError:

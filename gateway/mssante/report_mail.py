@@ -31,9 +31,10 @@ _GENDERS = {"F": "female", "M": "male"}
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """Renders ``cda``, ``pdf`` and ``xdm``; who sends is told in the zip."""
+    """Renders ``cda``, ``pdf`` and ``xdm``; who sends is told in the zip, the page is of a level of PDF/A."""
 
     sender: Sender
+    pdf_standard: pdf.Standard = pdf.STANDARDS[0]
 
     def render(self, content: ReportContent) -> tuple[RenderedForm, ...]:
         """Give the three forms.
@@ -47,7 +48,7 @@ class Forms:
         submission = xdm.report_submission(content, document, self.sender, cda_code=_CODE, title=frcp.title(content))
         return (
             RenderedForm("cda", frcp.MIME_TYPE, document),
-            RenderedForm("pdf", pdf.MIME_TYPE, pdf.render(content)),
+            RenderedForm("pdf", pdf.MIME_TYPE, pdf.render(content, standard=self.pdf_standard)),
             RenderedForm("xdm", _ZIP, xdm.build(submission)),
         )
 
