@@ -7,11 +7,13 @@ Not promised: any judgement of what a client says of itself (`gateway.fhir.auth`
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from typing import Any, NamedTuple, cast
 
 import httpx
+import msgspec
 from joserfc.jwk import KeySet
 from sqlalchemy import select
 
@@ -28,6 +30,8 @@ LIVE_S = 5.0
 _NAMES = 10_000
 _JWKS_S = 300.0
 _JWKS_BYTES = 256 * 1024
+#: How long published keys may take, however busily their server talks meanwhile.
+_FETCH_S = 5.0
 
 
 class TokenRefused(GatewayError):
@@ -131,12 +135,27 @@ class Clients:
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
         try:
-            answer = httpx.get(url, timeout=5.0, follow_redirects=False)
-            answer.raise_for_status()
-            if len(answer.content) > _JWKS_BYTES:
-                raise ValueError("too many keys")  # noqa: TRY301 - one refusal for whatever is wrong with the address
-            keys = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
+            # This is a thread without a loop; only a loop stops what says a little from time to time.
+            keys = msgspec.json.decode(asyncio.run(_fetched(url)), type=dict[str, Any])
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, RecursionError) as error:
             raise TokenRefused("invalid_client", "Les clés publiques du client ne peuvent pas être lues.") from error
         self._fetched[url] = (time.monotonic() + _JWKS_S, keys)
-        return dict(keys)
+        return keys
+
+
+async def _fetched(url: str) -> bytes:
+    """What an address answers, read no further than it may be long."""
+    content = bytearray()
+    # Not compressed: what is counted is what is sent.
+    headers = {"Accept-Encoding": "identity"}
+    async with (
+        asyncio.timeout(_FETCH_S),
+        httpx.AsyncClient(headers=headers) as asking,
+        asking.stream("GET", url) as told,
+    ):
+        told.raise_for_status()
+        async for part in told.aiter_raw():
+            content += part
+            if len(content) > _JWKS_BYTES:
+                raise ValueError("too many keys")
+    return bytes(content)
