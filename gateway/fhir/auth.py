@@ -192,7 +192,7 @@ class SmartServer:
                 raise refused
             read = jwt.decode(assertion, self.clients.keys(client), algorithms=list(ALGORITHMS))
             claims = dict(read.claims)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise refused from error
         now = time.time()
         audience = claims.get("aud")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import time
 from collections.abc import Callable
@@ -86,6 +87,13 @@ def test_a_foreign_key_and_weak_algorithms_are_refused(hospital: Hospital) -> No
     assert hospital.ask_token(weak).status_code == 401
     assert hospital.ask_token("eyJhbGciOiJub25lIn0.e30.").status_code == 401
     assert hospital.ask_token("n’importe quoi").status_code == 401
+
+
+def test_an_assertion_nested_beyond_reading_is_refused_like_any_other(hospital: Hospital) -> None:
+    head, _, sign = hospital.assertion().split(".")
+    deep = base64.urlsafe_b64encode(b"[" * 9000).rstrip(b"=").decode("ascii")
+    answer = hospital.ask_token(f"{head}.{deep}.{sign}")
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
 def test_only_registered_scopes_are_granted(hospital: Hospital) -> None:
