@@ -40,7 +40,15 @@ INSERT INTO audit_line (id, recorded, event, outcome, actor_id, dossier, persons
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 _COLUMNS = ("id", "recorded", "event", "outcome", "actor_id", "dossier", "persons", "payload", "mac")
-_GONE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError, TimeoutError)
+#: What psycopg calls an operational error: the way there, what the server has no more of, an operator's hand.
+_GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+)
 
 
 #: A statement's text, and for each place in it the name, the value unless one is given, and what SQLAlchemy does to it.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import any_, bindparam, cast, func, literal, select, text
+from sqlalchemy import any_, bindparam, cast, func, literal, make_url, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -185,3 +185,29 @@ def test_a_database_that_is_gone_is_unavailable(trail: AuditTrail) -> None:
     for question in (ask, write):
         with pytest.raises(Unavailable):
             asyncio.run(question())
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_server_that_has_no_connection_left_is_unavailable(store: Store, trail: AuditTrail, by_id: bool) -> None:
+    name = make_url(store.dsn).database
+
+    def bounded(most: int) -> None:
+        with store.engine.connect() as connection:
+            connection.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT {most}'))
+            connection.commit()
+
+    statement = select(Partner.id, Partner.name).where(Partner.name == any_(bindparam("ids", type_=ARRAY(Text()))))
+
+    async def ask() -> None:
+        reads = Reads(store, trail)
+        try:
+            with pytest.raises(Unavailable):
+                await (reads.one(statement, "a") if by_id else reads.fetch(select(Partner.name)))
+        finally:
+            await reads.close()
+
+    bounded(0)
+    try:
+        asyncio.run(ask())
+    finally:
+        bounded(-1)
