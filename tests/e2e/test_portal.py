@@ -266,6 +266,7 @@ def test_every_page_fits_a_phone(house: House, visitor) -> None:
         "/patients",
         base,
         f"/dossiers/{house.hostile.id}",
+        f"{base}/fiche",
         f"{base}/compte-rendu",
         "/seances",
         f"/seances/{house.world.meeting.id}",
@@ -337,6 +338,30 @@ def test_the_organiser_holds_the_session_and_validates_the_report(house: House, 
     kept = download.value
     assert re.fullmatch(r"compte-rendu-RCP-T\d+-00-v1\.pdf", kept.suggested_filename)
     assert Path(kept.path()).read_bytes().startswith(b"%PDF-")
+
+
+def test_the_requester_fills_the_fiche_without_javascript(house: House, visitor) -> None:
+    requester = visitor(scripts=False)
+    requester.go(f"/dossiers/{house.hostile.id}")
+    requester.sign_in(house.world.requester)
+    page = requester.page
+    page.get_by_role("link", name="Modifier la fiche").click()
+    assert page.locator("label[for='motif.question']").inner_text() == "Question posée *"
+    page.get_by_label("Topographie (CIM-10)", exact=True).fill(
+        "C50.2 – Tumeur maligne du quadrant supéro-interne du sein"
+    )
+    page.get_by_label("Latéralité", exact=True).select_option(label="Gauche")
+    page.get_by_label("T", exact=True).fill("T9")
+    page.get_by_label("Avis diagnostique").check()
+    page.get_by_role("button", name="Enregistrer", exact=True).click()
+    assert "Rien n’a été enregistré." in requester.read()
+    assert page.get_by_label("T", exact=True).get_attribute("aria-invalid") == "true"
+    page.get_by_label("T", exact=True).fill("T2")
+    page.get_by_role("button", name="Enregistrer", exact=True).click()
+    said = requester.read()
+    assert "La fiche est enregistrée." in said
+    for words in ("C50.2", "gauche", "T2", "Avis diagnostique", "Saisi par"):
+        assert words in said, words
 
 
 def test_the_printed_fiche_names_the_patient_on_each_sheet(house: House, visitor, tmp_path: Path) -> None:
