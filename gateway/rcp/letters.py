@@ -30,6 +30,7 @@ from gateway.rcp.mailboxes import is_mssante
 from gateway.rcp.templates import Rendered, Values, variant_for
 
 __all__ = [
+    "announcement_values",
     "answer_values",
     "compose",
     "contribution_values",
@@ -37,6 +38,7 @@ __all__ = [
     "full_name",
     "patient_values",
     "preliminary_values",
+    "video_values",
 ]
 
 _TITLES = {"PR": "Professeur", "PG": "Professeur", "PC": "Professeur"}
@@ -143,6 +145,51 @@ def answer_values(dossier: Dossier) -> dict[str, str | bool]:
     """Values of M7 and M8, which name no patient."""
     meeting = _meeting_values(dossier)
     return {name: meeting[name] for name in ("seance.date", "reference")} | {"lien_fiche": _fiche(dossier)}
+
+
+def announcement_values(dossier: Dossier, administrator: Practitioner) -> dict[str, str | bool]:
+    """Values of M3 and of its neutral variant, but for what is counted."""
+    meeting = _meeting_values(dossier)
+    return {
+        **patient_values(dossier.record),
+        **_requester_values(dossier),
+        **_hours(dossier),
+        "rcp.titre": meeting["rcp.titre"],
+        "seance.date": meeting["seance.date"],
+        "admin.titre": formal_title(administrator),
+        "admin.nom": administrator.family.upper(),
+        "auteur.structure": dossier.organisation.name if dossier.organisation is not None else "",
+        "urgence": dossier.urgent,
+        "lien_fiche": _fiche(dossier),
+        "lien_plateforme": dossier.session.rcp.network.base_url,
+    }
+
+
+def video_values(dossier: Dossier, requester: Practitioner) -> dict[str, str | bool]:
+    """Values of M4, which names no patient."""
+    session, rcp, meeting = dossier.session, dossier.session.rcp, _meeting_values(dossier)
+    return {
+        **_hours(dossier),
+        "rcp.titre": meeting["rcp.titre"],
+        "rcp.lieu": meeting["rcp.lieu"],
+        "rcp.contact": meeting["rcp.contact"],
+        "seance.note_fuseau": zone_note(session.starts_at, session.zone, _zone_of(requester)),
+        "prescripteur.titre": formal_title(requester),
+        "prescripteur.nom": requester.family.upper(),
+        "lien_webconf": rcp.webconference.get("lien") or "",
+        "webconf.complement": rcp.webconference.get("complement") or "",
+        "lien_test": rcp.webconference.get("test") or "",
+    }
+
+
+def _hours(dossier: Dossier) -> dict[str, str | bool]:
+    session, spaced = dossier.session, dossier.session.rcp.notification.get("format_heure") == "18 h 30"
+    start, end = (at.astimezone(ZoneInfo(session.zone)) for at in (session.starts_at, session.ends_at))
+    return {
+        "seance.jour_long": long_day(start.date()),
+        "seance.heure": hour(start, spaced=spaced),
+        "seance.heure_fin": hour(end, spaced=spaced),
+    }
 
 
 def _fiche(dossier: Dossier) -> str:

@@ -84,6 +84,14 @@ VARIABLES = frozenset(
         "lien_memo_mt",
         "motif",
         "reference",
+        "admin.titre",
+        "admin.nom",
+        "auteur.structure",
+        "nb_examens",
+        "nb_dossiers",
+        "urgence",
+        "prescripteur.titre",
+        "prescripteur.nom",
     }
 )
 """Every name a text may use (spec features 4.1)."""

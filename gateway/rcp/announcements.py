@@ -1,0 +1,178 @@
+"""What is told at once of an inscription: to the RCP's administrators (M3), to a requester who comes by video (M4).
+
+Promises: one M3 for each administrator and one M4 for the requester, for one dossier in one session, whatever runs
+twice or at once (the dossier is locked while it is decided, each has a line of the register); nothing leaves of a trial
+RCP, after the patient's opposition, or once the session has begun; who has no mailbox stands in the register. An
+administrator is told of what was inscribed in the last day, not of what was there before him. [S0-068, S1-028, S1-029]
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import GatewayError, Unavailable
+from gateway.identifiers import uuid7
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Dossier
+from gateway.model.imaging import StudyDossier
+from gateway.model.meeting import Rcp, RcpMember, RcpSession
+from gateway.model.message import NotificationEntry
+from gateway.rcp import access, dossier_states, mailboxes, mailing
+from gateway.rcp.letters import announcement_values, compose, full_name, video_values
+from gateway.rcp.ports import Letter, Letters
+from gateway.rcp.step import Step, Steps
+from gateway.rcp.templates import Values
+
+__all__ = ["ADDED", "VIDEO", "announce", "announce_due"]
+
+ADDED, VIDEO = "M3", "M4"
+_RECENT = timedelta(days=1)
+_PAGE = 200
+
+log = structlog.get_logger(__name__)
+
+
+def announce_due(steps: Steps, letters: Letters) -> int:
+    """Announce every inscription that nobody was told of; each in a step of its own; say how many mails leave.
+
+    Run by the worker every few seconds: it may run at any time, twice, or after a crash.
+    """
+    now = steps.clock.now()
+    told = exists().where(
+        NotificationEntry.dossier_id == Dossier.id, NotificationEntry.session_id == Dossier.session_id
+    )
+    administered = exists().where(
+        RcpMember.rcp_id == Rcp.id, RcpMember.role == access.Role.ADMINISTRATOR, RcpMember.until.is_(None)
+    )
+    due: ColumnElement[bool] = or_(
+        and_(Dossier.registered_at > now - _RECENT, administered, ~told.where(NotificationEntry.kind == ADDED)),
+        and_(
+            Dossier.participation == "webconference",
+            Rcp.webconference["lien"].astext != "",
+            ~told.where(NotificationEntry.kind == VIDEO),
+        ),
+    )
+    with steps.store.session() as session:
+        found = session.scalars(
+            select(Dossier.id)
+            .join(RcpSession, RcpSession.id == Dossier.session_id)
+            .join(Rcp, Rcp.id == RcpSession.rcp_id)
+            .where(
+                RcpSession.starts_at > now,
+                RcpSession.state.not_in(("annulee", "reportee")),
+                Rcp.fictive.is_(False),
+                Dossier.opposed_at.is_(None),
+                Dossier.state.in_(dossier_states.open_states()),
+                due,
+            )
+            .order_by(Dossier.registered_at, Dossier.id)
+            .limit(_PAGE)
+        ).all()
+    sent = 0
+    for dossier_id in found:
+
+        def verb(step: Step, wanted: uuid.UUID = dossier_id) -> int:
+            return announce(step, wanted, letters)
+
+        try:
+            sent += steps.run(access.SYSTEM, verb)
+        except Unavailable:
+            raise
+        except GatewayError as error:
+            log.warning("inscription-not-announced", dossier=str(dossier_id), code=error.code)
+    return sent
+
+
+def announce(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
+    """Tell of one inscription whom nobody told yet; say how many mails leave."""
+    [dossier] = step.lock(Dossier, dossier_id)
+    meeting = dossier.session
+    if (
+        dossier.opposed_at is not None
+        or meeting.rcp.fictive
+        or meeting.starts_at <= step.now
+        or meeting.state in {"annulee", "reportee"}
+        or dossier.state not in dossier_states.open_states()
+    ):
+        return 0
+    sent = 0
+    if dossier.registered_at > step.now - _RECENT:
+        values = _added(step.session, dossier)
+        for member in meeting.rcp.members:
+            if member.role == access.Role.ADMINISTRATOR and member.until is None:
+                who = member.practitioner
+                sent += _tell(step, dossier, who, ADDED, announcement_values(dossier, who) | values, letters)
+    if dossier.participation == "webconference" and dossier.requester and meeting.rcp.webconference.get("lien"):
+        who = dossier.requester
+        sent += _tell(step, dossier, who, VIDEO, video_values(dossier, who), letters)
+    return sent
+
+
+def _added(session: Session, dossier: Dossier) -> dict[str, str | bool]:
+    studies = select(func.count()).select_from(StudyDossier).where(StudyDossier.dossier_id == dossier.id)
+    together = select(func.count()).select_from(Dossier)
+    held = Dossier.session_id == dossier.session_id, Dossier.state.not_in(("annule", "refuse"))
+    return {
+        "nb_examens": str(session.scalar(studies)),
+        "nb_dossiers": str(session.scalar(together.where(*held))),
+    }
+
+
+def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Values, letters: Letters) -> bool:
+    """Put one mail into the outbox, unless this person was told or has no mailbox; the register says which."""
+    known = select(NotificationEntry.id).where(
+        NotificationEntry.dossier_id == dossier.id,
+        NotificationEntry.session_id == dossier.session_id,
+        NotificationEntry.subject == who.idnps,
+        NotificationEntry.kind == kind,
+    )
+    if step.session.scalar(known) is not None:
+        return False
+    entry = NotificationEntry(
+        id=uuid7(),
+        dossier_id=dossier.id,
+        session_id=dossier.session_id,
+        subject=who.idnps,
+        practitioner_id=who.id,
+        kind=kind,
+        code="NON_MSS",
+        decided_at=step.now,
+    )
+    step.session.add(entry)
+    boxes = mailboxes.addresses(step.session, who, secretariat=True)
+    if boxes:
+        address = boxes[0].address
+        key = "|".join((kind, str(dossier.id), str(dossier.session_id), who.idnps))
+        text = compose(step.session, kind, values, address)
+        sealed = letters.seal(
+            Letter(
+                kind=kind,
+                key=key,
+                at=step.now,
+                address=address,
+                name=full_name(who),
+                subject=text.subject,
+                body=text.body,
+            )
+        )
+        message = mailing.post(step, dossier, sealed, kind=kind, key=key, recipient=who, address=address)
+        entry.code, entry.message_id = "ENVOYEE", message.id
+        step.audit(
+            "envoi",
+            action="E",
+            persons=(dossier.record_id,),
+            dossier=dossier.id,
+            object_type="Message",
+            object_id=str(message.id),
+            object_sha256=message.sha256,
+            recipient=address,
+            detail={"type": kind},
+        )
+    step.session.flush()
+    step.touch(entry)
+    return bool(boxes)
