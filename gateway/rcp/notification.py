@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -26,26 +26,24 @@ from gateway.identifiers import uuid7
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
-from gateway.rcp import access, dossier_states, mailboxes, mailing
+from gateway.rcp import access, dossier_states, mailboxes, mailing, notice_pages
 from gateway.rcp.french import hour, short_date
 from gateway.rcp.letters import full_name, preliminary_values
-from gateway.rcp.notice_rules import REASONS, Decision, Facts, decide
+from gateway.rcp.notice_cases import AHEAD, BEHIND, KIND, Case, is_final, judge, meeting_of
+from gateway.rcp.notice_rules import REASONS
 from gateway.rcp.ports import Letter, Letters
-from gateway.rcp.sessions import catch_up_of, notice_of
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.templates import template
 from gateway.rcp.work_list import ask_secretariat
 
 __all__ = ["KIND", "PlanLine", "Run", "plan_due", "preview", "settle"]
 
-KIND = "M1"
-TREATING = "medecin-traitant"
-
-_AHEAD = timedelta(days=120)  # longer than the longest notice that an RCP may ask for
-_BEHIND = timedelta(days=7)  # sessions that began: what was missed is told to the secretariat
-_PAGE = 100
+_PAGE = 1000
+_SHOWN_AT_ONCE = 100
 
 log = structlog.get_logger(__name__)
+
+_Case = Case[Correspondent, NotificationEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +87,11 @@ class Run:
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One physician of one dossier, decided; ``entry`` is his line of the register, if there is one."""
-
-    subject: str
-    correspondent: Correspondent | None
-    entry: NotificationEntry | None
-    address: str | None
-    decision: Decision
-    ready_at: datetime | None
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the register does not say this yet, or a message is to leave."""
-        if self.decision.code is None or _is_final(self.entry):
-            return False
-        entry = self.entry
-        if entry is None or self.decision.code == "ENVOYEE":
-            return True
-        said = (entry.subject, entry.code, entry.due_at, entry.ready_at)
-        return said != (self.subject, self.decision.code, self.decision.due_at, self.ready_at)
-
-
 def plan_due(steps: Steps, letters: Letters, *, page: int = _PAGE) -> Run:
-    """Settle every dossier whose register or mail is due; each in a step of its own.
+    """Settle every dossier whose register or mail is due.
+
+    Lines of the register that nothing leaves for are written a page at a time; a dossier of which something leaves, or
+    that needs a person, has a step of its own.
 
     Raises
     ------
@@ -121,11 +99,11 @@ def plan_due(steps: Steps, letters: Letters, *, page: int = _PAGE) -> Run:
         The database does not answer; what was settled before stays.
     """
     seen = settled = sent = failed = 0
-    for found in _pages(steps, page):
-        for dossier_id, needs_step in found:
-            seen += 1
-            if not needs_step:
-                continue
+    for count, plain, single in notice_pages.sorted_out(steps, page):
+        seen += count
+        written, left = _write_page(steps, plain)
+        settled += written
+        for dossier_id in [*single, *left]:
 
             def verb(step: Step, wanted: uuid.UUID = dossier_id) -> int:
                 return settle(step, wanted, letters)
@@ -143,7 +121,20 @@ def plan_due(steps: Steps, letters: Letters, *, page: int = _PAGE) -> Run:
     return Run(seen, settled, sent, failed)
 
 
-def preview(session: Session, now: datetime, *, page: int = _PAGE) -> Iterator[PlanLine]:
+def _write_page(steps: Steps, dossiers: Sequence[uuid.UUID]) -> tuple[int, Sequence[uuid.UUID]]:
+    """Write the plain lines of some dossiers in one step; which of them need a step of their own after all."""
+    if not dossiers:
+        return 0, ()
+    try:
+        left = steps.run(access.SYSTEM, lambda step: notice_pages.write(step, dossiers))
+    except Unavailable:
+        raise
+    except GatewayError:
+        return 0, dossiers  # one of them stops the others: each by itself, and it is told
+    return len(dossiers) - len(left), left
+
+
+def preview(session: Session, now: datetime, *, page: int = _SHOWN_AT_ONCE) -> Iterator[PlanLine]:
     """Say what a run at an instant would decide, without deciding it; what was sent already is left out.
 
     Raises
@@ -154,8 +145,8 @@ def preview(session: Session, now: datetime, *, page: int = _PAGE) -> Iterator[P
     for dossiers, entries in _dossier_pages(session, now, page):
         for dossier in dossiers:
             if dossier.state in dossier_states.open_states():
-                cases, _ = _judge(session, dossier, entries[dossier.id], now)
-                yield from (_line(dossier, case) for case in cases if case.decision.code and not _is_final(case.entry))
+                cases, _ = _judged(session, dossier, entries[dossier.id], now)
+                yield from (_line(dossier, case) for case in cases if case.decision.code and not is_final(case.entry))
         session.expunge_all()
 
 
@@ -168,7 +159,7 @@ def settle(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
         How many messages were put into the outbox.
     """
     [dossier] = step.lock(Dossier, dossier_id)
-    cases, closing = _judge(step.session, dossier, _entries(step.session, [dossier_id])[dossier_id], step.now)
+    cases, closing = _judged(step.session, dossier, _entries(step.session, [dossier_id])[dossier_id], step.now)
     for entry, code in closing:
         entry.code, entry.decided_at = code, step.now
         step.touch(entry)
@@ -242,25 +233,6 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
         dossier_states.move(step, dossier, "notifie")
 
 
-def _pages(steps: Steps, page: int) -> Iterator[Sequence[tuple[uuid.UUID, bool]]]:
-    """Give each dossier in view, and whether a step is needed for it."""
-    now = steps.clock.now()
-    with steps.store.session() as session:
-        for dossiers, entries in _dossier_pages(session, now, page):
-            found = [(dossier.id, _needs_step(session, dossier, entries[dossier.id], now)) for dossier in dossiers]
-            session.expunge_all()
-            session.commit()  # a page is one short transaction: the steps in between do not hold it open
-            yield found
-
-
-def _needs_step(session: Session, dossier: Dossier, entries: Sequence[NotificationEntry], now: datetime) -> bool:
-    try:
-        cases, closing = _judge(session, dossier, entries, now)
-    except GatewayError:
-        return True  # the step fails the same way, and is counted and told
-    return bool(closing) or any(case.is_new for case in cases)
-
-
 def _dossier_pages(
     session: Session, now: datetime, page: int
 ) -> Iterator[tuple[Sequence[Dossier], Mapping[uuid.UUID, Sequence[NotificationEntry]]]]:
@@ -270,7 +242,7 @@ def _dossier_pages(
         statement = (
             select(Dossier)
             .join(RcpSession, RcpSession.id == Dossier.session_id)
-            .where(RcpSession.starts_at > now - _BEHIND, RcpSession.starts_at < now + _AHEAD)
+            .where(RcpSession.starts_at > now - BEHIND, RcpSession.starts_at < now + AHEAD)
             .order_by(RcpSession.starts_at, Dossier.id)
             .limit(page)
         )
@@ -295,104 +267,19 @@ def _entries(session: Session, dossiers: Sequence[uuid.UUID]) -> Mapping[uuid.UU
     return found
 
 
-def _judge(
+def _judged(
     session: Session, dossier: Dossier, entries: Sequence[NotificationEntry], now: datetime
 ) -> tuple[Sequence[_Case], Sequence[tuple[NotificationEntry, str]]]:
-    """Decide each physician of a dossier; say also which lines of the register are no longer waited for, and why."""
-    here = [entry for entry in entries if entry.session_id == dossier.session_id]
-    waiting = [entry for entry in entries if entry.code == "PREVUE" and entry.message_id is None]
-    if dossier.state not in dossier_states.open_states():
-        code = "NON_SEANCE" if dossier.state in dossier_states.FINAL else "ECHEC"
-        return (), [(entry, code) for entry in waiting]
-    closing = [(entry, "NON_SEANCE") for entry in waiting if entry not in here]  # moved to another session
-    named = sorted((one for one in dossier.correspondents if one.role == TREATING), key=lambda one: one.id)
-    live = {_subject(one): one for one in named if one.declined_at is None}
-    by_subject = {entry.subject: entry for entry in here}
-    free = [entry for entry in here if entry.subject not in live and not _is_final(entry)]
-    if not live and any(_is_final(entry) for entry in here):
-        return (), closing  # « ce n’est pas mon patient », after he was told: that he was told stays written
-    cases = []
-    physicians: Mapping[str, Correspondent | None] = {**live} if live else {TREATING: None}
-    for subject, one in physicians.items():
-        entry = by_subject.get(subject)
-        if entry is None and free:
-            entry = free.pop(0)  # the line that said that nobody, or somebody else, was the treating physician
-        elif entry in free:
-            free.remove(entry)
-        cases.append(_case(session, dossier, subject, one, entry, now))
-    declined = {_subject(one) for one in named if one.declined_at is not None}
-    for entry in free:
-        code = "NON_REFUS" if entry.subject in declined else "NON_MT"
-        if entry.code != code:
-            closing.append((entry, code))
-    return cases, closing
+    """Decide each physician of a dossier by its rows."""
 
+    def reach(one: Correspondent) -> str | None:
+        assert one.practitioner is not None  # noqa: S101 - `judge` asks for those who have a number
+        found = mailboxes.addresses(
+            session, one.practitioner, personal=one.use_personal, secretariat=one.use_secretariat
+        )
+        return found[0].address if found else None
 
-def _subject(one: Correspondent) -> str:
-    return one.practitioner.idnps if one.practitioner is not None else f"{TREATING}:{one.id}"
-
-
-def _case(
-    session: Session,
-    dossier: Dossier,
-    subject: str,
-    one: Correspondent | None,
-    entry: NotificationEntry | None,
-    now: datetime,
-) -> _Case:
-    who = one.practitioner if one is not None else None
-    boxes = (
-        mailboxes.addresses(session, who, personal=one.use_personal, secretariat=one.use_secretariat)
-        if one is not None and who is not None
-        else ()
-    )
-    meeting = dossier.session
-    facts = Facts(
-        notice=notice_of(meeting),
-        session_holds=meeting.state not in {"annulee", "reportee"} and not meeting.rcp.fictive,
-        opposed=dossier.opposed_at is not None,
-        rcp_takes_part=bool(meeting.rcp.notification.get("active", False)),
-        named=one is not None,
-        has_rpps=who is not None and who.rpps is not None,
-        is_requester=who is not None and who.id == dossier.requester_id,
-        wants_news=who is None or who.informed,
-        box_ticked=one is not None and (one.use_personal or one.use_secretariat),
-        has_address=bool(boxes),
-        registered_at=dossier.prefiche_at,
-        ready_at=_ready_at(dossier, one, entry),
-        catch_up=catch_up_of(meeting.rcp),
-    )
-    decision, ready_at = decide(facts, now), entry.ready_at if entry is not None else None
-    if decision.code in _BLOCKED:
-        ready_at = None
-    elif entry is not None and _came_true(entry, decision, now):
-        # A condition that was seen to be false has come true, or the session has moved: the instant of it is now.
-        ready_at = now
-        decision = decide(replace(facts, ready_at=now), now)
-    return _Case(subject, one, entry, boxes[0].address if boxes else None, decision, ready_at)
-
-
-_BLOCKED = frozenset(code for code in REASONS if code.startswith("NON_") and code != "NON_DELAI")
-
-
-def _ready_at(dossier: Dossier, one: Correspondent | None, entry: NotificationEntry | None) -> datetime | None:
-    known = [entry.ready_at] if entry is not None and entry.ready_at is not None else []
-    if one is not None and one.since > dossier.registered_at:
-        known.append(one.since)
-    return max(known, default=None)
-
-
-def _came_true(entry: NotificationEntry, decision: Decision, now: datetime) -> bool:
-    if decision.code not in {"ENVOYEE", "PREVUE"} or decision.due_at is None:
-        return False
-    if entry.code in _BLOCKED:
-        return True
-    return entry.code == "PREVUE" and entry.due_at != decision.due_at and decision.due_at <= now
-
-
-def _is_final(entry: NotificationEntry | None) -> bool:
-    """What was sent is never decided again."""
-    return entry is not None and entry.message_id is not None
+    return judge(dossier, dossier.correspondents, entries, now, lambda: meeting_of(dossier.session), reach)
 
 
 def _line(dossier: Dossier, case: _Case) -> PlanLine:
