@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,6 +16,7 @@ from gateway.app.components import prepared
 from gateway.app.mail import MailPeers, mail_peers
 from gateway.errors import GatewayError, Unavailable
 from gateway.exchange.blobs import open_store
+from gateway.fhir.annuaire import annuaire
 from gateway.model.store import Store
 from gateway.mssante.connection import Fate
 from gateway.mssante.outcome import delivery
@@ -26,8 +26,6 @@ from gateway.rcp import templates
 from gateway.settings import Settings
 
 __all__ = ["probe"]
-
-_TIMEOUT_S = 10.0
 
 
 def _database(settings: Settings) -> None:
@@ -65,12 +63,6 @@ def _revocation(lists: RevocationLists) -> None:
         raise Unavailable("mssante-crl", fault)
 
 
-def _web(url: str) -> None:
-    answer = httpx.get(url, timeout=_TIMEOUT_S, follow_redirects=False)
-    if answer.status_code >= 400:
-        raise OSError(f"réponse HTTP {answer.status_code} de {urlsplit(url).hostname}")
-
-
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "base", lambda: _database(settings)
     yield "fichiers", lambda: _blobs(settings)
@@ -87,9 +79,9 @@ def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "révocation", lambda: _revocation(revoked)
     if settings.psc.discovery_url:
         yield "psc", PscClient(settings.psc, f"{settings.public_url}/psc/retour").ping
-    if settings.annuaire_url:
-        annuaire = settings.annuaire_url
-        yield "annuaire", lambda: _web(f"{annuaire}/metadata")
+    national = annuaire(settings)
+    if national is not None:
+        yield "annuaire", national.ping
 
 
 def probe(settings: Settings) -> Iterator[tuple[str, str | None]]:

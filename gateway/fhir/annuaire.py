@@ -27,8 +27,9 @@ from gateway.fhir import document
 from gateway.fhir.annuaire_translate import entry_of, number_of
 from gateway.identifiers import SYSTEMS, IdNatPs
 from gateway.rcp.directory import EntryFacts
+from gateway.settings import Settings
 
-__all__ = ["CALLS_A_SECOND", "Annuaire"]
+__all__ = ["CALLS_A_SECOND", "Annuaire", "annuaire"]
 
 #: What the contract of the open API allows to one application.
 CALLS_A_SECOND: Final = 17.0
@@ -199,6 +200,13 @@ class Annuaire:
             self._failures += 1
             if self._failures >= _OPENS_AFTER:
                 self._open_until = self._now() + _OPEN_S
+
+
+def annuaire(settings: Settings) -> Annuaire | None:
+    """Open the configured directory, or say that there is none."""
+    if settings.annuaire_url is None:
+        return None
+    return Annuaire(settings.annuaire_url, settings.annuaire_key, authorities=settings.annuaire_authorities)
 
 
 def _read(status: int, body: bytes) -> Mapping[str, Any] | None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from gateway.rcp.report_content import Person, ReportContent
 
 if TYPE_CHECKING:
+    from gateway.rcp.directory import EntryFacts
     from gateway.rcp.step import Step
 
 __all__ = [
     "Clock",
+    "Directory",
     "Letter",
     "Letters",
     "RenderedForm",
@@ -33,6 +35,21 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Aware instant, UTC."""
+
+
+class Directory(Protocol):
+    """A directory outside that can be asked about one professional; never inside a step."""
+
+    def find(self, number: str) -> EntryFacts | None:
+        """Give what it says of him today, or `None` when it knows nobody by that number.
+
+        Raises
+        ------
+        Unavailable
+            It does not answer.
+        Fault
+            It refuses to answer us.
+        """
 
 
 class Represent(Protocol):

@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from gateway.errors import Fault, Unavailable
 from gateway.fhir.annuaire import Annuaire
+from gateway.model.directory import Mailbox, Practitioner
+from gateway.model.store import utcnow
 from gateway.rcp import directory
 from gateway.rcp.access import SYSTEM
+from gateway.rcp.directory_refresh import refresh_due
 from tests.annuaire_standin import KEY, AnnuaireStandIn
+from tests.world import build
 
 ALICE = "99700000013"
 CHU = "alice.exemple@chu-fictif.mssante.fr"
@@ -209,3 +215,93 @@ def test_what_it_says_is_kept_with_its_source_and_day(client, steps, store):
             ("alice.exemple@demo.mssante.fr", "annuaire-api", day),
         }
         assert {role.organisation.finess for role in who.roles} == {"990000010", "990000028"}
+
+
+@pytest.fixture
+def scene(store, make_steps):
+    """A physician of a session to come, whom the national directory knows."""
+    with store.session() as session:
+        world = build(session)
+        world.dossier()
+        # The world's own numbers have wrong keys: nobody is asked about them.
+        world.treating.rpps, world.treating.idnps = ALICE, f"8{ALICE}"
+        session.commit()
+    clock = SimpleNamespace(at=datetime(2026, 3, 17, tzinfo=UTC), now=lambda: clock.at)
+    return SimpleNamespace(clock=clock, steps=make_steps(clock=clock), rpps=ALICE, idnps=f"8{ALICE}")
+
+
+def _who(store, scene):
+    with store.session() as session:
+        found = directory.practitioner_of(session, scene.rpps)
+        return found, {box.address: box for box in found.mailboxes}
+
+
+def _asked(standin, scene):
+    return sum(f"%7C{scene.idnps}" in url for url in standin.asked)
+
+
+def test_physicians_of_sessions_to_come_are_asked_about_once_a_day(client, standin, store, scene):
+    assert refresh_due(scene.steps, client) >= 1
+    found, boxes = _who(store, scene)
+    assert {CHU, "alice.exemple@demo.mssante.fr"} <= set(boxes)
+    assert found.asked_at is not None
+    assert _asked(standin, scene) == 1
+    assert refresh_due(scene.steps, client) == 0
+    with store.session() as session:
+        session.execute(update(Practitioner).values(asked_at=utcnow() - timedelta(hours=25)))
+        session.commit()
+    standin.of("PractitionerRole", "005-900001")["active"] = False
+    assert refresh_due(scene.steps, client) >= 1
+    _, boxes = _who(store, scene)
+    assert boxes[CHU].gone_on == utcnow().date()
+    assert boxes["alice.exemple@demo.mssante.fr"].gone_on is None
+
+
+def test_a_box_that_bounced_for_good_asks_again(client, standin, store, scene):
+    refresh_due(scene.steps, client)
+    with store.session() as session:
+        late = utcnow() + timedelta(seconds=1)
+        session.execute(update(Mailbox).where(Mailbox.address == CHU).values(unusable_since=late))
+        session.commit()
+    assert refresh_due(scene.steps, client) == 1
+    assert _asked(standin, scene) == 2
+
+
+def test_nobody_is_asked_about_when_the_session_is_over(client, standin, scene):
+    scene.clock.at = datetime(2026, 4, 1, tzinfo=UTC)
+    assert refresh_due(scene.steps, client) == 0
+    assert standin.asked == []
+
+
+def test_a_service_that_is_away_changes_nothing_and_is_asked_the_next_time(client, standin, store, scene):
+    before = set(_who(store, scene)[1])
+    standin.planned.extend([503] * 4)
+    refresh_due(scene.steps, client)
+    found, boxes = _who(store, scene)
+    assert (set(boxes), found.asked_at) == (before, None)
+    assert refresh_due(scene.steps, client) >= 1
+    assert CHU in _who(store, scene)[1]
+
+
+@pytest.mark.parametrize("part", ["name", "qualification"])
+def test_an_entry_that_we_cannot_take_does_not_hold_the_others_up(client, standin, store, scene, part):
+    who = standin.of("Practitioner", "003-900001")
+    if part == "name":
+        who["name"][0]["family"] = "X\x00Y"
+    else:
+        who["qualification"][1] = 3
+    assert refresh_due(scene.steps, client) >= 1
+    assert _who(store, scene)[0].asked_at is not None
+    assert refresh_due(scene.steps, client) == 0
+
+
+def test_check_asks_it_with_our_key(standin):
+    from gateway.app import check
+
+    settings = SimpleNamespace(annuaire_url=standin.url, annuaire_key="fausse", annuaire_authorities=None)
+    with pytest.raises(Fault, match="RCP_ANNUAIRE_KEY"):
+        check.annuaire(settings).ping()
+    settings.annuaire_key = KEY
+    check.annuaire(settings).ping()
+    settings.annuaire_url = None
+    assert check.annuaire(settings) is None
