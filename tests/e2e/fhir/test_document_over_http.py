@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import pypdf
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from lxml import etree
@@ -97,6 +99,8 @@ def _references(node: Any) -> Iterator[str]:
             yield from _references(value)
 
 
+#: What a row of the CDA says when nobody said anything; the other forms then leave the row out.
+UNSAID = {"Nonrenseigné", "Nonrenseignée"}
 #: What belongs to the exchange, not to the case.
 LEFT_OUT = {"Appointment", "Task"}
 
@@ -281,3 +285,62 @@ class TestNarrow:
         assert _code(refused) == ("document-trop-grand" if few else "reponse-trop-grande")
         named = "RCP_LIMIT_SEARCH_INCLUDED" if few else "RCP_LIMIT_ANSWER_BYTES"
         assert named in refused.json()["issue"][0]["details"]["text"]
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).replace("\u00a0", "").replace("\u202f", "")
+
+
+def _cda_rows(content: bytes) -> dict[str, str]:
+    """Label and text of each row of the narrative, as a reader of the CDA meets them."""
+    found = {}
+    for cell in etree.fromstring(content).iter("{urn:hl7-org:v3}content"):
+        for line in cell.iter("{urn:hl7-org:v3}br"):
+            line.text = " "
+        row = cell.getparent().getparent()
+        found[_squeezed(f"{row[0].text} : {''.join(cell.itertext())}")] = _squeezed("".join(cell.itertext()))
+    return found
+
+
+def test_every_form_says_the_same_words(
+    served: Served, world: World, ehr: httpx.Client, dossier: str, ours: Press
+) -> None:
+    """Extracted from the three files that leave: the narrative of the CDA, the page, the FHIR document."""
+    said = ReportDraft(
+        summary="Découverte au dépistage <organisé> & « confirmée ».",
+        proposal="Chirurgie première & ganglion sentinelle.\nPuis radiothérapie.",
+        alternatives=("Chimiothérapie néoadjuvante.",),
+        treatments=(DraftTreatment(code="387713003", text="Tumorectomie", start="2026-04-15", end="2026-05"),),
+        recourse="Avis du centre de référence",
+        follow_up="Mammographie annuelle",
+        guideline="Référentiel Sein 2025.2",
+        supportive_care="Soutien psychologique",
+        recommended=("fertilite",),
+        remark="Souhaite continuer son travail",
+        complete=True,
+    )
+    key = _validated(served.steps, world, dossier, ours, said)
+    reference = ehr.get(f"DocumentReference/{key}").json()
+    kinds = {one["attachment"]["contentType"]: one["attachment"]["url"] for one in reference["content"]}
+    page, cda = (
+        ehr.get(url, headers={"Accept": "*/*"}).content
+        for url in (kinds["application/pdf"], next(url for kind, url in kinds.items() if kind != "application/pdf"))
+    )
+    printed = _squeezed("".join(one.extract_text() for one in pypdf.PdfReader(io.BytesIO(page)).pages))
+    narrative = _cda_rows(cda)
+    composition = _document(ehr, key).json()["entry"][0]["resource"]
+    lines = [
+        _squeezed(" ".join(paragraph.itertext()))
+        for section in composition["section"]
+        for paragraph in etree.fromstring(section["text"]["div"]).iter("{http://www.w3.org/1999/xhtml}p")
+    ]
+    for words in (said.summary, said.proposal, said.recourse, said.follow_up, said.supportive_care, said.remark):
+        assert words is not None
+        assert [line for line in lines if _squeezed(words) in line], words
+    assert len(lines) > 15
+    for line in lines:
+        assert line in narrative, line
+        assert narrative[line] in printed, line
+    # What the CDA has beside is that something was not said.
+    beside = {text for row, text in narrative.items() if row not in lines}
+    assert beside <= UNSAID, beside - UNSAID
