@@ -490,3 +490,50 @@ def test_the_coded_proposal_of_a_composition_is_in_the_plan_of_the_cda(
         "Essai FICTIF-01",
     ):
         assert words in said, words
+
+
+def test_the_fiche_follows_its_resources_until_the_discussion_and_never_another_patient(
+    served: Served, store: Store, world: World, ehr: httpx.Client
+) -> None:
+    stranger = ehr.post("Patient", json=samples.patient("999001", ins=None, family="AUTRE")).json()["id"]
+
+    def grade(patient: str, value: int, **more: Any) -> dict[str, Any]:
+        coded = {"coding": [{"system": LOINC, "code": "89247-1"}]}
+        about = {"subject": {"reference": patient}, "valueInteger": value}
+        return {"resourceType": "Observation", "status": "final", "code": coded} | about | more
+
+    other = ehr.post("Observation", json=grade(f"Patient/{stranger}", 4)).json()["id"]
+    bundle = _bundle(world, [_item("motif.question", "Chirurgie première ?")])
+    _resource(bundle, "ServiceRequest")["supportingInfo"] = [{"reference": f"Observation/{other}"}]
+    answer = ehr.post("", json=bundle)
+    key = _dossier(answer)
+    places = dict(entry["response"]["location"].split("/")[:2] for entry in answer.json()["entry"])
+
+    def values() -> dict[str, Any]:
+        with store.session() as session:
+            return {name: one.value for name, one in fiche.statements(session.get_one(Dossier, uuid.UUID(key))).items()}
+
+    assert "etat.oms" not in values()
+    assert values()["tumeur.code"] == "C50.4"
+    patient = f"Patient/{places['Patient']}"
+    named = {"basedOn": [{"reference": f"ServiceRequest/{key}"}]}
+    made = ehr.post("Observation", json=grade(patient, 1, **named))
+    assert made.status_code == 201, made.text
+    assert values()["etat.oms"] == 1
+    tumour = ehr.get(f"Condition/{places['Condition']}").json()
+    tumour["code"]["coding"][0]["code"] = "C50.2"
+    changed = ehr.put(f"Condition/{tumour['id']}", json=tumour, headers={"If-Match": 'W/"1"'})
+    assert changed.status_code == 200, changed.text
+    assert values()["tumeur.code"] == "C50.2"
+    wrong = made.json() | {"status": "entered-in-error"}
+    assert ehr.put(f"Observation/{wrong['id']}", json=wrong, headers={"If-Match": 'W/"1"'}).status_code == 200
+    assert "etat.oms" not in values()
+    again = made.json() | {"valueInteger": 2}
+    assert ehr.put(f"Observation/{wrong['id']}", json=again, headers={"If-Match": 'W/"2"'}).status_code == 200
+    assert values()["etat.oms"] == 2
+    with store.session() as session:
+        session.get_one(Dossier, uuid.UUID(key)).state = "discute"
+        session.commit()
+    late = made.json() | {"valueInteger": 3}
+    assert ehr.put(f"Observation/{wrong['id']}", json=late, headers={"If-Match": 'W/"3"'}).status_code == 200
+    assert values()["etat.oms"] == 2
