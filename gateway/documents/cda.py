@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from gateway.documents.cda_writing import Child, Xml, document, el, lines
+from gateway.documents.cda_writing import Child, Xml, document, el, table
 from gateway.documents.rows import Part, clean
 from gateway.rcp.report_content import Address, CodedValue, Identifier, Organisation, Person
 from gateway.terminology import code_list, concept
@@ -221,17 +221,7 @@ def reference(anchor: str, tag: str = "text") -> Element:
 
 def narrative(part: Part) -> Element:
     """Make the ``text`` of a section: a table of labels and anchored texts."""
-    return el(
-        "text",
-        el(
-            "table",
-            el("tbody", *(
-                el("tr", el("td", text=row.label), el("td", lines("content", row.text, ID=row.anchor)))
-                for row in part.rows
-            )),
-            border="0",
-        ),
-    )  # fmt: skip
+    return el("text", table((row.label, row.anchor, row.text) for row in part.rows))
 
 
 @lru_cache(maxsize=8)

@@ -11,9 +11,10 @@ its place. Not promised: that the order of children is that of the schema; the c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NewType
 
-__all__ = ["NAMESPACE", "Child", "Xml", "document", "el", "lines"]
+__all__ = ["NAMESPACE", "Child", "Xml", "document", "el", "table"]
 
 NAMESPACE = "urn:hl7-org:v3"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -23,6 +24,7 @@ Xml = NewType("Xml", str)
 
 Child = Xml | None
 
+_FEED, _BREAK = "\n", "<br/>"
 _IN_TEXT = re.compile("[&<>\r]").search
 _IN_ATTRIBUTE = re.compile('[&<>"\r\n\t]').search
 _ESCAPES = str.maketrans(
@@ -40,9 +42,14 @@ def el(tag: str, *children: Child, text: str | None = None, xsi: str | None = No
     return _element(tag, _text(text) + inner if text else inner, xsi, attributes)
 
 
-def lines(tag: str, text: str, **attributes: str | None) -> Xml:
-    """Write a narrative element; line feeds of the text become breaks."""
-    return _element(tag, "<br/>".join([_text(line) for line in text.split("\n")]), None, attributes)
+def table(rows: Iterable[tuple[str, str, str]]) -> Xml:
+    """Write a narrative table of two columns: label, and a text with its anchor; line feeds become breaks."""
+    said = [
+        f'<tr><td>{_text(label)}</td><td><content ID="{_attribute(anchor)}">{_text(text).replace(_FEED, _BREAK)}'
+        "</content></td></tr>"
+        for label, anchor, text in rows
+    ]
+    return Xml(f'<table border="0"><tbody>{"".join(said)}</tbody></table>')
 
 
 def document(*children: Child) -> bytes:
@@ -56,9 +63,13 @@ def _element(tag: str, inner: str, xsi: str | None, attributes: dict[str, str | 
     opening = f'<{tag} xsi:type="{xsi}"' if xsi is not None else f"<{tag}"
     for name, value in attributes.items():
         if value is not None:
-            opening += f' {name}="{value.translate(_ESCAPES) if _IN_ATTRIBUTE(value) else value}"'
+            opening += f' {name}="{_attribute(value)}"'
     return Xml(f"{opening}>{inner}</{tag}>" if inner else f"{opening}/>")
 
 
 def _text(text: str) -> str:
     return text.translate(_TEXT_ESCAPES) if _IN_TEXT(text) else text
+
+
+def _attribute(value: str) -> str:
+    return value.translate(_ESCAPES) if _IN_ATTRIBUTE(value) else value
