@@ -25,7 +25,7 @@ def addresses(
     """Return the mailboxes through which a physician may be told, in the order to try them.
 
     Personal boxes first, the preferred one before the others; then, if his secretariat was ticked, those of the
-    structures where he works. Applicative boxes are for software and never tried; one that bounced for good or
+    structures where he works still. Applicative boxes are for software and never tried; one that bounced for good or
     that the directory does not name any more is left out.
     """
     kept: list[Mailbox] = []
@@ -33,7 +33,7 @@ def addresses(
         own = (box for box in practitioner.mailboxes if box.kind in {"PER", "CAB"})
         kept += sorted(own, key=lambda box: (not box.preferred, box.address))
     if secretariat:
-        places = [role.organisation_id for role in practitioner.roles if role.organisation_id is not None]
+        places = [role.organisation_id for role in practitioner.roles if role.organisation_id and role.gone_on is None]
         kept += session.scalars(
             select(Mailbox)
             .where(Mailbox.organisation_id.in_(places), Mailbox.kind == "ORG")
@@ -59,7 +59,7 @@ def reachable(
     office = (
         select(PracticeRole.practitioner_id, func.min(Mailbox.address))
         .join(Mailbox, Mailbox.organisation_id == PracticeRole.organisation_id)
-        .where(PracticeRole.practitioner_id.in_(wanted), Mailbox.kind == "ORG", usable)
+        .where(PracticeRole.practitioner_id.in_(wanted), PracticeRole.gone_on.is_(None), Mailbox.kind == "ORG", usable)
         .group_by(PracticeRole.practitioner_id)
     )
     personal: dict[uuid.UUID | None, str] = dict(session.execute(own).tuples().all())

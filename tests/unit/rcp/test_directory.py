@@ -85,6 +85,12 @@ def test_mailboxes_are_tried_in_one_order(steps, store):
         assert shown(secretariat=True) == ["z", "a", "b", "secretariat"]
         assert shown(personal=False, secretariat=True) == ["secretariat"]
         assert shown(personal=False) == []
+        assert mailboxes.reachable(session, [who.id]) == {who.id: ("a@demo.mssante.fr", "secretariat@demo.mssante.fr")}
+        # Where he works no more, nobody is told of his patients.
+        who.roles[0].gone_on = date(2026, 2, 1)
+        session.flush()
+        assert shown(secretariat=True) == ["z", "a", "b"]
+        assert mailboxes.reachable(session, [who.id]) == {who.id: ("a@demo.mssante.fr", None)}
         next(box for box in who.mailboxes if box.address.startswith("z@")).unusable_since = datetime(
             2026, 1, 1, tzinfo=UTC
         )
