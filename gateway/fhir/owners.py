@@ -68,6 +68,7 @@ _BEHIND: Mapping[str, str] = {
     "NotificationEntry": "la passerelle qui envoie",
     "Report": _HOME,
     "ReportForm": _HOME,
+    "ReceivedDocument": _HOME,
     "Study": "la passerelle, à partir des images reçues",
 }
 # (type, what stands behind it) that its own organisation writes, through a verb.

@@ -23,11 +23,11 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir import document
+from gateway.fhir import binaries, document
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, Owner, current, keep, remove
 from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
-from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, report
+from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, received, report
 from gateway.fhir.translate.composition import draft_over
 from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
@@ -37,6 +37,7 @@ from gateway.model.imaging import Series, Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import PatientRecord
+from gateway.model.received import ReceivedDocument
 from gateway.model.report import Report
 from gateway.model.writes import made
 from gateway.rcp import report_draft
@@ -300,6 +301,23 @@ def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
         yield _Rendered("DocumentReference", str(row.id), published, owner)
 
 
+def _received(row: ReceivedDocument, run: _Context) -> Iterator[_Rendered]:
+    """What others sent, once it is somebody's; its bytes go when it is withdrawn."""
+    record = run.session.get(PatientRecord, row.record_id) if row.record_id is not None else None
+    if record is None or row.sha256 is None or run.blobs is None:
+        return
+    said = received.document_reference(row, record, _sha1(run.blobs, row.sha256))
+    if said is None:
+        return
+    owner = Owner(partner_id=record.partner_id, record_id=record.id, dossier_id=row.dossier_id, **_root(row))
+    yield _Rendered("DocumentReference", str(row.id), said, owner)
+    if row.state == "retire":
+        remove(run.session, "Binary", str(row.id), owner)
+    elif current(run.session, "Binary", str(row.id)) is None:  # a document never changes
+        tree = received.binary(row, run.blobs.read(row.sha256))
+        yield _Rendered("Binary", str(row.id), binaries.aside(tree, run.session, run.blobs), owner)
+
+
 def _sha1(blobs: BlobStore | None, sha256: str) -> str:
     """SHA-1 in base64, as XDS metadata and FHIR's Attachment.hash ask for; an integrity mark, no protection."""
     if blobs is None:
@@ -346,6 +364,7 @@ _ROOTS: dict[str, Callable[[Any, _Context], Iterator[_Rendered]]] = {
     "NotificationEntry": _entry,
     "Report": _report,
     "Study": _study,
+    "ReceivedDocument": _received,
 }
 
 

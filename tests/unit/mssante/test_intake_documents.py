@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -13,6 +15,10 @@ from msgspec.structs import replace
 from sqlalchemy import select
 
 from gateway.exchange.inbox import Inbox
+from gateway.fhir import binaries, document
+from gateway.fhir.keeping import current
+from gateway.fhir.represent import Representer
+from gateway.fhir.validate import accept
 from gateway.model.message import Message
 from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.received import ReceivedDocument
@@ -271,3 +277,60 @@ def test_x33_a_reply_with_the_document_of_another_patient_is_for_a_person(scene)
     assert come(scene, answering).reason == "document-autre-patient"
     assert len(rows(scene, PatientRecord)) == 2
     assert rows(scene, ReceivedDocument)[0].record_id is None
+
+
+def resource(scene, kind):
+    """The current resource behind the first document, judged by R4."""
+    [row, *_] = rows(scene, ReceivedDocument)
+    with scene.store.session() as session:
+        found = current(session, kind, str(row.id))
+        if found is None or found.deleted:
+            return None
+        mark = binaries.mark_in(found.body)
+        body = found.body if mark is None else binaries.filled(found.body, scene.blobs.read(mark))
+        assert (found.record_id, found.dossier_id) == (row.record_id, row.dossier_id)
+    tree = document.decode(body)
+    accept(document.strip_server_meta(tree))
+    return tree
+
+
+@pytest.fixture
+def represented(scene, make_steps):
+    clock = SimpleNamespace(now=lambda: datetime(2026, 12, 1, tzinfo=UTC))
+    scene.intake = MailIntake(
+        make_steps(clock=clock, represent=Representer(scene.blobs)), address=GATEWAY, blobs=scene.blobs
+    )
+    scene.intake.attach(Inbox(scene.store, scene.blobs, [scene.intake]))
+    return scene
+
+
+def test_a_document_is_read_over_fhir_with_its_very_bytes(represented):
+    known = patient(represented)
+    come(represented, mail(ARCHIVE))
+    sent = samples.valid()[samples.DOCUMENT]
+    said = resource(represented, "DocumentReference")
+    attachment = said["content"][0]["attachment"]
+    assert (said["status"], said["type"]["coding"][0]["code"]) == ("current", "34794-8")
+    assert said["masterIdentifier"]["value"] == f"urn:oid:{content().document_id.root}"
+    assert said["subject"]["reference"] == f"Patient/{known.record}"
+    assert (attachment["size"], base64.b64decode(attachment["hash"])) == (
+        len(sent),
+        hashlib.sha1(sent, usedforsecurity=False).digest(),
+    )
+    assert base64.b64decode(resource(represented, "Binary")["data"]) == sent
+    come(represented, mail(version(2, "1.2.3.2")))
+    assert resource(represented, "DocumentReference")["status"] == "superseded"
+
+
+def test_a_withdrawn_document_is_entered_in_error_and_its_bytes_are_gone(represented):
+    patient(represented)
+    come(represented, mail(ARCHIVE))
+    come(represented, mail(withdrawal()))
+    assert resource(represented, "DocumentReference")["status"] == "entered-in-error"
+    assert resource(represented, "Binary") is None
+
+
+def test_what_waits_for_a_person_is_no_resource(represented):
+    come(represented, mail(ARCHIVE))
+    assert resource(represented, "DocumentReference") is None
+    assert resource(represented, "Binary") is None
