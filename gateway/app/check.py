@@ -7,7 +7,7 @@ keeps one content of a few bytes in the blob store. That a peer answers today is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import httpx
@@ -84,8 +84,8 @@ def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "annuaire", national.ping
 
 
-def probe(settings: Settings) -> Iterator[tuple[str, str | None]]:
-    """Try each peer.
+def probe(settings: Settings, *, only: Collection[str] | None = None) -> Iterator[tuple[str, str | None]]:
+    """Try each peer, or those of the given names.
 
     Yields
     ------
@@ -93,6 +93,8 @@ def probe(settings: Settings) -> Iterator[tuple[str, str | None]]:
         Its name, and the French sentence of what is wrong (`None` when it answers).
     """
     for name, ask in _probes(settings):
+        if only is not None and name not in only:
+            continue
         try:
             ask()
         except GatewayError as refusal:

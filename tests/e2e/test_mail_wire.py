@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.app.check import probe
 from gateway.errors import Unavailable
 from gateway.mssante.account import Account
 from gateway.mssante.connection import Attempted, Fate, Timeouts
@@ -27,7 +28,7 @@ from gateway.mssante.outcome import delivery
 from gateway.mssante.receipts import Kind, read
 from gateway.mssante.revocation import RevocationLists
 from gateway.mssante.submission import Keeping, Submission
-from gateway.settings import MailServer, Tls
+from gateway.settings import MailServer, Tls, load
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.loopback import free_port
@@ -219,6 +220,38 @@ def test_a_wrong_password_alarms_and_sends_nothing(mail_servers):  # noqa: F811
         imap(mail_servers, password="faux-é").check()
     assert refused.value.code == "mailbox-login"
     Submission(account(mail_servers), timeouts=QUICK).check()
+
+
+def test_check_speaks_to_the_servers_as_the_worker_does(mail_servers, tmp_path):  # noqa: F811
+    revoked = tmp_path / "liste.crl"
+    revoked.write_bytes(mail_servers.authority.revoke())
+    texts = tmp_path / "textes"
+    texts.mkdir()
+
+    def told(**more):
+        environment = {
+            "RCP_DATA_DIR": str(tmp_path),
+            "RCP_MSSANTE_SMTP_URL": mail_servers.smtp_url(),
+            "RCP_MSSANTE_IMAP_URL": mail_servers.imap_url(),
+            "RCP_MSSANTE_ADDRESS": servers.GATEWAY,
+            "RCP_MSSANTE_TLS_CA": str(mail_servers.authority.file),
+            "RCP_MSSANTE_TLS_CRL": str(revoked),
+            "RCP_MESSAGES_DIR": str(texts),
+        }
+        return dict(probe(load(environment | more), only={"smtp", "imap", "révocation", "messages"}))
+
+    assert told() == dict.fromkeys(("messages", "smtp", "imap", "révocation"))
+    wrong = told(RCP_MSSANTE_SMTP_URL=mail_servers.smtp_url(password="faux"))
+    assert wrong["smtp"] == "Authentification refusée par l’opérateur."
+    assert wrong["imap"] is None
+    (texts / "M1.txt").write_text("Objet : {{x}}\nContient : rien\n\nBonjour\n", encoding="utf-8")
+    revoked.write_bytes(mail_servers.authority.revoke(server_certificate(mail_servers)))
+    refused = told()
+    assert refused["smtp"] == "Le certificat de l’opérateur est révoqué."
+    assert refused["imap"] is not None
+    assert "variable inconnue « x »" in refused["messages"]
+    revoked.write_bytes(b"")
+    assert "dernière valable" in told()["révocation"]
 
 
 def test_the_operator_s_size_is_asked_before_sending(mail_servers):  # noqa: F811
