@@ -118,7 +118,7 @@ class SmartServer:
         self.jwks_url = f"{public_url}/oauth/jwks"
         self.issuer = public_url
         self.fhir_base = f"{public_url}/fhir"
-        self.clients = Clients(steps.store)
+        self.clients = Clients(steps)
         self._verified: OrderedDict[bytes, _Token] = OrderedDict()
 
     # What is published

@@ -16,11 +16,12 @@ import httpx
 import msgspec
 from joserfc.jwk import KeySet
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from gateway.errors import GatewayError
 from gateway.model.partner import Partner, PartnerCredential
-from gateway.model.store import Store
 from gateway.rcp import access
+from gateway.rcp.step import Steps
 
 __all__ = ["LIVE_S", "Client", "Clients", "TokenRefused"]
 
@@ -76,8 +77,8 @@ class Client(NamedTuple):
 class Clients:
     """The registered clients of one gateway, as one process knows them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
         self._live: dict[str, tuple[float, Client | None]] = {}
         self._fetched: dict[str, tuple[float, dict[str, Any]]] = {}
 
@@ -92,23 +93,17 @@ class Clients:
         return (kept[1],) if kept is not None and kept[0] > time.monotonic() else None
 
     def find(self, client_id: str) -> Client | None:
-        """A client by its name, unless it or its partner is revoked; may ask the database."""
+        """A client by its name, unless it or its partner is revoked; may ask the database.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer.
+        """
         kept = self.remembered(client_id)
         if kept is not None:
             return kept[0]
-        with self._store.session() as session:
-            found = session.execute(
-                select(PartnerCredential.details, Partner.id, Partner.name, Partner.fhir_scopes)
-                .join(Partner, Partner.id == PartnerCredential.partner_id)
-                .where(
-                    PartnerCredential.kind == "fhir",
-                    PartnerCredential.value == client_id,
-                    PartnerCredential.revoked_at.is_(None),
-                    Partner.revoked_at.is_(None),
-                )
-            ).one_or_none()
-            runs = access.run_by(session, found.id) if found else frozenset()
-        client = Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details), runs) if found else None
+        client = self._steps.run(access.SYSTEM, lambda step: _registered(step.session, client_id))
         if len(self._live) > _NAMES:
             self._live.clear()
         self._live[client_id] = (time.monotonic() + LIVE_S, client)
@@ -141,6 +136,23 @@ class Clients:
             raise TokenRefused("invalid_client", "Les clés publiques du client ne peuvent pas être lues.") from error
         self._fetched[url] = (time.monotonic() + _JWKS_S, keys)
         return keys
+
+
+def _registered(session: Session, client_id: str) -> Client | None:
+    found = session.execute(
+        select(PartnerCredential.details, Partner.id, Partner.name, Partner.fhir_scopes)
+        .join(Partner, Partner.id == PartnerCredential.partner_id)
+        .where(
+            PartnerCredential.kind == "fhir",
+            PartnerCredential.value == client_id,
+            PartnerCredential.revoked_at.is_(None),
+            Partner.revoked_at.is_(None),
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    runs = access.run_by(session, found.id)
+    return Client(found.id, found.name, tuple(found.fhir_scopes), dict(found.details), runs)
 
 
 async def _fetched(url: str) -> bytes:

@@ -226,11 +226,13 @@ class Steps:
             return answer
 
     def record(self, *lines: AuditFacts) -> None:
-        """Write audit lines in a transaction of their own: refusals, sign-ins, system events."""
-        with self.store.session() as session:
+        """Write audit lines in a transaction of their own: refusals, sign-ins, system events; raises as `run`."""
+
+        def verb(step: Step) -> None:
             for line in lines:
-                self.trail.write(session, line)
-            session.commit()
+                step.trail.write(step.session, line)
+
+        self.run(access.SYSTEM, verb)
 
     def read(self, caller: Caller, question: Callable[[Session], tuple[T, Iterable[AuditFacts]]]) -> T:
         """Answer a question whose audit lines are durable before the answer leaves.

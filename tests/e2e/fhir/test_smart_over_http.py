@@ -12,7 +12,7 @@ import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey
-from sqlalchemy import select
+from sqlalchemy import create_engine, make_url, select, text
 
 from gateway.model.audit import AuditLine
 from gateway.model.partner import Partner
@@ -240,3 +240,23 @@ def test_what_the_database_says_of_a_client_is_asked_again_after_seconds(
             session.commit()
         later = 5.0
         assert ehr.get("Patient").status_code == 403
+
+
+def test_a_database_that_does_not_answer_is_unavailable_to_whoever_proves_himself(
+    store: Store, served: Served, hospital: Hospital
+) -> None:
+    name, assertion = make_url(store.dsn).database, hospital.assertion()
+    # From another database: from its own, one would be refused a connection like everybody.
+    other = create_engine(store.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with hospital.client() as ehr, other.connect() as aside:
+        assert ehr.get("metadata").status_code == ehr.get("Patient").status_code == 200
+        served.smart.forget()
+        aside.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0'))
+        store.engine.dispose()
+        try:
+            refused = [ehr.get("Patient"), ehr.post("Basic", json={}), hospital.ask_token(assertion)]
+        finally:
+            aside.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1'))
+        assert [(one.status_code, one.headers.get("Retry-After")) for one in refused] == [(503, "5")] * 3
+        assert ehr.get("Patient").status_code == 200
+    other.dispose()

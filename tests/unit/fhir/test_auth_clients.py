@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey
 
 from gateway.fhir import auth_clients
 from gateway.fhir.auth_clients import Client, Clients, TokenRefused
-from gateway.model.store import Store
+from gateway.rcp.step import Steps
 
 _KEYS = {"keys": [ECKey.generate_key("P-384", {"kid": "k1"}).as_dict(private=False)]}
 _BODY = msgspec.json.encode(_KEYS)
@@ -49,15 +49,15 @@ def published(answer: Callable[[socket.socket], None]) -> Iterator[tuple[Client,
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def test_published_keys_are_read_once_for_a_while(store: Store) -> None:
-    clients = Clients(store)
+def test_published_keys_are_read_once_for_a_while(steps: Steps) -> None:
+    clients = Clients(steps)
     with published(lambda connection: connection.sendall(_WHOLE)) as (client, asked):
         for _ in range(3):
             assert [key.kid for key in clients.keys(client).keys] == ["k1"]
         assert len(asked) == 1
 
 
-def test_no_more_is_read_than_keys_may_be_long(store: Store) -> None:
+def test_no_more_is_read_than_keys_may_be_long(steps: Steps) -> None:
     sent: list[int] = []
 
     def endless(connection: socket.socket) -> None:
@@ -69,12 +69,12 @@ def test_no_more_is_read_than_keys_may_be_long(store: Store) -> None:
 
     with published(endless) as (client, _):
         with pytest.raises(TokenRefused, match="clés publiques"):
-            Clients(store).keys(client)
+            Clients(steps).keys(client)
         assert sum(sent) < 16 * 1024 * 1024  # what the sockets hold, not the 64 MiB
 
 
 def test_whoever_says_a_little_from_time_to_time_is_not_heard_out(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth_clients, "_FETCH_S", 0.2, raising=False)
     sent: list[int] = []
@@ -87,13 +87,13 @@ def test_whoever_says_a_little_from_time_to_time_is_not_heard_out(
         connection.sendall(_WHOLE[20:])
 
     with published(slow) as (client, _), pytest.raises(TokenRefused, match="clés publiques"):
-        Clients(store).keys(client)
+        Clients(steps).keys(client)
     assert sent
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"{", b"[" * 5000])
-def test_what_holds_no_keys_is_refused_and_asked_again(store: Store, body: bytes) -> None:
-    clients = Clients(store)
+def test_what_holds_no_keys_is_refused_and_asked_again(steps: Steps, body: bytes) -> None:
+    clients = Clients(steps)
     whole = _HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     with published(lambda connection: connection.sendall(whole)) as (client, asked):
         for _ in range(2):
