@@ -3,7 +3,9 @@
 Promises: one M3 for each administrator and one M4 for the requester, for one dossier in one session, whatever runs
 twice or at once (the dossier is locked while it is decided, each has a line of the register); nothing leaves of a trial
 RCP, after the patient's opposition, or once the session has begun; who has no mailbox stands in the register. An
-administrator is told of what was inscribed in the last day, not of what was there before him. [S0-068, S1-028, S1-029]
+administrator is told of what was inscribed in the last day, not of what was there before him.
+
+[spec features S0-068, S1-028, S1-029]
 """
 
 from __future__ import annotations

@@ -450,6 +450,8 @@ def test_the_trail_tells_of_the_sending_without_a_name(scene):
 
 def test_a_step_undone_sends_nothing(scene):
     class Broken:
+        answers_read = False
+
         def seal(self, letter):
             LETTERS.seal(letter)
             raise KeyboardInterrupt
