@@ -23,6 +23,7 @@ from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
+from gateway.portal.received import received_lines
 from gateway.portal.register import register_labels
 from gateway.portal.render import counted
 from gateway.rcp import access, dossier_states
@@ -93,7 +94,7 @@ def fiche(
         contribution_closed=_closed(own, validated=validated),
         correspondents=tuple(_correspondents(session, row)),
         history=tuple(_history(row)),
-        interop=tuple(_interop(row, attached, studies)),
+        interop=(*_interop(row, attached, studies), *received_lines(session, row)),
         webconference=v.Webconference(webconference["lien"], webconference.get("complement", ""))
         if webconference.get("lien")
         else None,
