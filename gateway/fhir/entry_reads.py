@@ -7,7 +7,7 @@ if the step is; nothing is awaited.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -112,6 +112,11 @@ def answer(step: Step, offered: Offered, ask: Ask, *, strict: bool = False, unti
     GatewayError
         What the same request alone would be refused for.
     """
+    found = _found(step, offered, ask, strict=strict, until=until)
+    return replace(found, body=None) if ask.head else found
+
+
+def _found(step: Step, offered: Offered, ask: Ask, *, strict: bool, until: float | None) -> Answer:
     if ask.kind == "metadata":
         return _statement(offered, ask)
     if ask.kind == "AuditEvent":
@@ -148,7 +153,7 @@ def _statement(offered: Offered, ask: Ask) -> Answer:
     known = {one.strip() for one in (ask.if_none_match or "").split(",")}
     if known & {tag, "*"}:
         return Answer(304)
-    return Answer(200, None if ask.head else bytes(form(ask.pairs).cut("CapabilityStatement", body)))
+    return Answer(200, bytes(form(ask.pairs).cut("CapabilityStatement", body)))
 
 
 def _of_trail(step: Step, over: AuditReads, ask: Ask, *, strict: bool) -> Answer:
@@ -159,13 +164,13 @@ def _of_trail(step: Step, over: AuditReads, ask: Ask, *, strict: bool) -> Answer
             body = _driven(over.read(step.caller, identity))
         case _:
             raise NotFound("inconnu", "Ressource ou opération inconnue.")
-    return Answer(200, None if ask.head else body)
+    return Answer(200, body)
 
 
 def _one(step: Step, over: FhirReads, ask: Ask, identity: str, version: int | None) -> Answer:
     found = _driven(over.read(step.caller, ask.kind, identity, version, form=form(ask.pairs)))
     known = _known(ask, found.version, found.updated_at)
-    body = None if ask.head or known else found.body
+    body = None if known else found.body
     return Answer(304 if known else 200, body, version=found.version, updated_at=found.updated_at)
 
 

@@ -59,6 +59,14 @@ def test_a_get_is_answered_in_a_bundle_as_alone(ehr: httpx.Client, names: dict[s
             assert entry["response"]["etag"] == answer.headers["ETag"], url
 
 
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_head_is_answered_without_what_a_get_is(ehr: httpx.Client, names: dict[str, str], kind: str) -> None:
+    asked = [one.format(**names) for each in ASKED.values() for one in each]
+    found = sent(ehr, kind, *({"method": "HEAD", "url": one} for one in asked))
+    assert [one["response"]["status"] for one in found] == ["200 OK"] * len(asked)
+    assert [url for url, one in zip(asked, found, strict=True) if "resource" in one] == []
+
+
 def test_head_and_posted_searches_and_what_is_known_already(ehr: httpx.Client, names: dict[str, str]) -> None:
     tag = ehr.get("metadata").headers["ETag"]
     line = names["line"]
