@@ -16,6 +16,7 @@ from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.person import PatientRecord
+from gateway.portal.received_words import RECEIVED_REASONS
 from gateway.portal.views import Badge, Patient, Professional, Slot, Tone
 from gateway.rcp import dossier_states, french
 from gateway.terminology import code_list
@@ -171,6 +172,7 @@ WORK_REASONS: Final = {
     "courriel-reply": "Un courriel répond à l’un des nôtres.",
     "courriel-human": "Un courriel inattendu est arrivé.",
     "meme-ins-traits-differents": "Deux sources donnent le même INS avec d’autres traits : rien n’est rapproché.",
+    **RECEIVED_REASONS,
 }
 #: Somebody was not told, or a document is missing where it is needed.
 URGENT_REASONS: Final = frozenset(

@@ -251,7 +251,7 @@ def _records(step: Step, header: DocumentHeader) -> tuple[Sequence[PatientRecord
     for conditions in (by_ins, by_number):
         if conditions and not found:
             found = step.session.scalars(select(PatientRecord).where(or_(*conditions)).order_by(PatientRecord.id)).all()
-    return (found, _doubt(step, found, traits, read)) if found else ((), "patient-inconnu")
+    return (found, _doubt(step, found, traits, read)) if found else ((), "document-patient-inconnu")
 
 
 def _ins_fault(step: Step, read: Sequence[Ins]) -> str | None:

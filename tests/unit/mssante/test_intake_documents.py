@@ -123,10 +123,10 @@ def test_the_number_of_its_establishment_is_enough_when_the_traits_agree(scene):
 @pytest.mark.parametrize(
     ("known", "reason"),
     [
-        (None, "patient-inconnu"),
+        (None, "document-patient-inconnu"),
         ({"match_key": TRAITS.replace("1979", "1980")}, "traits-differents"),
         ({"match_key": None}, "traits-differents"),
-        ({"ins_qualified": False}, "patient-inconnu"),  # an INS that is no proof, and no number beside
+        ({"ins_qualified": False}, "document-patient-inconnu"),  # an INS that is no proof, and no number beside
         ({"ins_value": "180036621518973", **IPP}, "ins-differente"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_faulty_identity_is_told(scene, old, new, reason):
 
 
 def test_what_waited_is_attached_when_its_patient_is_known(scene):
-    assert come(scene, mail(ARCHIVE)).reason == "patient-inconnu"
+    assert come(scene, mail(ARCHIVE)).reason == "document-patient-inconnu"
     patient(scene)
     assert come(scene, mail(ARCHIVE)).state == "traite"
     assert state(scene) == [("attache", None)]

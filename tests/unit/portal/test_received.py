@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from gateway.model.received import ReceivedDocument
+from gateway.portal import words
 from gateway.portal.fiche import fiche
+from gateway.rcp import reply
+from tests import error_codes
 from tests.world import build
 
 NOW = datetime(2026, 3, 18, 9, 0, tzinfo=UTC)
@@ -50,3 +53,10 @@ def test_documents_of_the_dossier_are_shown_with_their_state(store):
         ("Anne MARTIN", "Document reçu : Repris, retiré par son auteur"),
     ]
     assert len(lines) == 5  # and the inscription
+
+
+def test_every_reason_for_which_a_mail_waits_is_said_in_french():
+    places = ("mssante/archive.py", "mssante/xdm_reader.py", "documents/safe_xml.py", "documents/cda_header.py")
+    codes = {one.code for one in error_codes.refusals(*places)} | set(reply.REASONS)
+    assert len(codes) > 30
+    assert not codes - set(words.WORK_REASONS)
