@@ -246,17 +246,16 @@ def test_a_database_that_does_not_answer_is_unavailable_to_whoever_proves_himsel
     store: Store, served: Served, hospital: Hospital
 ) -> None:
     name, assertion = make_url(store.dsn).database, hospital.assertion()
-    # From another database: from its own, one would be refused a connection like everybody.
     other = create_engine(store.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with hospital.client() as ehr, other.connect() as aside:
         assert ehr.get("metadata").status_code == ehr.get("Patient").status_code == 200
         served.smart.forget()
-        aside.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0'))
+        aside.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'))
         store.engine.dispose()
         try:
             refused = [ehr.get("Patient"), ehr.post("Basic", json={}), hospital.ask_token(assertion)]
         finally:
-            aside.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1'))
+            aside.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'))
         assert [(one.status_code, one.headers.get("Retry-After")) for one in refused] == [(503, "5")] * 3
         assert ehr.get("Patient").status_code == 200
     other.dispose()
