@@ -118,7 +118,11 @@ def write(step: Step, dossiers: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
         step.session.execute(update(NotificationEntry), changed)
     shown = [one["id"] for one in changed] + [one["id"] for one in new if one["code"] in _SHOWN]
     if shown:
-        step.touch(*step.session.scalars(select(NotificationEntry).where(NotificationEntry.id.in_(shown))))
+        entries = step.session.scalars(select(NotificationEntry).where(NotificationEntry.id.in_(shown))).all()
+        about = select(Dossier).where(Dossier.id.in_({one.dossier_id for one in entries}))
+        # What their representations look at is read at once, and held until they are made.
+        step.session.info["planned"] = step.session.scalars(about).unique().all()
+        step.touch(*entries)
     return left
 
 
