@@ -3,7 +3,8 @@
 Promises: what was deferred is in the transaction before its commit, what a row refers to before the row, and rows that
 say the same columns of a table in the order in which they were said; whatever the session is asked meanwhile sees
 deferred rows (they are written first), except those that nothing reads in the step that writes them, such as lines of
-the trail; a rollback forgets them. Not promised: that a faulty row is found before the commit.
+the trail; a rollback forgets them; a commit that says nothing has kept all. Not promised: that a faulty row is found
+before the commit.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+from psycopg.pq import TransactionStatus
 from sqlalchemy import MetaData, Table, bindparam, event, insert
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
+from gateway.errors import Fault
 from gateway.model.prepared import Copied, Prepared
 
 __all__ = ["WriteSession", "adopt", "ask", "cautious", "held", "later", "made", "name"]
@@ -81,9 +84,19 @@ class WriteSession(Session):
                 together.run(self, rows)
 
     def commit(self) -> None:
-        """Write what waits and commit."""
+        """Write what waits and commit.
+
+        Raises
+        ------
+        Fault
+            ``transaction-perdue``: a statement had failed and nobody said so; the server would undo all without a word.
+        """
         self.flush()
         self.write_deferred(unread=True)
+        if self.in_transaction():
+            driver: Any = self.connection().connection.driver_connection
+            if driver.info.transaction_status == TransactionStatus.INERROR:
+                raise Fault("transaction-perdue", "Une étape a continué après une erreur de la base.")
         super().commit()
         self.made.clear()
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Table, event, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Table, event, func, select, text
+from sqlalchemy.exc import DataError, IntegrityError
 
+from gateway.errors import Fault
 from gateway.fhir.keeping import Owner, current, keep
 from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink
+from gateway.model.prepared import Prepared
 from gateway.model.representation import TABLES
 from gateway.model.store import Base, Store, utcnow
 from gateway.model.writes import later
@@ -99,6 +101,19 @@ def test_what_a_row_refers_to_is_written_before_it_whichever_table_was_named_fir
         session.commit()
     with store.session() as session:
         assert set(session.scalars(select(PersonLink.person_id))) == {known.id, new}
+
+
+def test_what_went_on_after_an_error_is_not_said_to_be_kept(store: Store) -> None:
+    failing = Prepared(lambda: text("SELECT 1 / 0"))
+    with store.session() as session:
+        session.add(Partner(name="p"))
+        session.flush()
+        with pytest.raises(DataError):
+            failing.run(session, {})
+        with pytest.raises(Fault, match="transaction-perdue"):
+            session.commit()
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Partner)) == 0
 
 
 def test_a_rollback_forgets_what_waits(store: Store, trail: AuditTrail) -> None:
