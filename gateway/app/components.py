@@ -27,6 +27,7 @@ from gateway.errors import NotFound, Unavailable
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.inbox import Inbox
 from gateway.exchange.jobs import Periodic, Worker
+from gateway.exchange.replaying import send_again
 from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
 from gateway.model.message import Message
@@ -275,7 +276,7 @@ def replayed(settings: Settings, message_id: uuid.UUID) -> str:
             step.audit("envoi", action="E", object_type="Message", object_id=str(message_id), reason="rejeu")
             if kept.direction == "in":
                 return None
-            return _deliveries(gateway).replay(step.session, message_id).recipient
+            return send_again(step.session, message_id).recipient
 
         recipient = gateway.steps.run(SYSTEM, verb)
         if recipient is not None:

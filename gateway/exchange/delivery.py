@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from gateway.errors import Fault, GatewayError, NotFound, Unavailable
+from gateway.errors import Fault, GatewayError, Unavailable
 from gateway.exchange import jobs
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Channel, Delivery, Outcome
@@ -144,31 +144,6 @@ class Deliveries:
         if nudged:
             log.info("outbox-swept", messages=nudged)
         return nudged
-
-    def replay(self, session: Session, message_id: uuid.UUID) -> Message:
-        """Send a message again, whatever became of it, in the caller's transaction: the same bytes, by a person's wish.
-
-        Raises
-        ------
-        NotFound
-            ``message`` when no outgoing message has this id.
-        """
-        message = session.scalars(
-            select(Message).where(Message.id == message_id, Message.direction == "out").with_for_update()
-        ).one_or_none()
-        if message is None:
-            raise NotFound("message", "Aucun message sortant ne porte cet identifiant.")
-        now = utcnow()
-        message.details = {
-            **message.details,
-            "replays": message.details.get("replays", 0) + 1,
-            "since": now.isoformat(),
-            "uncertain": 0,
-        }
-        message.state, message.not_before, message.reason = "en-attente", now, None
-        session.flush()
-        jobs.nudge(session, message.id)
-        return message
 
     def _claim(self, message_id: uuid.UUID) -> _Claim | Outcome | None:
         """Write down that an attempt begins; closes one that a killed worker left open."""

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from gateway.errors import Fault, NotFound, Unavailable
 from gateway.exchange.delivery import MAIL, PEER, Backoff, Deliveries
 from gateway.exchange.outbox import Delivery, Outcome
+from gateway.exchange.replaying import send_again
 from gateway.model.audit import AuditLine
 from gateway.model.message import Attempt, Message
 from gateway.model.store import utcnow
@@ -336,7 +337,7 @@ def test_a_replay_sends_the_same_bytes_again(store, make, post, state):
     channel = Scripted([Outcome.UNAVAILABLE])
     deliveries = make(channel)
     with store.session() as session:
-        deliveries.replay(session, message_id)
+        send_again(session, message_id)
         session.commit()
     assert deliveries.attempt(message_id) is Outcome.UNAVAILABLE
     assert row(store, message_id).state == "en-attente", "a replay has its own day before it gives up"
@@ -345,11 +346,11 @@ def test_a_replay_sends_the_same_bytes_again(store, make, post, state):
     assert row(store, message_id).details["replays"] == 1
 
 
-def test_what_is_no_outgoing_message_cannot_be_replayed(store, make):
+def test_what_is_no_outgoing_message_cannot_be_replayed(store):
     import uuid
 
     with store.session() as session, pytest.raises(NotFound):
-        make().replay(session, uuid.uuid4())
+        send_again(session, uuid.uuid4())
 
 
 def test_the_trail_says_where_which_bytes_went(store, make, post):
