@@ -28,12 +28,11 @@ from gateway.model.meeting import RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.rcp import access, dossier_states, mailboxes, mailing, notice_pages
 from gateway.rcp.french import hour, short_date
-from gateway.rcp.letters import full_name, preliminary_values
+from gateway.rcp.letters import compose, full_name, preliminary_values
 from gateway.rcp.notice_cases import AHEAD, BEHIND, KIND, Case, is_final, judge, meeting_of
 from gateway.rcp.notice_rules import REASONS
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step, Steps
-from gateway.rcp.templates import template
 from gateway.rcp.work_list import ask_secretariat
 
 __all__ = ["KIND", "PlanLine", "Run", "plan_due", "preview", "settle"]
@@ -193,7 +192,7 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
     assert physician is not None  # noqa: S101 - NON_RPPS otherwise
     assert case.address is not None  # noqa: S101 - NON_MSS otherwise
     values = preliminary_values(dossier, physician, answers_read=letters.answers_read)
-    text = template("M1b" if case.decision.catch_up else KIND).render(values)
+    text = compose(step.session, "M1b" if case.decision.catch_up else KIND, values, case.address)
     key = "|".join((KIND, str(dossier.id), str(dossier.session_id), physician.idnps))
     sealed = letters.seal(
         Letter(
