@@ -175,7 +175,7 @@ class Stage:
     def _said_ready(self) -> bool:
         """Whether our own processes listen: an answer alone may be another gateway's."""
         said = self.log.read_bytes()[self._log_before :]
-        return all(word in said for word in (b'"event": "http-ready"', b'"event": "dicom-ready"'))
+        return all(word in said for word in (b'"http-ready"', b'"dicom-ready"'))
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
