@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lxml import etree
 
@@ -119,7 +120,8 @@ def _heads(lines: Sequence[str], at: int) -> bool:
 
 def _plain(html: str) -> str:
     shown = _Shown()
-    parser = etree.HTMLParser(target=shown, no_network=True, huge_tree=False)
+    target: Any = shown  # the stubs of lxml ask for bytes too, which a parser of text never gives
+    parser = etree.HTMLParser(target=target, no_network=True, huge_tree=False)
     with contextlib.suppress(etree.XMLSyntaxError):  # what was read until then counts
         parser.feed(html)
         parser.close()

@@ -8,7 +8,7 @@ Promises: one rule of precedence for the page, the report and every wire; an edi
 the report is validated, and never overwrites unseen what somebody else wrote meanwhile (two equal edits are one).
 Not promised: that what is said is true; a value is of its national list (`gateway.rcp.fiche_fields`).
 
-[CI-SIS FRCP 2022.01; features S0-063, S0-064, S0-069, S0-082]
+[CI-SIS FRCP 2022.01; spec features S0-063, S0-064, S0-069, S0-082]
 """
 
 from __future__ import annotations

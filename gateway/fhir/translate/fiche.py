@@ -3,7 +3,7 @@
 Promises: one table of codes; a resource that was entered in error or cancelled says nothing; a code of none of the
 field's national list is left out (the resource itself is kept as sent).
 
-[CI-SIS FRCP 2022.01 4.1 to 4.7; mCODE tumour stage; spec fhir-fr 1.16, 1.17]
+[CI-SIS FRCP 2022.01 4.1 to 4.7; spec fhir-fr 1.16, 1.17]
 """
 
 from __future__ import annotations
