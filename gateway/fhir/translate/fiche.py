@@ -81,7 +81,8 @@ def members(tree: Tree) -> Iterator[str]:
 def values_of(tree: Tree, resolve: Resolve = nowhere) -> dict[str, Any]:
     """Read the fields that one resource states, as `gateway.rcp.fiche.take` takes them."""
     read = _READERS.get(str(tree.get("resourceType")))
-    if read is None or tree.get("status") in _VOID:
+    # What a modifier says is not understood here: the resource is kept as sent, and nothing is read of it.
+    if read is None or tree.get("status") in _VOID or "modifierExtension" in tree:
         return {}
     found = {key: taken(field_named(key), value) for key, value in read(tree, resolve) if value is not None}
     return {key: value for key, value in found.items() if value is not None}

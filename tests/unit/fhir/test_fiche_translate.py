@@ -72,3 +72,9 @@ def _concept(system: str, code: str) -> dict[str, Any]:
 )
 def test_a_value_of_another_list_or_range_states_nothing(tree: dict[str, Any], said: dict[str, Any]) -> None:
     assert values_of(tree) == said
+
+
+def test_nothing_is_read_of_what_a_modifier_changes() -> None:
+    known = _observed("MED-239", valueCodeableConcept=_concept(TA, "MED-267"))
+    assert values_of(known) == {"etat.oms": 4}
+    assert values_of(known | {"modifierExtension": [{"url": "http://x.fr/nie", "valueBoolean": True}]}) == {}
