@@ -66,6 +66,34 @@ def _without_words(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableM
     return event
 
 
+class _Stderr:
+    """Writes lines to what the process calls its error stream at that moment."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    def msg(self, line: bytes) -> None:
+        """Write one line, whole."""
+        stream = sys.stderr.buffer
+        stream.write(line + b"\n")
+        stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _from(level: str) -> Any:
+    """Drop what is below a level."""
+    numbers = logging.getLevelNamesMapping()
+    least = numbers[level.upper()]
+
+    def judge(_: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if numbers.get(name.upper(), logging.ERROR) < least:  # "exception" is an error
+            raise structlog.DropEvent
+        return event
+
+    return judge
+
+
 def _json(event: MutableMapping[str, Any], **_: Any) -> bytes:
     return msgspec.json.encode(event, enc_hook=repr)
 
@@ -97,9 +125,9 @@ def configure(level: str, form: str | None) -> None:
         [structlog.dev.ConsoleRenderer(), _encoded] if console else [structlog.processors.JSONRenderer(_json)]
     )
     structlog.configure(
-        processors=[*shared, *written],
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[_from(level), *shared, *written],
+        logger_factory=_Stderr,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
