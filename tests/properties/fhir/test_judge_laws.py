@@ -40,6 +40,11 @@ _ANYTHING: tuple[Any, ...] = (
 )
 
 
+def _anything(rng: random.Random) -> Any:
+    """One of them for this place alone: shared, it could be put into itself, and no JSON is endless."""
+    return copy.deepcopy(rng.choice(_ANYTHING))
+
+
 @st.composite
 def broken(draw: st.DrawFn) -> dict[str, Any]:
     """A valid resource with up to three things replaced, dropped, doubled or added."""
@@ -54,13 +59,11 @@ def broken(draw: st.DrawFn) -> dict[str, Any]:
         if way == 0:
             del node[path[-1]]
         elif way == 1:
-            node[path[-1]] = rng.choice(_ANYTHING)
+            node[path[-1]] = _anything(rng)
         elif way == 2:
-            node[path[-1]] = [node[path[-1]], node[path[-1]]]
+            node[path[-1]] = [node[path[-1]], copy.deepcopy(node[path[-1]])]
         elif isinstance(node, dict):
-            node[rng.choice((f"_{path[-1]}", f"{path[-1]}X", "extension", "valueString", "_id"))] = rng.choice(
-                _ANYTHING
-            )
+            node[rng.choice((f"_{path[-1]}", f"{path[-1]}X", "extension", "valueString", "_id"))] = _anything(rng)
     return tree
 
 
