@@ -125,6 +125,7 @@ class Extraction:
         try:
             with self._open() as stream:
                 yield from self._shaped(_lines(stream, told), counts)
+        # The last two are zipfile's own words for a compression that it does not know and for an encrypted entry.
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise InvalidContent(
                 "annuaire-illisible", f"Le fichier « {self.name} » ne peut pas être lu en entier."
