@@ -139,9 +139,11 @@ class Mailbox:
             try:
                 with self._session() as (client, uid_validity):
                     while not stop.is_set():
-                        self._drain(client, uid_validity, taker)
+                        taken = self._drain(client, uid_validity, taker)
                         pause_s = first_pause_s
-                        self._wait(client, stop)
+                        # What came while messages were taken was announced then, and is not announced again.
+                        if not taken:
+                            self._wait(client, stop)
             except Unavailable as error:
                 _log.warning("mailbox-unavailable", code=error.code)
             except Exception as error:  # noqa: BLE001 (the reader must outlive any one message; its type is enough)
@@ -154,22 +156,24 @@ class Mailbox:
         last = position.last_uid if position is not None and position.uid_validity == uid_validity else 0
         # "n:*" always names the highest message, even below n. [RFC 3501 §6.4.8]
         uids = sorted(uid for uid in client.search(["UID", f"{last + 1}:*"]) if uid > last)
+        taken = 0
         for start in range(0, len(uids), _BATCH):
             sizes = client.fetch(uids[start : start + _BATCH], ["RFC822.SIZE"])
             for uid in uids[start : start + _BATCH]:
                 if uid in sizes:  # else expunged meanwhile
-                    self._take(client, uid_validity, uid, int(sizes[uid][b"RFC822.SIZE"]), taker)
-        return len(uids)
+                    taken += self._take(client, uid_validity, uid, int(sizes[uid][b"RFC822.SIZE"]), taker)
+        return taken
 
-    def _take(self, client: IMAPClient, uid_validity: int, uid: int, size_bytes: int, taker: Taker) -> None:
+    def _take(self, client: IMAPClient, uid_validity: int, uid: int, size_bytes: int, taker: Taker) -> bool:
         whole = size_bytes <= self._max_bytes
         item, answer = ("BODY.PEEK[]", b"BODY[]") if whole else ("BODY.PEEK[HEADER]", b"BODY[HEADER]")
         found: dict[bytes, Any] = client.fetch([uid], [item]).get(uid, {})
         content = found.get(answer)
         if content is None:
-            return  # expunged between the two commands
+            return False  # expunged between the two commands
         taker.keep(Fetched(uid_validity, uid, bytes(content), size_bytes, whole))
         client.add_flags([uid], [b"\\Seen"], silent=True)
+        return True
 
     def _wait(self, client: IMAPClient, stop: threading.Event) -> None:
         if not (self._idle and client.has_capability("IDLE")):

@@ -668,6 +668,32 @@ def test_news_are_taken_as_they_come_and_after_a_failure(mail_servers, idle):  #
     assert not thread.is_alive()
 
 
+def test_what_comes_while_a_message_is_being_taken_does_not_wait_for_the_next_look(mail_servers):  # noqa: F811
+    first, second, stop = sealed(servers.REQUESTER), sealed(servers.REQUESTER), threading.Event()
+
+    class Busy(Keeper):
+        def keep(self, message):
+            if about(first)(message.content):
+                send(mail_servers, second, servers.REQUESTER)
+                assert mail_servers.wait_inbox(servers.REQUESTER, about(second))
+            super().keep(message)
+
+    keeper = Busy()
+    imap(mail_servers, servers.REQUESTER).read(keeper)
+    send(mail_servers, first, servers.REQUESTER)
+    thread = threading.Thread(target=imap(mail_servers, servers.REQUESTER, poll_s=600).watch, args=(keeper, stop))
+    thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not any(map(about(second), (one.content for one in keeper.kept))):
+            assert time.monotonic() < until, "the second mail waits for the next look"
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_a_mailbox_that_does_not_answer_is_unavailable():
     server = MailServer("127.0.0.1", free_port(), "tls", "u", "p")
     with pytest.raises(Unavailable) as refused:
