@@ -17,7 +17,7 @@ from gateway.rcp.fiche import URGENT, FicheRules, Statement, in_words
 from gateway.rcp.fiche_fields import Field, check, concept_of, fields, sections
 from gateway.terminology import code_list
 
-__all__ = ["changes_of", "datalists", "inputs"]
+__all__ = ["again", "changes_of", "datalists", "inputs", "inputs_of", "value_of"]
 
 #: Lists too long for a menu: typed by code or words, offered as one types.
 _LONG: Final = 60
@@ -41,8 +41,8 @@ def inputs(
         for field in section.fields:
             value = known[field.key].value if field.key in known else None
             shared = {"required": field.key in required, "source": _source(known.get(field.key))}
-            found += _inputs(field, field.key, value, rules, people, shared)
-        made.append(v.FicheSection(section.key, section.title, tuple(_again(one, given) for one in found)))
+            found += inputs_of(field, field.key, value, rules, people, shared)
+        made.append(v.FicheSection(section.key, section.title, tuple(again(one, given) for one in found)))
     return tuple(made)
 
 
@@ -57,16 +57,17 @@ def _source(one: Statement | None) -> str:
 _SOURCES: Final = {"rcp": "Réglage de la RCP", "portail": "", "inscription": "Demande d’inscription"}
 
 
-def _inputs(
+def inputs_of(
     field: Field, name: str, value: Any, rules: FicheRules, people: People, shared: Mapping[str, Any]
 ) -> Iterable[v.FicheInput]:
+    """Make the inputs of one field: several where it holds several."""
     if field.kind == "groupe":
         objects = [*(value or ()), *({} for _ in range(_SPARE_ROWS))]
         for index, one in enumerate(objects):
             for part in field.fields:
                 of = {"required": False, "source": shared["source"] if one else ""}
                 label = f"{field.label} {index + 1} : "
-                for made in _inputs(part, f"{name}.{index}.{part.key}", one.get(part.key), rules, people, of):
+                for made in inputs_of(part, f"{name}.{index}.{part.key}", one.get(part.key), rules, people, of):
                     yield v.FicheInput(**{**vars(made), "label": label + made.label[:1].lower() + made.label[1:]})
     elif field.kind == "codes" and not field.options:
         places = [*(value or ()), *("" for _ in range(_SPARE_CODES))]
@@ -118,7 +119,8 @@ def _choices(field: Field) -> tuple[tuple[str, str], ...]:
     return ()
 
 
-def _again(one: v.FicheInput, given: Mapping[str, str] | None) -> v.FicheInput:
+def again(one: v.FicheInput, given: Mapping[str, str] | None) -> v.FicheInput:
+    """Show an input with what was sent and refused."""
     if given is None or (one.name not in given and one.kind != "cases"):
         return one
     if one.kind == "cases":
@@ -152,7 +154,7 @@ def changes_of(given: Mapping[str, str], rules: FicheRules) -> tuple[dict[str, A
         if field.kind != "groupe" and field.key not in given and not _listed(field):
             continue
         try:
-            changes[field.key] = check(field, _value(field, given, rules))
+            changes[field.key] = check(field, value_of(field, given, rules))
         except InvalidContent as error:
             where = _PLACE.sub(r".\1.", error.expression or field.key).rstrip(".")
             # Beside the very input, else beside the first of its field.
@@ -165,7 +167,8 @@ def _listed(field: Field) -> bool:
     return field.kind in {"codes", "etiquettes"}
 
 
-def _value(field: Field, given: Mapping[str, str], rules: FicheRules) -> Any:
+def value_of(field: Field, given: Mapping[str, str], rules: FicheRules) -> Any:
+    """Read the value of one field out of its inputs, not judged yet."""
     prefix = f"{field.key}."
     below = {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
     if field.kind == "groupe":

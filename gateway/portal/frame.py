@@ -37,6 +37,7 @@ _OLDER: Final = re.compile(r"\bMSIE |\bTrident/")
 #: What a page says after a form, by the word that the redirect carries; a word of nobody else says nothing.
 NOTICES: Final = {
     "fiche": Notice("La fiche est enregistrée.", "success"),
+    "reglages": Notice("Les réglages sont enregistrés.", "success"),
     "contribution": Notice("Votre contribution est enregistrée.", "success"),
     "presents": Notice("Les présents sont enregistrés.", "success"),
     "ouverte": Notice("La séance est ouverte.", "success"),

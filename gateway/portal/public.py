@@ -69,6 +69,7 @@ def meeting(session: Session, now: datetime, caller: Caller | None, rcp_id: uuid
         contact=rcp.contact,
         notification="Le médecin traitant est informé avant la réunion." if active else "",
         sessions=tuple(words.slot(one, f"/seances/{one.id}" if organises else "") for one in coming),
+        settings_url=f"/rcp/{rcp.id}/reglages" if organises else "",
     )
 
 

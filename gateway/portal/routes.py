@@ -18,6 +18,7 @@ from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
 from gateway.portal.report_endings import ReportEndings
 from gateway.portal.report_routes import ReportPages
+from gateway.portal.settings_routes import SettingsPages
 
 __all__ = ["router"]
 
@@ -25,7 +26,16 @@ __all__ = ["router"]
 def router(portal: Portal) -> APIRouter:
     """Gather the routes of the portal."""
     gathered = APIRouter(include_in_schema=False)
-    kinds = (PublicPages, PhysicianPages, FichePages, ReportEndings, ReportPages, OrganiserPages, ErrorBoxPages)
+    kinds = (
+        PublicPages,
+        SettingsPages,
+        PhysicianPages,
+        FichePages,
+        ReportEndings,
+        ReportPages,
+        OrganiserPages,
+        ErrorBoxPages,
+    )
     for pages in kinds:
         gathered.include_router(pages(portal).router())
     return gathered

@@ -154,7 +154,7 @@ def _line(field: Field, value: Any, expression: str) -> str | None:
     model = field_named(field.shape) if field.shape is not None else field
     said = " ".join(said.split())
     if model.pattern is not None and not re.fullmatch(model.pattern, said):
-        raise _invalid(field, f"une valeur de sa classification ({model.hint.lower()})", expression)
+        raise _invalid(field, f"une valeur d’une autre forme ({model.hint[:1].lower()}{model.hint[1:]})", expression)
     return said
 
 

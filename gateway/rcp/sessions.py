@@ -59,6 +59,7 @@ __all__ = [
     "open_session",
     "plan_sessions",
     "quorum_of",
+    "require_readable",
 ]
 
 #: State → what may follow.
@@ -161,16 +162,26 @@ def create_rcp(step: Step, network: Network, facts: RcpFacts) -> Rcp:
         fiche=facts.fiche,
         fictive=facts.fictive,
     )
-    # A rule that cannot be read is refused now, not on the morning of the sending.
-    _rule(rcp)
-    catch_up_of(rcp)
-    rules_of(rcp)
+    require_readable(rcp)
     step.session.add(rcp)
     step.session.flush()
     step.session.refresh(rcp)
     step.touch(rcp)
     step.audit("creation", action="C", object_type="Rcp", object_id=str(rcp.id))
     return rcp
+
+
+def require_readable(rcp: Rcp) -> None:
+    """Refuse settings that cannot be read now, not on the morning of the sending.
+
+    Raises
+    ------
+    InvalidContent
+        ``zone-inconnue``, ``delai-invalide``, ``reglage-invalide``.
+    """
+    _rule(rcp)
+    catch_up_of(rcp)
+    rules_of(rcp)
 
 
 def join_rcp(step: Step, rcp: Rcp, practitioner: Practitioner, role: Role) -> RcpMember:

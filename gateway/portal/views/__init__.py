@@ -68,6 +68,7 @@ from gateway.portal.views.report import (
     ReportValidation,
     Sending,
 )
+from gateway.portal.views.settings import RcpSettings
 from gateway.portal.views.shared import (
     Action,
     Badge,
@@ -124,6 +125,7 @@ __all__ = [
     "Quorum",
     "Rcp",
     "RcpCard",
+    "RcpSettings",
     "Rcps",
     "RegisterLine",
     "Report",

@@ -69,6 +69,7 @@ class Rcp(Page):
     quorum_rule: str = ""
     notification: str = ""
     sessions: tuple[Slot, ...] = ()
+    settings_url: str = ""
 
     def heading(self) -> str:
         """Return the meeting's own title."""

@@ -5,15 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from gateway.portal import report_form
+from gateway.model.meeting import Rcp
+from gateway.portal import report_form, settings_form
 from gateway.portal import views as v
 from gateway.portal.sign_in_pages import SituationChoice
+from gateway.rcp.rcp_settings import known
 from gateway.rcp.report_draft import DraftExamination, DraftTreatment, ReportDraft
 
 PARIS = ZoneInfo("Europe/Paris")
 START = datetime(2023, 5, 11, 18, 30, tzinfo=PARIS)
 NOW = datetime(2023, 5, 9, 14, 58, tzinfo=PARIS)
 
+RCP = Rcp(
+    notification={"active": True, "fermetures": ["2026-12-24"]},
+    holidays="metropole",
+    webconference={"lien": "https://visio.example.fr/rcp-digestif"},
+    fiche={"obligatoires": ["tumeur.t", "etat.oms"], "etiquettes": ["Pancréas", "Recours"], "organes": ["76752008"]},
+)
 QUALIFIED = v.Badge("INS qualifiée", "success")
 PATIENT = v.Patient(
     family="PATIENT-ESSAI",
@@ -278,6 +286,17 @@ PAGES: dict[str, v.Page] = {
     "accueil": v.Home(CARDS),
     "rcps": v.Rcps(CARDS, "", (v.Choice("", "Tous les niveaux", selected=True), v.Choice("locale", "Locale"))),
     "rcp": v.Rcp(card=CARDS[0], quorum_rule=QUORUM.rule, sessions=(SLOT,), contact="secretariat@3c.example"),
+    "reglages": v.RcpSettings(
+        rcp=CARDS[0].title,
+        action="/rcp/1/reglages",
+        back_url="/rcp/1",
+        sections=settings_form.inputs(known(RCP)),
+        agreed_by="Alix VALIDEUR",
+        agreed_at=NOW,
+        errors={
+            "notification.jours": "Le champ « Nombre de jours avant la réunion » attend un nombre entier de 1 à 60."
+        },
+    ),
     "connexion": v.SignIn(),
     "connexion-refusee": v.SignIn(problem="L’authentification n’a pas abouti. Vous pouvez réessayer."),
     "patients": v.Patients(
