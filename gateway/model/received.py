@@ -18,6 +18,8 @@ class ReceivedDocument(Keyed, Base):
 
     Attributes
     ----------
+    sender
+        Address of a mail's sender, or id of the partner whose software brought it.
     unique_id, set_id, replaces
         ``root`` or ``root^extension``, as the header of the document writes them.
     state
@@ -29,7 +31,7 @@ class ReceivedDocument(Keyed, Base):
 
     __tablename__ = "received_document"
     __table_args__ = (
-        Index("uq_received_document", "unique_id", "sha256", unique=True, postgresql_nulls_not_distinct=True),
+        Index("uq_received_document", "unique_id", "sha256", "sender", unique=True, postgresql_nulls_not_distinct=True),
         Index("ix_received_document_set", "set_id"),
         CheckConstraint("state IN ('attache', 'quarantaine', 'remplace', 'retire')", name="state"),
         CheckConstraint("format IN ('n1', 'structure')", name="format"),

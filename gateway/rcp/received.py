@@ -4,7 +4,9 @@ Promises: a document is attached to a patient only by a qualified INS, else by a
 both cases only if birth name, first given name, birth date and sex agree with what is known; whatever is not sure waits
 for a person with its reason and is seen nowhere else. The bytes are kept as they came. A later version replaces the
 former one of the same sender, an older one does not come back; a withdrawal holds even if its document comes after it;
-one identifier over two contents is a question, never a replacement. Not promised: conformity of the document.
+one identifier over two contents is a question, never a replacement. Whoever brings a document sees and changes only
+what exists for him: his own patients, what he brought himself. What waits and came in no mail is a question of its own
+on the work list, which goes when it is answered. Not promised: conformity of the document.
 
 [spec cda-frcp 6, mssante 5.8, 6.1, 7.4 X10 to X12, X33, X35]
 """
@@ -18,19 +20,22 @@ from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, or_, select, update
 
 from gateway.exchange import pending
 from gateway.exchange.blobs import BlobStore
 from gateway.identifiers import Ins, InsAuthority, uuid7
 from gateway.model.dossier import Dossier
-from gateway.model.person import PatientRecord
+from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.received import ReceivedDocument
-from gateway.rcp import dossier_states, identity
+from gateway.model.store import utcnow
+from gateway.rcp import access, dossier_states, identity
 from gateway.rcp.report_content import Identifier, PartialDate
 from gateway.rcp.step import Step
+from gateway.rcp.work_list import BY_ITSELF, ask
 
-__all__ = ["DocumentHeader", "Incoming", "take_document"]
+__all__ = ["DocumentHeader", "Incoming", "take_back", "take_document"]
 
 
 class DocumentHeader(Struct, frozen=True, kw_only=True):
@@ -79,7 +84,11 @@ class Incoming(Struct, frozen=True, kw_only=True):
     withdraws
         Whether the sender takes this document back.
     hint
-        The dossier of the letter that it answers, if it answers one.
+        The dossier of the letter that it answers, or that its sender names.
+    record_id
+        The record of which the sender says that it is about.
+    document_id
+        The id that it gets when it is new.
     """
 
     channel: Literal["mssante", "fhir", "hl7v2"]
@@ -87,6 +96,8 @@ class Incoming(Struct, frozen=True, kw_only=True):
     message_id: uuid.UUID | None = None
     withdraws: bool = False
     hint: uuid.UUID | None = None
+    record_id: uuid.UUID | None = None
+    document_id: uuid.UUID | None = None
 
 
 def take_document(
@@ -107,12 +118,13 @@ def take_document(
     step.serialise(*(f"document|{one}" for one in (header.unique_id, header.set_id, header.replaces) if one))
     digest = hashlib.sha256(content).hexdigest()
     known = _known(step, header)
-    same = next((one for one in known if one.unique_id == header.unique_id and one.sha256 == digest), None)
+    same = next((one for one in known if _is_same(one, header, incoming, digest)), None)
     if same is not None and same.state != "quarantaine" and not incoming.withdraws:
         return same, None
     records, reason = _records(step, header)
     hint = step.session.get(Dossier, incoming.hint) if incoming.hint is not None else None
-    if reason is None and hint is not None and hint.record_id not in {one.id for one in records}:
+    named = {one for one in (hint.record_id if hint is not None else None, incoming.record_id) if one is not None}
+    if reason is None and not named <= {one.id for one in records}:
         reason = "document-autre-patient"  # X33
     reason = reason or _objection(header, incoming, known, records)
     if incoming.withdraws:
@@ -123,7 +135,7 @@ def take_document(
     row.sha256, row.size_bytes = pending.keep(step.session, blobs, content).sha256, len(content)
     row.state, row.reason = ("quarantaine", reason) if reason is not None else ("attache", None)
     if reason is None:
-        record = next((one for one in records if hint is not None and one.id == hint.record_id), records[0])
+        record = next((one for one in records if one.id in named), records[0])
         row.record_id = record.id
         row.dossier_id = hint.id if hint is not None else _dossier(step, records)
         for old in known:
@@ -132,17 +144,56 @@ def take_document(
                 step.touch(old)
     step.session.add(row)
     step.session.flush()
+    if incoming.message_id is None:
+        _ask(step, row)
     _tell(step, row, "creation", "C")
     return row, reason
 
 
+def take_back(step: Step, row: ReceivedDocument) -> None:
+    """Withdraw a document for whoever brought it, attached or waiting; twice is once."""
+    if row.state == "retire":
+        return
+    row.state, row.reason = "retire", None
+    step.session.flush()
+    _ask(step, row)
+    _tell(step, row, "modification", "U")
+
+
+def _ask(step: Step, row: ReceivedDocument) -> None:
+    """Ask a person about what waits; what waits no more is no question."""
+    key = f"document|{row.id}"
+    if row.state == "quarantaine" and row.reason is not None:
+        partner = step.session.get(Partner, step.caller.partner_id) if step.caller.partner_id is not None else None
+        owner = {"partner_id": partner.id, "network_id": partner.network_id} if partner is not None else {}
+        ask(step.session, WorkItem(key=key, kind="message", reason=row.reason, **owner))
+        return
+    step.session.execute(
+        update(WorkItem)
+        .where(WorkItem.key == key, WorkItem.closed_at.is_(None))
+        .values(closed_at=utcnow(), closed_by=BY_ITSELF, decision="nouvelle-recue")
+    )
+
+
+def _is_same(row: ReceivedDocument, header: DocumentHeader, incoming: Incoming, sha256: str) -> bool:
+    """Whether a document is this one: who sent what waits is asked again, never somebody else's question answered."""
+    there = row.unique_id == header.unique_id and row.sha256 == sha256
+    return there and (row.state != "quarantaine" or _house(row.sender) == _house(incoming.sender))
+
+
 def _known(step: Step, header: DocumentHeader) -> Sequence[ReceivedDocument]:
+    """What exists for the caller of this document, of its set and of what it replaces; what is settled comes first."""
     named: list[ColumnElement[bool]] = [
         ReceivedDocument.unique_id.in_([one for one in (header.unique_id, header.replaces) if one])
     ]
     if header.set_id is not None:
         named.append(ReceivedDocument.set_id == header.set_id)
-    return step.session.scalars(select(ReceivedDocument).where(or_(*named)).with_for_update()).all()
+    wanted = select(ReceivedDocument).where(or_(*named)).order_by(ReceivedDocument.state == "quarantaine")
+    if step.caller.kind is not access.CallerKind.SYSTEM:
+        visible = select(PatientRecord.id).where(access.records(step.caller))
+        own = ReceivedDocument.sender == str(step.caller.partner_id)
+        wanted = wanted.where(or_(own, ReceivedDocument.record_id.in_(visible)))
+    return step.session.scalars(wanted.order_by(ReceivedDocument.id).with_for_update()).all()
 
 
 def _succeeds(header: DocumentHeader, old: ReceivedDocument) -> bool:
@@ -198,7 +249,7 @@ def _withdraw(
 
 def _row(header: DocumentHeader, incoming: Incoming, now: datetime) -> ReceivedDocument:
     return ReceivedDocument(
-        id=uuid7(),
+        id=incoming.document_id or uuid7(),
         message_id=incoming.message_id,
         channel=incoming.channel,
         sender=incoming.sender,
@@ -250,7 +301,8 @@ def _records(step: Step, header: DocumentHeader) -> tuple[Sequence[PatientRecord
     found: Sequence[PatientRecord] = ()
     for conditions in (by_ins, by_number):
         if conditions and not found:
-            found = step.session.scalars(select(PatientRecord).where(or_(*conditions)).order_by(PatientRecord.id)).all()
+            wanted = select(PatientRecord).where(or_(*conditions), access.records(step.caller))
+            found = step.session.scalars(wanted.order_by(PatientRecord.id)).unique().all()
     return (found, _doubt(step, found, traits, read)) if found else ((), "document-patient-inconnu")
 
 
