@@ -1,21 +1,24 @@
-"""The report as MSSanté carries it: its forms, and the mail M6 that brings them to one recipient.
+"""The report as MSSanté carries it: its forms, and the mail that brings them (M6) or a link (M5) to one recipient.
 
 Promises: the CDA inside ``IHE_XDM.zip`` and the PDF beside it are the very bytes given; the national subject with the
 identity (DECISIONS 2) unless the short one is chosen; what replaces or withdraws says so in the body and answers, in
-threads, the first mail to the same person. The same letter gives the same bytes.
+threads, the first mail to the same person. To an address that neither its domain nor the directory says to be MSSanté
+goes no document and no identity, whatever the letter and the operator's texts say. The same letter gives the same
+bytes.
 Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6; spec mssante 2.2 to 2.7, 6.1]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from gateway.documents import frcp, pdf
 from gateway.documents.wording import civil_words
-from gateway.errors import Fault
+from gateway.errors import Fault, InvalidContent
+from gateway.identifiers import MssanteAddress
 from gateway.mssante import envelope, xdm
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import french, templates
@@ -26,6 +29,9 @@ __all__ = ["Forms", "ReportMail"]
 
 _CODE = CodedValue(frcp.CODE.code, frcp.CODE.system, frcp.CODE.label)
 _ZIP = "application/zip"
+#: The letters that carry a document, and the form of it that each carries.
+_ARCHIVES = {"M6": "xdm", "M6r": "xdm-retrait"}
+_WITHDRAWALS = frozenset({"M5r", "M6r"})
 _GENDERS = {"F": "female", "M": "male"}
 
 
@@ -55,14 +61,14 @@ class Forms:
     def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
         """Give the zip that asks receivers to delete the document: the same bytes, action ``D``. [spec mssante 6.1]."""
         submission = xdm.report_submission(content, cda, self.sender, cda_code=_CODE, title=frcp.title(content))
-        entries = tuple(replace(entry, action="D") for entry in submission.entries)
-        again = replace(submission, unique_id=f"{content.document_id.root}.2", entries=entries)
+        entries = tuple(structs.replace(entry, action="D") for entry in submission.entries)
+        again = structs.replace(submission, unique_id=f"{content.document_id.root}.2", entries=entries)
         return RenderedForm("xdm-retrait", _ZIP, xdm.build(again))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportMail:
-    """Composes M6 and its withdrawal.
+    """Composes the letters about a report.
 
     Parameters
     ----------
@@ -87,9 +93,11 @@ class ReportMail:
         Raises
         ------
         InvalidContent
-            ``mail-address``, ``mail-too-large``.
+            ``mail-address``, ``mail-too-large``; ``mail-hors-mssante``: the letter carries a document, or names a
+            patient and has no neutral variant, and the address is not MSSanté.
         """
-        content = letter.content
+        archive = _ARCHIVES.get(letter.kind)
+        text = _text(letter, document=archive is not None)
         mail = envelope.Mail(
             key=letter.key,
             sender_address=self.address,
@@ -97,18 +105,23 @@ class ReportMail:
             recipient_address=letter.address,
             recipient_name=" ".join(p for p in (letter.recipient.given, letter.recipient.family) if p),
             date=letter.at,
-            subject=self._subject(content.patient),
-            body=_body(letter),
+            subject=text.subject,
+            body=text.body,
             nil=self.nil,
             reply_to=letter.reply_to,
-            attachments=_attachments(letter),
-            cda_codes=(_CODE.code,),
-            ins_qualified=content.patient.ins_qualified,
             read_receipt=self.read_receipt,
-            auto_submitted=False,
             in_reply_to=letter.previous[0] if letter.previous else None,
             references=letter.previous,
         )
+        if archive is not None:
+            mail = replace(
+                mail,
+                subject=self._subject(letter.content.patient),
+                attachments=_attachments(letter, archive),
+                cda_codes=(_CODE.code,),
+                ins_qualified=letter.content.patient.ins_qualified,
+                auto_submitted=False,
+            )
         sealed = envelope.render(mail, max_bytes=self.max_bytes)
         return SealedLetter(
             content=sealed.content,
@@ -133,12 +146,25 @@ def _whole_date(said: str) -> date | None:
     return date.fromisoformat(said) if len(said) == len("2026-01-01") else None
 
 
-def _body(letter: ReportLetter) -> str:
+def _text(letter: ReportLetter, *, document: bool) -> templates.Rendered:
+    """Fill the text that may go to the address; an operator's own text cannot let a document out."""
+    inside = letter.listed or not MssanteAddress.from_wire(letter.address).faults
+    chosen = templates.variant_for(letter.kind, inside_mssante=inside)
+    if chosen is None or (document and not inside):
+        text = "Ce courrier porte ou nomme un compte rendu : il ne part que vers une boîte MSSanté."
+        raise InvalidContent("mail-hors-mssante", text)
+    return chosen.render(_values(letter))
+
+
+def _values(letter: ReportLetter) -> dict[str, str | bool]:
     content = letter.content
     zone, patient = content.tzinfo(), content.patient
     title, surname = civil_words(letter.recipient)
+    validator = content.validator
+    signs, signatory = civil_words(validator)
+    written = content.written_at.astimezone(zone)
     replaced = content.replaces.validated_at if content.replaces is not None else None
-    before = content.written_at if letter.kind == "M6r" else replaced
+    before = content.written_at if letter.kind in _WITHDRAWALS else replaced
     gender = _GENDERS.get(patient.sex)
     values: dict[str, str | bool] = {
         "dest.titre": title,
@@ -149,18 +175,26 @@ def _body(letter: ReportLetter) -> str:
         "patient.prenom": patient.used_given or patient.birth_given,
         "patient.ne": french.born(gender),
         "patient.date_naissance": french.partial_date(patient.birth_date),
+        # A physician without a title is « Docteur » (S2-021).
+        "validateur.titre": signs if validator.title or validator.civility else "Docteur",
+        "validateur.nom": signatory,
+        "validation.date": french.short_date(written.date()),
+        "validation.heure": french.hour(written, spaced=letter.spaced_hours),
+        "quorum_non": content.quorum == "non-atteint",
         "remplace": before is not None,
+        "lien_cr": letter.link,
+        "lien_plateforme": letter.platform,
         "rcp.signature": letter.signature,
         "rcp.contact": content.meeting.contact or content.meeting.manager,
     }
     if before is not None:
         values["version_precedente"] = french.short_date(before.astimezone(zone).date())
-    return templates.template(letter.kind).render(values).body
+    return values
 
 
-def _attachments(letter: ReportLetter) -> tuple[envelope.Attachment, ...]:
+def _attachments(letter: ReportLetter, form: str) -> tuple[envelope.Attachment, ...]:
     given = {form.form: form for form in letter.forms}
-    archive = given.get("xdm-retrait" if letter.kind == "M6r" else "xdm")
+    archive = given.get(form)
     if archive is None:
         raise Fault("report-mail", "Le courrier du compte rendu n’a pas son archive.")
     found = [envelope.Attachment(xdm.ARCHIVE_NAME, archive.content_type, archive.content)]

@@ -44,6 +44,8 @@ _AGES: Final[Mapping[str, tuple[str, timedelta]]] = {
 _MESSAGES: Final[Mapping[str, str]] = {
     "M1": "Notification avant RCP",
     "M2": "Contribution du médecin traitant",
+    "M5": "Lien vers le compte rendu",
+    "M5r": "Retrait du compte rendu",
     "M6": "Compte rendu",
     "M6r": "Retrait du compte rendu",
 }

@@ -23,11 +23,16 @@ __all__ = [
     "Letters",
     "RenderedForm",
     "ReportForms",
+    "ReportKind",
     "ReportLetter",
     "ReportMails",
     "Represent",
     "SealedLetter",
 ]
+
+
+ReportKind = Literal["M5", "M5r", "M6", "M6r"]
+"""A letter about a report: it brings a link or the document, or takes it back."""
 
 
 class Clock(Protocol):
@@ -92,20 +97,30 @@ class ReportLetter:
     ----------
     key
         Idempotency key of the message.
+    listed
+        Whether the national directory names the address; without it the domain alone says that it is MSSanté.
     forms
         The very forms that are kept.
+    spaced_hours
+        Whether hours are written « 18 h 30 ».
+    link, platform
+        Address of the report's page, and of the portal.
     previous
         Message-IDs, without brackets, of what this recipient was sent of earlier versions, oldest first.
     """
 
-    kind: Literal["M6", "M6r"]
+    kind: ReportKind
     key: str
     at: datetime
     address: str
+    listed: bool = False
     recipient: Person
     content: ReportContent
     forms: tuple[RenderedForm, ...]
     signature: str
+    spaced_hours: bool = False
+    link: str = ""
+    platform: str = ""
     reply_to: str | None = None
     previous: tuple[str, ...] = ()
 
@@ -121,10 +136,16 @@ class SealedLetter:
 
 
 class ReportMails(Protocol):
-    """Composes the mail that carries a report."""
+    """Composes the mail that carries a report, or tells of one."""
 
     def seal(self, letter: ReportLetter) -> SealedLetter:
-        """Give the bytes; the same letter gives the same bytes."""
+        """Give the bytes; the same letter gives the same bytes.
+
+        Raises
+        ------
+        InvalidContent
+            It cannot be made: too large, no address, or an address that may not be sent what it says.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

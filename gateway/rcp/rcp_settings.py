@@ -179,6 +179,18 @@ def groups() -> tuple[Group, ...]:
             ),
         ),
         Group(
+            "compte-rendu",
+            "Envoi du compte rendu",
+            (
+                _yes_no(
+                    told,
+                    "cr_par_lien",
+                    "Les destinataires reçoivent un lien vers le compte rendu, pas le document",
+                    "Qui a déjà reçu le document reçoit celui qui le remplace",
+                ),
+            ),
+        ),
+        Group(
             "jours",
             "Jours non travaillés",
             (

@@ -24,14 +24,13 @@ from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
-from gateway.rcp import access, dossier_states, mailboxes, mailing, report_people, work_list
-from gateway.rcp.ports import RenderedForm, ReportLetter, ReportMails
+from gateway.rcp import access, dossier_states, mailboxes, mailing, report_letters, work_list
+from gateway.rcp.ports import RenderedForm, ReportKind, ReportMails
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["Recipient", "recipients", "send", "settle", "settle_due", "told", "withdraw"]
 
-_REPORT, _WITHDRAWAL = "M6", "M6r"
 _SETTLING = ("cr-valide", "correction", "addendum")
 #: States of a message after which its sending is still open; a parked one waits for a person.
 _PENDING = ("en-attente", "parque")
@@ -40,12 +39,19 @@ _ROLES = ("medecin-traitant", "demandeur", "correspondant")
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One person who should get the report: the address to use, or the code of the register that says why none."""
+    """One person who should get the report: the address to use, or the code of the register that says why none.
+
+    Attributes
+    ----------
+    earlier
+        The letters that brought this person earlier versions, oldest first.
+    """
 
     subject: str
     practitioner: Practitioner | None
     address: str | None
     code: str | None = None
+    earlier: tuple[Message, ...] = ()
 
 
 def recipients(step: Step, dossier: Dossier) -> Sequence[Recipient]:
@@ -58,10 +64,14 @@ def recipients(step: Step, dossier: Dossier) -> Sequence[Recipient]:
     for line in lines:
         one = _recipient(step, dossier, line)
         found.setdefault(one.subject, one)
-    for message in _sent(step, dossier.id):
-        earlier = step.session.get(Practitioner, message.recipient_id) if message.recipient_id else None
-        if earlier is not None and earlier.idnps not in found:
-            found[earlier.idnps] = Recipient(earlier.idnps, earlier, message.recipient)
+    had = _had(step, dossier.id)
+    for key, letters in had.items():
+        person = step.session.get_one(Practitioner, key)
+        if person.idnps not in found:
+            found[person.idnps] = Recipient(person.idnps, person, letters[-1].recipient)
+    known = {one.practitioner.id: one.subject for one in found.values() if one.practitioner is not None}
+    for key, letters in had.items():
+        found[known[key]] = replace(found[known[key]], earlier=letters)
     return tuple(found.values())
 
 
@@ -97,10 +107,11 @@ def send(
     _hold_back(step, dossier)
     sent = []
     for one in recipients(step, dossier):
+        kind = report_letters.kind_for(dossier, {message.kind for message in one.earlier})
         if one.address is None or one.practitioner is None:
-            _register(step, dossier, report, one, _REPORT)
+            _register(step, dossier, report, one, kind)
             continue
-        sent.append(_post(step, dossier, report, content, forms, mails, one, _REPORT))
+        sent.append(_post(step, dossier, report, content, forms, mails, one, kind))
     return [message for message in sent if message is not None]
 
 
@@ -114,19 +125,26 @@ def withdraw(
 ) -> Sequence[Message]:
     """Tell whoever got any version that the report is withdrawn; what was not sent yet is not sent any more."""
     _hold_back(step, dossier)
-    people = told(step, dossier.id)
-    sent = [_post(step, dossier, report, content, forms, mails, one, _WITHDRAWAL) for one in people]
+    sent = []
+    for one in told(step, dossier.id):
+        kind = report_letters.withdrawal_of({message.kind for message in one.earlier})
+        sent.append(_post(step, dossier, report, content, forms, mails, one, kind))
     return [message for message in sent if message is not None]
 
 
 def told(step: Step, dossier_id: uuid.UUID) -> Sequence[Recipient]:
     """Say who was sent a version of the report, each person once, at the address used last."""
-    found: dict[uuid.UUID, Recipient] = {}
+    people = ((step.session.get_one(Practitioner, key), letters) for key, letters in _had(step, dossier_id).items())
+    return tuple(Recipient(who.idnps, who, letters[-1].recipient, earlier=letters) for who, letters in people)
+
+
+def _had(step: Step, dossier_id: uuid.UUID) -> dict[uuid.UUID, tuple[Message, ...]]:
+    """Which letters brought each professional a version, oldest first."""
+    found: dict[uuid.UUID, tuple[Message, ...]] = {}
     for message in _sent(step, dossier_id):
-        person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id else None
-        if person is not None:
-            found[person.id] = Recipient(person.idnps, person, message.recipient)
-    return tuple(found.values())
+        if message.recipient_id is not None:
+            found[message.recipient_id] = (*found.get(message.recipient_id, ()), message)
+    return found
 
 
 def _hold_back(step: Step, dossier: Dossier) -> None:
@@ -137,7 +155,7 @@ def _hold_back(step: Step, dossier: Dossier) -> None:
             Message.direction == "out",
             Message.channel == mailing.CHANNEL,
             Message.dossier_id == dossier.id,
-            Message.kind == _REPORT,
+            Message.kind.in_(report_letters.VERSIONS),
             Message.state.in_(_PENDING),
             Message.uncertain_at.is_(None),
         )
@@ -160,7 +178,7 @@ def _sent(step: Step, dossier_id: uuid.UUID) -> Iterator[Message]:
                 Message.direction == "out",
                 Message.channel == mailing.CHANNEL,
                 Message.dossier_id == dossier_id,
-                Message.kind == _REPORT,
+                Message.kind.in_(report_letters.VERSIONS),
                 Message.state != "annule",
             )
             .order_by(Message.created_at, Message.id)
@@ -176,24 +194,23 @@ def _post(
     forms: tuple[RenderedForm, ...],
     mails: ReportMails,
     one: Recipient,
-    kind: str,
+    kind: ReportKind,
 ) -> Message | None:
     """Put one mail into the outbox; `None` when it cannot be made, which a person is told."""
     person, address = one.practitioner, one.address
     assert person is not None  # noqa: S101 - both callers chose those who have an address
     assert address is not None  # noqa: S101 - as above
     key = "|".join((kind, str(dossier.id), str(dossier.session_id), str(person.id), str(report.version)))
-    earlier = [m.message_id for m in _sent(step, dossier.id) if m.recipient_id == person.id and m.message_id]
-    letter = ReportLetter(
-        kind="M6" if kind == _REPORT else "M6r",
+    letter = report_letters.letter(
+        step,
+        dossier,
+        content,
+        kind=kind,
         key=key,
-        at=step.now,
         address=address,
-        recipient=report_people.person_of(person),
-        content=content,
+        recipient=person,
         forms=forms,
-        signature=dossier.session.rcp.signature,
-        previous=tuple(earlier),
+        previous=[message.message_id for message in one.earlier if message.message_id],
     )
     try:
         sealed = mails.seal(letter)
@@ -259,7 +276,7 @@ def settle(step: Step, dossier: Dossier) -> bool:
     waiting = select(Message.id).where(
         Message.direction == "out",
         Message.dossier_id == dossier.id,
-        Message.kind == _REPORT,
+        Message.kind.in_(report_letters.VERSIONS),
         Message.state.in_(_PENDING),
     )
     if step.session.scalar(waiting.limit(1)) is not None:
@@ -276,7 +293,7 @@ def settle_due(steps: Steps, *, limit: int = 200) -> int:
     pending = exists().where(
         Message.dossier_id == Dossier.id,
         Message.direction == "out",
-        Message.kind == _REPORT,
+        Message.kind.in_(report_letters.VERSIONS),
         Message.state.in_(_PENDING),
     )
     with steps.store.session() as session:

@@ -8,6 +8,7 @@ that was replaced or withdrawn, a notification of a meeting that has begun). [sp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlalchemy import select
 
@@ -17,22 +18,21 @@ from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
-from gateway.rcp import mailboxes, mailing, report_people
+from gateway.rcp import mailboxes, mailing, report_letters
 from gateway.rcp.letters import compose, full_name, preliminary_values
-from gateway.rcp.ports import Letter, Letters, RenderedForm, ReportLetter, ReportMails, SealedLetter
+from gateway.rcp.ports import Letter, Letters, RenderedForm, ReportKind, ReportMails, SealedLetter
 from gateway.rcp.report_content import decode
 from gateway.rcp.step import Step
 
 __all__ = ["other_addresses", "require_true", "resend"]
 
-_NOTICE, _REPORT, _WITHDRAWAL = "M1", "M6", "M6r"
-_CURRENT = {_REPORT: "valide", _WITHDRAWAL: "annule"}
+_NOTICE = "M1"
 
 
 def other_addresses(step: Step, message: Message) -> Sequence[Mailbox]:
     """Return the other mailboxes of the person whom a mail was for, those to try first first."""
     person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id is not None else None
-    if person is None or message.kind not in {_NOTICE, *_CURRENT}:
+    if person is None or (message.kind != _NOTICE and report_letters.state_told(message.kind) is None):
         return ()
     used = (message.recipient or "").lower()
     found = mailboxes.addresses(step.session, person, personal=True, secretariat=True)
@@ -55,7 +55,7 @@ def require_true(step: Step, message: Message) -> None:
             text = "Cette notification n’a plus d’objet : la séance a commencé, a changé ou n’aura pas lieu."
             raise Conflict("renvoi-perime", text)
     report = step.session.get(Report, message.report_id) if message.report_id is not None else None
-    if report is not None and report.state != _CURRENT.get(message.kind, report.state):
+    if report is not None and report.state != (report_letters.state_told(message.kind) or report.state):
         raise Conflict("renvoi-perime", "Ce compte rendu a été remplacé ou retiré depuis : il n’est pas renvoyé.")
 
 
@@ -142,7 +142,7 @@ def _report(
     report = step.session.get(Report, message.report_id) if message.report_id is not None else None
     if mails is None or report is None or report.content is None:
         raise Unsupported("renvoi", "Ce courriel ne peut pas être composé à nouveau ici.")
-    withdrawn = message.kind == _WITHDRAWAL
+    withdrawn = message.kind in report_letters.WITHDRAWALS.values()
     forms = tuple(
         RenderedForm(form.form, form.content_type, blobs.read(form.sha256))
         for form in report.forms
@@ -154,7 +154,7 @@ def _report(
             Message.direction == "out",
             Message.channel == mailing.CHANNEL,
             Message.dossier_id == dossier.id,
-            Message.kind == _REPORT,
+            Message.kind.in_(report_letters.VERSIONS),
             Message.recipient_id == person.id,
             Message.state != "annule",
             Message.id < message.id,
@@ -162,15 +162,15 @@ def _report(
         .order_by(Message.created_at, Message.id)
     )
     return mails.seal(
-        ReportLetter(
-            kind="M6r" if withdrawn else "M6",
+        report_letters.letter(
+            step,
+            dossier,
+            decode(report.content),
+            kind=cast("ReportKind", message.kind),
             key=key,
-            at=step.now,
             address=address,
-            recipient=report_people.person_of(person),
-            content=decode(report.content),
+            recipient=person,
             forms=forms,
-            signature=dossier.session.rcp.signature,
-            previous=tuple(one for one in earlier if one),
+            previous=[one for one in earlier if one],
         )
     )

@@ -10,8 +10,10 @@ from msgspec.structs import replace
 from gateway.errors import InvalidContent
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp import templates
 from gateway.rcp.ports import ReportLetter
 from gateway.rcp.report_content import Organisation, Person, Replaced
+from gateway.terminology import mappings_dir
 from tests.report_samples import content
 
 FORMS = Forms(
@@ -105,3 +107,79 @@ def test_threads_answer_the_first_mail_to_the_same_person():
 
 def test_read_receipt_goes_to_the_sending_mailbox():
     assert _read(MAILS.seal(_letter()))["Disposition-Notification-To"] == "<rcp@ch-exemple.mssante.fr>"
+
+
+OUTSIDE = "isabelle.durant@orange.example"
+LINK = {
+    "kind": "M5",
+    "forms": (),
+    "link": "https://a.example/dossiers/7K3Q/compte-rendu",
+    "platform": "https://a.example",
+}
+
+
+def test_a_link_reads_as_the_specification_prints_it_and_carries_nothing():
+    facts = replace(content(), quorum="non-atteint")
+    mail = _read(MAILS.seal(_letter(facts, **LINK)))
+    assert mail["Subject"] == "RCP – Compte rendu disponible"
+    assert mail.get_content().replace("\r\n", "\n") == (
+        "Bonjour Docteur DURANT,\n\n"
+        "Le compte rendu de la réunion Tumeurs digestives du 26/11/2026 concernant PAT-TROIS DOMINIQUE, née le "
+        "28/03/1979, a été validé par Docteur MERCIER le 26/11/2026 à 18h15.\n"
+        "Le quorum n'était pas atteint : cet avis ne vaut pas proposition de RCP au sens réglementaire.\n\n"
+        "Le consulter ou le télécharger : https://a.example/dossiers/7K3Q/compte-rendu\n"
+    )
+    assert (mail["X-MSS-NIL"], mail["X-MSS-CODECDA"], mail["X-MSS-INS"]) == ("123456", None, None)
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert not mail.is_multipart()
+    spaced = _read(MAILS.seal(_letter(facts, **LINK, spaced_hours=True))).get_content()
+    assert "à 18\u00a0h\u00a015." in spaced
+
+
+@pytest.mark.parametrize(("kind", "forms"), [("M6", None), ("M6r", None), ("M6", ())])
+def test_no_document_and_no_identity_leave_mssante(kind, forms):
+    letter = _letter(kind=kind, address=OUTSIDE, **({} if forms is None else {"forms": forms}))
+    with pytest.raises(InvalidContent, match="mail-hors-mssante"):
+        MAILS.seal(letter)
+
+
+@pytest.mark.parametrize(
+    "address", [OUTSIDE, "dr@mssante.fr.pirate.example", "dr@fauxmssante.fr", "dr@medecin.mssante.fr.example"]
+)
+@pytest.mark.parametrize("kind", ["M5", "M5r"])
+def test_outside_mssante_a_link_names_nobody(address, kind):
+    raw = MAILS.seal(_letter(address=address, **LINK | {"kind": kind}))
+    mail = _read(raw)
+    said = f"{mail['Subject']} {mail.get_content()}"
+    assert "Connectez-vous" in said
+    assert "https://a.example" in said
+    facts = content()
+    for secret in ("PAT-TROIS", "DOMINIQUE", "28/03/1979", "digestives", "7K3Q", facts.patient.ins.extension):
+        assert secret not in said
+        assert secret.encode() not in raw.content
+
+
+def test_an_address_that_the_directory_names_is_inside_whatever_its_domain():
+    """The sheet: never by suffix alone, other domains exist in the directory (mssante.md 1.2)."""
+    mail = _read(MAILS.seal(_letter(address="paul.durant@operateur.example", listed=True)))
+    assert mail["X-MSS-CODECDA"] == "34794-8"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("Contient : patient\n", "Contient : patient\nVariante neutre : M5n\n"),
+        (None, "Objet : XDM/1.0/DDM+CR\nContient : rien\n\nBonjour,\n\nCi-joint un document.\n"),
+    ],
+)
+def test_an_operator_s_text_lets_no_document_out(change, tmp_path):
+    usual = (mappings_dir() / "messages" / "M6.txt").read_text(encoding="utf-8")
+    old, new = change
+    (tmp_path / "M6.txt").write_text(usual.replace(old, new) if old else new, encoding="utf-8")
+    templates.use(tmp_path)
+    try:
+        assert _read(MAILS.seal(_letter()))["X-MSS-CODECDA"] == "34794-8"
+        with pytest.raises(InvalidContent, match="mail-hors-mssante"):
+            MAILS.seal(_letter(address=OUTSIDE))
+    finally:
+        templates.use(None)

@@ -22,12 +22,12 @@ from gateway.fhir.represent import Representer
 from gateway.model.audit import AuditLine
 from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Contribution, Correspondent, Dossier
-from gateway.model.meeting import Attendance, RcpSession
+from gateway.model.meeting import Attendance, Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report, ReportForm
 from gateway.model.representation import TABLES
-from gateway.rcp import fiche, report, report_reading, report_sending
+from gateway.rcp import fiche, report, report_reading, report_sending, resending
 from gateway.rcp.report_content import decode
 from gateway.rcp.report_draft import DraftTreatment, ReportDraft
 from tests import report_samples
@@ -416,6 +416,141 @@ def test_a_version_replaced_before_it_left_is_not_sent(scene):
     later = _rows(scene, Message, Message.report_id == second)
     assert {m.state for m in later} == {"en-attente"}
     assert all(_mail(scene, m)["In-Reply-To"] is None for m in later)
+
+
+def _set(scene, **said):
+    with scene.store.session() as session:
+        rcp = session.scalars(select(Rcp)).one()
+        rcp.notification = {**rcp.notification, **said}
+        session.commit()
+
+
+def test_where_the_rcp_sends_links_nobody_gets_a_document(scene):
+    _set(scene, cr_par_lien=True)
+    first = _validated(scene)
+    letters = _rows(scene, Message)
+    assert {(m.kind, m.recipient) for m in letters} == {
+        ("M5", "nguyen@medecin.mssante.fr"),
+        ("M5", "mercier@chu-x.mssante.fr"),
+    }
+    for message in letters:
+        mail = _mail(scene, message)
+        assert not mail.is_multipart()
+        assert f"https://rcp.example/dossiers/{scene.dossier}/compte-rendu" in mail.get_content()
+        assert "PAT-TROIS DOMINIQUE, née le 28/03/1979, a été validé par Docteur PERRIN le 19/03/2026 à 16h00" in (
+            mail.get_content().replace("\n", " ")
+        )
+    assert report_sending.settle_due(scene.steps) == 0
+    _deliver(scene)
+    assert report_sending.settle_due(scene.steps) == 1
+    before = {m.recipient: m.message_id for m in letters}
+
+    _run(scene, report.revise, reason="Dose corrigée")
+    second = _run(scene, report.validate, scene.press)
+    for message in _rows(scene, Message, Message.report_id == second):
+        mail = _mail(scene, message)
+        assert message.kind == "M5"
+        assert mail["In-Reply-To"] == f"<{before[message.recipient]}>"
+        assert "Il remplace la version du 19/03/2026 ; merci de ne plus utiliser celle-ci." in mail.get_content()
+    _deliver(scene)
+
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    last = [m for m in _rows(scene, Message) if m.state == "en-attente"]
+    assert {m.kind for m in last} == {"M5r"}
+    assert {m.recipient for m in last} == set(before)
+    for message in last:
+        mail = _mail(scene, message)
+        assert not mail.is_multipart()
+        assert "validé le 19/03/2026, est retiré" in mail.get_content()
+    assert first != second
+
+
+def test_a_link_may_be_sent_again_to_another_address_of_the_same_person(scene):
+    _set(scene, cr_par_lien=True)
+    _validated(scene)
+    _deliver(scene)
+    [box] = _rows(scene, Mailbox, Mailbox.practitioner_id == scene.treating)
+    with scene.store.session() as session:
+        session.add(Mailbox(practitioner_id=scene.treating, address="ici@mssante.example", source="e", as_of=box.as_of))
+        session.commit()
+    [sent] = _rows(scene, Message, Message.recipient_id == scene.treating)
+
+    def verb(step):
+        [message] = step.lock(Message, sent.id)
+        mails = scene.press.mails
+        return resending.resend(step, message, "ici@mssante.example", None, mails, scene.press.blobs).id
+
+    [again] = _rows(scene, Message, Message.id == scene.steps.run(scene.coordinator, verb))
+    mail = _mail(scene, again)
+    assert (again.kind, again.recipient, mail.is_multipart()) == ("M5", "ici@mssante.example", False)
+    assert f"/dossiers/{scene.dossier}/compte-rendu" in mail.get_content()
+    assert again.message_id != sent.message_id
+    _run(scene, report.revise, reason="Erreur")
+    _run(scene, report.validate, scene.press)
+    with pytest.raises(Conflict, match="renvoi-perime"):
+        scene.steps.run(scene.coordinator, verb)
+
+
+def test_a_link_that_did_not_leave_is_cancelled_by_the_version_that_replaces(scene):
+    _set(scene, cr_par_lien=True)
+    first = _validated(scene)
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    assert {m.state for m in _rows(scene, Message, Message.report_id == first)} == {"annule"}
+    assert {m.kind for m in _rows(scene, Message, Message.report_id == second)} == {"M5"}
+
+
+def test_who_holds_a_document_gets_what_replaces_it_or_takes_it_back(scene):
+    """A link leaves the old document in force in his software: only action C or D sets it aside (mssante.md 6.1)."""
+    _validated(scene)
+    _deliver(scene)
+    _set(scene, cr_par_lien=True)
+    with scene.store.session() as session:
+        other = session.scalars(select(Practitioner).where(Practitioner.family == "ROBERT")).one()
+        session.add(Correspondent(dossier_id=scene.dossier, practitioner_id=other.id, role="correspondant"))
+        session.commit()
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    got = {m.recipient: m.kind for m in _rows(scene, Message, Message.report_id == second)}
+    assert got == {
+        "nguyen@medecin.mssante.fr": "M6",
+        "mercier@chu-x.mssante.fr": "M6",
+        "robert@medecin.mssante.fr": "M5",
+    }
+    _deliver(scene)
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    told = {m.recipient: m.kind for m in _rows(scene, Message, Message.state == "en-attente")}
+    assert told == {name: f"{kind}r" for name, kind in got.items()}
+
+
+@pytest.mark.parametrize(("by_link", "code"), [(False, "ECHEC"), (True, None)])
+def test_an_address_that_left_mssante_since_gets_no_document(scene, by_link, code):
+    """Who was mailed at an address that the directory dropped: no document, no name; a person is asked."""
+    _set(scene, cr_par_lien=by_link)
+    with scene.store.session() as session:
+        box = session.scalars(select(Mailbox).where(Mailbox.practitioner_id == scene.treating)).one()
+        box.address = "nguyen@operateur.example"
+        session.commit()
+    _validated(scene)
+    _deliver(scene)
+    with scene.store.session() as session:
+        session.execute(text("DELETE FROM mailbox WHERE address = 'nguyen@operateur.example'"))
+        session.execute(text("UPDATE correspondent SET declined_at = now() WHERE role = 'medecin-traitant'"))
+        session.commit()
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    got = {m.recipient: m for m in _rows(scene, Message, Message.report_id == second)}
+    if by_link:
+        mail = _mail(scene, got["nguyen@operateur.example"])
+        assert "Connectez-vous" in mail.get_content()
+        assert "PAT-TROIS" not in mail.as_string()
+    else:
+        assert set(got) == {"mercier@chu-x.mssante.fr"}
+    lines = _rows(scene, NotificationEntry)
+    assert [(line.kind, line.code, line.practitioner_id) for line in lines] == (
+        [("M6.2", code, scene.treating)] if code else []
+    )
+    assert [item.details["code"] for item in _rows(scene, WorkItem)] == (["mail-hors-mssante"] if code else [])
 
 
 def test_who_got_an_earlier_version_gets_the_next_one(scene):
