@@ -18,15 +18,14 @@ from gateway.model.dossier import Contribution as ContributionRow
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.imaging import Instance, Series, StudyDossier
 from gateway.model.imaging import Study as StudyRow
-from gateway.model.message import NotificationEntry
 from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.received import received_lines
-from gateway.portal.register import register_labels
+from gateway.portal.register import notice_labels
 from gateway.portal.render import counted
-from gateway.rcp import access, dossier_states
+from gateway.rcp import access, dossier_states, register
 from gateway.rcp.access import Caller
 from gateway.rcp.clinical import form_of, tumour_of
 from gateway.rcp.contribution import TEXT_LIMIT
@@ -175,17 +174,11 @@ def _contribution(one: ContributionRow, row: Dossier, *, wish: bool) -> v.Contri
 
 
 def _correspondents(session: Session, row: Dossier) -> Iterable[v.Correspondent]:
-    entries = session.scalars(
-        select(NotificationEntry).where(
-            NotificationEntry.dossier_id == row.id,
-            NotificationEntry.session_id == row.session_id,
-            NotificationEntry.kind.like("M1%"),
-        )
-    ).all()
+    notices = register.notices(session, row.session_id, [row.id])[row.id]
     order = list(words.ROLES)
     for one in sorted(row.correspondents, key=lambda each: order.index(each.role)):
         treating = one.role == "medecin-traitant"
-        labels = register_labels(session, row, one, entries) if treating else ()
+        labels = _information(notices, one, row.session.zone) if treating else ()
         yield v.Correspondent(
             kind=words.ROLES[one.role],
             professional=words.professional(one.practitioner, one.display),
@@ -193,6 +186,16 @@ def _correspondents(session: Session, row: Dossier) -> Iterable[v.Correspondent]
             secretariat=one.use_secretariat,
             information=labels,
         )
+
+
+def _information(notices: Sequence[register.Notice], one: Correspondent, zone: str) -> tuple[str, ...]:
+    """Return what the register says of one treating physician."""
+    mine = [
+        said
+        for said in notices
+        if (said.person.id == one.practitioner_id if said.person is not None else one.practitioner_id is None)
+    ]
+    return tuple(dict.fromkeys(label for said in mine for label in notice_labels(said, zone)))
 
 
 def _history(row: Dossier) -> Iterable[v.HistoryLine]:

@@ -17,13 +17,12 @@ from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Dossier
 from gateway.model.imaging import StudyDossier
 from gateway.model.meeting import Attendance, RcpSession
-from gateway.model.message import NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
-from gateway.portal.register import register_labels
-from gateway.rcp import access, dossier_states
+from gateway.portal.register import register_lines
+from gateway.rcp import access, dossier_states, register
 from gateway.rcp.access import Caller
 from gateway.rcp.sessions import quorum_of
 from gateway.terminology import code_list
@@ -103,20 +102,14 @@ def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tup
         ).unique()
     )
     live = [one for one in dossiers if one.state not in dossier_states.FINAL]
-    ids = [one.id for one in live]
-    entries = session.scalars(
-        select(NotificationEntry).where(
-            NotificationEntry.session_id == row.id,
-            NotificationEntry.dossier_id.in_(ids),
-            NotificationEntry.kind.like("M1%"),
-        )
-    ).all()
+    listed = [one for one in register.listed(session, caller, row.id) if one.here]
     webconference = row.rcp.webconference
     page = v.Session(
         slot=words.slot(row),
         state=words.session_badge(row.state),
         dossiers=tuple(_lines(session, caller, live)),
-        register=tuple(_register(session, live, entries)),
+        register=tuple(register_lines(session, row, listed)),
+        register_url=f"/seances/{row.id}/registre",
         attendees=tuple(_attendees(row)),
         quorum=quorum_view(row),
         attendance_url=f"/seances/{row.id}/presents" if row.state == "ouverte" else "",
@@ -126,7 +119,7 @@ def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tup
         if webconference.get("lien")
         else None,
     )
-    persons = tuple(dict.fromkeys(one.record_id for one in live))
+    persons = tuple(dict.fromkeys([one.record_id for one in live] + [one.record.id for one in listed]))
     line = access.facts(caller, "consultation", persons=persons, object_type="RcpSession", object_id=str(row.id))
     return page, [line] if persons else []
 
@@ -181,24 +174,6 @@ def _missing(row: Dossier, *, imaged: bool) -> Iterable[str]:
         yield "formulaire"
     if not imaged:
         yield "imagerie"
-
-
-def _register(session: Session, rows: list[Dossier], entries: Iterable[NotificationEntry]) -> Iterable[v.RegisterLine]:
-    by_dossier: dict[uuid.UUID, list[NotificationEntry]] = {}
-    for entry in entries:
-        by_dossier.setdefault(entry.dossier_id, []).append(entry)
-    for row in rows:
-        mine = by_dossier.get(row.id, [])
-        one = next((each for each in row.correspondents if each.role == "medecin-traitant"), None)
-        physician = words.professional(one.practitioner, one.display).name if one is not None else ""
-        yield v.RegisterLine(
-            reference=row.reference,
-            identity=words.identity(row.record, with_birth=False),
-            physician=physician,
-            information=register_labels(session, row, one, mine),
-            tone=words.register_tone(mine[-1]) if mine else "neutral" if one is not None else "warning",
-            url=f"/dossiers/{row.id}",
-        )
 
 
 def _attendees(row: RcpSession) -> Iterable[v.Attendee]:

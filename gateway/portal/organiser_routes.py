@@ -11,7 +11,8 @@ from sqlalchemy import select
 
 from gateway.errors import Conflict, InvalidContent
 from gateway.model.directory import Practitioner
-from gateway.portal import meetings
+from gateway.portal import meetings, register
+from gateway.portal import views as v
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
 from gateway.rcp import sessions
 from gateway.rcp.access import Caller
@@ -36,6 +37,8 @@ class OrganiserPages:
         router.add_api_route("/seances", self.listed, methods=["GET"])
         router.add_api_route("/seances/a-traiter", self.worklist, methods=["GET"])
         router.add_api_route("/seances/{seance}", self.one, methods=["GET"])
+        router.add_api_route("/seances/{seance}/registre", self.register, methods=["GET"])
+        router.add_api_route("/seances/{seance}/registre.csv", self.register_file, methods=["GET"])
         router.add_api_route("/seances/{seance}/etat", self.move, methods=["POST"])
         router.add_api_route("/seances/{seance}/presents", self.attendance, methods=["POST"])
         return router
@@ -70,6 +73,35 @@ class OrganiserPages:
                 return meetings.session_page(step.session, caller, opaque(seance))
 
             return self._portal.show(request, caller, ask, current="/seances")
+
+        return self._portal.signed_in(request, who, act)
+
+    def register(self, request: Request, who: Who, seance: str) -> Response:
+        """Show the register of one session."""
+
+        def act(caller: Caller) -> Response:
+            def ask(step: Step) -> Answer:
+                row = meetings.held_session(step.session, caller, opaque(seance))
+                return register.register_page(step.session, caller, row)
+
+            return self._portal.show(request, caller, ask, current="/seances")
+
+        return self._portal.signed_in(request, who, act)
+
+    def register_file(self, request: Request, who: Who, seance: str) -> Response:
+        """Give the register of one session to a spreadsheet; said in the trail first."""
+
+        def act(caller: Caller) -> Response:
+            def verb(step: Step) -> tuple[v.Register, str]:
+                row = meetings.held_session(step.session, caller, opaque(seance))
+                page, lines = register.register_page(step.session, caller, row)
+                for one in lines:
+                    step.trail.write(step.session, one)
+                return page, register.csv_name(row)
+
+            page, name = self._steps.run(caller, verb)
+            headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+            return Response(register.as_csv(page), media_type="text/csv; charset=utf-8", headers=headers)
 
         return self._portal.signed_in(request, who, act)
 

@@ -21,7 +21,7 @@ from gateway.model.message import Message, Receipt
 from gateway.model.report import Report
 from gateway.portal import dossiers, fiche, meetings, report_form, words
 from gateway.portal import views as v
-from gateway.portal.register import LABELS
+from gateway.portal.register import label
 from gateway.rcp import access, report, report_reading, report_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.report_draft import ReportDraft
@@ -105,6 +105,7 @@ def report_page(
         correct_url=f"{base}/correction" if ends else "",
         cancel_url=f"{base}/annulation" if ends else "",
         show_url=f"{base}/visibilite" if ends and in_force is not None and report.is_hidden(in_force) else "",
+        plan_url=f"/dossiers/{row.id}/pps" if in_force is not None else "",
         versions=versions,
         sendings=tuple(_sendings(session, row)) if writes or _told(row, caller) else (),
     )
@@ -233,8 +234,7 @@ def recipient_lines(step: Step, row: Dossier) -> Iterable[str]:
         role = roles.get(person.id) if person is not None else None
         said = f"{name} ({role})" if role else name
         if one.address is None:
-            label = LABELS.get(one.code or "")
-            said += f" – ne le recevra pas : {label(None) if label else one.code}"
+            said += f" – ne le recevra pas : {label(one.code or '')}"
         yield said
 
 

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.portal.received_words import RECEIVED_REASONS
 from gateway.portal.views import Badge, Patient, Professional, Slot, Tone
 from gateway.rcp import dossier_states, french
+from gateway.rcp.register import Identity, Person
 from gateway.terminology import code_list
 
 __all__ = [
@@ -124,7 +124,7 @@ ATTEMPTS: Final = {
     "unavailable": "Tentative sans effet",
     "uncertain": "Tentative interrompue",
 }
-MAILBOXES: Final = {"PER": "personnelle", "CAB": "cabinet", "ORG": "secrétariat ou structure"}
+MAILBOXES: Final = {"PER": "personnelle", "CAB": "cabinet", "ORG": "secrétariat ou structure", "APP": "logiciel"}
 #: Questions of the shared pré-fiche, by their stable key; another form's questions show their own key.
 LINKS: Final = {
     "motif.type": "Type de RCP",
@@ -225,12 +225,12 @@ def message_badge(state: str) -> Badge:
     return _MESSAGES.get(state, Badge(state))
 
 
-def register_tone(entry: NotificationEntry) -> Tone:
+def register_tone(code: str | None) -> Tone:
     """Return the colour of a line of the register: what did not leave asks for attention."""
-    return _REGISTER_TONES.get(entry.code, "danger" if entry.code == "ECHEC" else "warning")
+    return _REGISTER_TONES.get(code or "", "danger" if code == "ECHEC" else "warning")
 
 
-def formal_name(person: Practitioner) -> str:
+def formal_name(person: Practitioner | Person) -> str:
     """Return « Docteur Paul DURANT »; a physician without a title is « Docteur » (S2-021)."""
     title = _TITLES.get((person.title or "DR").upper(), person.title or "")
     return " ".join(part for part in (title, person.given, person.family.upper()) if part)
@@ -335,7 +335,7 @@ def patient_view(record: PatientRecord, today: date, source: str = "") -> Patien
     )
 
 
-def identity(record: PatientRecord, *, with_birth: bool = True) -> str:
+def identity(record: PatientRecord | Identity, *, with_birth: bool = True) -> str:
     """Return « Femme DUPONT Jeanne (01/03/1965) » (S2-032), or « Mme DUPONT Jeanne » in a list that has the date."""
     words = _KINDS if with_birth else _CIVILITIES
     surname = (record.used_family or record.birth_family or "").upper()
@@ -345,7 +345,7 @@ def identity(record: PatientRecord, *, with_birth: bool = True) -> str:
     return f"{name} ({_birth(record.birth_date)})" if with_birth else name
 
 
-def birth(record: PatientRecord) -> str:
+def birth(record: PatientRecord | Identity) -> str:
     """Return the date of birth of a record as people read it."""
     return _birth(record.birth_date)
 

@@ -270,6 +270,7 @@ def test_every_page_fits_a_phone(house: House, visitor) -> None:
         f"{base}/compte-rendu",
         "/seances",
         f"/seances/{house.world.meeting.id}",
+        f"/seances/{house.world.meeting.id}/registre",
         "/seances/a-traiter",
     ):
         assert phone.go(path) == 200
@@ -338,6 +339,25 @@ def test_the_organiser_holds_the_session_and_validates_the_report(house: House, 
     kept = download.value
     assert re.fullmatch(r"compte-rendu-RCP-T\d+-00-v1\.pdf", kept.suggested_filename)
     assert Path(kept.path()).read_bytes().startswith(b"%PDF-")
+
+
+def test_the_organiser_reads_the_register_and_takes_it_to_a_spreadsheet(house: House, visitor) -> None:
+    organiser = visitor(scripts=False)
+    organiser.go(f"/seances/{house.world.meeting.id}")
+    organiser.sign_in(house.world.coordinator)
+    page = organiser.page
+    page.get_by_role("link", name="Registre complet").click()
+    assert page.url.endswith("/registre")
+    assert page.locator("table th[scope=col]").all_inner_texts()[-2:] == ["Fiche consultée", "Contribution"]
+    assert "Notification non encore planifiée" in organiser.read()
+    table = page.locator(".frame").first
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0, "the whole line is seen at once"
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Télécharger le registre (CSV)").click()
+    assert download.value.suggested_filename.startswith("registre-2026-03-19-")
+    head, *lines = Path(download.value.path()).read_text("utf-8-sig").splitlines()
+    assert head.startswith("Séance;Dossier;Patient;")
+    assert len(lines) == 2
 
 
 def test_the_requester_fills_the_fiche_without_javascript(house: House, visitor) -> None:

@@ -43,6 +43,7 @@ from gateway.portal.views.meeting import (
     WorkItem,
     Worklist,
 )
+from gateway.portal.views.plan import Plan, PlanPart, PlanValidation
 from gateway.portal.views.public import (
     Accessibility,
     Browsers,
@@ -58,6 +59,7 @@ from gateway.portal.views.public import (
     SignIn,
     TestCheck,
 )
+from gateway.portal.views.register import Moment, Register, RegisterNotice, RegisterReport, RegisterWho
 from gateway.portal.views.report import (
     FieldGroup,
     FieldLine,
@@ -114,6 +116,7 @@ __all__ = [
     "Image",
     "InteropLine",
     "MemberMemo",
+    "Moment",
     "News",
     "NotMyPatient",
     "Notice",
@@ -121,13 +124,20 @@ __all__ = [
     "Patient",
     "Patients",
     "PhysicianMemo",
+    "Plan",
+    "PlanPart",
+    "PlanValidation",
     "Professional",
     "Quorum",
     "Rcp",
     "RcpCard",
     "RcpSettings",
     "Rcps",
+    "Register",
     "RegisterLine",
+    "RegisterNotice",
+    "RegisterReport",
+    "RegisterWho",
     "Report",
     "ReportEnding",
     "ReportField",

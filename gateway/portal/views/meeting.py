@@ -106,6 +106,7 @@ class Session(Page):
     state: Badge = field(kw_only=True)
     dossiers: tuple[SessionDossier, ...] = ()
     register: tuple[RegisterLine, ...] = ()
+    register_url: str = ""
     attendees: tuple[Attendee, ...] = ()
     quorum: Quorum | None = None
     attendance_url: str = ""

@@ -100,6 +100,7 @@ class Report(Page):
     correct_url: str = ""
     cancel_url: str = ""
     show_url: str = ""
+    plan_url: str = ""
     versions: tuple[ReportVersion, ...] = ()
     sendings: tuple[Sending, ...] = ()
 

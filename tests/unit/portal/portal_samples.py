@@ -240,6 +240,52 @@ SESSION = v.Session(
     actions=(v.Action("/seances/12/etat", "Clore la séance", primary=True, name="vers", value="close"),),
     webconference=WEBCONF,
 )
+WHO = v.RegisterWho("RCP-7K3Q-29", "Mme PATIENT-ESSAI Jeanne", "01/03/1965", "/dossiers/7K3Q")
+GONE = v.RegisterWho(
+    "RCP-9F2M-11",
+    "M. <b>ESSAI-DEUX</b> Karim",
+    "23/11/1948",
+    "/dossiers/9F2M",
+    v.Badge("Déplacé à une autre séance", "warning"),
+)
+REGISTER = v.Register(
+    slot=SLOT,
+    state=v.Badge("Prévue"),
+    back_url="/seances/12",
+    csv_url="/seances/12/registre.csv",
+    counts=(v.Badge("1 notifié", "success"), v.Badge("1 échec à traiter", "danger")),
+    notices=(
+        v.RegisterNotice(
+            WHO,
+            "Docteur Paul DURANT-FICTIF",
+            "Médecine générale",
+            "ENVOYEE",
+            v.Badge("Notification envoyée le 09/05/2023 à 08h00", "success"),
+            due=v.Moment(NOW),
+            sent=v.Moment(NOW),
+            delivered=v.Moment(text="Retardé"),
+            more=("Changement annoncé le 10/05/2023 à 09h00",),
+        ),
+        v.RegisterNotice(
+            GONE,
+            "",
+            "",
+            "NON_MT",
+            v.Badge("Médecin traitant non renseigné", "warning"),
+        ),
+    ),
+    reports=(
+        v.RegisterReport(
+            WHO,
+            "Docteur Paul DURANT-FICTIF",
+            "Compte rendu (version 1)",
+            "ENVOYEE",
+            v.Badge("Intégré par le logiciel", "success"),
+            sent=v.Moment(NOW),
+            read=v.Moment(NOW, "Intégré"),
+        ),
+    ),
+)
 DRAFT = ReportDraft(
     proposal="Chimiothérapie néoadjuvante par FOLFIRINOX.",
     treatments=(DraftTreatment(code="C15632", text="FOLFIRINOX", start="2023-06"),),
@@ -331,6 +377,7 @@ PAGES: dict[str, v.Page] = {
         (v.SessionLine(SLOT, v.Badge("Programmée"), 2),), (v.SessionLine(SLOT, v.Badge("Close", "success"), 5, 1),), 2
     ),
     "seance": SESSION,
+    "registre": REGISTER,
     "compte-rendu": REPORT,
     "compte-rendu-validation": v.ReportValidation(
         reference="RCP-7K3Q-29",
