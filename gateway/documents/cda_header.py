@@ -20,10 +20,11 @@ from gateway.errors import InvalidContent
 from gateway.rcp.received import DocumentHeader
 from gateway.rcp.report_content import Identifier
 
-__all__ = ["read"]
+__all__ = ["ROOT", "read"]
 
 _NS = {"c": "urn:hl7-org:v3"}
-_ROOT = "{urn:hl7-org:v3}ClinicalDocument"
+#: What a CDA is, as its first element says.
+ROOT = "{urn:hl7-org:v3}ClinicalDocument"
 _IDNPS_ROOT = "1.2.250.1.71.4.2.1"
 _PATIENT = "c:recordTarget/c:patientRole"
 _NAME = f"{_PATIENT}/c:patient/c:name"
@@ -42,7 +43,7 @@ def read(content: bytes) -> DocumentHeader:
         ``xml-entites``, ``xml-malforme``; ``cda-entete``: no CDA, or no single document, patient or identifier.
     """
     root = parse(content)
-    if root.tag != _ROOT or len(_all(root, _PATIENT)) != 1:
+    if root.tag != ROOT or len(_all(root, _PATIENT)) != 1:
         raise _unusable()
     ids = _all(root, "c:id")
     if len(ids) != 1 or len(_all(root, "c:setId")) > 1 or len(_all(root, "c:versionNumber")) > 1:

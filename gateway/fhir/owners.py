@@ -75,7 +75,13 @@ _BEHIND: Mapping[str, str] = {
 _OWN = frozenset({("Patient", "PatientRecord"), ("ServiceRequest", "Dossier")})
 # The same, where the verb itself says who may.
 _BY_VERB = frozenset(
-    {("Task", "Dossier"), ("Appointment", "RcpSession"), ("Communication", "Contribution"), ("Composition", "Report")}
+    {
+        ("Task", "Dossier"),
+        ("Appointment", "RcpSession"),
+        ("Communication", "Contribution"),
+        ("Composition", "Report"),
+        ("DocumentReference", "ReceivedDocument"),
+    }
 )
 
 

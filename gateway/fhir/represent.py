@@ -302,7 +302,10 @@ def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
 
 
 def _received(row: ReceivedDocument, run: _Context) -> Iterator[_Rendered]:
-    """What others sent, once it is somebody's; its bytes go when it is withdrawn."""
+    """What others mailed, once it is somebody's; its bytes go when it is withdrawn. What a software brought is its."""
+    if row.channel == "fhir":
+        yield from _brought(row, run)
+        return
     record = run.session.get(PatientRecord, row.record_id) if row.record_id is not None else None
     if record is None or row.sha256 is None or run.blobs is None:
         return
@@ -316,6 +319,15 @@ def _received(row: ReceivedDocument, run: _Context) -> Iterator[_Rendered]:
     elif current(run.session, "Binary", str(row.id)) is None:  # a document never changes
         tree = received.binary(row, run.blobs.read(row.sha256))
         yield _Rendered("Binary", str(row.id), binaries.aside(tree, run.session, run.blobs), owner)
+
+
+def _brought(row: ReceivedDocument, run: _Context) -> Iterator[_Rendered]:
+    key = ("DocumentReference", str(row.id))
+    base = run.base(*key)
+    if base is not None:
+        mine = uuid.UUID(row.sender)
+        owner = Owner(partner_id=mine, record_id=row.record_id, dossier_id=row.dossier_id, **_root(row))
+        yield _Rendered(*key, received.over(base, row), owner)
 
 
 def _sha1(blobs: BlobStore | None, sha256: str) -> str:

@@ -15,10 +15,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import not_, select, update
+from sqlalchemy import LargeBinary, func, literal, not_, or_, select, update
 
-from gateway.errors import InvalidContent
-from gateway.fhir import binaries, document
+from gateway.errors import Conflict, InvalidContent
+from gateway.fhir import binaries, document, write_received
 from gateway.fhir.keeping import Owner, current
 from gateway.fhir.write_kept import keep_as_sent, keep_for
 from gateway.fhir.writing import Operation, Writing
@@ -36,7 +36,10 @@ def write_binary(writing: Writing, operation: Operation) -> None:
     ------
     InvalidContent
         ``contexte-inconnu`` (rule): its ``securityContext`` names nothing that exists for the caller.
+    Conflict
+        ``document-recu``: other bytes under a document that was received.
     """
+    _require_no_received(writing, operation)
     context = _context(writing, operation)
     owner = Owner(
         partner_id=writing.partner.id,
@@ -48,6 +51,25 @@ def write_binary(writing: Writing, operation: Operation) -> None:
     if stored is not operation.tree:
         whole = binaries.filled(found.body, operation.tree["data"].encode("ascii"))
         writing.kept["Binary", found.id] = found._replace(body=whole)
+
+
+def _require_no_received(writing: Writing, operation: Operation) -> None:
+    """Refuse other bytes where a received document of a patient names these: it would say what nobody sent."""
+    before, table = operation.before, TABLES["DocumentReference"]
+    if before is None or before.deleted or before.record_id is None:
+        return
+    if _kept_bytes(writing, before) == b64decode(operation.tree.get("data", "")):
+        return
+    needles = (f'"{base}Binary/{before.id}"'.encode() for base in ("", f"{writing.base_url}/"))
+    named = select(table.c.id).where(
+        table.c.record_id == before.record_id,
+        table.c.current,
+        table.c.root_kind == "ReceivedDocument",
+        or_(*(func.position(literal(one, LargeBinary()).op("IN")(table.c.body)) > 0 for one in needles)),
+    )
+    if writing.step.session.scalars(named.limit(1)).first() is not None:
+        text = "Ces octets sont ceux d’un document reçu, qui ne change pas."
+        raise Conflict("document-recu", text, expression="Binary.data")
 
 
 def _context(writing: Writing, operation: Operation) -> Any | None:
@@ -78,40 +100,51 @@ def _row(writing: Writing, kind: str, key: str) -> Any | None:
 
 
 def write_document(writing: Writing, operation: Operation) -> None:
-    """Keep a DocumentReference whose attachments are what they say.
+    """Keep a DocumentReference whose attachments are what they say; a CDA is taken as if it were mailed.
 
     Raises
     ------
     InvalidContent
-        ``piece-jointe-absente``, ``piece-jointe-taille``, ``piece-jointe-empreinte`` (rules).
+        ``piece-jointe-absente``, ``piece-jointe-taille``, ``piece-jointe-empreinte`` (rules), and what
+        `gateway.fhir.write_received` refuses.
     """
-    for index, part in enumerate(operation.tree.get("content", ())):
-        _judge(writing, part.get("attachment", {}), f"DocumentReference.content[{index}].attachment")
-    keep_as_sent(writing, operation)
-    for part in operation.tree.get("content", ()):
-        named = writing.local(str(part.get("attachment", {}).get("url", "")))
-        if named is not None and named[0] == "Binary":
-            _show_with(writing, operation, named[1])
+    attached = [
+        (f"DocumentReference.content[{index}].attachment", part.get("attachment", {}))
+        for index, part in enumerate(operation.tree.get("content", ()))
+    ]
+    at_hand = [(where, said, _judged(writing, said, where)) for where, said in attached]
+    brought = write_received.cda_among(at_hand)
+    shown: Any
+    if write_received.is_received(operation) or (
+        brought is not None and operation.tree["status"] != "entered-in-error"
+    ):
+        shown = write_received.take(writing, operation, brought)
+    else:
+        keep_as_sent(writing, operation)
+        shown = current(writing.step.session, "DocumentReference", str(operation.identity))
+    for _, said in attached:
+        named = writing.local(str(said.get("url", "")))
+        if named is not None and named[0] == "Binary" and shown is not None:
+            _show_with(writing, operation, named[1], (shown.record_id, shown.dossier_id))
 
 
-def _show_with(writing: Writing, operation: Operation, key: str) -> None:
+def _show_with(writing: Writing, operation: Operation, key: str, shown: tuple[Any, Any]) -> None:
     """Show the bytes that a document names to whoever may see the document, unless they name another context."""
-    document_row = current(writing.step.session, "DocumentReference", str(operation.identity))
     binary = current(writing.step.session, "Binary", key)
-    if document_row is None or binary is None or binary.partner_id != writing.partner.id or binary.root_kind:
+    if binary is None or binary.partner_id != writing.partner.id or binary.root_kind:
         return
     said = document.decode(binary.body).get("securityContext", {}).get("reference")
-    shown = (document_row.record_id, document_row.dossier_id)
     if said in {None, f"DocumentReference/{operation.identity}"} and shown != (binary.record_id, binary.dossier_id):
         table = TABLES["Binary"]
         values = {"record_id": shown[0], "dossier_id": shown[1]}
         writing.step.session.execute(update(table).where(table.c.id == key, table.c.current).values(**values))
 
 
-def _judge(writing: Writing, said: Mapping[str, Any], where: str) -> None:
+def _judged(writing: Writing, said: Mapping[str, Any], where: str) -> bytes | None:
+    """The bytes of an attachment that are at hand, once they are what is said of them."""
     content = _bytes(writing, said, where)
     if content is None:
-        return
+        return None
     if "size" in said and said["size"] != len(content):
         text = f"La pièce jointe compte {len(content)} octets, et non ceux que dit sa taille."
         raise InvalidContent("piece-jointe-taille", text, expression=f"{where}.size", rule=True)
@@ -119,6 +152,7 @@ def _judge(writing: Writing, said: Mapping[str, Any], where: str) -> None:
     if "hash" in said and "".join(said["hash"].split()) != digest:
         text = "L’empreinte (SHA-1) n’est pas celle de la pièce jointe."
         raise InvalidContent("piece-jointe-empreinte", text, expression=f"{where}.hash", rule=True)
+    return content
 
 
 def _bytes(writing: Writing, said: Mapping[str, Any], where: str) -> bytes | None:
@@ -135,6 +169,10 @@ def _bytes(writing: Writing, said: Mapping[str, Any], where: str) -> bytes | Non
     if row is None:
         text = "La pièce jointe désigne un Binary inconnu de cet établissement."
         raise InvalidContent("piece-jointe-absente", text, expression=f"{where}.url", rule=True)
+    return _kept_bytes(writing, row)
+
+
+def _kept_bytes(writing: Writing, row: Any) -> bytes | None:
     blobs = writing.ports.blobs
     if row.root_kind == "ReportForm":
         form = writing.step.session.get(ReportForm, row.root_id)

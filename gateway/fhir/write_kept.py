@@ -38,6 +38,7 @@ __all__ = [
     "keep_for",
     "patient_about",
     "references_at",
+    "require_nobody_elses",
     "require_same_patient",
     "root_key",
 ]
@@ -133,7 +134,7 @@ def keep_as_sent(writing: Writing, operation: Operation, dossier: Dossier | None
     Conflict
         ``etude-tenue``: the images themselves are held here.
     """
-    _require_nobody_elses(writing, operation)
+    require_nobody_elses(writing, operation)
     record = patient_about(writing, operation)
     dossier = dossier or dossier_about(writing, operation.kind, operation.tree)
     if dossier is not None and record is not None:
@@ -321,7 +322,16 @@ def require_same_patient(writing: Writing, operation: Operation, wanted: uuid.UU
 # What belongs to others
 
 
-def _require_nobody_elses(writing: Writing, operation: Operation) -> None:
+def require_nobody_elses(writing: Writing, operation: Operation) -> None:
+    """Refuse what the national directory, the RCP's own gateway or the images held here say.
+
+    Raises
+    ------
+    Forbidden
+        ``proprietaire``.
+    Conflict
+        ``etude-tenue``.
+    """
     known = _KNOWN.get(operation.kind)
     if known is not None and known(writing, operation.tree):
         owner = "l’annuaire national" if operation.kind != "HealthcareService" else "la passerelle de la RCP"

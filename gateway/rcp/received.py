@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, true, update
 
 from gateway.exchange import pending
 from gateway.exchange.blobs import BlobStore
@@ -35,7 +35,7 @@ from gateway.rcp.report_content import Identifier, PartialDate
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF, ask
 
-__all__ = ["DocumentHeader", "Incoming", "take_back", "take_document"]
+__all__ = ["DocumentHeader", "Incoming", "is_of", "take_back", "take_document", "visible"]
 
 
 class DocumentHeader(Struct, frozen=True, kw_only=True):
@@ -175,6 +175,24 @@ def _ask(step: Step, row: ReceivedDocument) -> None:
     )
 
 
+def is_of(row: ReceivedDocument, content: bytes) -> bool:
+    """Whether bytes are those of a document."""
+    return row.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def visible(step: Step, document_id: uuid.UUID) -> ReceivedDocument | None:
+    """Return a document that exists for the caller: of a patient of his, or his own."""
+    return step.session.scalar(select(ReceivedDocument).where(ReceivedDocument.id == document_id, _exists(step)))
+
+
+def _exists(step: Step) -> ColumnElement[bool]:
+    if step.caller.kind is access.CallerKind.SYSTEM:
+        return true()
+    theirs = select(PatientRecord.id).where(access.records(step.caller))
+    own = ReceivedDocument.sender == str(step.caller.partner_id)
+    return or_(own, ReceivedDocument.record_id.in_(theirs))
+
+
 def _is_same(row: ReceivedDocument, header: DocumentHeader, incoming: Incoming, sha256: str) -> bool:
     """Whether a document is this one: who sent what waits is asked again, never somebody else's question answered."""
     there = row.unique_id == header.unique_id and row.sha256 == sha256
@@ -188,12 +206,9 @@ def _known(step: Step, header: DocumentHeader) -> Sequence[ReceivedDocument]:
     ]
     if header.set_id is not None:
         named.append(ReceivedDocument.set_id == header.set_id)
-    wanted = select(ReceivedDocument).where(or_(*named)).order_by(ReceivedDocument.state == "quarantaine")
-    if step.caller.kind is not access.CallerKind.SYSTEM:
-        visible = select(PatientRecord.id).where(access.records(step.caller))
-        own = ReceivedDocument.sender == str(step.caller.partner_id)
-        wanted = wanted.where(or_(own, ReceivedDocument.record_id.in_(visible)))
-    return step.session.scalars(wanted.order_by(ReceivedDocument.id).with_for_update()).all()
+    wanted = select(ReceivedDocument).where(or_(*named), _exists(step))
+    settled_first = (ReceivedDocument.state == "quarantaine", ReceivedDocument.id)
+    return step.session.scalars(wanted.order_by(*settled_first).with_for_update()).all()
 
 
 def _succeeds(header: DocumentHeader, old: ReceivedDocument) -> bool:

@@ -2,8 +2,9 @@
 
 [FHIR R4 documentreference; IHE MHD; spec cda-frcp 6]
 
-Promises: only a document that was attached to a patient is a resource; what was replaced or withdrawn says so; author
-and type are in the sender's words, which nothing here believes further.
+Promises: of what was mailed only a document that was attached to a patient is a resource; of what a software brought
+the DocumentReference stays as it was sent, but for its status, and for why it waits (`WAITING`) while it does; what was
+replaced or withdrawn says so; author and type are in the sender's words, which nothing here believes further.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Any
 
 from gateway.fhir.document import instant
 from gateway.fhir.translate.dossier import patient_reference
-from gateway.fhir.translate.elements import refer, without_empty
+from gateway.fhir.translate.elements import CANONICAL, refer, without_empty
 from gateway.model.person import PatientRecord
 from gateway.model.received import ReceivedDocument
 
-__all__ = ["binary", "document_reference"]
+__all__ = ["WAITING", "binary", "document_reference", "identifier", "over"]
 
 Tree = dict[str, Any]
+
+#: Why a document that a software brought waits for a person: an extension (valueCode).
+WAITING = f"{CANONICAL}/StructureDefinition/document-en-attente"
 
 CONTENT_TYPE = "text/xml"
 _STATUS = {"attache": "current", "remplace": "superseded", "retire": "entered-in-error"}
@@ -30,7 +34,7 @@ def document_reference(row: ReceivedDocument, record: PatientRecord, sha1_base64
     """Say what the header says; `None` for what waits for a person, or never came."""
     if row.state not in _STATUS or row.sha256 is None:
         return None
-    master = _identifier(row.unique_id)
+    master = identifier(row.unique_id)
     coded = {"coding": [without_empty(system=_LOINC, code=row.type_code, display=row.type_label)]}
     return without_empty(
         resourceType="DocumentReference",
@@ -42,7 +46,7 @@ def document_reference(row: ReceivedDocument, record: PatientRecord, sha1_base64
         date=instant(row.received_at),
         author=[{"display": row.author}] if row.author else None,
         description=row.title,
-        relatesTo=[{"code": "replaces", "target": {"identifier": _identifier(row.replaces)}}] if row.replaces else None,
+        relatesTo=[{"code": "replaces", "target": {"identifier": identifier(row.replaces)}}] if row.replaces else None,
         content=[
             {
                 "attachment": without_empty(
@@ -59,6 +63,15 @@ def document_reference(row: ReceivedDocument, record: PatientRecord, sha1_base64
     )
 
 
+def over(base: Tree, row: ReceivedDocument) -> Tree:
+    """Lay what became of a document over the DocumentReference that brought it."""
+    said = [one for one in base.get("extension", ()) if one.get("url") != WAITING]
+    if row.state == "quarantaine":
+        said.append({"url": WAITING, "valueCode": row.reason})
+    laid = {name: value for name, value in base.items() if name != "extension"} | ({"extension": said} if said else {})
+    return laid | ({"status": _STATUS[row.state]} if row.state in {"remplace", "retire"} else {})
+
+
 def binary(row: ReceivedDocument, content: bytes) -> Tree:
     """The bytes as they came."""
     return {
@@ -69,7 +82,8 @@ def binary(row: ReceivedDocument, content: bytes) -> Tree:
     }
 
 
-def _identifier(said: str) -> Tree:
+def identifier(said: str) -> Tree:
+    """Return what the header of a CDA says, ``root`` or ``root^extension``, as an Identifier."""
     root, _, extension = said.partition("^")
     if extension:
         return {"system": f"urn:oid:{root}", "value": extension}
