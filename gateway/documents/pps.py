@@ -3,7 +3,7 @@
 Promises: the same facts give the same bytes; diagnosis, discovery and phase are the very sections of the report that
 the plan follows; each kind of care is of its national set and bears the set's label, or the plan is refused; every
 entry points at the row that says the same in words. Accepted by the national rules (proved in the contract tests). Not
-promised: a life cycle, a screen or a PDF of the plan. `[spec cda-frcp 9]`
+promised: a life cycle (`gateway.rcp.pps`), or a PDF of the plan. `[spec cda-frcp 9]`
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from gateway.model import (  # noqa: F401 - each brings its tables
     network,
     partner,
     person,
+    plan,
     received,
     report,
     representation,

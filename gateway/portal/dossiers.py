@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, selectinload
 from gateway.errors import Forbidden
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.plan import CarePlan
 from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
@@ -110,6 +111,11 @@ def _news(session: Session, rows: list[Dossier], now: datetime) -> Iterable[v.Ne
         .where(Report.dossier_id.in_([row.id for row in rows]), Report.state.in_(("valide", "remplace")))
         .order_by(Report.version)
     ).all()
+    plans = session.scalars(
+        select(CarePlan)
+        .where(CarePlan.dossier_id.in_([row.id for row in rows]), CarePlan.state != "brouillon")
+        .order_by(CarePlan.version)
+    ).all()
     for row in rows:
         zone = row.session.zone
         start = words.local(row.session.starts_at, zone)
@@ -133,6 +139,12 @@ def _news(session: Session, rows: list[Dossier], now: datetime) -> Iterable[v.Ne
             if dossier_id == row.id and validated_at is not None:
                 said = "Compte rendu disponible" if version == 1 else f"Compte rendu : version {version} disponible"
                 yield v.News(at=words.local(validated_at, zone), information=said, **shared)
+        for plan in plans:
+            if plan.dossier_id == row.id and plan.validated_at is not None:
+                who = words.professional(plan.author)
+                place = f" ({who.structure})" if who.structure else ""
+                said = f"Nouveau PPS généré par {plan.author.family.upper()} {plan.author.given}{place}"
+                yield v.News(at=words.local(plan.validated_at, zone), information=said, **shared)
 
 
 def visible_dossier(session: Session, caller: Caller, dossier_id: uuid.UUID) -> Dossier:

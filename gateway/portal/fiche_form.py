@@ -7,14 +7,14 @@ did not hold is no change; every fault stands beside its input, and nothing is w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.errors import InvalidContent
 from gateway.portal import views as v
 from gateway.portal.forms import Faults, text
 from gateway.rcp.fiche import URGENT, FicheRules, Statement, in_words
-from gateway.rcp.fiche_fields import Field, check, concept_of, fields, sections
+from gateway.rcp.fiche_fields import Field, Section, check, concept_of, fields, sections
 from gateway.terminology import code_list
 
 __all__ = ["again", "changes_of", "datalists", "inputs", "inputs_of", "value_of"]
@@ -31,12 +31,23 @@ People = tuple[tuple[str, str], ...]
 
 
 def inputs(
-    known: Mapping[str, Statement], rules: FicheRules, people: People, given: Mapping[str, str] | None = None
+    known: Mapping[str, Statement],
+    rules: FicheRules,
+    people: People,
+    given: Mapping[str, str] | None = None,
+    *,
+    among: Sequence[Section] | None = None,
 ) -> tuple[v.FicheSection, ...]:
-    """Make the inputs, filled with what is known, or with what was sent and refused."""
+    """Make the inputs, filled with what is known, or with what was sent and refused.
+
+    Parameters
+    ----------
+    among
+        The sections; those of the fiche if none are named.
+    """
     required = {*rules.obligatoires, "motif.question"}
     made = []
-    for section in sections():
+    for section in sections() if among is None else among:
         found: list[v.FicheInput] = []
         for field in section.fields:
             value = known[field.key].value if field.key in known else None
@@ -54,7 +65,12 @@ def _source(one: Statement | None) -> str:
     return _SOURCES.get(one.source, "Dossier de l’établissement")
 
 
-_SOURCES: Final = {"rcp": "Réglage de la RCP", "portail": "", "inscription": "Demande d’inscription"}
+_SOURCES: Final = {
+    "rcp": "Réglage de la RCP",
+    "compte-rendu": "Repris du compte rendu",
+    "portail": "",
+    "inscription": "Demande d’inscription",
+}
 
 
 def inputs_of(
@@ -144,11 +160,13 @@ def datalists() -> tuple[v.FicheList, ...]:
 # --- What comes back -------------------------------------------------------------------------------------------------
 
 
-def changes_of(given: Mapping[str, str], rules: FicheRules) -> tuple[dict[str, Any], Faults]:
-    """Read the fields that a form held."""
+def changes_of(
+    given: Mapping[str, str], rules: FicheRules, *, among: Iterable[Field] | None = None
+) -> tuple[dict[str, Any], Faults]:
+    """Read the fields that a form held: those of the fiche if none are named."""
     changes: dict[str, Any] = {}
     faults: dict[str, str] = {}
-    for field in fields().values():
+    for field in fields().values() if among is None else among:
         if not any(name == field.key or name.startswith(f"{field.key}.") for name in given):
             continue
         if field.kind != "groupe" and field.key not in given and not _listed(field):

@@ -49,6 +49,7 @@ NOTICES: Final = {
     "close": Notice("La séance est close.", "success"),
     "brouillon": Notice("Le brouillon est enregistré.", "success"),
     "valide": Notice("Le compte rendu est validé. Son envoi est en cours.", "success"),
+    "pps": Notice("Le programme personnalisé de soins est validé.", "success"),
     "correction": Notice("Une nouvelle version est en préparation ; la précédente reste en vigueur.", "info"),
     "abandon": Notice("Le brouillon est abandonné.", "info"),
     "annulation": Notice("Le compte rendu est retiré. Ses destinataires en sont prévenus.", "info"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import cache
 from typing import Any
 
@@ -160,9 +161,17 @@ def _line(field: Field, value: Any, expression: str) -> str | None:
 
 def _date(field: Field, value: Any, expression: str) -> str:
     said = str(value).partition("T")[0]
-    if not _PARTIAL.fullmatch(said):
+    if not _PARTIAL.fullmatch(said) or not _is_day(said):
         raise _invalid(field, "une date : année, année et mois, ou jour (AAAA-MM-JJ)", expression)
     return said
+
+
+def _is_day(said: str) -> bool:
+    """Whether what is said to the day is a day; a month has no 31st for saying so."""
+    try:
+        return len(said) < len("AAAA-MM-JJ") or bool(date.fromisoformat(said))
+    except ValueError:
+        return False
 
 
 def _integer(field: Field, value: Any, expression: str) -> int:

@@ -1,8 +1,8 @@
 """The facts of one version of a personalised care plan (PPS): what its document says beside what the report says.
 
 Promises: values are immutable and compare by value; each kind of care is a code of its own national set, which
-`gateway.documents.pps` checks before it writes. Not promised: a life cycle; a plan is rendered from what it is given,
-and nothing here keeps it.
+`gateway.documents.pps` checks before it writes. Not promised: a life cycle (`gateway.rcp.pps`); a plan is rendered from what
+it is given, and nothing here keeps it.
 """
 
 from __future__ import annotations

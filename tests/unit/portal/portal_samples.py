@@ -6,9 +6,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from gateway.model.meeting import Rcp
-from gateway.portal import report_form, settings_form
+from gateway.portal import fiche_form, report_form, settings_form
 from gateway.portal import views as v
 from gateway.portal.sign_in_pages import SituationChoice
+from gateway.rcp import pps_draft
+from gateway.rcp.fiche import FicheRules, Statement
 from gateway.rcp.rcp_settings import known
 from gateway.rcp.report_draft import DraftExamination, DraftTreatment, ReportDraft
 
@@ -21,6 +23,20 @@ RCP = Rcp(
     holidays="metropole",
     webconference={"lien": "https://visio.example.fr/rcp-digestif"},
     fiche={"obligatoires": ["tumeur.t", "etat.oms"], "etiquettes": ["Pancréas", "Recours"], "organes": ["76752008"]},
+)
+PLAN = {
+    "traitement": Statement(
+        value=[{"type": "C15632", "texte": "6 cycles", "etat": "prevu", "prevu_de": "2023-06"}], source="compte-rendu"
+    ),
+    "suivi": Statement(value=[{"type": "MED-091", "etat": "prevu"}], source="compte-rendu"),
+    "contacts": Statement(value=[{"role": "3c", "structure": "3C fictif"}], source="compte-rendu"),
+}
+PLAN_PARTS = (
+    v.PlanPart(
+        "Programme thérapeutique et de suivi",
+        (("Traitement (prévu)", "Chimiothérapie – 6 cycles (prévu à partir du 06/2023)"), ("Commentaire", "À jeun.")),
+    ),
+    v.PlanPart("Statut du document", (("Statut du document", "Version 1, approuvée"),)),
 )
 QUALIFIED = v.Badge("INS qualifiée", "success")
 PATIENT = v.Patient(
@@ -342,6 +358,36 @@ PAGES: dict[str, v.Page] = {
         errors={
             "notification.jours": "Le champ « Nombre de jours avant la réunion » attend un nombre entier de 1 à 60."
         },
+    ),
+    "pps": v.Plan(
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        state=v.Badge("Brouillon", "info"),
+        back_url="/dossiers/7K3Q",
+        action="/dossiers/7K3Q/pps",
+        sections=fiche_form.inputs(PLAN, FicheRules(), (), among=pps_draft.sections()),
+        started=True,
+        discard_url="/dossiers/7K3Q/pps/abandon",
+        versions=REPORTS[:1],
+        errors={"remis": "Le champ « Date de remise au patient » attend une date."},
+    ),
+    "pps-valide": v.Plan(
+        reference="RCP-7K3Q-29",
+        patient=HOSTILE,
+        state=v.Badge("Validée", "success"),
+        back_url="/dossiers/7K3Q",
+        parts=PLAN_PARTS,
+        versions=REPORTS,
+        renew_url="/dossiers/7K3Q/pps?nouvelle=1",
+    ),
+    "pps-validation": v.PlanValidation(
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        action="/dossiers/7K3Q/pps/validation",
+        back_url="/dossiers/7K3Q/pps",
+        parts=PLAN_PARTS,
+        replaces=1,
+        errors={"relu": "Cochez la case après avoir relu le programme."},
     ),
     "connexion": v.SignIn(),
     "connexion-refusee": v.SignIn(problem="L’authentification n’a pas abouti. Vous pouvez réessayer."),
