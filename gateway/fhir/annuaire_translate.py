@@ -98,7 +98,12 @@ def mailboxes_of(
         kind = next((code for code in said if code in code_list("TRE_R257")), default)
         if kind in kinds:
             yield MailboxFacts(
-                address=address.value, kind=kind, finess=finess, preferred=str(telecom.get("rank")) == "1"
+                address=address.value,
+                kind=kind,
+                finess=finess,
+                preferred=str(telecom.get("rank")) == "1",
+                confidential=_flag(metadata, "listeRouge"),
+                paperless=_flag(metadata, "digitization"),
             )
 
 
@@ -141,6 +146,11 @@ def _extension(node: Mapping[str, Any], url: str) -> Mapping[str, Any] | None:
         one for one in node.get("extension") or () if one.get("url") == url or str(one.get("url")).endswith("/" + url)
     ]
     return found[0] if found else None
+
+
+def _flag(node: Mapping[str, Any] | None, name: str) -> bool | None:
+    said = (_extension(node or {}, name) or {}).get("valueBoolean")
+    return said if isinstance(said, bool) else None
 
 
 def _codes(extension: Mapping[str, Any] | None) -> list[str]:

@@ -5,6 +5,7 @@
 Promises: a client sees the lines that name a patient of its own organisation, and of the persons of such a line only
 its own; a search has a bound in time (TdE), newest first; its pages follow the lines themselves, so that none is shown
 twice or left out while others are written; who reads the trail stands in the trail, before the answer leaves.
+An address of the red list stands in no answer, though the trail has it.
 Not promised: writing (405), versions, lines about no patient.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -31,7 +32,7 @@ from gateway.fhir.source import Source
 from gateway.fhir.translate.audit import audit_event
 from gateway.model.audit import AuditFacts, AuditLine
 from gateway.model.representation import TABLES
-from gateway.rcp import access
+from gateway.rcp import access, mailboxes
 from gateway.rcp.access import Caller, CallerKind
 from gateway.settings import Limits
 
@@ -81,9 +82,9 @@ class AuditReads:
             if isinstance(refusal.trail, AuditFacts):
                 await self._source.record(refusal.trail)
             raise refusal
-        shown = await self._shown(caller, rows)
+        seen = await self._seen(caller, rows)
         await self._tell(caller, (), 1, object_id=identity)
-        return encode(self._tree(rows[0], shown))
+        return encode(self._tree(rows[0], seen))
 
     async def search(self, caller: Caller, pairs: Sequence[Pair], *, strict: bool = False) -> bytes:
         """Return a searchset, newest line first.
@@ -109,14 +110,14 @@ class AuditReads:
             paged = paged.where(AuditLine.seq < mark.row[1])
         rows = list(await self._fetch(paged, budget)) if asked.count else []
         page = rows[: asked.count]
-        shown = await self._shown(caller, page) if page else frozenset()
+        seen = await self._seen(caller, page) if page else _Seen()
         await self._tell(caller, asked.patients, len(page))
         said = tuple(pair for pair in asked.applied if pair not in shared)
         links = [("self", [*asked.applied, *([(PAGE, token)] if token is not None else [])])]
         if len(rows) > asked.count:
             place = Mark(path="AuditEvent", pairs=said, snapshot="", row=("", page[-1]["seq"]), whose=of(caller))
             links.append(("next", [(PAGE, self._pages.seal(place)), *shared]))
-        return self._bundle(asked, page, shown, total, links)
+        return self._bundle(asked, page, seen, total, links)
 
     async def _fetch(self, statement: Any, budget: Budget) -> Sequence[Any]:
         try:
@@ -131,6 +132,16 @@ class AuditReads:
             if isinstance(refusal.trail, AuditFacts):
                 await self._source.record(refusal.trail)
             raise
+
+    async def _seen(self, caller: Caller, rows: Sequence[Any]) -> _Seen:
+        """What of these lines the caller may see."""
+        return _Seen(await self._shown(caller, rows), await self._hidden(rows))
+
+    async def _hidden(self, rows: Sequence[Any]) -> frozenset[str]:
+        """Which addresses of these lines are of the red list."""
+        told = {str(line.get("recipient") or "").lower() for line in map(_payload, rows)} - {""}
+        found = await self._source.fetch(mailboxes.hidden_among(told)) if told else ()
+        return frozenset(str(row["address"]) for row in found)
 
     async def _shown(self, caller: Caller, rows: Sequence[Any]) -> frozenset[str]:
         """Which of the persons of these lines are the caller's own patients."""
@@ -155,14 +166,17 @@ class AuditReads:
             )
         )
 
-    def _tree(self, row: Any, shown: frozenset[str]) -> dict[str, Any]:
-        return audit_event(msgspec.json.decode(row["payload"]), shown=shown, site=self._site)
+    def _tree(self, row: Any, seen: _Seen) -> dict[str, Any]:
+        line = _payload(row)
+        if str(line.get("recipient") or "").lower() in seen.hidden:
+            line |= {"recipient": None}
+        return audit_event(line, shown=seen.persons, site=self._site)
 
     def _bundle(
         self,
         asked: Asked,
         page: Sequence[Any],
-        shown: frozenset[str],
+        seen: _Seen,
         total: int | None,
         links: Sequence[tuple[str, Sequence[Pair]]],
     ) -> bytes:
@@ -175,7 +189,7 @@ class AuditReads:
         entries: list[dict[str, Any]] = [
             {
                 "fullUrl": f"{self._base}/AuditEvent/{row['id']}",
-                "resource": self._tree(row, shown),
+                "resource": self._tree(row, seen),
                 "search": {"mode": "match"},
             }
             for row in page
@@ -186,6 +200,18 @@ class AuditReads:
         if entries:
             head["entry"] = entries
         return encode(head)
+
+
+class _Seen(NamedTuple):
+    """Of a page of lines: ids of the caller's own patients, and addresses that are shown to nobody."""
+
+    persons: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
+
+
+def _payload(row: Any) -> dict[str, Any]:
+    line: dict[str, Any] = msgspec.json.decode(row["payload"])
+    return line
 
 
 def _own(caller: Caller) -> ColumnElement[bool]:

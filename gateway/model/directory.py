@@ -31,6 +31,7 @@ __all__ = [
     "STAGED_PRACTICE",
     "DirectoryImport",
     "Mailbox",
+    "MailboxChoice",
     "Organisation",
     "PracticeRole",
     "Practitioner",
@@ -140,7 +141,8 @@ class PracticeRole(Keyed, Base):
 class Mailbox(Keyed, Base):
     """An MSSanté address (TRE_R257): PER, ORG, APP or CAB.
 
-    ``unusable_since`` is set by a hard bounce; ``confidential`` is the red list.
+    ``unusable_since`` is set by a hard bounce; ``confidential`` is the red list: written to, never shown;
+    ``paperless`` is false where documents are wanted on paper, `None` where nothing says.
     """
 
     __tablename__ = "mailbox"
@@ -163,12 +165,26 @@ class Mailbox(Keyed, Base):
     organisation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("organisation.id"), index=True)
     preferred: Mapped[bool] = mapped_column(default=False)
     confidential: Mapped[bool] = mapped_column(default=False)
+    paperless: Mapped[bool | None]
     source: Mapped[str]
     as_of: Mapped[date]
     unusable_since: Mapped[datetime | None]
     gone_on: Mapped[date | None]
 
     practitioner: Mapped[Practitioner | None] = relationship(back_populates="mailboxes", foreign_keys=[practitioner_id])
+
+
+class MailboxChoice(Keyed, Base):
+    """Which mailbox a person chose for a physician at a structure, or wherever he works; the last choice holds."""
+
+    __tablename__ = "mailbox_choice"
+    __table_args__ = (UniqueConstraint("practitioner_id", "organisation_id", postgresql_nulls_not_distinct=True),)
+
+    practitioner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("practitioner.id"))
+    organisation_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("organisation.id"))
+    mailbox_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("mailbox.id"))
+    chosen_by: Mapped[str]
+    chosen_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
 class DirectoryImport(Keyed, Base):
@@ -221,5 +237,5 @@ STAGED_PRACTICE = _staged(
 STAGED_MAILBOX = _staged(
     "staged_mailbox",
     *("kind", "address", "idnps", "family", "given", "title", "profession", "speciality"),
-    *("idnst", "structure", "postal_code"),
+    *("idnst", "structure", "postal_code", "paperless"),
 )

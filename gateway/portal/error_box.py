@@ -1,7 +1,7 @@
 """The error box read from the model: the list, and one situation with what may be done about it.
 
 Promises: a situation names its dossier by the reference and only to who sees that dossier; a mail that came is named by
-its sender; no content of a mail stands in a page.
+its sender; no content of a mail stands in a page, nor any address of the red list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.model.audit import AuditFacts
-from gateway.model.directory import Practitioner
+from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Attempt, Message, Receipt
 from gateway.model.person import WorkItem
@@ -23,7 +23,7 @@ from gateway.model.store import utcnow
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.failures import failure_words
-from gateway.rcp import access, error_box, resending
+from gateway.rcp import access, error_box, mailboxes, resending
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF
@@ -48,6 +48,8 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "M5r": "Retrait du compte rendu",
     "M6": "Compte rendu",
     "M6r": "Retrait du compte rendu",
+    "M6p": "Compte rendu au patient",
+    "M6pr": "Retrait du compte rendu au patient",
 }
 _DECISIONS: Final[Mapping[str, str]] = {
     "rejoue": "Message rejoué",
@@ -131,9 +133,9 @@ def _who(session: Session, message: Message | None) -> str:
     if message is None:
         return ""
     if message.direction == "in":
-        return message.sender or "Expéditeur inconnu"
+        return mailboxes.displayed(session, message.sender) or "Expéditeur inconnu"
     person = session.get(Practitioner, message.recipient_id) if message.recipient_id else None
-    return words.formal_name(person) if person is not None else message.recipient or ""
+    return words.formal_name(person) if person is not None else mailboxes.displayed(session, message.recipient)
 
 
 def _since(age: timedelta) -> str:
@@ -157,20 +159,22 @@ def item_page(
     out = message if message is not None and message.direction == "out" else None
     may_resend = out is not None and out.state != "en-attente"
     readable = error_box.readable(session, caller, row)
+    address = mailboxes.displayed(session, out.recipient) if out is not None else ""
+    aside = bool(out is not None and out.recipient and mailboxes.is_set_aside(session, out.recipient))
     page = v.ErrorItem(
         line=_line(session, row, message, reference, utcnow()),
-        facts=tuple(_facts(row, message)),
+        facts=tuple(_facts(session, row, message, aside=aside)),
         events=tuple(_events(session, message)),
         url=f"/erreurs/{row.id}",
         dossier_url=f"/dossiers/{row.dossier_id}" if reference else "",
         download_url=f"/erreurs/{row.id}/courriel" if readable is not None else "",
         replay_label=_replay_label(message) if is_open else "",
         addresses=tuple(
-            v.Choice(box.address, f"{box.address} ({words.MAILBOXES.get(box.kind, box.kind)})")
+            _choice(session, box)
             for box in (resending.other_addresses(step, out) if out is not None and is_open and may_resend else ())
-            if not box.confidential
         ),
-        forgettable=(out.recipient or "") if out is not None and is_open and "adresse" not in row.details else "",
+        forgettable=address if is_open and not aside else "",
+        reusable=address if is_open and aside else "",
         tieable=is_open and message is not None and message.direction == "in",
         closed=_closing(row),
         reason_characters=error_box.REASON_CHARACTERS,
@@ -189,22 +193,27 @@ def _replay_label(message: Message | None) -> str:
     return "Renvoyer à la même adresse" if message.state in error_box.ENDED else ""
 
 
-def _facts(row: WorkItem, message: Message | None) -> Iterable[tuple[str, str]]:
+def _choice(session: Session, box: Mailbox) -> v.Choice:
+    kind = words.MAILBOXES.get(box.kind, box.kind)
+    return v.Choice(str(box.id), f"{mailboxes.displayed(session, box.address)} ({kind})")
+
+
+def _facts(session: Session, row: WorkItem, message: Message | None, *, aside: bool) -> Iterable[tuple[str, str]]:
     if row.details.get("motif"):
         yield "Motif", str(row.details["motif"])
     if message is None:
         return
     if message.direction == "out":
-        yield "Adresse", message.recipient or "–"
+        yield "Adresse", mailboxes.displayed(session, message.recipient) or "–"
         yield "État", words.message_badge(message.state).label
         if message.reason and message.state in {"refuse", "parque", "en-attente"}:
             yield "Réponse de l’opérateur", failure_words(message.reason)
         if message.details.get("queue_id"):
             yield "Numéro chez l’opérateur", str(message.details["queue_id"])
-        if row.details.get("adresse") == "perdue":
+        if aside:
             yield "Adresse écartée", "Elle n’est plus proposée ni utilisée."
     else:
-        yield "Expéditeur", message.sender or "inconnu"
+        yield "Expéditeur", mailboxes.displayed(session, message.sender) or "inconnu"
         yield "Taille", f"{message.size_bytes // 1024 + 1} Kio"
     if message.message_id:
         yield "Message-ID", message.message_id

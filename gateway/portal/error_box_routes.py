@@ -41,6 +41,7 @@ class ErrorBoxPages:
             ("rejouer", self.replay),
             ("renvoyer", self.resend),
             ("oublier", self.forget),
+            ("reprendre", self.take_back),
             ("rattacher", self.tie),
             ("clore", self.close),
         ):
@@ -123,8 +124,9 @@ class ErrorBoxPages:
             if letters is None:
                 raise Unsupported("renvoi", "La messagerie n’est pas configurée ici.")
             mails = press.mails if press is not None else None
-            address = fields.get("adresse", "")
-            error_box.resend(step, opaque(situation), address, letters, mails, self._portal.blobs)
+            mailbox, remember = fields.get("adresse", ""), bool(fields.get("retenir"))
+            blobs = self._portal.blobs
+            error_box.resend(step, opaque(situation), mailbox, letters, mails, blobs, remember=remember)
 
         return self._act(request, who, form, situation, verb, "renvoye")
 
@@ -135,6 +137,14 @@ class ErrorBoxPages:
             error_box.forget_address(step, opaque(situation))
 
         return self._act(request, who, form, situation, verb, "adresse")
+
+    def take_back(self, request: Request, who: Who, form: Form, situation: str) -> Response:
+        """Use the address again."""
+
+        def verb(step: Step, _: dict[str, str]) -> None:
+            error_box.take_address_back(step, opaque(situation))
+
+        return self._act(request, who, form, situation, verb, "reprise")
 
     def tie(self, request: Request, who: Who, form: Form, situation: str) -> Response:
         """Tie the mail to a dossier."""

@@ -22,7 +22,7 @@ from gateway.model.report import Report
 from gateway.portal import dossiers, fiche, meetings, report_form, words
 from gateway.portal import views as v
 from gateway.portal.register import label
-from gateway.rcp import access, report, report_reading, report_sending
+from gateway.rcp import access, mailboxes, report, report_reading, report_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.report_draft import read as read_draft
@@ -178,7 +178,7 @@ def _sendings(session: Session, row: Dossier) -> Iterable[v.Sending]:
         receipts = session.scalars(select(Receipt).where(Receipt.message_id == message.id).order_by(Receipt.at))
         yield v.Sending(
             recipient=", ".join([name, *roles]),
-            address=message.recipient or "",
+            address=mailboxes.displayed(session, message.recipient),
             version=version,
             badge=words.message_badge(message.state),
             at=words.local(message.domain_at, zone),

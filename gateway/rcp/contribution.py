@@ -221,7 +221,9 @@ def _tell_requester(step: Step, dossier: Dossier, author: Practitioner, *, inter
     if count and step.now - last < _TOGETHER:
         return  # he was just told, and reads the fiche as it is now
     requester = dossier.requester
-    boxes = mailboxes.addresses(step.session, requester, secretariat=True) if requester is not None else ()
+    boxes = (
+        mailboxes.addresses(step.session, requester, secretariat=True, dossier=dossier) if requester is not None else ()
+    )
     if requester is None or not boxes:
         _register(step, dossier, requester, "NON_MSS" if requester is not None else "NON_RPPS", None)
         ask_secretariat(step.session, dossier, f"demandeur-injoignable|{dossier.id}", "demandeur-sans-adresse")

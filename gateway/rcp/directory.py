@@ -1,8 +1,9 @@
 """Organisations, professionals, their situations of practice and their MSSanté mailboxes, kept by national number.
 
 Promises: RPPS and FINESS are the keys, never another server's technical ids nor a name (S2-040); each fact names its
-source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept; a
-search by name finds whatever the case and the accents, by number exactly one.
+source and its date, and an older statement never overwrites a newer one; a mailbox outside MSSanté is never kept, one
+that bounced is usable again when a source names it with a later date than the bounce; a search by name finds whatever
+the case and the accents, by number exactly one.
 Not promised: that an entry becomes a FHIR resource (it does when a dossier, an RCP or a session refers to it); which
 mailbox is tried first (`gateway.rcp.mailboxes`).
 
@@ -55,13 +56,18 @@ class OrganisationFacts(Struct, frozen=True, kw_only=True):
 
 
 class MailboxFacts(Struct, frozen=True, kw_only=True):
-    """One MSSanté mailbox: ``PER``, ``ORG``, ``APP`` or ``CAB`` (TRE_R257); ``finess``: where a person uses it."""
+    """One MSSanté mailbox: ``PER``, ``ORG``, ``APP`` or ``CAB`` (TRE_R257).
+
+    ``finess``: where a person uses it; ``confidential``: of the red list, `None` where the source does
+    not speak of it; ``paperless`` is false where documents are wanted on paper.
+    """
 
     address: str
     finess: str | None = None
     kind: str = "PER"
     preferred: bool = False
-    confidential: bool = False
+    confidential: bool | None = None
+    paperless: bool | None = None
 
 
 class PracticeFacts(Struct, frozen=True, kw_only=True):
@@ -274,7 +280,11 @@ def _put_mailbox(
         )
         session.add(found)
     if found.as_of <= as_of:
-        found.kind, found.preferred, found.confidential = facts.kind, facts.preferred, facts.confidential
+        found.kind, found.preferred, found.paperless = facts.kind, facts.preferred, facts.paperless
+        # Who does not speak of the red list takes nobody off it.
+        found.confidential = facts.confidential if facts.confidential is not None else bool(found.confidential)
+        if found.unusable_since is not None and as_of > found.unusable_since.date():
+            found.unusable_since = None
         found.source, found.as_of, found.gone_on = source, as_of, None
         found.organisation_id = organisation_id or found.organisation_id
 

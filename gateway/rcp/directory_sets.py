@@ -150,20 +150,24 @@ ON CONFLICT (idnst) DO NOTHING"""
 # One box a person or, without a person, a structure, whatever lines name it.
 _BOXES: Final = """CREATE TEMP TABLE incoming_box ON COMMIT DROP AS
 SELECT DISTINCT ON (said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END)
-  said.address, said.kind, who.id AS practitioner_id, place.id AS organisation_id
+  said.address, said.kind, who.id AS practitioner_id, place.id AS organisation_id,
+  CASE lower(said.paperless) WHEN 'o' THEN true WHEN 'oui' THEN true WHEN 'n' THEN false WHEN 'non' THEN false END
+    AS paperless
 FROM staged_mailbox said
 LEFT JOIN practitioner who ON who.idnps = said.idnps AND said.kind IN ('PER', 'CAB')
 LEFT JOIN organisation place ON place.idnst = said.idnst
 WHERE CASE WHEN said.kind IN ('PER', 'CAB') THEN who.id IS NOT NULL ELSE place.id IS NOT NULL END
-ORDER BY said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END, said.kind, place.idnst"""
+ORDER BY said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END, said.kind, place.idnst, said.paperless"""
 
 _PUT_BOX: Final = """INSERT INTO mailbox AS kept
-  (id, address, kind, practitioner_id, organisation_id, preferred, confidential, source, as_of)
-SELECT {id}, address, kind, practitioner_id, organisation_id, false, false, :source, :as_of
+  (id, address, kind, practitioner_id, organisation_id, preferred, confidential, paperless, source, as_of)
+SELECT {id}, address, kind, practitioner_id, organisation_id, false, false, paperless, :source, :as_of
 FROM (SELECT * FROM incoming_box WHERE practitioner_id IS {owned} NULL
   ORDER BY practitioner_id, organisation_id) AS said
 ON CONFLICT {key} DO UPDATE SET kind = excluded.kind, organisation_id = excluded.organisation_id,
-  source = excluded.source, as_of = excluded.as_of, gone_on = NULL
+  paperless = COALESCE(excluded.paperless, kept.paperless), source = excluded.source, as_of = excluded.as_of,
+  gone_on = NULL, unusable_since = CASE WHEN excluded.as_of <= CAST(kept.unusable_since AT TIME ZONE 'UTC' AS date)
+    THEN kept.unusable_since END
 WHERE kept.as_of <= excluded.as_of"""
 
 _SAME_BOX: Final = """SELECT FROM incoming_box said WHERE said.address = kept.address

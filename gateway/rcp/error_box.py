@@ -9,21 +9,20 @@ it once it is tied is written down. Decides nothing by itself. [spec mssante 5.6
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.replaying import read_again, send_again
-from gateway.model.directory import Mailbox
 from gateway.model.dossier import Dossier
 from gateway.model.message import Message
 from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
-from gateway.rcp import access, resending
+from gateway.rcp import access, mailboxes, resending
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Letters, ReportMails
 from gateway.rcp.step import Step
@@ -40,6 +39,7 @@ __all__ = [
     "readable",
     "replay",
     "resend",
+    "take_address_back",
     "tie",
 ]
 
@@ -161,9 +161,16 @@ def replay(step: Step, item_id: uuid.UUID) -> None:
 
 
 def resend(
-    step: Step, item_id: uuid.UUID, address: str, letters: Letters, mails: ReportMails | None, blobs: BlobStore
+    step: Step,
+    item_id: uuid.UUID,
+    mailbox: str,
+    letters: Letters,
+    mails: ReportMails | None,
+    blobs: BlobStore,
+    *,
+    remember: bool = False,
 ) -> None:
-    """Send the same letter to another address of the same person.
+    """Send the same letter to another address of the same person, and to it first from now on if wished.
 
     Raises
     ------
@@ -178,7 +185,7 @@ def resend(
     message = _message(step, item)
     if message is None or message.direction != "out" or message.state == "en-attente":
         raise Conflict("rejeu-impossible", "Il n’y a rien à renvoyer : ce message est en chemin, ou il n’existe pas.")
-    new = resending.resend(step, message, address, letters, mails, blobs)
+    new = resending.resend(step, message, mailbox, letters, mails, blobs, remember=remember)
     _closed(step, item, "renvoye", recipient=new.recipient)
 
 
@@ -217,25 +224,36 @@ def forget_address(step: Step, item_id: uuid.UUID) -> None:
     Conflict
         ``deja-traite``, ``rejeu-impossible``.
     """
+    _address(step, item_id, mailboxes.set_aside, "perdue", "adresse-inutilisable")
+
+
+def take_address_back(step: Step, item_id: uuid.UUID) -> None:
+    """Use again the address of a mail that failed: the fault is mended; the item stays open.
+
+    Raises
+    ------
+    Conflict
+        ``deja-traite``, ``rejeu-impossible``.
+    """
+    _address(step, item_id, mailboxes.take_back, "reprise", "adresse-reprise")
+
+
+def _address(step: Step, item_id: uuid.UUID, act: Callable[[Session, str], None], said: str, reason: str) -> None:
     item = _open(step, item_id)
     if item is None:
         return
     message = _message(step, item)
     if message is None or message.direction != "out" or not message.recipient:
         raise Conflict("rejeu-impossible", "Cette situation ne porte sur aucune adresse.")
-    step.session.execute(
-        update(Mailbox)
-        .where(func.lower(Mailbox.address) == message.recipient.lower(), Mailbox.unusable_since.is_(None))
-        .values(unusable_since=utcnow())
-    )
-    item.details = {**item.details, "adresse": "perdue"}
+    act(step.session, message.recipient)
+    item.details = {**item.details, "adresse": said}
     step.audit(
         "modification",
         action="U",
         object_type="Mailbox",
         object_id=str(message.id),
         recipient=message.recipient,
-        reason="adresse-inutilisable",
+        reason=reason,
     )
 
 

@@ -322,10 +322,8 @@ def _mailboxes(places: Mapping[str, int], counts: Counts) -> Shape:
     kind, address, idnps = get("kind"), get("address"), get("idnps")
     family, given, title = get("family"), get("given"), get("title")
     profession, speciality = get("profession"), get("speciality")
-    place_kind, place_number, structure, postal_code = (
-        *(get("place_kind"), get("place_number")),
-        *(get("structure"), get("postal_code")),
-    )
+    place_kind, place_number = get("place_kind"), get("place_number")
+    structure, postal_code, paperless = get("structure"), get("postal_code"), get("paperless")
 
     def shape(fields: Sequence[str]) -> tuple[str, ...] | None:
         box, mail = kind(fields), MssanteAddress.from_wire(address(fields))
@@ -338,7 +336,7 @@ def _mailboxes(places: Mapping[str, int], counts: Counts) -> Shape:
         who = _person(number, "", "", counts) if number else ""
         return (
             *(box, mail.value, who, family(fields), given(fields), title(fields), profession(fields)),
-            *(speciality(fields), where, structure(fields) or where, postal_code(fields)),
+            *(speciality(fields), where, structure(fields) or where, postal_code(fields), paperless(fields)),
         )
 
     return shape
@@ -381,6 +379,7 @@ _MAILBOX_COLUMNS: Final = {
     "given": "prenom d'exercice",
     "profession": "code profession",
     "speciality": "code savoir-faire",
+    "paperless": "dematerialisation",
     "structure": "raison sociale structure bal",
     "postal_code": "code postal",
 }

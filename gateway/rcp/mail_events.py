@@ -12,17 +12,15 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, String, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from gateway.model.directory import Mailbox
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import WorkItem
-from gateway.model.store import utcnow
-from gateway.rcp import mailing
+from gateway.rcp import mailboxes, mailing
 from gateway.rcp.receipt_rules import OPEN, address_is_lost, state_after
 from gateway.rcp.step import Step
 from gateway.rcp.waiting import receipt_due
@@ -128,11 +126,7 @@ def after_delivery(session: Session, message: Message) -> Sequence[NotificationE
 
 def _undelivered(session: Session, message: Message, reason: str, *, lost: bool) -> Sequence[NotificationEntry]:
     if message.recipient and lost:
-        session.execute(
-            update(Mailbox)
-            .where(func.lower(Mailbox.address) == message.recipient.lower(), Mailbox.unusable_since.is_(None))
-            .values(unusable_since=utcnow())
-        )
+        mailboxes.set_aside(session, message.recipient)
     entries = session.scalars(select(NotificationEntry).where(NotificationEntry.message_id == message.id)).all()
     for entry in entries:
         entry.code = "ECHEC"

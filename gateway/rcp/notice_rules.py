@@ -30,6 +30,7 @@ REASONS: dict[str, str] = {
     "NON_REFUS": "Le médecin a demandé à ne plus être informé",
     "NON_ADRESSE": "Aucune adresse cochée (personnelle ou secrétariat)",
     "NON_MSS": "Adresse MSSanté inconnue",
+    "NON_DEMAT": "Documents non reçus par MSSanté : à envoyer sur papier",
     "NON_DELAI": "Dossier inscrit après la limite",
     "PREVUE": "Notification avant RCP prévue",
     "ENVOYEE": "Notification envoyée",

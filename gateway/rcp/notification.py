@@ -274,7 +274,7 @@ def _judged(
     def reach(one: Correspondent) -> str | None:
         assert one.practitioner is not None  # noqa: S101 - `judge` asks for those who have a number
         found = mailboxes.addresses(
-            session, one.practitioner, personal=one.use_personal, secretariat=one.use_secretariat
+            session, one.practitioner, personal=one.use_personal, secretariat=one.use_secretariat, dossier=dossier
         )
         return found[0].address if found else None
 

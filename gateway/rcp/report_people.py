@@ -13,6 +13,7 @@ from gateway.model import directory as rows
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import RcpSession
 from gateway.rcp import inscription
+from gateway.rcp.mailboxes import place_of
 from gateway.rcp.report_content import Address, Attendance, CodedValue, Organisation, Person
 from gateway.terminology import code_list, specialty_groups
 
@@ -26,7 +27,8 @@ def person_of(row: rows.Practitioner, *, speciality: str | None = None) -> Perso
     title = (row.title or "").upper()
     said = speciality or row.speciality
     coded = code_list("JDV_J01").get(f"G15_{row.profession or '10'}/{said}") if said else None
-    structure = next((role.organisation for role in row.roles if role.organisation is not None), None)
+    here = place_of(row)
+    structure = next((role.organisation for role in row.roles if here and role.organisation_id == here), None)
     return Person(
         family=row.family,
         given=row.given,

@@ -30,12 +30,12 @@ _NOTICE = "M1"
 
 
 def other_addresses(step: Step, message: Message) -> Sequence[Mailbox]:
-    """Return the other mailboxes of the person whom a mail was for, those to try first first."""
+    """Return the other mailboxes of the person whom a mail was for, those to try first first, software's last."""
     person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id is not None else None
     if person is None or (message.kind != _NOTICE and report_letters.state_told(message.kind) is None):
         return ()
     used = (message.recipient or "").lower()
-    found = mailboxes.addresses(step.session, person, personal=True, secretariat=True)
+    found = mailboxes.candidates(step.session, person, documents=message.kind != _NOTICE)
     return [box for box in found if box.address.lower() != used]
 
 
@@ -60,7 +60,14 @@ def require_true(step: Step, message: Message) -> None:
 
 
 def resend(
-    step: Step, message: Message, address: str, letters: Letters, mails: ReportMails | None, blobs: BlobStore
+    step: Step,
+    message: Message,
+    mailbox: str,
+    letters: Letters,
+    mails: ReportMails | None,
+    blobs: BlobStore,
+    *,
+    remember: bool = False,
 ) -> Message:
     """Put the same letter for the same person into the outbox, to another of his addresses.
 
@@ -68,6 +75,10 @@ def resend(
     ----------
     message
         Locked by the caller.
+    mailbox
+        Key of one of `other_addresses`: an address of the red list is in no form.
+    remember
+        Use this mailbox first from now on (`gateway.rcp.mailboxes.choose`).
 
     Raises
     ------
@@ -78,13 +89,15 @@ def resend(
     Unsupported
         ``renvoi``: a kind of mail that is not made again.
     """
-    box = next((one for one in other_addresses(step, message) if one.address == address), None)
+    box = next((one for one in other_addresses(step, message) if str(one.id) == mailbox), None)
     person = step.session.get(Practitioner, message.recipient_id) if message.recipient_id is not None else None
     if box is None or person is None or message.dossier_id is None:
         text = "Choisissez une adresse que l’annuaire connaît pour ce destinataire."
         raise InvalidContent("adresse-inconnue", text, expression="adresse", rule=True)
     require_true(step, message)
     [dossier] = step.lock(Dossier, message.dossier_id)
+    if remember:
+        mailboxes.choose(step, person, box, dossier=dossier)
     key = f"{message.key}|repli|{box.address.lower()}"
     if message.kind == _NOTICE:
         sealed = _notice(step, dossier, person, message, box.address, key, letters)

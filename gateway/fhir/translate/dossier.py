@@ -76,7 +76,7 @@ STATES: dict[str, _Said] = {
 }
 
 #: Codes of the register: nothing was sent, because there is no address to send to.
-NO_ADDRESS = frozenset({"NON_MSS", "NON_ADRESSE"})
+NO_ADDRESS = frozenset({"NON_MSS", "NON_ADRESSE", "NON_DEMAT"})
 _PARTICIPATION = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _MAIL = concept(
     "https://mos.esante.gouv.fr/NOS/TRE_R200-CanalCommunication/FHIR/TRE-R200-CanalCommunication",

@@ -52,6 +52,7 @@ class ErrorItem(Page):
     replay_label: str = ""
     addresses: tuple[Choice, ...] = ()
     forgettable: str = ""
+    reusable: str = ""
     tieable: bool = False
     closed: str = ""
     reason_characters: int = 0

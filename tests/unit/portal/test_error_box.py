@@ -109,11 +109,12 @@ def test_a_lost_address_is_explained_and_another_one_is_offered(
     said = words(page)
     assert "Non remis : adresse inconnue (5.1.1)" in said
     assert "Elle n’est plus proposée ni utilisée." in said
-    assert page.xpath("//select[@name='adresse']/option/@value") == ["autre@medecin.mssante.fr"]
+    assert page.xpath("//select[@name='adresse']/option/@value") == [str(box.id)]
+    assert "autre@medecin.mssante.fr (personnelle)" in said
 
     organiser.post(f"/erreurs/{item_id}/renvoyer", 422, adresse="espion@ailleurs.example")
     for _ in range(2):  # the same form twice sends once
-        answer = organiser.post(f"/erreurs/{item_id}/renvoyer", adresse="autre@medecin.mssante.fr")
+        answer = organiser.post(f"/erreurs/{item_id}/renvoyer", adresse=str(box.id))
     assert "Un nouveau courriel part à cette adresse." in words(organiser.get(answer.headers["location"]))
     session = site.fresh().session
     old, new = session.scalars(select(Message).where(Message.direction == "out").order_by(Message.id)).all()
