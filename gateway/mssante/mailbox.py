@@ -32,6 +32,7 @@ MAX_MESSAGE_BYTES = 30_000_000
 """Above this only the header is read; the rest stays on the server."""
 
 _BATCH = 100
+_HEADER_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ class Mailbox:
 
     def _take(self, client: IMAPClient, uid_validity: int, uid: int, size_bytes: int, taker: Taker) -> bool:
         whole = size_bytes <= self._max_bytes
-        item, answer = ("BODY.PEEK[]", b"BODY[]") if whole else ("BODY.PEEK[HEADER]", b"BODY[HEADER]")
+        # Of a header alone its beginning is enough: it may be what makes the message too large.
+        header = (f"BODY.PEEK[HEADER]<0.{_HEADER_BYTES}>", b"BODY[HEADER]<0>")
+        item, answer = ("BODY.PEEK[]", b"BODY[]") if whole else header
         found: dict[bytes, Any] = client.fetch([uid], [item]).get(uid, {})
         content = found.get(answer)
         if content is None:

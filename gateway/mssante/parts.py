@@ -1,8 +1,9 @@
 """The parts of a mail, however deep: forwarded mails, attachments, texts; within limits.
 
-Promises: any bytes are parsed or refused with a short reason; how many parts, how deep and how long a header may be is
-bounded before anything is done with them. What a part is called or says that it is decides nothing about what it holds:
-an archive is known by its name and its first bytes. Opens no attachment.
+Promises: any bytes are parsed or refused with a short reason; how many lines and parts, how deep and how long a header
+may be is bounded while they are parsed, not after, so that no mail holds the reader of the mailbox for long. What a
+part is called or says that it is decides nothing about what it holds: an archive is known by its name and its first
+bytes. Opens no attachment.
 
 Sources: [RFC 2045], [RFC 2046], spec mssante 5.8, 7.4 (X17, X18, X24).
 """
@@ -12,13 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from email import policy
+from email.errors import MessageError
 from email.message import Message
 from email.parser import BytesParser
+from email.policy import Compat32
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_FIELD_BYTES",
     "MAX_HEADER_BYTES",
+    "MAX_LINES",
     "MAX_PARTS",
     "PARSER_FAULTS",
     "Part",
@@ -31,10 +35,32 @@ __all__ = [
 
 MAX_PARTS = 200
 MAX_DEPTH = 20
-MAX_HEADER_BYTES = 256 * 1024
+MAX_LINES = 1_000_000
+"""The parser keeps each line by itself, and asks of each whether it ends one of the parts around it."""
+MAX_HEADER_BYTES = 512 * 1024
+"""All headers of all parts."""
+MAX_FIELD_BYTES = 4096
+"""A field that is read by its words, for which the standard library takes time by the square of its length."""
 
 #: The parser of the standard library lets some malformed mails through as such exceptions.
-PARSER_FAULTS = (RecursionError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+PARSER_FAULTS = (RecursionError, ValueError, LookupError, TypeError, AttributeError, AssertionError, MessageError)
+_BY_WORDS = frozenset(
+    (
+        "action",
+        "content-disposition",
+        "content-type",
+        "disposition",
+        "error",
+        "final-recipient",
+        "from",
+        "original-envelope-id",
+        "original-recipient",
+        "return-path",
+        "sender",
+        "status",
+        "subject",
+    )
+)
 _XDM = re.compile(r"\s*ihe[_-]xdm", re.IGNORECASE)
 
 
@@ -61,30 +87,66 @@ class Part:
     forwarded: bool
 
 
+class _Excess(Exception):
+    """A mail is larger in some way than is read; the message is the reason."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was read of one mail so far."""
+
+    parts: int = 1
+    header_bytes: int = 0
+
+
+class _Bounds(Compat32):
+    """Counts headers as they are read."""
+
+    tally = _Tally()  # of the class, for the parser's own check of its arguments; each mail has its own
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        """Take one field, if it and those before it are not too long."""
+        size = sum(map(len, sourcelines))
+        self.tally.header_bytes += size
+        name, value = super().header_source_parse(sourcelines)
+        if self.tally.header_bytes > MAX_HEADER_BYTES or (size > MAX_FIELD_BYTES and name.lower() in _BY_WORDS):
+            raise _Excess("header-too-large")
+        return name, value
+
+
+class _BoundedMessage(Message):
+    """Counts parts as they are attached."""
+
+    def __init__(self, policy: _Bounds) -> None:
+        super().__init__(policy)
+        self._tally, self._depth = policy.tally, 1
+
+    def attach(self, payload: Message) -> None:  # type: ignore[override] # the parser attaches nothing else
+        """Take one part, if it is neither too deep nor one too many."""
+        assert isinstance(payload, _BoundedMessage)  # noqa: S101 - made by the same parser
+        payload._depth = self._depth + 1  # noqa: SLF001 - its own class
+        self._tally.parts += 1
+        if payload._depth > MAX_DEPTH:  # noqa: SLF001 - as above
+            raise _Excess("too-deep")
+        if self._tally.parts > MAX_PARTS:
+            raise _Excess("too-many-parts")
+        super().attach(payload)
+
+
 def parse(content: bytes) -> tuple[Message | None, str | None]:
-    """Parse a mail; return it, or why it was not: ``header-too-large``, ``too-deep``, ``too-many-parts``."""
-    head = content.partition(b"\r\n\r\n")[0] if b"\r\n\r\n" in content else content.partition(b"\n\n")[0]
-    if len(head) > MAX_HEADER_BYTES:
-        return None, "header-too-large"
+    """Parse a mail; return it, or why it was not.
+
+    ``header-too-large``, ``too-deep``, ``too-many-parts``, ``too-many-lines``; ``unreadable`` by the parser.
+    """
+    if content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n") > MAX_LINES:
+        return None, "too-many-lines"
+    bounds = _Bounds(tally=_Tally())  # type: ignore[call-arg] # any attribute of the class may be given
     try:
-        message = BytesParser(policy=policy.compat32).parsebytes(content)
-        excess = _excess(message)
+        return BytesParser(_BoundedMessage, policy=bounds).parsebytes(content), None  # type: ignore[arg-type] # and is
+    except _Excess as excess:
+        return None, str(excess)
     except PARSER_FAULTS:
         return None, "unreadable"
-    return (None, excess) if excess else (message, None)
-
-
-def _excess(message: Message) -> str | None:
-    waiting, parts = [(message, 1)], 0
-    while waiting:
-        part, depth = waiting.pop()
-        parts += 1
-        if depth > MAX_DEPTH:
-            return "too-deep"
-        if parts > MAX_PARTS:
-            return "too-many-parts"
-        waiting.extend((inner, depth + 1) for inner in children(part))
-    return None
 
 
 def children(part: Message) -> list[Message]:

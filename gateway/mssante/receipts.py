@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email import policy
+from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
@@ -35,8 +36,12 @@ MAX_ANSWERS = 50
 _MACHINE_PRECEDENCE = frozenset({"bulk", "junk", "list", "auto_reply"})
 _MACHINE_HEADERS = ("X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress", "List-Id")
 _BOUNCE_SENDERS = ("mailer-daemon@", "postmaster@")
-# They mean nothing in a header, and no text of the database holds NUL: one such mail would stop all that follow.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# They mean nothing in a header, and no text of the database holds NUL or half a character (some charsets make such):
+# one such mail would stop all that follow.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+#: A longer identifier is nobody's [RFC 5322 §2.1.1], nor fits into an index of the database; nor is a longer address
+#: [RFC 5321 §4.5.3.1.3].
+_ID_BYTES, _ADDRESS_BYTES = 998, 254
 
 
 class Kind(enum.Enum):
@@ -115,7 +120,7 @@ def read(content: bytes) -> Incoming:
         return Incoming(Kind.HUMAN, reason=excess)
     try:
         return _classify(message)
-    except parts.PARSER_FAULTS:
+    except Exception:  # noqa: BLE001 - whatever the parser of the standard library raises must not stop the mails behind
         return Incoming(Kind.HUMAN, reason="unreadable")
 
 
@@ -291,18 +296,18 @@ def _text(message: Message, name: str) -> str | None:
         return None
     try:
         decoded = str(make_header(decode_header(value)))
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, HeaderParseError):
         return value
     return _CONTROL.sub("", decoded)
 
 
 def _message_ids(message: Message, name: str) -> list[str]:
-    return _MESSAGE_ID.findall(_raw(message, name) or "")
+    return [one for one in _MESSAGE_ID.findall(_raw(message, name) or "") if len(one.encode()) <= _ID_BYTES]
 
 
 def _address(text: str | None) -> str | None:
     found = re.search(r"([^\s<>,;\"]+@[^\s<>,;\"]+)", (text or "").rpartition("<")[2] or "")
-    return found[1].lower() if found else None
+    return found[1].lower() if found and len(found[1].encode()) <= _ADDRESS_BYTES else None
 
 
 def _typed(text: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import imaplib
 import smtplib
 import ssl
 from datetime import timedelta
@@ -115,6 +116,36 @@ def test_a_reply_becomes_a_contribution_and_its_author_is_told(notified):
         [mail] = delivered(notified, one.recipient, one.message_id)
         assert b"Auto-Submitted: auto-generated" in mail
         assert b"PAT-TROIS" not in mail
+
+
+HOSTILE = {
+    "a word whose base64 is none": b"From: a@b.example\r\nSubject: =?utf-8?B?a?=\r\n\r\nx",
+    "half a character in an address": b"From: =?utf-7?q?+2AA-x=40b.example?=\r\nSubject: x\r\n\r\nx",
+    "an identifier that no index holds": b"From: a@b.example\r\nMessage-ID: <"
+    + b"".join(b"%x" % (n * 7919) for n in range(3000))
+    + b"@b.example>\r\n\r\nx",
+    "a sender of brackets": b"From: " + b"(" * 200_000 + b"\r\n\r\nx",
+    "parts within parts": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(300)
+    )
+    + b"\r\n"
+    + b"a\r\n" * 800_000,
+}
+
+
+def test_no_mail_stops_those_that_come_after_it(notified):
+    context = ssl.create_default_context(cafile=str(notified.servers.authority.file))
+    with imaplib.IMAP4_SSL("127.0.0.1", notified.servers.imaps_port, ssl_context=context) as imap:
+        imap.login(servers.GATEWAY, servers.PASSWORD)
+        for content in HOSTILE.values():
+            assert imap.append("INBOX", None, None, content)[0] == "OK"
+    send(notified, servers.TREATING, answer(notified, "apres", "Vit seule."))
+    assert read(notified, "apres")["apres"].state == "traite"
+    assert [one.text for one in rows(notified, Contribution)] == ["Vit seule."]
+    kept = rows(notified, Message, Message.direction == "in", Message.state == "quarantaine")
+    assert sorted(len(content) for content in HOSTILE.values()) == sorted(
+        one.size_bytes for one in kept if one.size_bytes in {len(content) for content in HOSTILE.values()}
+    )
 
 
 def test_a_process_killed_after_it_kept_the_reply_loses_and_doubles_nothing(notified, monkeypatch):

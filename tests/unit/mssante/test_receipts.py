@@ -210,8 +210,12 @@ def test_a_forwarded_document_is_found_however_deep():
 
 
 def test_limits_send_a_mail_to_a_person():
-    huge = b"X: " + b"a" * (256 * 1024) + b"\r\n\r\nx"
+    huge = b"X: " + b"a" * (512 * 1024) + b"\r\n\r\nx"
     assert read(huge).reason == "header-too-large"
+    many = b"X: " + b"a" * 1000 + b"\r\n"
+    inner = b"Content-Type: multipart/mixed; boundary=p\r\n\r\n--p\r\n" + many * 600 + b"\r\nx\r\n--p--\r\n"
+    assert read(inner).reason == "header-too-large"
+    assert read(b"From: a@b.example\r\n\r\n" + b"a\r\n" * 1_000_001).reason == "too-many-lines"
     parts = b"--p\r\n\r\nx\r\n" * 1000
     assert read(b"Content-Type: multipart/mixed; boundary=p\r\n\r\n" + parts + b"--p--\r\n").reason == "too-many-parts"
     nested = b"x"
@@ -219,6 +223,44 @@ def test_limits_send_a_mail_to_a_person():
         mark = b"n%d" % level
         nested = b"Content-Type: multipart/mixed; boundary=" + mark + b"\r\n\r\n--" + mark + b"\r\n" + nested
     assert read(nested).reason in {"too-deep", "unreadable"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"From: " + b"(" * 200_000,
+        b"From: " + b"a" * 100_000,
+        b"Subject: =?punycode?q?" + b"a" * 100_000 + b"-" + b"9" * 100_000 + b"?=",
+        b'Content-Type: text/plain; name="' + b";" * 200_000,
+        b'Content-Type: multipart/mixed; x="' + b";" * 200_000,
+        b"Content-Type: multipart/mixed; boundary=p\r\n\r\n--p\r\n" + b'Content-Disposition: a; b="' + b";" * 200_000,
+    ],
+)
+def test_a_field_whose_reading_takes_the_square_of_its_length_is_not_read(field):
+    assert read(field + b"\r\n\r\nx").reason == "header-too-large"
+
+
+def test_many_parts_within_parts_are_not_parsed_line_by_line():
+    open_parts = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(300))
+    assert read(open_parts + b"\r\n" + b"a\r\n" * 900_000).reason == "too-deep"
+
+
+def test_a_word_that_cannot_be_decoded_is_read_as_it_is_written():
+    found = read(b"From: =?utf-8?B?a?= <A@b.example>\r\nIn-Reply-To: <x@y>\r\nSubject: =?utf-8?B?a?=\r\n\r\nx")
+    assert (found.kind, found.sender, found.subject) == (Kind.REPLY, "a@b.example", "=?utf-8?B?a?=")
+
+
+def test_half_a_character_reaches_no_text():
+    found = read(b"From: =?utf-7?q?a+2AA-b=40c.example?=\r\nSubject: =?unicode_escape?q?=5Cud800x?=\r\n\r\nx")
+    assert (found.sender, found.subject) == ("ab@c.example", "x")
+
+
+def test_what_is_too_long_to_be_an_identifier_or_an_address_is_none():
+    long = b"a" * 990
+    found = read(
+        b"From: " + long + b"@b.example\r\nMessage-ID: <" + long + b"@b.example>\r\nIn-Reply-To: <x@y>\r\n\r\nx"
+    )
+    assert (found.sender, found.message_id, found.answers) == (None, None, ("x@y",))
 
 
 SOUP = st.lists(
