@@ -1,7 +1,8 @@
 """The documents that others sent about the patient, in the fiche's panel of what came from elsewhere.
 
 Promises: only those that were attached to this dossier, or to its patient before he had one; what was replaced or
-withdrawn says so. Titles and authors are in the sender's words. The bytes are read over FHIR.
+withdrawn says so. Titles and authors are in the sender's words. The bytes are saved from there
+(`gateway.portal.received_routes`), unless they were withdrawn.
 """
 
 from __future__ import annotations
@@ -16,10 +17,25 @@ from gateway.model.received import ReceivedDocument
 from gateway.portal import views as v
 from gateway.portal import words
 
-__all__ = ["received_lines"]
+__all__ = ["received_lines", "shown_with"]
 
 _SHOWN = 50
 _STATES = {"attache": "", "remplace": ", remplacé par une version plus récente", "retire": ", retiré par son auteur"}
+
+
+def shown_with(document: ReceivedDocument, row: Dossier) -> bool:
+    """Whether the bytes of a document may be had by whoever sees a dossier."""
+    here = document.dossier_id == row.id or (document.dossier_id is None and document.record_id == row.record_id)
+    return here and document.state in {"attache", "remplace"} and document.sha256 is not None
+
+
+def _files(one: ReceivedDocument, row: Dossier) -> tuple[tuple[str, str], ...]:
+    """Label and address of what may be saved."""
+    if not shown_with(one, row):
+        return ()
+    base = f"/dossiers/{row.id}/documents/{one.id}"
+    pdf = (("PDF", f"{base}.pdf"),) if one.format == "n1" else ()
+    return (*pdf, ("CDA", f"{base}.xml"))
 
 
 def received_lines(session: Session, row: Dossier) -> Iterable[v.InteropLine]:
@@ -38,4 +54,5 @@ def received_lines(session: Session, row: Dossier) -> Iterable[v.InteropLine]:
     for one in found:
         named = one.title or one.type_label or "sans titre"
         said = f"Document reçu\u00a0: {named}{_STATES[one.state]}"
-        yield v.InteropLine(one.author or "Auteur non indiqué", said, words.local(one.received_at, row.session.zone))
+        at = words.local(one.received_at, row.session.zone)
+        yield v.InteropLine(one.author or "Auteur non indiqué", said, at, _files(one, row))

@@ -17,6 +17,7 @@ from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
 from gateway.portal.plan_routes import PlanPages
+from gateway.portal.received_routes import ReceivedPages
 from gateway.portal.report_endings import ReportEndings
 from gateway.portal.report_routes import ReportPages
 from gateway.portal.settings_routes import SettingsPages
@@ -34,6 +35,7 @@ def router(portal: Portal) -> APIRouter:
         FichePages,
         ReportEndings,
         ReportPages,
+        ReceivedPages,
         PlanPages,
         OrganiserPages,
         ErrorBoxPages,

@@ -188,11 +188,12 @@ class HistoryLine:
 
 @dataclass(frozen=True)
 class InteropLine:
-    """One thing that came from another system."""
+    """One thing that came from another system; ``files`` are labels and addresses of what may be saved."""
 
     source: str
     text: str
     at: datetime | None = None
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
