@@ -104,12 +104,15 @@ def meetings(session: Session) -> None:
 
 
 def timed(name: str, count: int, work: Callable[[], object]) -> None:
-    """Run it once; print dossiers a second and the most memory that this process has held."""
-    start = time.perf_counter()
+    """Run it once; print dossiers a second, by the clock and by this process's processor, and its most memory."""
+    start, own = time.perf_counter(), time.process_time()
     said = work()
-    took = time.perf_counter() - start
+    took, own = time.perf_counter() - start, time.process_time() - own
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:44} {count / took:8.0f} a second  {took:7.1f} s  peak {peak:5.0f} MB  {said}")
+    print(
+        f"{name:44} {count / took:8.0f} a second  {took:7.1f} s  own processor {own:6.1f} s"
+        f"  peak {peak:5.0f} MB  {said}"
+    )
 
 
 def main(count: int, without: int) -> None:

@@ -3,7 +3,7 @@
 Promises: what is decided is what `gateway.rcp.notification.settle` decides (the same function over the same facts); a
 line is written under the lock of its dossier, from what was read under that lock; one page is in memory, and no
 transaction outlives it. A dossier of which a mail leaves, a line closes or a person is asked is only named: it has a
-step of its own.
+step of its own. What is complete and has no line yet is sure to get one: it is decided once, under its lock.
 
 [spec features 4.3, 5.4]
 """
@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import insert, select, tuple_, update
-from sqlalchemy.orm import Session, joinedload, lazyload
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, exists, select, tuple_, update
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from gateway.errors import GatewayError
 from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.model.meeting import RcpSession
+from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import NotificationEntry
-from gateway.rcp import mailboxes
+from gateway.model.prepared import Prepared
+from gateway.model.store import Base
+from gateway.model.writes import adopt, ask, held, later
+from gateway.rcp import dossier_states, mailboxes
 from gateway.rcp.notice_cases import (
     AHEAD,
     BEHIND,
@@ -45,6 +49,7 @@ __all__ = ["sorted_out", "write"]
 
 #: Codes of which something leaves, or that ask a person.
 _OWN_STEP: Final = frozenset({"ENVOYEE", "ECHEC"})
+_TABLE: Final = Base.metadata.tables[NotificationEntry.__tablename__]
 #: New lines that are shown to others at once: nobody can be told, for want of an address.
 _SHOWN: Final = frozenset({"NON_MSS", "NON_ADRESSE"})
 
@@ -59,6 +64,74 @@ _COLUMNS = (
     Dossier.prefiche_at,
     Dossier.registered_at,
 )
+_LAST: Final = uuid.UUID(int=2**128 - 1)
+
+
+def _these() -> Any:
+    return any_(bindparam("ids", type_=ARRAY(Uuid())))
+
+
+# Asked for each page: made once, their plans are kept.
+_PAGE = Prepared(
+    lambda: (
+        select(
+            RcpSession.starts_at,
+            exists()
+            .where(
+                NotificationEntry.dossier_id == Dossier.id,
+                NotificationEntry.session_id == Dossier.session_id,
+                NotificationEntry.kind == KIND,
+            )
+            .label("known"),
+            *_COLUMNS,
+        )
+        .join(RcpSession, RcpSession.id == Dossier.session_id)
+        .where(
+            RcpSession.starts_at >= bindparam("start"),  # the index is entered where the last page ended
+            RcpSession.starts_at < bindparam("until"),
+            tuple_(RcpSession.starts_at, Dossier.id) > tuple_(bindparam("start"), bindparam("last")),
+        )
+        .order_by(RcpSession.starts_at, Dossier.id)
+        .limit(bindparam("page"))
+    )
+)
+_LOCKED = Prepared(lambda: select(*_COLUMNS).where(Dossier.id == _these()).order_by(Dossier.id).with_for_update())
+_MEETINGS = Prepared(lambda: select(RcpSession.__table__).where(RcpSession.id == _these()))
+_RCPS = Prepared(lambda: select(Rcp.__table__).where(Rcp.id == _these()))
+_LINES = Prepared(
+    lambda: (
+        select(
+            Correspondent.dossier_id,
+            Correspondent.id,
+            Correspondent.declined_at,
+            Correspondent.use_personal,
+            Correspondent.use_secretariat,
+            Correspondent.since,
+            Practitioner.id.label("who"),
+            Practitioner.idnps,
+            Practitioner.rpps,
+            Practitioner.informed,
+        )
+        .join(Practitioner, Practitioner.id == Correspondent.practitioner_id, isouter=True)
+        .where(Correspondent.dossier_id == _these(), Correspondent.role == TREATING)
+    )
+)
+_ENTRIES = Prepared(
+    lambda: (
+        select(
+            NotificationEntry.dossier_id,
+            NotificationEntry.id,
+            NotificationEntry.session_id,
+            NotificationEntry.subject,
+            NotificationEntry.code,
+            NotificationEntry.due_at,
+            NotificationEntry.ready_at,
+            NotificationEntry.message_id,
+        )
+        .where(NotificationEntry.dossier_id == _these(), NotificationEntry.kind == KIND)
+        .order_by(NotificationEntry.id)
+    )
+)
 
 
 def sorted_out(steps: Steps, page: int) -> Iterator[tuple[int, Sequence[uuid.UUID], Sequence[uuid.UUID]]]:
@@ -69,24 +142,23 @@ def sorted_out(steps: Steps, page: int) -> Iterator[tuple[int, Sequence[uuid.UUI
     count, plain, single
         ``plain`` for `write`; ``single`` for a step each.
     """
-    now, position = steps.clock.now(), None
+    now = steps.clock.now()
+    start, last, until = now - BEHIND, _LAST, now + AHEAD
     while True:
-        statement = (
-            select(RcpSession.starts_at, *_COLUMNS)
-            .join(RcpSession, RcpSession.id == Dossier.session_id)
-            .where(RcpSession.starts_at > now - BEHIND, RcpSession.starts_at < now + AHEAD)
-            .order_by(RcpSession.starts_at, Dossier.id)
-            .limit(page)
-        )
-        if position is not None:
-            statement = statement.where(tuple_(RcpSession.starts_at, Dossier.id) > position)
         with steps.store.session() as session:  # closed before the page is worked on: it holds nothing open
-            found = session.execute(statement).all()
-            rows = [FlatDossier(*one[1:]) for one in found]
+            found = ask(session, _PAGE, start=start, last=last, until=until, page=page)
+            fresh: list[uuid.UUID] = []
+            rows: list[FlatDossier] = []
+            for _, known, *one in found:
+                row = FlatDossier(*one)
+                if known or row.prefiche_at is None or row.state not in dossier_states.open_states():
+                    rows.append(row)
+                else:
+                    fresh.append(row.id)
             plain, single = _split(session, rows, now)
         if found:
-            yield len(rows), plain, single
-            position = (found[-1][0], found[-1][1])
+            yield len(found), [*fresh, *plain], single
+            start, last = found[-1].starts_at, found[-1].id
         if len(found) < page:
             return
 
@@ -99,10 +171,8 @@ def write(step: Step, dossiers: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     Sequence
         Those which changed meanwhile and need a step of their own; nothing is written of them.
     """
-    locked = select(Dossier.id).where(Dossier.id.in_(dossiers)).order_by(Dossier.id).with_for_update()
-    step.session.execute(locked).all()
-    rows = [FlatDossier(*one) for one in step.session.execute(select(*_COLUMNS).where(Dossier.id.in_(dossiers)))]
-    new: list[dict[str, Any]] = []
+    rows = [FlatDossier(*one) for one in ask(step.session, _LOCKED, ids=list(dossiers))]
+    shown: list[NotificationEntry] = []
     changed: list[dict[str, Any]] = []
     left = []
     for row, cases in _judged(step.session, rows, step.now):
@@ -110,19 +180,26 @@ def write(step: Step, dossiers: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
             left.append(row.id)
             continue
         for case in cases:
-            if case.is_new:
-                (new if case.entry is None else changed).append(_said(row, case, step.now))
-    if new:
-        step.session.execute(insert(NotificationEntry), new)
+            if not case.is_new:
+                continue
+            said = _said(row, case, step.now)
+            if case.entry is not None:
+                changed.append(said)
+            elif said["code"] in _SHOWN:
+                entry = NotificationEntry(**said)
+                adopt(step.session, entry)
+                shown.append(entry)
+            else:
+                later(step.session, _TABLE, said, unread=True)
     if changed:
         step.session.execute(update(NotificationEntry), changed)
-    shown = [one["id"] for one in changed] + [one["id"] for one in new if one["code"] in _SHOWN]
+        ids = [one["id"] for one in changed]
+        shown += step.session.scalars(select(NotificationEntry).where(NotificationEntry.id.in_(ids)))
     if shown:
-        entries = step.session.scalars(select(NotificationEntry).where(NotificationEntry.id.in_(shown))).all()
-        about = select(Dossier).where(Dossier.id.in_({one.dossier_id for one in entries}))
+        about = select(Dossier).where(Dossier.id.in_({one.dossier_id for one in shown}))
         # What their representations look at is read at once, and held until they are made.
         step.session.info["planned"] = step.session.scalars(about).unique().all()
-        step.touch(*entries)
+        step.touch(*shown)
     return left
 
 
@@ -161,6 +238,8 @@ def _judged(
     session: Session, rows: Sequence[FlatDossier], now: datetime
 ) -> Iterator[tuple[FlatDossier, _Cases | None]]:
     """Decide each dossier; None for one whose lines close, or whose meeting has a setting that cannot be read."""
+    if not rows:
+        return
     ids = [row.id for row in rows]
     meetings = _meetings(session, {row.session_id for row in rows})
     lines, entries = _lines(session, ids), _entries(session, ids)
@@ -184,11 +263,10 @@ def _judged(
 
 
 def _meetings(session: Session, ids: set[uuid.UUID]) -> Mapping[uuid.UUID, Callable[[], Meeting]]:
-    found = session.scalars(
-        select(RcpSession)
-        .where(RcpSession.id.in_(ids))
-        .options(joinedload(RcpSession.rcp).lazyload("*"), lazyload(RcpSession.attendances))
-    ).unique()
+    found = [held(session, RcpSession, row) for row in ask(session, _MEETINGS, ids=list(ids))]
+    rcps = {row.id: held(session, Rcp, row) for row in ask(session, _RCPS, ids=list({one.rcp_id for one in found}))}
+    for one in found:
+        set_committed_value(one, "rcp", rcps[one.rcp_id])
     return {one.id: _once(one) for one in found}
 
 
@@ -207,45 +285,15 @@ def _once(session: RcpSession) -> Callable[[], Meeting]:
 
 
 def _lines(session: Session, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, list[FlatLine]]:
-    statement = (
-        select(
-            Correspondent.dossier_id,
-            Correspondent.id,
-            Correspondent.declined_at,
-            Correspondent.use_personal,
-            Correspondent.use_secretariat,
-            Correspondent.since,
-            Practitioner.id,
-            Practitioner.idnps,
-            Practitioner.rpps,
-            Practitioner.informed,
-        )
-        .join(Practitioner, Practitioner.id == Correspondent.practitioner_id, isouter=True)
-        .where(Correspondent.dossier_id.in_(ids), Correspondent.role == TREATING)
-    )
     found: dict[uuid.UUID, list[FlatLine]] = {}
-    for about, key, declined, personal, office, since, *who in session.execute(statement):
+    for about, key, declined, personal, office, since, *who in ask(session, _LINES, ids=ids):
         physician = FlatPhysician(*who) if who[0] is not None else None
         found.setdefault(about, []).append(FlatLine(key, physician, declined, personal, office, since))
     return found
 
 
 def _entries(session: Session, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, list[FlatEntry]]:
-    statement = (
-        select(
-            NotificationEntry.dossier_id,
-            NotificationEntry.id,
-            NotificationEntry.session_id,
-            NotificationEntry.subject,
-            NotificationEntry.code,
-            NotificationEntry.due_at,
-            NotificationEntry.ready_at,
-            NotificationEntry.message_id,
-        )
-        .where(NotificationEntry.dossier_id.in_(ids), NotificationEntry.kind == KIND)
-        .order_by(NotificationEntry.id)
-    )
     found: dict[uuid.UUID, list[FlatEntry]] = {}
-    for about, key, meeting, subject, code, due, ready, message in session.execute(statement):
-        found.setdefault(about, []).append(FlatEntry(key, meeting, subject, code, due, ready, message))
+    for about, *said in ask(session, _ENTRIES, ids=ids):
+        found.setdefault(about, []).append(FlatEntry(*said))
     return found
