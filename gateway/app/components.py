@@ -30,6 +30,7 @@ from gateway.exchange.jobs import Periodic, Worker
 from gateway.exchange.replaying import send_again
 from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
+from gateway.identifiers import MssanteAddress
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
@@ -280,7 +281,7 @@ def replayed(settings: Settings, message_id: uuid.UUID) -> str:
 
         recipient = gateway.steps.run(SYSTEM, verb)
         if recipient is not None:
-            return f"Message remis dans la file d’envoi, pour {recipient}."
+            return f"Message remis dans la file d’envoi, pour {MssanteAddress.shown(recipient)}."
         settled = _inbox(gateway)[0].replay(message_id)
         return "Message reçu traité à nouveau." if settled else "Message reçu gardé : il n’a pas pu être traité."
 

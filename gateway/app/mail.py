@@ -63,7 +63,13 @@ def mailing(settings: Settings, blobs: BlobStore) -> Mailing | None:
         sizes=Sizes(mail.max_bytes, dict(mail.max_bytes_by_domain)),
         answers_read=mail.imap is not None,
     )
-    press = Press(forms=Forms(sender, mail.pdf), mails=letters, blobs=blobs, custodian=own)
+    press = Press(
+        forms=Forms(sender, mail.pdf),
+        mails=letters,
+        blobs=blobs,
+        custodian=own,
+        production=settings.prod,
+    )
     peers = mail_peers(settings)
     return Mailing(
         letters=letters,

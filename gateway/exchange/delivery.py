@@ -34,6 +34,7 @@ from gateway.errors import Fault, GatewayError, Unavailable
 from gateway.exchange import jobs
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Channel, Delivery, Outcome
+from gateway.identifiers import MssanteAddress
 from gateway.model.audit import AuditFacts, AuditTrail
 from gateway.model.dossier import Dossier
 from gateway.model.message import Attempt, Message
@@ -316,7 +317,7 @@ def _said(session: Session, message: Message, delivery: Delivery, now: datetime)
         object_type="Message",
         object_id=str(message.id),
         object_sha256=message.sha256,
-        recipient=message.recipient,
+        recipient=MssanteAddress.shown(message.recipient) if message.recipient else None,
         happened=now,
         detail={"kind": message.kind, "state": message.state, "attempts": message.attempts},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from gateway.identifiers.faults import compact
 from gateway.identifiers.keys import luhn_valid
@@ -81,7 +81,14 @@ class MssanteAddress(Written):
     """A mailbox inside the MSSanté trust space, the only place where health data may be mailed [spec annuaire §5].
 
     Compared without case: operators treat addresses so. Fault: ``mssante-forme``.
+
+    Attributes
+    ----------
+    PATIENTS
+        Domain of Mon espace santé, where an address is the patient's matricule INS [spec mssante 2.12].
     """
+
+    PATIENTS: ClassVar[str] = "patient.mssante.fr"
 
     @classmethod
     def from_wire(cls, value: str) -> Self:
@@ -93,3 +100,13 @@ class MssanteAddress(Written):
     def domain(self) -> str:
         """What stands after the ``@``."""
         return self.value.rpartition("@")[2]
+
+    @property
+    def is_of_a_patient(self) -> bool:
+        """Whether it is a mailbox of Mon espace santé."""
+        return self.domain == self.PATIENTS
+
+    @classmethod
+    def shown(cls, written: str) -> str:
+        """Return an address as pages and the trail may say it: as written, without a patient's matricule."""
+        return f"…@{cls.PATIENTS}" if cls.from_wire(written).is_of_a_patient else written

@@ -21,10 +21,12 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 
 from gateway.errors import InvalidContent
+from gateway.identifiers import MssanteAddress
 
 __all__ = [
     "DOCUMENT_PREFIX",
     "MAX_MESSAGE_BYTES",
+    "PATIENT_MAX_BYTES",
     "Attachment",
     "Mail",
     "Sealed",
@@ -51,16 +53,26 @@ _UNSAFE_IN_FILENAME = re.compile(r'[/\\:*?"<>|]+')
 _LABEL_MAX_CHARS = 40
 
 
+PATIENT_MAX_BYTES = 25_000_000
+"""What Mon espace santé takes of a whole message; a larger one bounces (spec mssante 1.5)."""
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """How large an encoded message may be: for all, and for the recipients of one operator's domain."""
+    """How large an encoded message may be: for all, and for the recipients of one operator's domain.
+
+    A patient's mailbox takes `PATIENT_MAX_BYTES` and never more, whatever is set.
+    """
 
     usual: int = MAX_MESSAGE_BYTES
     by_domain: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, address: str) -> int:
         """Give the limit of messages to an address."""
-        return self.by_domain.get(address.rpartition("@")[2].lower(), self.usual)
+        domain = address.rpartition("@")[2].lower()
+        if domain == MssanteAddress.PATIENTS:
+            return min(self.by_domain.get(domain, PATIENT_MAX_BYTES), PATIENT_MAX_BYTES)
+        return self.by_domain.get(domain, self.usual)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,8 @@ class Mail:
         Codes of the CDA documents inside an attached ``IHE_XDM.zip``; empty when there is none.
     ins_qualified
         Whether the patient's INS is qualified; given exactly when `cda_codes` is.
+    patient_may_not_reply
+        ``X-MSS-MES: FIN``; to a patient's mailbox only. [ECO.2.2.8]
     in_reply_to, references
         Message-IDs without angle brackets.
     """
@@ -156,8 +170,9 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
     Raises
     ------
     InvalidContent
-        ``mail-address``, ``mail-header`` (a line break or a document prefix where none may be), ``mail-document``
-        (headers of a CDA without one, or the reverse), ``mail-date``, ``mail-too-large`` (names the limit).
+        ``mail-address``, ``mail-patient``, ``mail-header`` (a line break or a document prefix where none may be),
+        ``mail-document`` (headers of a CDA without one, or the reverse), ``mail-date``, ``mail-too-large`` (names the
+        limit).
     """
     _check(mail)
     identifier = message_id(mail.key, mail.sender_address)
@@ -217,6 +232,8 @@ def _optional_headers(mail: Mail) -> Iterable[tuple[str, str]]:
 def _check(mail: Mail) -> None:
     for address in (mail.sender_address, mail.recipient_address, *([mail.reply_to] if mail.reply_to else [])):
         check_address(address)
+    if mail.patient_may_not_reply and not MssanteAddress.from_wire(mail.recipient_address).is_of_a_patient:
+        raise InvalidContent("mail-patient", "Seul un courrier au patient dit qu’il ne peut pas y répondre.")
     if mail.date.tzinfo is None:
         raise InvalidContent("mail-date", "La date du message n’a pas de fuseau horaire.")
     singles = (mail.subject, mail.sender_name, mail.recipient_name, mail.nil, *mail.cda_codes)

@@ -1,11 +1,12 @@
-"""The report as MSSanté carries it: its forms, and the mail that brings them (M6) or a link (M5) to one recipient.
+"""The report as MSSanté carries it: its forms, and the mail that brings them (M6, M6p) or a link (M5) to one person.
 
 Promises: the CDA inside ``IHE_XDM.zip`` and the PDF beside it are the very bytes given; the national subject with the
 identity (DECISIONS 2) unless the short one is chosen; what replaces or withdraws says so in the body and answers, in
 threads, the first mail to the same person. To an address that neither its domain nor the directory says to be MSSanté
-goes no document and no identity, whatever the letter and the operator's texts say. The same letter gives the same
-bytes.
-Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6; spec mssante 2.2 to 2.7, 6.1]
+goes no document and no identity, whatever the letter and the operator's texts say; to a patient's mailbox, only what
+is his own and he may see, and to no other mailbox his copy. The same letter gives the same bytes.
+Implements `gateway.rcp.ports.ReportForms` and `ReportMails`. [ECO.2.1.1 to .2.1.6, .2.2.6, .2.2.8;
+spec mssante 2.2 to 2.7, 2.12, 6.1]
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from gateway.mssante import envelope, xdm
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import french, templates
 from gateway.rcp.ports import RenderedForm, ReportLetter, SealedLetter
-from gateway.rcp.report_content import CodedValue, PatientContent, ReportContent
+from gateway.rcp.report_content import HIDDEN_FROM_PATIENT, CodedValue, PatientContent, ReportContent
 
 __all__ = ["Forms", "ReportMail"]
 
 _CODE = CodedValue(frcp.CODE.code, frcp.CODE.system, frcp.CODE.label)
 _ZIP = "application/zip"
 #: The letters that carry a document, and the form of it that each carries.
-_ARCHIVES = {"M6": "xdm", "M6r": "xdm-retrait"}
-_WITHDRAWALS = frozenset({"M5r", "M6r"})
+_ARCHIVES = {"M6": "xdm", "M6r": "xdm-retrait", "M6p": "xdm"}
+_WITHDRAWALS = frozenset({"M5r", "M6r", "M6pr"})
+_TO_PATIENT = frozenset({"M6p", "M6pr"})
 _GENDERS = {"F": "female", "M": "male"}
 
 
@@ -94,8 +96,11 @@ class ReportMail:
         ------
         InvalidContent
             ``mail-address``, ``mail-too-large``; ``mail-hors-mssante``: the letter carries a document, or names a
-            patient and has no neutral variant, and the address is not MSSanté.
+            patient and has no neutral variant, and the address is not MSSanté; ``mail-patient``: a patient's copy to
+            another mailbox than his, of what he may not see, or another letter to his.
         """
+        _require_addressee(letter)
+        to_patient = letter.kind in _TO_PATIENT
         archive = _ARCHIVES.get(letter.kind)
         text = _text(letter, document=archive is not None)
         mail = envelope.Mail(
@@ -103,13 +108,15 @@ class ReportMail:
             sender_address=self.address,
             sender_name=self.name,
             recipient_address=letter.address,
-            recipient_name=" ".join(p for p in (letter.recipient.given, letter.recipient.family) if p),
+            recipient_name=_name(letter),
             date=letter.at,
             subject=text.subject,
             body=text.body,
             nil=self.nil,
-            reply_to=letter.reply_to,
-            read_receipt=self.read_receipt,
+            # A patient cannot refuse a receipt, and is told whom to ask: nothing is answered here. [spec mssante 2.12]
+            reply_to=None if to_patient else letter.reply_to,
+            read_receipt=self.read_receipt and not to_patient,
+            patient_may_not_reply=to_patient,
             in_reply_to=letter.previous[0] if letter.previous else None,
             references=letter.previous,
         )
@@ -146,6 +153,26 @@ def _whole_date(said: str) -> date | None:
     return date.fromisoformat(said) if len(said) == len("2026-01-01") else None
 
 
+def _require_addressee(letter: ReportLetter) -> None:
+    """Let a patient's mailbox get his own letters alone, and them go nowhere else."""
+    address, to_patient = MssanteAddress.from_wire(letter.address), letter.kind in _TO_PATIENT
+    wrong = address.is_of_a_patient is not to_patient
+    if letter.kind in _ARCHIVES and to_patient:
+        patient = letter.content.patient
+        own = f"{patient.ins.extension}@{MssanteAddress.PATIENTS}" if patient.ins and patient.ins_qualified else None
+        wrong = wrong or address.value != own or HIDDEN_FROM_PATIENT in letter.content.visibility
+    if wrong:
+        text = (
+            "Ce courrier ne part pas : la boîte d’un patient ne reçoit que son propre compte rendu, s’il peut le voir."
+        )
+        raise InvalidContent("mail-patient", text)
+
+
+def _name(letter: ReportLetter) -> str:
+    who = letter.recipient
+    return " ".join(part for part in (who.given, who.family) if part) if who is not None else ""
+
+
 def _text(letter: ReportLetter, *, document: bool) -> templates.Rendered:
     """Fill the text that may go to the address; an operator's own text cannot let a document out."""
     inside = letter.listed or not MssanteAddress.from_wire(letter.address).faults
@@ -159,12 +186,14 @@ def _text(letter: ReportLetter, *, document: bool) -> templates.Rendered:
 def _values(letter: ReportLetter) -> dict[str, str | bool]:
     content = letter.content
     zone, patient = content.tzinfo(), content.patient
-    title, surname = civil_words(letter.recipient)
+    title, surname = civil_words(letter.recipient) if letter.recipient is not None else ("Madame, Monsieur", "")
     validator = content.validator
     signs, signatory = civil_words(validator)
     written = content.written_at.astimezone(zone)
     replaced = content.replaces.validated_at if content.replaces is not None else None
     before = content.written_at if letter.kind in _WITHDRAWALS else replaced
+    if letter.kind in _TO_PATIENT and not letter.previous:
+        before = None  # what he never got is not replaced for him
     gender = _GENDERS.get(patient.sex)
     values: dict[str, str | bool] = {
         "dest.titre": title,

@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 
-ReportKind = Literal["M5", "M5r", "M6", "M6r"]
-"""A letter about a report: it brings a link or the document, or takes it back."""
+ReportKind = Literal["M5", "M5r", "M6", "M6r", "M6p", "M6pr"]
+"""A letter about a report: it brings a link, the document or the patient's copy of it, or takes it back."""
 
 
 class Clock(Protocol):
@@ -99,6 +99,8 @@ class ReportLetter:
         Idempotency key of the message.
     listed
         Whether the national directory names the address; without it the domain alone says that it is MSSanté.
+    recipient
+        The professional; None where it is the patient.
     forms
         The very forms that are kept.
     spaced_hours
@@ -114,7 +116,7 @@ class ReportLetter:
     at: datetime
     address: str
     listed: bool = False
-    recipient: Person
+    recipient: Person | None
     content: ReportContent
     forms: tuple[RenderedForm, ...]
     signature: str

@@ -188,6 +188,12 @@ def groups() -> tuple[Group, ...]:
                     "Les destinataires reçoivent un lien vers le compte rendu, pas le document",
                     "Qui a déjà reçu le document reçoit celui qui le remplace",
                 ),
+                _yes_no(
+                    told,
+                    "patient",
+                    "Le patient reçoit le compte rendu dans Mon espace santé",
+                    "Une fois la restriction « non visible par le patient » levée, si son INS est qualifiée",
+                ),
             ),
         ),
         Group(

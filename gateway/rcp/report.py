@@ -31,7 +31,7 @@ from gateway.model.meeting import RcpSession
 from gateway.model.report import Report, ReportForm
 from gateway.rcp import access, dossier_states, report_draft, report_facts, report_sending
 from gateway.rcp.ports import RenderedForm, ReportForms, ReportMails
-from gateway.rcp.report_content import Organisation, decode, encode
+from gateway.rcp.report_content import HIDDEN_FROM_PATIENT, Organisation, decode, encode
 from gateway.rcp.report_draft import ReportDraft
 from gateway.rcp.report_reading import latest, reading_of
 from gateway.rcp.step import Step
@@ -40,8 +40,6 @@ __all__ = ["Press", "cancel", "discard", "draft", "draft_under_way", "is_hidden"
 
 _HELD = ("ouverte", "close")
 _DISCUSSABLE = ("prefiche", "notifie", "reporte")
-#: The flag that hides a report from its patient until the announcement consultation.
-_HIDDEN = "INVISIBLE_PATIENT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +52,16 @@ class Press:
         This gateway's own organisation, which keeps the documents of an RCP without identified establishment.
     visibility
         Flags of JDV_J08 of a first sending; by default hidden from the patient until the announcement consultation.
+    production
+        Whether real patients are written to; else test identities alone.
     """
 
     forms: ReportForms
     mails: ReportMails
     blobs: BlobStore
     custodian: Organisation | None = None
-    visibility: tuple[str, ...] = (_HIDDEN,)
+    visibility: tuple[str, ...] = (HIDDEN_FROM_PATIENT,)
+    production: bool = False
 
 
 def draft(
@@ -249,7 +250,7 @@ def validate(
     step.session.flush()
     _keep(step, report, forms, press.blobs)
     dossier_states.move(step, dossier, "cr-valide" if previous is None else said.kind)
-    sent = report_sending.send(step, dossier, report, content, forms, press.mails)
+    sent = report_sending.send(step, dossier, report, content, forms, press.mails, production=press.production)
     pdf = next(form for form in report.forms if form.form == "pdf").sha256
     _written(step, report, dossier, "validation", pdf=pdf, signatory=signatory)
     if not sent:
@@ -272,15 +273,15 @@ def show_patient(step: Step, dossier_id: uuid.UUID, reason: str, press: Press) -
     """
     dossier, _author = _held(step, dossier_id)
     flags = decode(_current(step, dossier, reason).content or b"").visibility
-    if _HIDDEN not in flags:
+    if HIDDEN_FROM_PATIENT not in flags:
         raise Conflict("cr-visible", "Rien ne cache ce compte rendu au patient.")
     revise(step, dossier_id, reason=reason.strip())
-    return validate(step, dossier_id, press, visibility=tuple(flag for flag in flags if flag != _HIDDEN))
+    return validate(step, dossier_id, press, visibility=tuple(flag for flag in flags if flag != HIDDEN_FROM_PATIENT))
 
 
 def is_hidden(report: Report) -> bool:
     """Whether a validated version is flagged as not visible to its patient."""
-    return report.content is not None and _HIDDEN in decode(report.content).visibility
+    return report.content is not None and HIDDEN_FROM_PATIENT in decode(report.content).visibility
 
 
 def cancel(

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 from gateway.errors import Fault, InvalidContent
 
 __all__ = [
+    "HIDDEN_FROM_PATIENT",
     "Address",
     "Attendance",
     "CodedValue",
@@ -48,6 +49,9 @@ __all__ = [
     "decode",
     "encode",
 ]
+
+HIDDEN_FROM_PATIENT = "INVISIBLE_PATIENT"
+"""The flag of a sending (JDV_J08) that hides a report from its patient until the announcement consultation."""
 
 PartialDate = Annotated[str, Meta(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
 """ISO 8601 date that may stop at the month or the year, never completed."""

@@ -15,6 +15,7 @@ from typing import Final
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.rcp import mailboxes, report_people
+from gateway.rcp.patient_copy import COPY
 from gateway.rcp.ports import RenderedForm, ReportKind, ReportLetter
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step
@@ -23,9 +24,10 @@ __all__ = ["DOCUMENT", "LINK", "VERSIONS", "WITHDRAWALS", "kind_for", "letter", 
 
 LINK: Final = "M5"
 DOCUMENT: Final = "M6"
-#: Kind of the letter that brings a version, to that of the one that takes it back.
+#: Kind of the letter that brings a professional a version, to that of the one that takes it back.
 WITHDRAWALS: Final[Mapping[str, ReportKind]] = {LINK: "M5r", DOCUMENT: "M6r"}
-VERSIONS: Final = frozenset(WITHDRAWALS)
+#: The letters that bring a version to whom ever.
+VERSIONS: Final = frozenset({*WITHDRAWALS, COPY})
 
 
 def kind_for(dossier: Dossier, earlier: Collection[str]) -> ReportKind:
@@ -59,7 +61,7 @@ def letter(
     kind: ReportKind,
     key: str,
     address: str,
-    recipient: Practitioner,
+    recipient: Practitioner | None,
     forms: tuple[RenderedForm, ...],
     previous: Sequence[str],
 ) -> ReportLetter:
@@ -67,6 +69,8 @@ def letter(
 
     Parameters
     ----------
+    recipient
+        None where it is the patient.
     previous
         Message-IDs, without brackets, of what was sent to the same person of earlier versions, oldest first.
     """
@@ -78,7 +82,7 @@ def letter(
         at=step.now,
         address=address,
         listed=mailboxes.is_mssante(step.session, address),
-        recipient=report_people.person_of(recipient),
+        recipient=report_people.person_of(recipient) if recipient is not None else None,
         content=content,
         forms=forms,
         signature=rcp.signature,

@@ -2,17 +2,18 @@
 
 Promises: one logical message a recipient and version, rendered once from the very forms that are kept; the treating
 physician, the requester and the other correspondents, each person once, and for a new version also whoever got an
-earlier one; who cannot be reached stands in the register with the reason; a mail that cannot be made (too large, an
-address that is none) undoes neither the validation nor the mails of the others: it stands in the register as failed and
-on the work list with what refused it; a dossier is `envoye` once every recipient is terminal, or there is none
-(DECISIONS 3). The trail's line « envoi » is the outbox's, when a mail leaves.
+earlier one; the patient where that may be (`gateway.rcp.patient_copy`); who cannot be reached stands in the register
+with the reason; a mail that cannot be made (too large, an address that is none) undoes neither the validation nor the
+mails of the others: it stands in the register as failed and on the work list with what refused it; a dossier is
+`envoye` once every recipient is terminal, or there is none (DECISIONS 3). The trail's line « envoi » is the outbox's,
+when a mail leaves.
 [S2-019; spec mssante 2.11, 6.1; spec features 4.3]
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import exists, select
@@ -24,7 +25,7 @@ from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
-from gateway.rcp import access, dossier_states, mailboxes, mailing, report_letters, work_list
+from gateway.rcp import access, dossier_states, mailboxes, mailing, patient_copy, report_letters, work_list
 from gateway.rcp.ports import RenderedForm, ReportKind, ReportMails
 from gateway.rcp.report_content import ReportContent
 from gateway.rcp.step import Step, Steps
@@ -35,6 +36,8 @@ _SETTLING = ("cr-valide", "correction", "addendum")
 #: States of a message after which its sending is still open; a parked one waits for a person.
 _PENDING = ("en-attente", "parque")
 _ROLES = ("medecin-traitant", "demandeur", "correspondant")
+#: Whom a line of the register is about when it is no professional.
+_PATIENT = "patient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,15 @@ def _recipient(step: Step, dossier: Dossier, line: Correspondent) -> Recipient:
         return Recipient(subject, None, None, "NON_RPPS")
     if not (line.use_personal or line.use_secretariat):
         return Recipient(subject, person, None, "NON_ADRESSE")
-    boxes = mailboxes.addresses(step.session, person, personal=line.use_personal, secretariat=line.use_secretariat)
+    boxes = mailboxes.addresses(
+        step.session, person, personal=line.use_personal, secretariat=line.use_secretariat, dossier=dossier
+    )
     if not boxes:
         return Recipient(subject, person, None, "NON_MSS")
-    return Recipient(subject, person, boxes[0].address)
+    taking = [box for box in boxes if box.paperless is not False]
+    if not taking:
+        return Recipient(subject, person, None, "NON_DEMAT")
+    return Recipient(subject, person, taking[0].address)
 
 
 def send(
@@ -99,10 +107,17 @@ def send(
     content: ReportContent,
     forms: tuple[RenderedForm, ...],
     mails: ReportMails,
+    *,
+    production: bool,
 ) -> Sequence[Message]:
     """Put one message a recipient into the outbox; write down who cannot be reached.
 
     Mails of earlier versions that did not leave yet are cancelled: nobody gets a version after its replacement.
+
+    Parameters
+    ----------
+    production
+        Whether real patients are written to.
     """
     _hold_back(step, dossier)
     sent = []
@@ -112,6 +127,13 @@ def send(
             _register(step, dossier, report, one, kind)
             continue
         sent.append(_post(step, dossier, report, content, forms, mails, one, kind))
+    held = patient_copy.copies(_letters(step, dossier.id, (patient_copy.COPY, patient_copy.NOTICE)))
+    own = patient_copy.address_for(dossier, content, held, production=production)
+    if own is not None:
+        one = Recipient(_PATIENT, None, own, earlier=held.get(own, ()))
+        sent.append(_post(step, dossier, report, content, forms, mails, one, patient_copy.COPY))
+    notice, others = patient_copy.NOTICE, _holders(held, but=own)
+    sent += [_post(step, dossier, report, content, (), mails, one, notice) for one in others]
     return [message for message in sent if message is not None]
 
 
@@ -129,7 +151,15 @@ def withdraw(
     for one in told(step, dossier.id):
         kind = report_letters.withdrawal_of({message.kind for message in one.earlier})
         sent.append(_post(step, dossier, report, content, forms, mails, one, kind))
+    held = patient_copy.copies(_letters(step, dossier.id, (patient_copy.COPY, patient_copy.NOTICE)))
+    notice = patient_copy.NOTICE
+    sent += [_post(step, dossier, report, content, (), mails, one, notice) for one in _holders(held)]
     return [message for message in sent if message is not None]
+
+
+def _holders(held: Mapping[str, tuple[Message, ...]], *, but: str | None = None) -> Iterator[Recipient]:
+    """Give whoever holds a copy that is no longer valid, but for one address."""
+    return (Recipient(_PATIENT, None, address, earlier=got) for address, got in held.items() if address != but)
 
 
 def told(step: Step, dossier_id: uuid.UUID) -> Sequence[Recipient]:
@@ -141,7 +171,7 @@ def told(step: Step, dossier_id: uuid.UUID) -> Sequence[Recipient]:
 def _had(step: Step, dossier_id: uuid.UUID) -> dict[uuid.UUID, tuple[Message, ...]]:
     """Which letters brought each professional a version, oldest first."""
     found: dict[uuid.UUID, tuple[Message, ...]] = {}
-    for message in _sent(step, dossier_id):
+    for message in _letters(step, dossier_id, report_letters.VERSIONS):
         if message.recipient_id is not None:
             found[message.recipient_id] = (*found.get(message.recipient_id, ()), message)
     return found
@@ -169,8 +199,8 @@ def _hold_back(step: Step, dossier: Dossier) -> None:
     step.session.flush()
 
 
-def _sent(step: Step, dossier_id: uuid.UUID) -> Iterator[Message]:
-    """Every report mail of a dossier, oldest first."""
+def _letters(step: Step, dossier_id: uuid.UUID, kinds: Collection[str]) -> Iterator[Message]:
+    """Every mail of those kinds about the report of a dossier that was not cancelled, oldest first."""
     return iter(
         step.session.scalars(
             select(Message)
@@ -178,7 +208,7 @@ def _sent(step: Step, dossier_id: uuid.UUID) -> Iterator[Message]:
                 Message.direction == "out",
                 Message.channel == mailing.CHANNEL,
                 Message.dossier_id == dossier_id,
-                Message.kind.in_(report_letters.VERSIONS),
+                Message.kind.in_(kinds),
                 Message.state != "annule",
             )
             .order_by(Message.created_at, Message.id)
@@ -198,9 +228,9 @@ def _post(
 ) -> Message | None:
     """Put one mail into the outbox; `None` when it cannot be made, which a person is told."""
     person, address = one.practitioner, one.address
-    assert person is not None  # noqa: S101 - both callers chose those who have an address
-    assert address is not None  # noqa: S101 - as above
-    key = "|".join((kind, str(dossier.id), str(dossier.session_id), str(person.id), str(report.version)))
+    assert address is not None  # noqa: S101 - the callers chose those who have an address
+    whom = person.id if person is not None else one.earlier[-1].id if one.earlier else dossier.record_id
+    key = "|".join((kind, str(dossier.id), str(dossier.session_id), str(whom), str(report.version)))
     letter = report_letters.letter(
         step,
         dossier,

@@ -48,7 +48,11 @@ CLOSED = "fermee@medecin.mssante.example"
 # Inside MSSanté by their domain: only such addresses are answered.
 TREATING = "paul.durant@cabinet.mssante.fr"
 STRANGER = "luc.autre@cabinet.mssante.fr"
-USERS = (GATEWAY, PHYSICIAN, REQUESTER, TREATING, STRANGER)
+# Mon espace santé of the test patient; a second one has no account there.
+PATIENTS = "patient.mssante.fr"
+PATIENT = f"279035121518989@{PATIENTS}"
+NO_ACCOUNT = f"255069912345685@{PATIENTS}"
+USERS = (GATEWAY, PHYSICIAN, REQUESTER, TREATING, STRANGER, PATIENT)
 
 
 class Authority:
@@ -254,7 +258,7 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
         mynetworks =
         inet_interfaces = 127.0.0.1
         inet_protocols = ipv4
-        virtual_mailbox_domains = ch-exemple.mssante.example, medecin.mssante.example, cabinet.mssante.fr
+        virtual_mailbox_domains = ch-exemple.mssante.example, medecin.mssante.example, cabinet.mssante.fr, {PATIENTS}
         virtual_mailbox_base = {dovecot}/mail
         virtual_mailbox_maps = texthash:{base}/etc/mailboxes
         virtual_uid_maps = static:{owner.pw_uid}

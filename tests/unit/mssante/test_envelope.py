@@ -123,7 +123,26 @@ def test_an_answer_names_what_it_answers():
 
 
 def test_the_mail_to_a_patient_who_may_not_answer():
-    assert parsed(replace(PLAIN, patient_may_not_reply=True))["x-mss-mes"] == "FIN"
+    patient = replace(PLAIN, recipient_address="279035121518989@patient.mssante.fr", patient_may_not_reply=True)
+    assert parsed(patient)["x-mss-mes"] == "FIN"
+    assert parsed(replace(patient, patient_may_not_reply=False))["x-mss-mes"] is None
+    with pytest.raises(InvalidContent, match="mail-patient"):
+        render(replace(PLAIN, patient_may_not_reply=True))
+
+
+@pytest.mark.parametrize(
+    ("by_domain", "limit"),
+    [
+        ({}, 25_000_000),
+        ({"patient.mssante.fr": 90_000_000}, 25_000_000),
+        ({"patient.mssante.fr": 5_000_000}, 5_000_000),
+        ({"autre.mssante.fr": 1}, 25_000_000),
+    ],
+)
+def test_a_patient_s_mailbox_takes_what_mon_espace_sante_takes(by_domain, limit):
+    """25 MB of the whole message, else it bounces (mssante.md 1.5); other mailboxes as set."""
+    assert Sizes(10_000_000, by_domain).of("279035121518989@PATIENT.mssante.fr") == limit
+    assert Sizes(10_000_000, by_domain).of("dr@medecin.mssante.fr") == 10_000_000
 
 
 @pytest.mark.parametrize(

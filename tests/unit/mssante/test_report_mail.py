@@ -183,3 +183,77 @@ def test_an_operator_s_text_lets_no_document_out(change, tmp_path):
             MAILS.seal(_letter(address=OUTSIDE))
     finally:
         templates.use(None)
+
+
+BOX = "279035121518989@patient.mssante.fr"
+
+
+def _visible(**more):
+    facts = replace(content(), visibility=())
+    known = {"kind": "M6p", "recipient": None, "address": BOX, "key": "M6p|d|s|r|1", "reply_to": MAILS.address}
+    return _letter(more.pop("facts", facts), **known | more)
+
+
+def test_the_patient_s_own_copy():
+    raw = MAILS.seal(_visible())
+    mail = _read(raw)
+    assert content().patient.ins.extension == BOX.partition("@")[0]
+    assert mail["To"].addresses[0].addr_spec == BOX
+    assert mail["To"].addresses[0].display_name == ""
+    assert (mail["X-MSS-MES"], mail["X-MSS-INS"], mail["X-MSS-CODECDA"]) == ("FIN", "O", "34794-8")
+    assert mail["X-MSS-NIL"] == "123456"
+    assert mail["Reply-To"] is None
+    assert mail["Disposition-Notification-To"] is None
+    assert b"\nSubject: XDM/1.0/DDM+CR de " in raw.content.replace(b"\r\n", b"\n")
+    body = mail.get_body().get_content()
+    assert body.splitlines()[0] == "Bonjour,"
+    assert "réunion de concertation pluridisciplinaire Tumeurs digestives du 26/11/2026" in body
+    assert "annule et remplace" not in body
+    assert "Bonjour Docteur" not in body
+    names = [part.get_filename() for part in mail.iter_attachments()]
+    assert names[0] == "IHE_XDM.zip"
+    assert names[1].endswith("_PAT-TROIS_DOMINIQUE.pdf")
+    assert MAILS.seal(_visible()) == raw
+
+
+def test_a_later_version_says_to_the_patient_what_it_replaces_when_he_had_it():
+    facts = _visible().content
+    facts = replace(
+        facts,
+        version=2,
+        replaces=Replaced(document_id=facts.document_id, version=1, validated_at=facts.written_at - timedelta(days=1)),
+    )
+    first = _read(MAILS.seal(_visible(facts=facts)))
+    assert "annule et remplace" not in first.get_body().get_content()
+    later = _read(MAILS.seal(_visible(facts=facts, previous=("a@x.fr",))))
+    assert "Il annule et remplace celui du 25/11/2026" in later.get_body().get_content()
+    assert later["In-Reply-To"] == "<a@x.fr>"
+
+
+def test_what_is_no_longer_valid_is_told_to_the_patient_without_a_document_or_a_name():
+    mail = _read(MAILS.seal(_visible(kind="M6pr", forms=(), previous=("a@x.fr",))))
+    assert not mail.is_multipart()
+    assert (mail["X-MSS-MES"], mail["X-MSS-CODECDA"], mail["X-MSS-INS"]) == ("FIN", None, None)
+    assert mail["Subject"] == "RCP – Compte rendu retiré"
+    said = mail.get_content()
+    assert "n'est plus valable" in said
+    assert "PAT-TROIS" not in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"address": "paul.durant@medecin.mssante.fr"},
+        {"address": "paul.durant@medecin.mssante.fr", "kind": "M6pr", "forms": ()},
+        {"address": "279035121518990@patient.mssante.fr"},
+        {"facts": content()},
+        {"facts": replace(content(), visibility=(), patient=replace(content().patient, ins_qualified=False))},
+        {"facts": replace(content("minimal"), visibility=())},
+        {"kind": "M6", "recipient": content().requester},
+        {"kind": "M5", "recipient": content().requester, "forms": ()},
+        {"address": OUTSIDE, "listed": True},
+    ],
+)
+def test_a_patient_s_mailbox_gets_his_own_copy_alone_and_nobody_else_does(change):
+    with pytest.raises(InvalidContent, match="mail-patient"):
+        MAILS.seal(_visible(**change))

@@ -612,6 +612,131 @@ def test_what_hides_a_report_from_its_patient_is_lifted_by_a_version_that_replac
     assert decode({row.version: row for row in _rows(scene, Report)}[3].content).visibility == ()
 
 
+BOX = "279035121518989@patient.mssante.fr"
+
+
+def _to_patient(scene):
+    return [(m.kind, m.details["version"], m.recipient) for m in _rows(scene, Message) if m.recipient_id is None]
+
+
+def test_what_the_announcement_lifts_goes_to_the_patient_where_the_rcp_chose_so(scene):
+    """Never before; then the same bytes as to the physicians; the next version and the withdrawal follow it."""
+    _set(scene, patient=True)
+    _validated(scene)
+    assert _to_patient(scene) == []
+    _deliver(scene)
+    shown = _run(scene, report.show_patient, "Consultation d’annonce faite", scene.press)
+    assert _to_patient(scene) == [("M6p", 2, BOX)]
+    [copy] = _rows(scene, Message, Message.kind == "M6p")
+    mail = _mail(scene, copy)
+    assert (mail["X-MSS-MES"], mail["X-MSS-INS"], mail["In-Reply-To"]) == ("FIN", "O", None)
+    assert "annule et remplace" not in mail.get_body().get_content()
+    kept = {f.form: scene.press.blobs.read(f.sha256) for f in _rows(scene, ReportForm, ReportForm.report_id == shown)}
+    assert list(_attached(mail).values()) == [kept["xdm"], kept["pdf"]]
+    assert report_sending.settle_due(scene.steps) == 0
+    _deliver(scene)
+    assert report_sending.settle_due(scene.steps) == 1
+
+    _set(scene, patient=False)  # who holds a copy is told all the same
+    scene.clock.at += timedelta(days=1)
+    _run(scene, report.revise, reason="Côté")
+    _run(scene, report.validate, scene.press)
+    [_, later] = _rows(scene, Message, Message.kind == "M6p")
+    mail = _mail(scene, later)
+    assert mail["In-Reply-To"] == f"<{copy.message_id}>"
+    assert "Il annule et remplace celui du 19/03/2026" in mail.get_body().get_content()
+    _deliver(scene)
+
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    [told] = _rows(scene, Message, Message.kind == "M6pr")
+    mail = _mail(scene, told)
+    assert (told.recipient, mail["In-Reply-To"], mail.is_multipart()) == (BOX, f"<{copy.message_id}>", False)
+    assert "n'est plus valable" in mail.get_content()
+    assert _to_patient(scene) == [("M6p", 2, BOX), ("M6p", 3, BOX), ("M6pr", 3, BOX)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE rcp SET notification = '{}'",
+        "UPDATE rcp SET fictive = true",
+        "UPDATE dossier SET opposed_at = now()",
+        "UPDATE patient_record SET ins_qualified = false",
+        "UPDATE patient_record SET birth_place = NULL",
+        "UPDATE patient_record SET sex = 'U'",
+        "UPDATE patient_record SET ins_system = 'urn:oid:1.2.250.1.213.1.4.8'",
+    ],
+)
+def test_the_patient_gets_nothing_that_may_not_go_to_him(scene, change):
+    _set(scene, patient=True)
+    with scene.store.session() as session:
+        session.execute(text(change))
+        session.commit()
+    visible = dataclasses.replace(scene.press, visibility=())
+    _run(scene, report.draft, SAID)
+    _run(scene, report.validate, visible)
+    assert _to_patient(scene) == []
+    assert _rows(scene, WorkItem) == []
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_real_people_are_written_to_in_production_alone(scene, real):
+    """The same number under the authority of real people, and under that of trials."""
+    _set(scene, patient=True)
+    with scene.store.session() as session:
+        session.execute(
+            text("UPDATE patient_record SET ins_system = 'urn:oid:1.2.250.1.213.1.4.8'" if real else "SELECT")
+        )
+        session.commit()
+    _run(scene, report.draft, SAID)
+    _run(scene, report.validate, dataclasses.replace(scene.press, visibility=(), production=True))
+    assert _to_patient(scene) == ([("M6p", 1, BOX)] if real else [])
+
+
+OTHER = "255069912345685"
+
+
+@pytest.mark.parametrize("now", [OTHER, None])
+def test_a_copy_at_an_address_that_is_no_longer_the_patient_s_is_said_not_to_be_valid(scene, now):
+    """The new version carries another identity: it goes to the new address, or nowhere; never to the old one."""
+    _set(scene, patient=True)
+    visible = dataclasses.replace(scene.press, visibility=())
+    _run(scene, report.draft, SAID)
+    _run(scene, report.validate, visible)
+    _deliver(scene)
+    with scene.store.session() as session:
+        session.execute(
+            text("UPDATE patient_record SET ins_value = :n, ins_qualified = :q"),
+            {"n": now or "279035121518989", "q": now is not None},
+        )
+        session.commit()
+    for _ in range(2):
+        _run(scene, report.revise, reason="Identité corrigée")
+        _run(scene, report.validate, visible)
+        _deliver(scene)
+    fresh = f"{OTHER}@patient.mssante.fr"
+    later = [("M6p", 2, fresh), ("M6p", 3, fresh)] if now else []
+    assert sorted(_to_patient(scene)) == sorted([("M6p", 1, BOX), ("M6pr", 2, BOX), *later])
+    [notice] = _rows(scene, Message, Message.kind == "M6pr")
+    assert OTHER not in _mail(scene, notice).as_string()
+    _run(scene, report.cancel, "Mauvais patient", visible)
+    assert [m.recipient for m in _rows(scene, Message, Message.kind == "M6pr")][1:] == ([fresh] if now else [])
+
+
+def test_a_copy_too_large_for_mon_espace_sante_waits_for_a_person(scene):
+    _set(scene, patient=True)
+    press = dataclasses.replace(scene.press, visibility=(), mails=_Limited(scene.press.mails, BOX, 5_000))
+    _run(scene, report.draft, SAID)
+    _run(scene, report.validate, press)
+    assert _to_patient(scene) == []
+    assert len(_rows(scene, Message)) == 2
+    [line] = _rows(scene, NotificationEntry)
+    assert (line.subject, line.practitioner_id, line.kind, line.code) == ("patient", None, "M6p.1", "ECHEC")
+    [item] = _rows(scene, WorkItem)
+    assert (item.reason, item.details["code"]) == ("cr-non-envoye", "mail-too-large")
+    assert "279035121518989" not in f"{item.key} {item.details}"
+
+
 def test_a_correction_before_the_announcement_stays_hidden(scene):
     _validated(scene)
     _run(scene, report.revise, reason="Côté")
