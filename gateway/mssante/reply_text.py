@@ -1,15 +1,16 @@
 """What a person wrote in a reply, without what his mail program put around it.
 
 Promises: the quoted original, its introduction and the signature are left out, whether the mail is plain text or HTML;
-what is written between the lines of a quotation is kept; markup is never kept; work is bounded by `TEXT_BYTES` whatever
-comes. Not promised: that a signature without the usual mark is recognised; when in doubt a line is kept, since the
-physician may correct it in the fiche.
+what is written between the lines of a quotation is kept; markup is never kept; no more than `TEXT_BYTES` are read of a
+mail, in time by their number, whatever comes. Not promised: that a signature without the usual mark is recognised; when
+in doubt a line is kept, since the physician may correct it in the fiche.
 
 Sources: [RFC 3676 §4.3] for the mark of a signature; the programs' own habits for the rest.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,14 +23,14 @@ from gateway.mssante.parts import Part
 __all__ = ["TEXT_BYTES", "new_text", "whole_text"]
 
 TEXT_BYTES = 200_000
-"""Bytes of one part that are read: far more than a contribution may hold."""
+"""Bytes of one mail that are read: far more than a contribution may hold."""
 
 _LINE = 1000
 _INTRODUCES = re.compile(r"(?:Le|On|Am|El)\s.{4,400}(?:a écrit|wrote|schrieb|escribió)\s*:", re.IGNORECASE)
 _OPENS = re.compile(r"(?:Le|On|Am|El)\s.{4,}", re.IGNORECASE)
 _ORIGINAL = re.compile(
-    r"[-_–—\s]{2,}\s*(?:message (?:d['’]origine|original|initial|transféré|réexpédié)|original message|"
-    r"forwarded message|courriel original)\s*[-_–—\s]{2,}|"
+    r"[-_–—\s]{2,}(?:message (?:d['’]origine|original|initial|transféré|réexpédié)|original message|"
+    r"forwarded message|courriel original)[-_–—\s]{2,}|"
     r"(?:Début du message (?:réexpédié|transféré)|Begin forwarded message)\s*:",
     re.IGNORECASE,
 )
@@ -45,6 +46,8 @@ _UNREAD = frozenset({"script", "style", "head", "title", "template", "blockquote
 _QUOTE_CLASS = re.compile(
     r"gmail_quote|moz-cite-prefix|moz-signature|gmail_signature|yahoo_quoted|OutlookMessageHeader"
 )
+#: Codecs of the language and of domain names; no mail is written in them, and two take time by the square of it.
+_NO_CHARSET = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape"})
 #: From here on everything is the original, though no element holds it.
 _QUOTE_ID = re.compile(r"divRplyFwdMsg|appendonsend|mail-editor-reference-message-container|Signature", re.IGNORECASE)
 
@@ -62,20 +65,26 @@ def whole_text(parts: Iterable[Part]) -> str:
 def _lines(parts: Iterable[Part]) -> list[str]:
     shown = [part for part in parts if not part.attached and not part.forwarded]
     for media_type in ("text/plain", "text/html"):
-        texts = [_decoded(part) for part in shown if part.media_type == media_type]
+        texts, left = [], TEXT_BYTES
+        for part in (one for one in shown if one.media_type == media_type):
+            texts.append(_decoded(part.content[:left], part.charset, cut=len(part.content) > left))
+            left -= min(left, len(part.content))
         if any(text.strip() for text in texts):
             joined = "\n".join(_plain(text) if media_type == "text/html" else text for text in texts)
             return [line.rstrip() if line != "-- " else line for line in re.split(r"\r\n?|\n", joined)]
     return []
 
 
-def _decoded(part: Part) -> str:
-    content = part.content[:TEXT_BYTES]
-    for charset in (part.charset, "utf-8"):
+def _decoded(content: bytes, said: str | None, *, cut: bool) -> str:
+    for charset in (said or "utf-8", "utf-8"):
         try:
-            return content.decode(charset or "utf-8")
+            b"".decode(charset)  # which refuses what is no charset at all, such as « zlib »
+            if codecs.lookup(charset).name in _NO_CHARSET:
+                continue
+            text = codecs.getincrementaldecoder(charset)().decode(content, final=not cut)
         except (LookupError, UnicodeDecodeError, ValueError):
             continue
+        return text.encode("utf-8", "replace").decode()  # UTF-7 makes halves of characters, which nothing can keep
     return content.decode("cp1252", "replace")
 
 

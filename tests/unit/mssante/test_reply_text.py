@@ -133,9 +133,29 @@ def test_any_text_is_read(text, subtype):
         "<!--" * 50_000,
         "<a " * 60_000,
         "&" * 200_000,
+        ("-" + " " * 998 + "x\n") * 200,
     ],
 )
 def test_hostile_text_is_read_without_getting_lost_in_it(evil):
     """Quadratic work on any of these would take longer than the whole suite may."""
     for make in (plain, html):
         assert isinstance(read(make(evil)), str)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "zlib", "x-none", "undefined"])
+def test_what_is_no_charset_of_a_mail_is_read_as_utf_8(charset):
+    evil = f"Content-Type: text/plain; charset={charset}\r\n\r\né".encode() + b"a" * 90_000 + b"-" + b"9" * 90_000
+    assert read(evil).startswith("éaaa")
+
+
+def test_half_a_character_is_kept_by_nobody():
+    mail = b"Content-Type: text/%s; charset=utf-7\r\n\r\nVit +2AA-seule."
+    assert [read(mail % kind) for kind in (b"plain", b"html")] == ["Vit ?seule.", "Vit ?seule."]
+
+
+def test_many_parts_are_no_more_than_one():
+    part = b"--p\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + "é".encode() * 40_000 + b"\r\n"
+    mail = b"Content-Type: multipart/mixed; boundary=p\r\n\r\n" + part * 150 + b"--p--"
+    assert read(mail) == "\n".join(["é" * 40_000] * 2 + ["é" * 20_000] + [""] * 147).rstrip()
+    odd = mail.replace(b"charset=utf-8\r\n\r\n", b"charset=utf-8\r\n\r\na", 1)
+    assert "Ã" not in read(odd), "cut within a character, and still UTF-8"
