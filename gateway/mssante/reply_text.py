@@ -78,7 +78,7 @@ def _lines(parts: Iterable[Part]) -> list[str]:
 def _decoded(content: bytes, said: str | None, *, cut: bool) -> str:
     for charset in (said or "utf-8", "utf-8"):
         try:
-            b"".decode(charset)  # which refuses what is no charset at all, such as « zlib »
+            "".encode(charset)  # which refuses what is no charset at all, such as « zlib »
             if codecs.lookup(charset).name in _NO_CHARSET:
                 continue
             text = codecs.getincrementaldecoder(charset)().decode(content, final=not cut)
