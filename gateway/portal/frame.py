@@ -44,6 +44,7 @@ NOTICES: Final = {
     "rejoue": Notice("Le message est remis en chemin.", "success"),
     "renvoye": Notice("Un nouveau courriel part à cette adresse.", "success"),
     "adresse": Notice("Cette adresse n’est plus utilisée.", "success"),
+    "reprise": Notice("Cette adresse est de nouveau utilisée.", "success"),
     "rattache": Notice("Le courriel est rattaché au dossier.", "success"),
     "clos": Notice("La situation est close.", "success"),
     "close": Notice("La séance est close.", "success"),

@@ -68,7 +68,6 @@ def addresses(
     *,
     personal: bool = True,
     secretariat: bool = False,
-    documents: bool = False,
     dossier: Dossier | None = None,
 ) -> Sequence[Mailbox]:
     """Return the mailboxes through which a physician may be told, in the order to try them.
@@ -80,8 +79,6 @@ def addresses(
 
     Parameters
     ----------
-    documents
-        Only boxes that take documents.
     dossier
         What he is told of: `place_of`.
     """
@@ -107,7 +104,7 @@ def addresses(
         kept.insert(0, chosen)
     elif chosen is not None and chosen.kind == _BY_HAND and chosen in shared and (personal or secretariat):
         kept.insert(0, chosen)
-    return [box for box in kept if _usable(box) and not (documents and box.paperless is False)]
+    return [box for box in kept if _usable(box)]
 
 
 def candidates(session: Session, practitioner: Practitioner, *, documents: bool = False) -> Sequence[Mailbox]:

@@ -8,11 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from gateway.fhir import validate
 from gateway.model.audit import AuditFacts
+from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.partner import Partner
+from gateway.model.person import PatientRecord
 from gateway.model.store import Store
+from gateway.rcp.access import SYSTEM
 from gateway.rcp.step import Steps
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital
@@ -83,6 +87,29 @@ def test_a_line_is_a_national_audit_event(ehr: httpx.Client) -> None:
     assert (alone.status_code, alone.json()) == (200, read)
     assert ehr.get(f"AuditEvent/{uuid.uuid4()}").status_code == 404
     assert ehr.get("AuditEvent/rien").status_code == 404
+
+
+def test_an_address_of_the_red_list_stands_in_no_line(ehr: httpx.Client, store: Store, steps: Steps) -> None:
+    key = _patient(ehr, "A-1")
+    addresses = "cachee@medecin.mssante.example", "publiee@medecin.mssante.example"
+    with store.session() as session:
+        held = session.scalars(select(PatientRecord.id)).one()
+        who = session.scalars(select(Practitioner)).first()
+        for address, confidential in zip(addresses, (True, False), strict=True):
+            more = {"practitioner_id": who.id, "confidential": confidential, "source": "essai", "as_of": who.as_of}
+            session.add(Mailbox(address=address, **more))
+        session.commit()
+
+    def told(step) -> None:
+        for address in addresses:
+            step.audit("envoi", action="C", persons=(held,), object_type="Message", recipient=address.upper())
+
+    steps.run(SYSTEM, told)
+    sent = [one for one in _events(ehr, patient=f"Patient/{key}") if len(one["agent"]) == 2]
+    assert [one["agent"][1]["who"]["identifier"]["value"] for one in sent] == [f"mailto:{addresses[1].upper()}"]
+    assert "cachee" not in str(_events(ehr)).lower()
+    for one in _events(ehr):
+        assert "cachee" not in ehr.get(f"AuditEvent/{one['id']}").text.lower()
 
 
 def test_an_organisation_reads_the_lines_of_its_own_patients(

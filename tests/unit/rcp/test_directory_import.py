@@ -349,19 +349,36 @@ def test_mailboxes_lines_that_repeat_or_lie_outside_the_trust_space(steps, store
     assert all(one.gone_on is None for one in _all(store, Mailbox))
 
 
-def test_a_box_that_vanishes_is_dated_and_one_that_bounced_stays_unusable(steps, store, written):
+def test_a_box_that_vanishes_is_dated_and_one_that_bounced_is_usable_when_a_later_file_names_it(steps, store, written):
     stem = "Extraction_Correspondance_MSSante"
     rows = [box(f"n{place}@a.mssante.fr", number) for place, number in enumerate(NUMBERS[:30])]
     import_file(steps, written(lines(rows, BOX_HEADER), stem=stem))
     with store.session() as session:
-        session.execute(text("UPDATE mailbox SET unusable_since = now() WHERE address = 'n1@a.mssante.fr'"))
+        for name, bounced in (("n0", "2026-09-02"), ("n1", "2026-09-03"), ("n2", "2026-09-02")):
+            values = {"address": f"{name}@a.mssante.fr", "bounced": f"{bounced} 10:00+00"}
+            session.execute(text("UPDATE mailbox SET unusable_since = :bounced WHERE address = :address"), values)
         session.commit()
     import_file(steps, written(lines(rows[1:], BOX_HEADER), stem=stem, day="20260903"))
     kept = {one.address: one for one in _all(store, Mailbox)}
     assert len(kept) == 30
     assert kept["n0@a.mssante.fr"].gone_on == date(2026, 9, 3)
-    assert kept["n1@a.mssante.fr"].unusable_since is not None
+    unusable = [name for name in ("n0", "n1", "n2") if kept[f"{name}@a.mssante.fr"].unusable_since]
+    # Not named any more; named by a file that was made before the bounce was known; named later.
+    assert unusable == ["n0", "n1"]
     assert kept["n2@a.mssante.fr"].gone_on is None
+
+
+def test_a_file_says_who_wants_documents_on_paper(steps, store, written):
+    stem = "Extraction_Correspondance_MSSante"
+    said = {"a": "O", "b": "N", "c": "", "d": "x"}
+    rows = [box(f"{name}@a.mssante.fr", NUMBERS[0]) | {"Dématérialisation": sign} for name, sign in said.items()]
+    import_file(steps, written(lines(rows, BOX_HEADER), stem=stem))
+    assert {one.address[0]: one.paperless for one in _all(store, Mailbox)} == {
+        "a": True,
+        "b": False,
+        "c": None,
+        "d": None,
+    }
 
 
 def test_two_imports_at_once_one_is_told_to_wait(steps, store, written):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from lxml import etree
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from gateway.errors import Conflict, Forbidden, InvalidContent, NotFound
 from gateway.fhir.represent import Representer
@@ -28,6 +28,7 @@ from gateway.model.person import WorkItem
 from gateway.model.report import Report, ReportForm
 from gateway.model.representation import TABLES
 from gateway.rcp import fiche, report, report_reading, report_sending, resending
+from gateway.rcp.notice_rules import REASONS
 from gateway.rcp.report_content import decode
 from gateway.rcp.report_draft import DraftTreatment, ReportDraft
 from tests import report_samples
@@ -297,6 +298,17 @@ def test_without_anybody_to_tell_the_dossier_is_sent_at_once_and_the_register_sa
     assert len(_rows(scene, ReportForm, ReportForm.report_id == key)) == 3
 
 
+def test_who_wants_documents_on_paper_gets_no_mail_and_the_register_says_so(scene):
+    with scene.store.session() as session:
+        session.execute(update(Mailbox).where(Mailbox.practitioner_id == scene.treating).values(paperless=False))
+        session.commit()
+    _validated(scene)
+    [line] = _rows(scene, NotificationEntry, NotificationEntry.practitioner_id == scene.treating)
+    assert (line.code, line.message_id) == ("NON_DEMAT", None)
+    assert REASONS[line.code] == "Documents non reçus par MSSanté : à envoyer sur papier"
+    assert [one.recipient_id for one in _rows(scene, Message)] == [scene.requester]
+
+
 def test_a_patient_who_is_opposed_is_never_mailed_about(scene):
     with scene.store.session() as session:
         session.get(Dossier, scene.dossier).opposed_at = HELD
@@ -478,7 +490,8 @@ def test_a_link_may_be_sent_again_to_another_address_of_the_same_person(scene):
     def verb(step):
         [message] = step.lock(Message, sent.id)
         mails = scene.press.mails
-        return resending.resend(step, message, "ici@mssante.example", None, mails, scene.press.blobs).id
+        [other] = resending.other_addresses(step, message)
+        return resending.resend(step, message, str(other.id), None, mails, scene.press.blobs).id
 
     [again] = _rows(scene, Message, Message.id == scene.steps.run(scene.coordinator, verb))
     mail = _mail(scene, again)
