@@ -13,7 +13,7 @@ when a mail leaves.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import exists, select
@@ -92,11 +92,9 @@ def _recipient(step: Step, dossier: Dossier, line: Correspondent) -> Recipient:
     boxes = mailboxes.addresses(
         step.session, person, personal=line.use_personal, secretariat=line.use_secretariat, dossier=dossier
     )
-    if not boxes:
-        return Recipient(subject, person, None, "NON_MSS")
     taking = [box for box in boxes if box.paperless is not False]
     if not taking:
-        return Recipient(subject, person, None, "NON_DEMAT")
+        return Recipient(subject, person, None, "NON_DEMAT" if boxes else "NON_MSS")
     return Recipient(subject, person, taking[0].address)
 
 
@@ -132,8 +130,7 @@ def send(
     if own is not None:
         one = Recipient(_PATIENT, None, own, earlier=held.get(own, ()))
         sent.append(_post(step, dossier, report, content, forms, mails, one, patient_copy.COPY))
-    notice, others = patient_copy.NOTICE, _holders(held, but=own)
-    sent += [_post(step, dossier, report, content, (), mails, one, notice) for one in others]
+    sent += _say_not_valid(step, dossier, report, content, mails, _holders(held, but=own))
     return [message for message in sent if message is not None]
 
 
@@ -152,14 +149,24 @@ def withdraw(
         kind = report_letters.withdrawal_of({message.kind for message in one.earlier})
         sent.append(_post(step, dossier, report, content, forms, mails, one, kind))
     held = patient_copy.copies(_letters(step, dossier.id, (patient_copy.COPY, patient_copy.NOTICE)))
-    notice = patient_copy.NOTICE
-    sent += [_post(step, dossier, report, content, (), mails, one, notice) for one in _holders(held)]
+    sent += _say_not_valid(step, dossier, report, content, mails, _holders(held))
     return [message for message in sent if message is not None]
 
 
 def _holders(held: Mapping[str, tuple[Message, ...]], *, but: str | None = None) -> Iterator[Recipient]:
     """Give whoever holds a copy that is no longer valid, but for one address."""
     return (Recipient(_PATIENT, None, address, earlier=got) for address, got in held.items() if address != but)
+
+
+def _say_not_valid(
+    step: Step,
+    dossier: Dossier,
+    report: Report,
+    content: ReportContent,
+    mails: ReportMails,
+    holders: Iterable[Recipient],
+) -> Sequence[Message | None]:
+    return [_post(step, dossier, report, content, (), mails, one, patient_copy.NOTICE) for one in holders]
 
 
 def told(step: Step, dossier_id: uuid.UUID) -> Sequence[Recipient]:
