@@ -230,7 +230,7 @@ def _report(one: Listed, each: Sending, zone: str) -> v.RegisterReport:
     version = f" (version {each.version})" if each.version is not None else ""
     return v.RegisterReport(
         who=_who(one),
-        recipient=words.formal_name(each.person) if each.person is not None else "Correspondant sans numéro RPPS",
+        recipient=_recipient(each),
         mail=f"{'Retrait du compte rendu' if each.withdrawal else 'Compte rendu'}{version}",
         code="ECHEC" if failure is not None else each.code,
         information=said,
@@ -238,6 +238,12 @@ def _report(one: Listed, each: Sending, zone: str) -> v.RegisterReport:
         delivered=_delivered(mail, zone),
         read=read,
     )
+
+
+def _recipient(each: Sending) -> str:
+    if each.to_patient:
+        return "Le patient"
+    return words.formal_name(each.person) if each.person is not None else "Correspondant sans numéro RPPS"
 
 
 def _who(one: Listed) -> v.RegisterWho:

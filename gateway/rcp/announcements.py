@@ -1,5 +1,7 @@
 """What is told at once of an inscription: to the RCP's administrators (M3), to a requester who comes by video (M4).
 
+What notified physicians are told of a change (M1c) leaves with it: `gateway.rcp.notice_changes`.
+
 Promises: one M3 for each administrator and one M4 for the requester, for one dossier in one session, whatever runs
 twice or at once (the dossier is locked while it is decided, each has a line of the register); nothing leaves of a trial
 RCP, after the patient's opposition, or once the session has begun; who has no mailbox stands in the register. An
@@ -26,6 +28,7 @@ from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.letters import announcement_values, compose, full_name, video_values
+from gateway.rcp.notice_changes import announce_changes_due
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.templates import Values
@@ -40,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 def announce_due(steps: Steps, letters: Letters) -> int:
-    """Announce every inscription that nobody was told of; each in a step of its own; say how many mails leave.
+    """Announce what nobody was told of, inscriptions and changes; each in a step of its own; say how many mails leave.
 
     Run by the worker every few seconds: it may run at any time, twice, or after a crash.
     """
@@ -87,7 +90,7 @@ def announce_due(steps: Steps, letters: Letters) -> int:
             raise
         except GatewayError as error:
             log.warning("inscription-not-announced", dossier=str(dossier_id), code=error.code)
-    return sent
+    return sent + announce_changes_due(steps, letters)
 
 
 def announce(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
@@ -146,7 +149,7 @@ def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Va
         decided_at=step.now,
     )
     step.session.add(entry)
-    boxes = mailboxes.addresses(step.session, who, secretariat=True)
+    boxes = mailboxes.addresses(step.session, who, secretariat=True, dossier=dossier)
     if boxes:
         address = boxes[0].address
         key = "|".join((kind, str(dossier.id), str(dossier.session_id), who.idnps))

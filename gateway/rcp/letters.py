@@ -32,6 +32,7 @@ from gateway.rcp.templates import Rendered, Values, variant_for
 __all__ = [
     "announcement_values",
     "answer_values",
+    "change_values",
     "compose",
     "contribution_values",
     "formal_title",
@@ -125,6 +126,26 @@ def preliminary_values(
         "lien_fiche": link,
         "lien_pas_mon_patient": f"{link}/pas-mon-patient",
         "lien_memo_mt": f"{base}/aide/medecin-traitant",
+    }
+
+
+def change_values(
+    dossier: Dossier, physician: Practitioner, *, told_at: datetime, told_start: datetime
+) -> dict[str, str | bool]:
+    """Values of M1c, but for what has changed.
+
+    Parameters
+    ----------
+    told_at, told_start
+        When he was told last, and for when.
+    """
+    said, zone = preliminary_values(dossier, physician), ZoneInfo(dossier.session.zone)
+    spaced = dossier.session.rcp.notification.get("format_heure") == "18 h 30"
+    before, start = told_at.astimezone(zone), told_start.astimezone(zone)
+    left = ("mt.prenom", "patient.ne", "probleme", "reponse_mail", "webconf", "lien_pas_mon_patient", "lien_memo_mt")
+    return {name: value for name, value in said.items() if name not in left} | {
+        "envoi_precedent": f"{short_date(before)} à {hour(before, spaced=spaced)}",
+        "ancienne.date": f"{long_day(start.date())} à {hour(start, spaced=spaced)}",
     }
 
 

@@ -1,7 +1,8 @@
 """How a sealed mail about a dossier is put into the outbox.
 
 Promises: one logical mail a key; the message remembers dossier, session and addressee, so that receipts and pages find
-it; its representation follows. Writes no text (`letters`, the mail wire) and delivers nothing (the outbox does).
+it, and of a notification when and where it says that the meeting is, so that a change is known to whom it must be told;
+its representation follows. Writes no text (`letters`, the mail wire) and delivers nothing (the outbox does).
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ from gateway.model.message import Message
 from gateway.rcp.ports import SealedLetter
 from gateway.rcp.step import Step
 
-__all__ = ["CHANNEL", "post"]
+__all__ = ["CHANNEL", "announced", "post"]
 
 CHANNEL = "mssante"
+#: Mails of which it is kept what they say of the meeting.
+_ANNOUNCING = frozenset({"M1", "M1c"})
+
+
+def announced(dossier: Dossier) -> dict[str, str]:
+    """Return what a notification of this dossier says of its meeting: which, when, and by which link."""
+    meeting, webconference = dossier.session, dossier.session.rcp.webconference
+    return {
+        "seance": str(meeting.id),
+        "debut": meeting.starts_at.isoformat(),
+        "lien": webconference.get("lien") or "",
+        "complement": webconference.get("complement") or "",
+    }
 
 
 def post(
@@ -40,6 +54,8 @@ def post(
     dossier, recipient
         `None` where an answer goes to who could not be told apart.
     """
+    if dossier is not None and kind in _ANNOUNCING:
+        details = {"annonce": announced(dossier), **details}
     message = step.post(
         Outgoing(
             channel=CHANNEL,

@@ -174,6 +174,12 @@ def groups() -> tuple[Group, ...]:
                     int(late.minimum_hours),
                     "De 1 à 240",
                 ),
+                _yes_no(
+                    told,
+                    "renotification_auto",
+                    "Un médecin déjà informé l’est à nouveau quand la date, le lien ou l’inscription change",
+                    "Sinon rien ne part : la page de la séance dit qui prévenir",
+                ),
                 _yes_no(told, "reponse_mail", "Le médecin peut répondre par messagerie", usual=True),
                 _choice(told, "format_heure", "Écriture des heures", {"18h30": "18h30", "18 h 30": "18 h 30"}, "18h30"),
             ),

@@ -85,11 +85,11 @@ class Wait:
 def waits(kind: str, sent_at: datetime, *, dsn: bool, mdn: bool, zone: str, holidays: HolidaySet) -> Sequence[Wait]:
     """Return what is waited for after a mail of that kind, earliest first.
 
-    A notification (M1) is told of in four working hours, so that somebody can still telephone; a report (M5, M6 and
-    their withdrawals) is delivered within two days and read within a week; nothing else is waited for.
+    A notification (M1, M1c) is told of in four working hours, so that somebody can still telephone; a report (M5, M6
+    and their withdrawals) is delivered within two days and read within a week; nothing else is waited for.
     """
     found = []
-    if kind == "M1" and dsn:
+    if kind in {"M1", "M1c"} and dsn:
         found.append(Wait(working_hours_after(sent_at, _NOTICE_HOURS, zone, holidays), "remise"))
     if kind.startswith(("M5", "M6")):
         found += [Wait(sent_at + _REPORT_DELIVERY, "remise")] * dsn

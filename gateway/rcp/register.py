@@ -29,7 +29,9 @@ from gateway.rcp.notice_cases import KIND, TREATING
 
 __all__ = ["Identity", "Listed", "Mail", "Notice", "Person", "Sending", "listed", "notices", "sendings"]
 
-_REPORTS = ("M6", "M6r")
+#: Mails of a report, as document, as link, to the patient; their withdrawals end with an r.
+_REPORTS = ("M5", "M5r", "M6", "M6r", "M6p", "M6pr")
+_TO_PATIENT = frozenset({"M6p", "M6pr"})
 #: States of a mail that has not left.
 _KEPT = frozenset({"en-attente", "parque", "refuse", "annule"})
 _FAILED = frozenset({"rejetee", "refusee"})
@@ -127,6 +129,7 @@ class Sending:
 
     version: int | None
     withdrawal: bool
+    to_patient: bool
     person: Person | None
     code: str
     decided_at: datetime
@@ -243,7 +246,7 @@ def _decided(
             decided_at=entry.decided_at if entry else None,
             due_at=entry.due_at if entry else None,
             mail=mails.get(entry.message_id) if entry and entry.message_id else None,
-            changes=tuple(changes.get(entry.subject, ())) if entry else (),
+            changes=tuple(changes.get(entry.subject if entry else line.subject if line else "", ())),
             declined_at=line.declined_at if line else None,
             connected_at=line.connected_at if line else None,
             contributed=tuple(written.get((dossier_id, person.id), ())) if person else (),
@@ -289,19 +292,25 @@ def sendings(
         mail = _mail(rest[: len(_MAIL)], receipts)
         number = int(version) if version and version.isdecimal() else None
         who = Person(*rest[len(_MAIL) :]) if rest[len(_MAIL)] is not None else None
-        one = Sending(number, kind == "M6r", who, "ENVOYEE", rest[3], mail)
+        one = _sending(kind, number, who, "ENVOYEE", rest[3], mail)
         found.setdefault(dossier_id, []).append(one)
-    for dossier_id, entries in _entries(session, session_id, dossiers, "M6%").items():
+    for dossier_id, entries in _entries(session, session_id, dossiers, "M5%", "M6%").items():
         for entry in entries:
             kind, _, written = entry.kind.partition(".")
             number = int(written) if written.isdecimal() else None
-            one = Sending(number, kind == "M6r", entry.person, entry.code, entry.decided_at, None)
+            one = _sending(kind, number, entry.person, entry.code, entry.decided_at, None)
             found.setdefault(dossier_id, []).append(one)
     return {key: sorted(rows, key=lambda row: row.decided_at) for key, rows in found.items()}
 
 
+def _sending(
+    kind: str, version: int | None, person: Person | None, code: str, at: datetime, mail: Mail | None
+) -> Sending:
+    return Sending(version, kind.endswith("r"), kind in _TO_PATIENT, person, code, at, mail)
+
+
 def _entries(
-    session: Session, session_id: uuid.UUID, dossiers: Collection[uuid.UUID], kinds: str
+    session: Session, session_id: uuid.UUID, dossiers: Collection[uuid.UUID], *kinds: str
 ) -> Mapping[uuid.UUID, Sequence[_Entry]]:
     rows = session.execute(
         select(
@@ -318,7 +327,7 @@ def _entries(
         .where(
             NotificationEntry.session_id == session_id,
             NotificationEntry.dossier_id.in_(dossiers),
-            NotificationEntry.kind.like(kinds),
+            or_(*(NotificationEntry.kind.like(kind) for kind in kinds)),
         )
         .order_by(NotificationEntry.decided_at, NotificationEntry.id)
     )

@@ -2,8 +2,9 @@
 
 Promises: only who organises the RCP, in person or by his establishment, writes its sessions; a session is wall time in
 the RCP's zone and keeps its own identifier when its date moves; its open dossiers follow it, with a line of history
-each; whoever was told of the old date is put on the secretariat's list, because no mail can be taken back; the planner
-tells the others of the new one. Two writers at once make one session.
+each; whoever was told of the old date is told of the new one where the RCP wants that (`gateway.rcp.notice_changes`),
+else the secretariat is asked to, because no mail can be taken back; the planner tells the others of the new one. Two
+writers at once make one session.
 Not promised: series (`gateway.rcp.sessions.plan_sessions`), or that a cancelled session's dossiers find another.
 
 [spec features S1-008, 5.4; spec fhir-fr 1.10, 2.2, 4.4]
@@ -23,8 +24,10 @@ from gateway.errors import Conflict, InvalidContent
 from gateway.identifiers import Urn, uuid7
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import NotificationEntry
+from gateway.model.message import Message, NotificationEntry
 from gateway.rcp import access, dossier_states
+from gateway.rcp.notice_cases import KIND
+from gateway.rcp.notice_changes import renotifies
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import ask_secretariat
 
@@ -90,7 +93,7 @@ def move_session(step: Step, session_id: uuid.UUID, facts: SessionFacts) -> RcpS
     step.touch(session)
     step.audit("modification", action="U", object_type="RcpSession", object_id=str(session.id))
     for dossier in _open_dossiers(step, session) if other_time else ():
-        told = _told(step, dossier)
+        told = _misled(step, dossier)
         complete = dossier.prefiche_at is not None
         if dossier.state != "reporte":
             dossier_states.move(step, dossier, "reporte", _MOVED)
@@ -165,13 +168,18 @@ def _open_dossiers(step: Step, session: RcpSession) -> Iterator[Dossier]:
     yield from step.lock(Dossier, *keys) if keys else ()
 
 
-def _told(step: Step, dossier: Dossier) -> bool:
-    sent = select(NotificationEntry.id).where(
-        NotificationEntry.dossier_id == dossier.id,
-        NotificationEntry.session_id == dossier.session_id,
-        NotificationEntry.message_id.is_not(None),
-    )
-    return step.session.scalar(sent.limit(1)) is not None
+def _misled(step: Step, dossier: Dossier) -> bool:
+    """Whether a physician was told of the old date, and no mail will tell him of the new one by itself."""
+    told = step.session.scalars(
+        select(Message.details)
+        .join(NotificationEntry, NotificationEntry.message_id == Message.id)
+        .where(
+            NotificationEntry.dossier_id == dossier.id,
+            NotificationEntry.session_id == dossier.session_id,
+            NotificationEntry.kind.like(f"{KIND}%"),
+        )
+    ).all()
+    return bool(told) and not (renotifies(dossier.session.rcp) and all("annonce" in one for one in told))
 
 
 def _wrong_state(session: RcpSession, done: str) -> Conflict:

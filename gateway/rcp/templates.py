@@ -92,6 +92,14 @@ VARIABLES = frozenset(
         "urgence",
         "prescripteur.titre",
         "prescripteur.nom",
+        "envoi_precedent",
+        "ancienne.date",
+        "ancien.lien",
+        "chg.date",
+        "chg.lien",
+        "chg.sans_lien",
+        "chg.annule",
+        "chg.retrait",
     }
 )
 """Every name a text may use (spec features 4.1)."""

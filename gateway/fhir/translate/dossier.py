@@ -254,7 +254,7 @@ def notification(row: NotificationEntry, dossier: Dossier, recipient: Tree) -> T
         status="completed" if done else "active" if row.code == "PREVUE" else "revoked",
         category=[
             concept("http://terminology.hl7.org/CodeSystem/communication-category", "notification", "Notification"),
-            concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.lower()),
+            concept(f"{CANONICAL}/CodeSystem/rcp-message", row.kind.partition(".")[0].lower()),
         ],
         medium=[_MAIL],
         subject=patient_reference(dossier.record),

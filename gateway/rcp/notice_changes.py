@@ -1,0 +1,336 @@
+"""What a notified physician was told of a meeting and is true no more: who must be told, and the mail that tells him.
+
+Promises: what counts is the last notification that was made for him and what it says (`gateway.rcp.mailing.announced`),
+so that a change taken back before the next run tells nobody, and the same change is told once whatever runs twice, at
+once, or is killed (the dossier is locked while it is decided; the key of the mail is its number for this physician).
+Nothing leaves unless the RCP wants it (``renotification_auto``), after the patient's opposition, to who is no longer
+the treating physician, or once the meeting has begun; a mail that failed is a person's, never sent anew by itself.
+Not promised: changes of notifications that were made before it was kept what they say.
+
+[spec features 4.2 M1c, S2-012]
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from gateway.errors import GatewayError, Unavailable
+from gateway.identifiers import uuid7
+from gateway.model.directory import Practitioner
+from gateway.model.dossier import Correspondent, Dossier
+from gateway.model.meeting import Rcp, RcpSession
+from gateway.model.message import Message, NotificationEntry
+from gateway.rcp import access, dossier_states, mailboxes, mailing
+from gateway.rcp.caller import Caller
+from gateway.rcp.letters import change_values, compose, full_name
+from gateway.rcp.notice_cases import KIND, TREATING
+from gateway.rcp.ports import Letter, Letters
+from gateway.rcp.step import Step, Steps
+from gateway.rcp.work_list import ask_secretariat
+
+__all__ = ["CHANGE", "Told", "announce_changes", "announce_changes_due", "renotifies", "told_of"]
+
+CHANGE: Final = "M1c"
+#: States of a mail that told nobody anything.
+_LOST: Final = frozenset({"parque", "refuse", "rejete", "annule"})
+#: After which there is nothing to come.
+_ENDS: Final = frozenset({"chg.annule", "chg.retrait"})
+
+log = structlog.get_logger(__name__)
+
+
+def renotifies(rcp: Rcp) -> bool:
+    """Whether the RCP wants notified physicians told of changes by themselves."""
+    return bool(rcp.notification.get("active")) and bool(rcp.notification.get("renotification_auto"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One physician of one dossier, what he was told last, and how it stands now.
+
+    Attributes
+    ----------
+    session_id, starts_at, link, extra
+        The meeting of which he was told, when and by which link; ``starts_at`` is None when it was not kept.
+    ended
+        He was told that there is nothing to come.
+    lost
+        This very mail did not arrive.
+    changes
+        What of it is true no more, by the names of the text's blocks; empty when all is.
+    """
+
+    dossier_id: uuid.UUID
+    reference: str
+    physician_id: uuid.UUID
+    title: str | None
+    given: str
+    family: str
+    address: str
+    at: datetime
+    session_id: uuid.UUID | None
+    starts_at: datetime | None
+    link: str
+    extra: str
+    ended: bool
+    lost: bool
+    changes: frozenset[str]
+
+
+def _changes(
+    details: Mapping[str, Any],
+    dossier_state: str,
+    session_state: str,
+    starts_at: datetime,
+    web: Mapping[str, Any],
+    now: datetime,
+) -> frozenset[str]:
+    """Compare what a mail says of a meeting with how it stands."""
+    said = details.get("annonce")
+    if not said or "fin" in details:
+        return frozenset()
+    told = datetime.fromisoformat(said["debut"])
+    if dossier_state in dossier_states.FINAL:
+        return frozenset({"chg.retrait"} if told > now else ())
+    if session_state in {"annulee", "reportee"}:
+        return frozenset({"chg.annule"} if told > now else ())
+    if starts_at <= now:
+        return frozenset()
+    found = {"chg.date"} if told != starts_at else set()
+    link, extra = web.get("lien") or "", web.get("complement") or ""
+    if (said["lien"], said["complement"]) != (link, extra):
+        found.add("chg.lien" if link else "chg.sans_lien")
+    # What was said beside a link that never was is no news.
+    return frozenset(found - ({"chg.sans_lien"} if not said["lien"] else set()))
+
+
+_COLUMNS = (
+    Message.dossier_id,
+    Message.recipient_id,
+    Message.kind,
+    Message.recipient,
+    Message.domain_at,
+    Message.state,
+    Message.details,
+    Dossier.reference,
+    Dossier.state,
+    RcpSession.state,
+    RcpSession.starts_at,
+    Rcp.webconference,
+    Practitioner.title,
+    Practitioner.given,
+    Practitioner.family,
+)
+
+
+def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iterable[Told]:
+    """Read the last notification of each physician of some dossiers, flat."""
+    rows = session.execute(
+        select(*_COLUMNS)
+        .join(Dossier, Dossier.id == Message.dossier_id)
+        .join(RcpSession, RcpSession.id == Dossier.session_id)
+        .join(Rcp, Rcp.id == RcpSession.rcp_id)
+        .join(Practitioner, Practitioner.id == Message.recipient_id)
+        .where(
+            Message.direction == "out",
+            Message.channel == mailing.CHANNEL,
+            Message.state != "annule",
+            # A first notification that did not arrive told nothing; a change that did not is not sent again by itself.
+            or_(Message.kind == CHANGE, (Message.kind == KIND) & Message.state.not_in(sorted(_LOST))),
+            *wanted,
+        )
+        .distinct(Message.dossier_id, Message.recipient_id)
+        .order_by(Message.dossier_id, Message.recipient_id, Message.created_at.desc(), Message.id.desc())
+    )
+    for about, who, kind, address, at, state, details, reference, stands, held, starts_at, web, *name in rows:
+        said = details.get("annonce") or {}
+        yield Told(
+            dossier_id=about,
+            reference=reference,
+            physician_id=who,
+            title=name[0],
+            given=name[1],
+            family=name[2],
+            address=address or "",
+            at=at,
+            session_id=uuid.UUID(said["seance"]) if said else None,
+            starts_at=datetime.fromisoformat(said["debut"]) if said else None,
+            link=said.get("lien", ""),
+            extra=said.get("complement", ""),
+            ended="fin" in details,
+            lost=kind == CHANGE and state in _LOST,
+            changes=_changes(details, stands, held, starts_at, web, now),
+        )
+
+
+def told_of(session: Session, caller: Caller, meeting: RcpSession, now: datetime) -> Sequence[Told]:
+    """Return the physicians who were told of a session, whatever became of it, that the caller may see; in order.
+
+    A dossier that was moved elsewhere stays as long as its physician believes it here.
+    """
+    here = or_(
+        Dossier.session_id == meeting.id,
+        Dossier.id.in_(
+            select(NotificationEntry.dossier_id).where(
+                NotificationEntry.session_id == meeting.id, NotificationEntry.kind.like(f"{KIND}%")
+            )
+        ),
+    )
+    found = _told(session, now, here, access.dossiers(caller))
+    mine = (one for one in found if one.session_id in {None, meeting.id} or one.changes)
+    return sorted(mine, key=lambda one: (one.family, one.given, one.reference))
+
+
+def announce_changes_due(steps: Steps, letters: Letters) -> int:
+    """Tell every physician whose meeting changed after he was notified; each dossier in a step of its own.
+
+    Run by the worker every few seconds: it may run at any time, twice, or after a crash. Says how many mails leave.
+    """
+    now = steps.clock.now()
+    reachable = (
+        exists()
+        .where(
+            Correspondent.dossier_id == Dossier.id,
+            Correspondent.practitioner_id == Message.recipient_id,
+            Correspondent.role == TREATING,
+            Correspondent.declined_at.is_(None),
+        )
+        .correlate(Dossier, Message)
+    )
+    wanted: tuple[ColumnElement[bool], ...] = (
+        Rcp.notification["renotification_auto"].astext == "true",
+        Rcp.notification["active"].astext == "true",
+        Rcp.fictive.is_(False),
+        RcpSession.starts_at > now,
+        Dossier.opposed_at.is_(None),
+        Practitioner.informed.is_(True),
+        reachable,
+    )
+    with steps.store.session() as session:
+        due = list(dict.fromkeys(one.dossier_id for one in _told(session, now, *wanted) if one.changes))
+    sent = 0
+    for dossier_id in due:
+
+        def verb(step: Step, about: uuid.UUID = dossier_id) -> int:
+            return announce_changes(step, about, letters)
+
+        try:
+            sent += steps.run(access.SYSTEM, verb)
+        except Unavailable:
+            raise
+        except GatewayError as error:
+            log.warning("change-not-announced", dossier=str(dossier_id), code=error.code)
+    return sent
+
+
+def announce_changes(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
+    """Tell the physicians of one dossier what changed since they were told; say how many mails leave."""
+    [dossier] = step.lock(Dossier, dossier_id)
+    rcp = dossier.session.rcp
+    if dossier.opposed_at is not None or rcp.fictive or not renotifies(rcp):
+        return 0
+    found = list(_told(step.session, step.now, Dossier.id == dossier.id))
+    return sum(_tell(step, dossier, one, letters) for one in found if one.changes)
+
+
+def _tell(step: Step, dossier: Dossier, one: Told, letters: Letters) -> bool:
+    line = access.treating(dossier, one.physician_id)
+    who = line.practitioner if line is not None else None
+    if line is None or who is None or not who.informed or one.starts_at is None:
+        return False
+    boxes = mailboxes.addresses(
+        step.session, who, personal=line.use_personal, secretariat=line.use_secretariat, dossier=dossier
+    )
+    number = _number(step.session, dossier, who)
+    kind = f"{CHANGE}.{number}"
+    entry = step.session.scalars(
+        select(NotificationEntry).where(
+            NotificationEntry.dossier_id == dossier.id,
+            NotificationEntry.session_id == dossier.session_id,
+            NotificationEntry.subject == who.idnps,
+            NotificationEntry.kind == kind,
+        )
+    ).one_or_none()
+    if not boxes and entry is not None:
+        return False  # it is said already
+    if entry is None:
+        entry = NotificationEntry(
+            id=uuid7(),
+            dossier_id=dossier.id,
+            session_id=dossier.session_id,
+            subject=who.idnps,
+            practitioner_id=who.id,
+            kind=kind,
+            code="NON_MSS",
+        )
+        step.session.add(entry)
+    entry.decided_at = step.now
+    if not boxes:
+        key = f"changement|{dossier.id}|{who.idnps}|{number}"
+        ask_secretariat(step.session, dossier, key, "changement-non-annonce")
+    if boxes:
+        message = _post(step, dossier, who, one, boxes[0].address, number, letters)
+        entry.code, entry.message_id = "ENVOYEE", message.id
+    step.session.flush()
+    step.touch(entry)
+    return bool(boxes)
+
+
+def _number(session: Session, dossier: Dossier, who: Practitioner) -> int:
+    """Return which change this is for this physician: those made before are counted under the dossier's lock."""
+    made = (
+        select(func.count())
+        .select_from(Message)
+        .where(
+            Message.direction == "out",
+            Message.channel == mailing.CHANNEL,
+            Message.kind == CHANGE,
+            Message.dossier_id == dossier.id,
+            Message.recipient_id == who.id,
+        )
+    )
+    return (session.scalar(made) or 0) + 1
+
+
+def _post(
+    step: Step, dossier: Dossier, who: Practitioner, one: Told, address: str, number: int, letters: Letters
+) -> Message:
+    assert one.starts_at is not None  # noqa: S101 - the caller chose those of whom it was kept
+    values = change_values(dossier, who, told_at=one.at, told_start=one.starts_at)
+    values |= dict.fromkeys(one.changes, True)
+    values["ancien.lien"] = bool(one.link) and one.link != values["lien_webconf"]
+    text = compose(step.session, CHANGE, values, address)
+    key = "|".join((CHANGE, str(dossier.id), str(dossier.session_id), who.idnps, str(number)))
+    sealed = letters.seal(
+        Letter(
+            kind=CHANGE,
+            key=key,
+            at=step.now,
+            address=address,
+            name=full_name(who),
+            subject=text.subject,
+            body=text.body,
+        )
+    )
+    ends: dict[str, Any] = dict.fromkeys(("fin",) * bool(one.changes & _ENDS), True)
+    message = mailing.post(step, dossier, sealed, kind=CHANGE, key=key, recipient=who, address=address, **ends)
+    step.audit(
+        "envoi",
+        action="E",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type="Message",
+        object_id=str(message.id),
+        object_sha256=message.sha256,
+        recipient=address,
+        detail={"type": CHANGE},
+    )
+    return message
