@@ -99,6 +99,9 @@ class Reader(Protocol):
             Permanent: the message goes to quarantine. `Unavailable`: it stays kept and is tried again.
         """
 
+    def refused(self, session: Session, message: Message) -> None:
+        """Tell whom it concerns of a message that `reprocess` could not take, in the transaction that sets it aside."""
+
 
 def once(
     session: Session, message_id: uuid.UUID, work: Callable[[Message], str | None], *, state: str = "traite"
@@ -207,6 +210,10 @@ class Inbox:
             ).one()
             if message.state == "garde":
                 message.state, message.told, message.reason, message.done_at = state, told, error.code, utcnow()
+                session.flush()
+                reader = self._readers.get(message.channel)
+                if reader is not None:
+                    reader.refused(session, message)
             session.commit()
 
     def content(self, message_id: uuid.UUID) -> bytes:

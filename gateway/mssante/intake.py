@@ -3,8 +3,8 @@ r"""What comes into the gateway's mailbox: kept first, then read, then marked ``
 Promises: no mail is lost (it is kept before it is marked) nor taken twice (the position is what was kept, and the same
 bytes under another number are recognised); a receipt is tied to the message that it speaks of, or waits for a person
 with the reason; what a physician answers to a notification goes to `gateway.rcp.reply`; whatever else comes is kept in
-quarantine with its reason, beside its dossier where it answers a letter of ours. An automatic answer changes nothing
-and gets no answer.
+quarantine with its reason, beside its dossier where it answers a letter of ours. Who asked to be told what becomes of a
+document is told once (`gateway.mssante.mdn`). An automatic answer changes nothing and gets no answer.
 
 `MailIntake` is the `Taker` of `gateway.mssante.mailbox` and the `Reader` of `gateway.exchange.inbox`.
 """
@@ -24,11 +24,11 @@ from gateway.exchange.blobs import BlobStore
 from gateway.exchange.inbox import Inbox, Incoming, once
 from gateway.identifiers import DossierReference
 from gateway.model.message import Message
-from gateway.mssante import parts, receipts, reply_text, xdm_reader
+from gateway.mssante import mdn, parts, receipts, reply_text, xdm_reader
 from gateway.mssante.mailbox import Fetched, Position
 from gateway.mssante.receipts import Kind
 from gateway.mssante.translate import receipt_kind
-from gateway.rcp import access, contribution, mail_events, received, reply
+from gateway.rcp import access, contribution, mail_events, mailboxes, mailing, received, reply
 from gateway.rcp.ports import Letters
 from gateway.rcp.step import Step, Steps
 
@@ -52,17 +52,26 @@ class MailIntake:
         Composes the answers to replies; without it a person reads them all.
     blobs
         Where documents are kept; without it a person takes them all.
+    answering
+        Tells senders what becomes of their documents; without it nobody is told.
     """
 
     channel = CHANNEL
 
     def __init__(
-        self, steps: Steps, *, address: str, letters: Letters | None = None, blobs: BlobStore | None = None
+        self,
+        steps: Steps,
+        *,
+        address: str,
+        letters: Letters | None = None,
+        blobs: BlobStore | None = None,
+        answering: mdn.Answering | None = None,
     ) -> None:
         self._steps = steps
         self._address = address
         self._letters = letters
         self._blobs = blobs
+        self._answering = answering
         self._position: Position | None = None
         self._inbox: Inbox | None = None
 
@@ -114,6 +123,7 @@ class MailIntake:
         found = receipts.read(content)
         answer = _reply(content, found) if self._letters is not None else None
         archives, refused = _archives(content) if found.kind is Kind.DOCUMENT else ((), None)
+        asked = mdn.request(content, found, own=self._address)
 
         def verb(step: Step) -> None:
             said: list[tuple[str, str | None]] = []
@@ -121,6 +131,7 @@ class MailIntake:
             def work(message: Message) -> None:
                 if found.kind is Kind.DOCUMENT and self._blobs is not None and _is_new(step, message):
                     said.append(_take_documents(step, message, found, archives, refused, self._blobs))
+                    self._tell(step, message, asked, said[0][1])
                 else:
                     said.append(self._work(step, message, found, answer))
 
@@ -131,6 +142,18 @@ class MailIntake:
 
         self._steps.run(access.SYSTEM, verb)
 
+    def _tell(self, step: Step, message: Message, asked: mdn.Request | None, reason: str | None) -> None:
+        """Tell the sender of documents what became of them, once, however often the mail is read again."""
+        if asked is None or self._answering is None or not mailboxes.is_mssante(step.session, asked.address):
+            return
+        key = f"MDN|{message.id}"
+        sealed = self._answering.seal(asked, reason, key=key, at=step.now)
+        mailing.post(step, None, sealed, kind="MDN", key=key, recipient=None, address=asked.address, sans_retour=True)
+
+    def refused(self, session: Session, message: Message) -> None:
+        """Ask a person: what could not be taken may be a physician's words."""
+        mail_events.ask_person(session, message, f"courriel-{message.kind}")
+
     def _work(
         self, step: Step, message: Message, found: receipts.Incoming, answer: reply.Reply | None
     ) -> tuple[str, str | None]:
@@ -140,7 +163,7 @@ class MailIntake:
             return "quarantaine", "too-large"
         twin = _twin(step.session, message)
         if twin is not None:
-            return ("ignore", "duplicate") if twin.sha256 == message.sha256 else ("quarantaine", "same-id-other-bytes")
+            return _take_twin(step, message, found, twin)
         if found.receipts:
             return _take_receipts(step, message, found)
         if found.kind is Kind.AUTOMATIC:
@@ -148,6 +171,14 @@ class MailIntake:
         if answer is not None and self._letters is not None:
             return reply.take(step, message, answer, self._letters)
         return _leave(step, message, found)
+
+
+def _take_twin(step: Step, message: Message, found: receipts.Incoming, twin: Message) -> tuple[str, str | None]:
+    if twin.sha256 == message.sha256:
+        return "ignore", "duplicate"
+    if not found.automatic:  # of two mails of a person, either may be the true one
+        _leave(step, message, found)
+    return "quarantaine", "same-id-other-bytes"
 
 
 def _leave(step: Step, message: Message, found: receipts.Incoming) -> tuple[str, str | None]:

@@ -34,6 +34,7 @@ class Wire:
         self.steps = steps
         self.fails = list(fails)
         self.done: list[bytes] = []
+        self.set_aside: list[tuple[str, str]] = []
 
     def reprocess(self, message_id, content):
         def verb(step):
@@ -46,6 +47,9 @@ class Wire:
             return once(step.session, message_id, work)
 
         return self.steps.run(SYSTEM, verb)
+
+    def refused(self, _session, message):
+        self.set_aside.append((message.key, message.reason))
 
 
 def row(store, message_id) -> Message:
@@ -154,6 +158,7 @@ def test_what_is_unavailable_stays_kept_and_what_is_refused_is_set_aside(store, 
     assert row(store, kept.id).state == "garde"
     assert inbox.process(kept.id)
     assert (row(store, kept.id).state, row(store, kept.id).reason) == ("quarantaine", "bad")
+    assert wire.set_aside == [("SIL|42", "bad")]
     with store.session() as session:
         outcomes = session.scalars(select(Attempt.outcome).order_by(Attempt.started_at)).all()
     assert outcomes == ["unavailable", "refused"]
@@ -166,6 +171,7 @@ def test_a_defect_is_tried_some_times_and_then_set_aside(store, blobs, steps):
     for _ in range(10):
         assert not inbox.process(kept.id)
     assert (row(store, kept.id).state, row(store, kept.id).reason) == ("quarantaine", "reader-fault")
+    assert wire.set_aside == [("SIL|42", "reader-fault")]
     with store.session() as session:
         assert session.scalar(select(func.count()).select_from(Attempt).where(Attempt.reason.is_not(None))) == 0
 

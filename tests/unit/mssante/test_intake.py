@@ -285,6 +285,16 @@ def test_x37_the_same_identifier_over_other_bytes_is_quarantined(scene):
     come(scene, mail(scene, "Un.", name="meme"))
     assert come(scene, mail(scene, "Deux.", name="meme")).reason == "same-id-other-bytes"
     assert [one.text for one in rows(scene, Contribution)] == ["Un."]
+    assert items(scene) == {"courriel-reply"}, "either of the two may be the true one"
+
+
+def test_a_reply_that_cannot_be_taken_is_for_a_person(scene):
+    """What would answer it cannot be made: nothing is kept of the step, and it is said."""
+    scene.intake._letters = Composer(address="sans-arobase", nil="000000", answers_read=True)
+    kept = come(scene, mail(scene))
+    assert (kept.state, kept.reason) == ("quarantaine", "mail-address")
+    assert items(scene) == {"courriel-reply"}
+    assert not rows(scene, Contribution)
 
 
 def test_without_a_composer_a_person_reads_all(scene):
