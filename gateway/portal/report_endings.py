@@ -68,7 +68,8 @@ _ENDINGS: Final = (
         "visibilite",
         "Rendre le compte rendu visible par le patient",
         "Jusqu’à la consultation d’annonce, le compte rendu est envoyé « non visible par le patient ». Une nouvelle "
-        "version, au même contenu, lève cette restriction et remplace la précédente chez tous ses destinataires.",
+        "version, au même contenu, lève cette restriction et remplace la précédente chez tous ses destinataires. Si la "
+        "RCP l’a choisi et que son INS est qualifiée, le patient la reçoit dans Mon espace santé.",
         "La consultation d’annonce a eu lieu",
         "Lever la restriction et envoyer",
         _who_gets,

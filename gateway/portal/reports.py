@@ -174,7 +174,7 @@ def _sendings(session: Session, row: Dossier) -> Iterable[v.Sending]:
             for one in row.correspondents
             if one.practitioner_id is not None and one.practitioner_id == message.recipient_id
         ]
-        name = words.formal_name(person) if person is not None else "Destinataire"
+        name = words.formal_name(person) if person is not None else "Mon espace santé du patient"
         receipts = session.scalars(select(Receipt).where(Receipt.message_id == message.id).order_by(Receipt.at))
         yield v.Sending(
             recipient=", ".join([name, *roles]),

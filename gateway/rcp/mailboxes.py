@@ -145,10 +145,10 @@ def displayed(session: Session, address: str | None) -> str:
 
 
 def shown(session: Session, addresses: Iterable[str]) -> Mapping[str, str]:
-    """Return each address as `displayed` does, many at once."""
+    """Return each address as `displayed` does, many at once; a patient's is his INS, and is shown as little."""
     wanted = {one: one.strip().lower() for one in addresses}
     hidden = set(session.scalars(hidden_among(set(wanted.values()))).all()) if wanted else set()
-    return {one: HIDDEN if lowered in hidden else one for one, lowered in wanted.items()}
+    return {one: HIDDEN if lowered in hidden else MssanteAddress.shown(one) for one, lowered in wanted.items()}
 
 
 def hidden_among(lowered: Collection[str]) -> Select[str]:

@@ -19,11 +19,12 @@ from gateway.model.message import Message
 from gateway.model.person import PatientRecord
 from gateway.rcp.report_content import HIDDEN_FROM_PATIENT, ReportContent
 
-__all__ = ["COPY", "NOTICE", "address_for", "copies", "patient_address"]
+__all__ = ["COPY", "NOTICE", "TO_PATIENT", "address_for", "copies", "patient_address"]
 
 #: The letter that brings the document; the one that says it is no longer valid, which carries none.
 COPY: Final = "M6p"
 NOTICE: Final = "M6pr"
+TO_PATIENT: Final = frozenset({COPY, NOTICE})
 _MATRICULE_CHARS: Final = 15
 #: Who may have given the INS that an address is made of, in production or not.
 _AUTHORITIES: Final = {

@@ -34,6 +34,7 @@ from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
 from gateway.rcp.dossier_states import LABELS
 from gateway.rcp.notice_rules import REASONS
+from gateway.rcp.patient_copy import TO_PATIENT
 
 __all__ = [
     "NO_ADDRESS",
@@ -309,6 +310,8 @@ def message(
     received
         When a report first said that it arrived.
     """
+    if recipient is None and row.kind in TO_PATIENT:
+        recipient = patient_reference(dossier.record)
     return without_empty(
         resourceType="Communication",
         identifier=[
