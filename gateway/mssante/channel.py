@@ -46,9 +46,10 @@ class MssanteChannel:
         try:
             attempted = self._submission.send(
                 content,
-                sender=message.sender,
+                # News of what is itself news goes to nobody. [RFC 8098 §3]
+                sender="" if message.details.get("sans_retour") else message.sender,
                 recipient=message.recipient,
-                envelope_id=message.details.get("envelope_id"),
+                envelope_id=message.details.get("envelope_id") or None,
             )
         except GatewayError as error:
             return Delivery(Outcome.REFUSED, error.code, error.text)

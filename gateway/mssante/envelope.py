@@ -34,6 +34,7 @@ __all__ = [
     "check_address",
     "document_subject",
     "envelope_id",
+    "mailbox",
     "message_id",
     "pdf_filename",
     "render",
@@ -179,10 +180,10 @@ def render(mail: Mail, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Sealed:
     message = EmailMessage(policy=_POLICY)
     message["MIME-Version"] = "1.0"
     message["Date"] = mail.date.replace(microsecond=0)
-    message["From"] = _mailbox(mail.sender_name, mail.sender_address)
-    message["To"] = _mailbox(mail.recipient_name, mail.recipient_address)
+    message["From"] = mailbox(mail.sender_name, mail.sender_address)
+    message["To"] = mailbox(mail.recipient_name, mail.recipient_address)
     if mail.reply_to:
-        message["Reply-To"] = _mailbox("", mail.reply_to)
+        message["Reply-To"] = mailbox("", mail.reply_to)
     message["Subject"] = unicodedata.normalize("NFC", mail.subject)
     for name, value in _optional_headers(mail):
         message[name] = value
@@ -249,7 +250,8 @@ def _check(mail: Mail) -> None:
         raise InvalidContent("mail-document", "Les en-têtes de document ne correspondent pas aux pièces jointes.")
 
 
-def _mailbox(name: str, address: str) -> Address:
+def mailbox(name: str, address: str) -> Address:
+    """Return an address with a name that stays one, whatever is in it."""
     display = unicodedata.normalize("NFC", name)
     if not display.isascii():
         # The standard library leaves specials bare beside an encoded word, where they break the address list.

@@ -72,7 +72,7 @@ class Submission:
         content
             The whole message, CRLF line ends.
         sender, recipient
-            Envelope addresses; reports come back to `sender`.
+            Envelope addresses; reports come back to `sender`, to nobody when it is empty.
         envelope_id
             ENVID for the delivery reports.
 
@@ -81,7 +81,8 @@ class Submission:
         InvalidContent
             ``mail-address``: an address that SMTP cannot carry; nothing was tried.
         """
-        check_address(sender)
+        if sender:
+            check_address(sender)
         check_address(recipient)
         if not _lines_are_whole(content):
             # Bare line ends let one message smuggle another; our own envelope never makes them. [RFC 5321 §2.3.8]
