@@ -34,6 +34,7 @@ from gateway.identifiers import MssanteAddress
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
+from gateway.mssante.mdn import Answering
 from gateway.rcp import announcements, deadlines, directory_refresh, imaging, mail_events, notification, report_sending
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.notification import PlanLine
@@ -155,7 +156,8 @@ def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
     if address is None:
         return Inbox(gateway.store, gateway.blobs), None
     letters = gateway.mail.letters if gateway.mail else None
-    intake = MailIntake(gateway.steps, address=address, letters=letters, blobs=gateway.blobs)
+    answering = Answering(letters.address, letters.nil, letters.name) if letters is not None else None
+    intake = MailIntake(gateway.steps, address=address, letters=letters, blobs=gateway.blobs, answering=answering)
     inbox = Inbox(gateway.store, gateway.blobs, [intake])
     return inbox, intake.attach(inbox)
 

@@ -148,8 +148,17 @@ class MailIntake:
             return
         key = f"MDN|{message.id}"
         sealed = self._answering.seal(asked, reason, key=key, at=step.now)
-        said = {"repond_a": str(message.id), "sans_retour": True}
-        mailing.post(step, None, sealed, kind="MDN", key=key, recipient=None, address=asked.address, **said)
+        mailing.post(
+            step,
+            None,
+            sealed,
+            kind="MDN",
+            key=key,
+            recipient=None,
+            address=asked.address,
+            repond_a=str(message.id),
+            sans_retour=True,
+        )
 
     def refused(self, session: Session, message: Message) -> None:
         """Ask a person: what could not be taken may be a physician's words."""
