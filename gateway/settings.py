@@ -106,6 +106,8 @@ class Mail:
         Who the mails are from.
     pdf
         Level of PDF/A of the report's page.
+    n1
+        Whether the page also goes as a document of its own, beside the structured one.
     """
 
     address: str | None = None
@@ -124,6 +126,7 @@ class Mail:
     subject_identity: bool = True
     display_name: str = "Passerelle RCP"
     pdf: Literal["a-1a", "a-2a", "a-3a"] = "a-1a"
+    n1: bool = False
 
 
 @dataclass(frozen=True)
@@ -451,6 +454,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_SUBJECT_IDENTITY": _Variable("mail.subject_identity", _switch),
     "RCP_MSSANTE_DISPLAY_NAME": _Variable("mail.display_name", _text),
     "RCP_MSSANTE_PDF": _Variable("mail.pdf", _choice("a-1a", "a-2a", "a-3a")),
+    "RCP_MSSANTE_N1": _Variable("mail.n1", _switch),
     "RCP_MESSAGES_DIR": _Variable("mail.texts", _folder),
     "RCP_MSSANTE_OAUTH_TOKEN_URL": _Variable("mail.oauth_token_url", _url("https")),
     "RCP_MSSANTE_OAUTH_CLIENT_ID": _Variable("mail.oauth_client_id", _text),

@@ -64,7 +64,7 @@ def mailing(settings: Settings, blobs: BlobStore) -> Mailing | None:
         answers_read=mail.imap is not None,
     )
     press = Press(
-        forms=Forms(sender, mail.pdf),
+        forms=Forms(sender, mail.pdf, with_n1=mail.n1),
         mails=letters,
         blobs=blobs,
         custodian=own,

@@ -16,7 +16,7 @@ from datetime import date
 
 from msgspec import structs
 
-from gateway.documents import frcp, pdf
+from gateway.documents import frcp, n1, pdf
 from gateway.documents.wording import civil_words
 from gateway.errors import Fault, InvalidContent
 from gateway.identifiers import MssanteAddress
@@ -39,33 +39,48 @@ _GENDERS = {"F": "female", "M": "male"}
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """Renders ``cda``, ``pdf`` and ``xdm``; who sends is told in the zip, the page is of a level of PDF/A."""
+    """Renders ``cda``, ``pdf``, ``xdm`` and, where it goes beside the report, ``n1``.
+
+    Who sends is told in the zip; the page is of a level of PDF/A.
+    """
 
     sender: Sender
     pdf_standard: pdf.Standard = pdf.STANDARDS[0]
+    with_n1: bool = False
 
-    def render(self, content: ReportContent) -> tuple[RenderedForm, ...]:
-        """Give the three forms.
+    def render(self, content: ReportContent, *, with_n1: bool = False) -> tuple[RenderedForm, ...]:
+        """Give the forms.
+
+        Parameters
+        ----------
+        with_n1
+            Whether the version that is replaced had an N1, which then is replaced too whatever is set by now.
 
         Raises
         ------
         InvalidContent
             ``report-frcp``, ``xdm``: the facts cannot make correct documents.
         """
-        document = frcp.render(content)
-        submission = xdm.report_submission(content, document, self.sender, cda_code=_CODE, title=frcp.title(content))
-        return (
+        document, page = frcp.render(content), pdf.render(content, standard=self.pdf_standard)
+        beside = n1.render(content, page) if self.with_n1 or with_n1 else None
+        archive = xdm.build(self._submission(content, document, beside))
+        forms = (
             RenderedForm("cda", frcp.MIME_TYPE, document),
-            RenderedForm("pdf", pdf.MIME_TYPE, pdf.render(content, standard=self.pdf_standard)),
-            RenderedForm("xdm", _ZIP, xdm.build(submission)),
+            RenderedForm("pdf", pdf.MIME_TYPE, page),
+            RenderedForm("xdm", _ZIP, archive),
         )
+        return forms if beside is None else (*forms, RenderedForm("n1", n1.MIME_TYPE, beside))
 
-    def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
-        """Give the zip that asks receivers to delete the document: the same bytes, action ``D``. [spec mssante 6.1]."""
-        submission = xdm.report_submission(content, cda, self.sender, cda_code=_CODE, title=frcp.title(content))
+    def withdrawal(self, content: ReportContent, cda: bytes, page: bytes | None = None) -> RenderedForm:
+        """Give the zip that asks to delete what was sent: the same bytes, action ``D``. [spec mssante 6.1]."""
+        submission = self._submission(content, cda, page)
         entries = tuple(structs.replace(entry, action="D") for entry in submission.entries)
         again = structs.replace(submission, unique_id=f"{content.document_id.root}.2", entries=entries)
         return RenderedForm("xdm-retrait", _ZIP, xdm.build(again))
+
+    def _submission(self, content: ReportContent, cda: bytes, page: bytes | None) -> xdm.Submission:
+        title = frcp.title(content)
+        return xdm.report_submission(content, cda, self.sender, cda_code=_CODE, title=title, page=page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +136,13 @@ class ReportMail:
             references=letter.previous,
         )
         if archive is not None:
+            attachments = _attachments(letter, archive)
+            documents = xdm.documents_in(attachments[0].content)
             mail = replace(
                 mail,
-                subject=self._subject(letter.content.patient),
-                attachments=_attachments(letter, archive),
-                cda_codes=(_CODE.code,),
+                subject=self._subject(letter.content.patient, documents),
+                attachments=attachments,
+                cda_codes=(_CODE.code,) * documents,
                 ins_qualified=letter.content.patient.ins_qualified,
                 auto_submitted=False,
             )
@@ -137,11 +154,12 @@ class ReportMail:
             sender=self.address,
         )
 
-    def _subject(self, patient: PatientContent) -> str:
+    def _subject(self, patient: PatientContent, documents: int) -> str:
+        label = _CODE.label if documents == 1 else f"{documents} documents"
         if not self.identity_in_subject:
-            return envelope.document_subject(_CODE.label)
+            return envelope.document_subject(label)
         return envelope.document_subject(
-            _CODE.label,
+            label,
             birth_name=patient.birth_family,
             first_name=patient.birth_given,
             birth_date=_whole_date(patient.birth_date),
@@ -229,8 +247,13 @@ def _attachments(letter: ReportLetter, form: str) -> tuple[envelope.Attachment, 
     found = [envelope.Attachment(xdm.ARCHIVE_NAME, archive.content_type, archive.content)]
     page = given.get("pdf")
     if page is not None:
-        content = letter.content
-        act = content.meeting.start.astimezone(content.tzinfo()).date()
-        name = envelope.pdf_filename(act, _CODE.label, content.patient.birth_family, content.patient.birth_given)
-        found.append(envelope.Attachment(name, page.content_type, page.content))
+        # One PDF a CDA; the one of the N1 is, byte for byte, the one that it holds. [ECO.2.1.1, .2.1.5]
+        names = (_page_name(letter.content, number) for number in ((None, "N1") if "n1" in given else (None,)))
+        found += [envelope.Attachment(name, page.content_type, page.content) for name in names]
     return tuple(found)
+
+
+def _page_name(content: ReportContent, number: str | None) -> str:
+    act = content.meeting.start.astimezone(content.tzinfo()).date()
+    patient = content.patient
+    return envelope.pdf_filename(act, _CODE.label, patient.birth_family, patient.birth_given, number)

@@ -15,13 +15,26 @@ import re
 import zipfile
 from html import escape
 
+from msgspec import structs
+
+from gateway.documents import n1
 from gateway.documents.wording import clean
 from gateway.errors import InvalidContent
 from gateway.mssante.xdm_metadata import Entry, Sender, Submission, metadata, patient_id
 from gateway.rcp.report_content import CodedValue, Organisation, Person, ReportContent
 from gateway.terminology import concept
 
-__all__ = ["ARCHIVE_NAME", "Entry", "Sender", "Submission", "build", "metadata", "report_submission"]
+__all__ = [
+    "ARCHIVE_NAME",
+    "Entry",
+    "Sender",
+    "Submission",
+    "beside",
+    "build",
+    "documents_in",
+    "metadata",
+    "report_submission",
+]
 
 ARCHIVE_NAME = "IHE_XDM.zip"
 """Name of the attachment, as receivers look for it (any case). [spec mssante 2.5]"""
@@ -30,11 +43,19 @@ _FOLDER = "IHE_XDM/SUBSET01"
 _OID_MAX = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _FILE_NAME = re.compile(r"[A-Z0-9_]{1,8}\.[A-Z0-9_]{1,3}")
+#: Format of a CDA around a PDF: the scheme that the national lists give it, not the one of older code. [spec 2.9]
+_PAGE_FORMAT, _IHE_FORMATS = "urn:ihe:iti:xds-sd:pdf:2008", "1.3.6.1.4.1.19376.1.2.3"
 _HOSPITAL = CodedValue("ETABLISSEMENT", "1.2.250.1.213.1.1.4.9", "Etablissement de santé")
 
 
 def report_submission(
-    content: ReportContent, cda: bytes, sender: Sender, *, cda_code: CodedValue, title: str
+    content: ReportContent,
+    cda: bytes,
+    sender: Sender,
+    *,
+    cda_code: CodedValue,
+    title: str,
+    page: bytes | None = None,
 ) -> Submission:
     """Describe the sending of one validated report.
 
@@ -44,6 +65,8 @@ def report_submission(
         The very bytes of the CDA.
     cda_code, title
         Its ``code`` and ``title``.
+    page
+        The very bytes of the N1 that goes beside it: the same content, replaced and withdrawn together with it.
     """
     meeting = content.meeting
     act = concept("TRE_R213-ModePriseEnCharge", "39")
@@ -81,7 +104,19 @@ def report_submission(
         submitted=content.written_at,
         title="Transmission FRCP",
         sender=sender,
-        entries=(entry,),
+        entries=(entry,) if page is None else (entry, beside(entry, page)),
+    )
+
+
+def beside(report: Entry, page: bytes) -> Entry:
+    """Describe the N1 beside the structured report: another document, in another format, of the same content."""
+    return structs.replace(
+        report,
+        file_name="DOC0002.XML",
+        content=page,
+        unique_id=n1.identity(report.unique_id),
+        comments=f"{report.comments} (PDF)",
+        format_code=CodedValue(_PAGE_FORMAT, _IHE_FORMATS, concept("JDV_J10-XdsFormatCode", _PAGE_FORMAT).label),
     )
 
 
@@ -130,6 +165,12 @@ def build(submission: Submission) -> bytes:
             info.external_attr = 0o100644 << 16
             archive.writestr(info, data)
     return buffer.getvalue()
+
+
+def documents_in(archive: bytes) -> int:
+    """Count the documents of a zip that `build` wrote."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return sum(name.startswith(f"{_FOLDER}/DOC") for name in opened.namelist())
 
 
 def _check(submission: Submission) -> None:

@@ -66,7 +66,7 @@ class Represent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RenderedForm:
-    """The bytes of one form of a report: ``pdf``, ``cda``, ``xdm`` or ``xdm-retrait``."""
+    """The bytes of one form of a report: ``pdf``, ``cda``, ``n1``, ``xdm`` or ``xdm-retrait``."""
 
     form: str
     content_type: str
@@ -76,8 +76,13 @@ class RenderedForm:
 class ReportForms(Protocol):
     """Renders the forms of a validated report; the same facts give the same bytes."""
 
-    def render(self, content: ReportContent) -> tuple[RenderedForm, ...]:
-        """Give ``cda``, ``pdf`` and ``xdm``.
+    def render(self, content: ReportContent, *, with_n1: bool = False) -> tuple[RenderedForm, ...]:
+        """Give ``cda``, ``pdf`` and ``xdm``, and ``n1`` where it goes beside the report.
+
+        Parameters
+        ----------
+        with_n1
+            Whether the version that is replaced had one.
 
         Raises
         ------
@@ -85,8 +90,8 @@ class ReportForms(Protocol):
             ``report-frcp``: the facts cannot make a correct national document.
         """
 
-    def withdrawal(self, content: ReportContent, cda: bytes) -> RenderedForm:
-        """Give the ``xdm-retrait`` that withdraws a document already sent."""
+    def withdrawal(self, content: ReportContent, cda: bytes, page: bytes | None = None) -> RenderedForm:
+        """Give the ``xdm-retrait`` that withdraws the documents already sent: the ``cda``, and the ``n1`` beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

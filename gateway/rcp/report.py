@@ -241,7 +241,7 @@ def validate(
         at=step.now,
         visibility=_visibility(press, previous) if visibility is None else visibility,
     )
-    forms = press.forms.render(content)
+    forms = press.forms.render(content, with_n1=previous is not None and _form(previous, "n1") is not None)
     report.content, report.state = encode(content), "valide"
     report.validated_at, report.validator_id = content.written_at, validator.id
     if previous is not None and previous.state == "valide":
@@ -308,7 +308,10 @@ def cancel(
     report.state, report.withdrawn_at, report.withdrawn_because = "annule", step.now, reason.strip()
     content = decode(report.content or b"")
     cda = next(form for form in report.forms if form.form == "cda")
-    withdrawn = press.forms.withdrawal(content, press.blobs.read(cda.sha256))
+    page = _form(report, "n1")
+    withdrawn = press.forms.withdrawal(
+        content, press.blobs.read(cda.sha256), press.blobs.read(page.sha256) if page is not None else None
+    )
     _keep(step, report, (withdrawn,), press.blobs)
     report_sending.withdraw(step, dossier, report, content, (withdrawn,), press.mails)
     _written(step, report, dossier, "modification", reason=reason, signatory=signatory)
@@ -377,6 +380,10 @@ def _require_enough(said: ReportDraft, report: Report) -> None:
     if report.replaces_id is not None and not said.reason:
         text = "Dites pourquoi cette version remplace la précédente."
         raise InvalidContent("cr-motif-absent", text, expression="motif", rule=True)
+
+
+def _form(report: Report, name: str) -> ReportForm | None:
+    return next((form for form in report.forms if form.form == name), None)
 
 
 def _keep(step: Step, report: Report, forms: Sequence[RenderedForm], blobs: BlobStore) -> None:

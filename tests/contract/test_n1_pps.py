@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from base64 import b64decode
 from datetime import timedelta
 
@@ -10,7 +12,9 @@ from lxml import etree
 from msgspec.structs import replace
 
 from gateway.documents import frcp, n1, pdf, pps
-from gateway.rcp.report_content import CodedValue, Replaced
+from gateway.mssante.report_mail import Forms
+from gateway.mssante.xdm_metadata import Sender
+from gateway.rcp.report_content import CodedValue, Organisation, Replaced
 from tests.report_samples import cisis, content, national_validator, plan, whole
 
 pytestmark = pytest.mark.skipif(cisis() is None, reason="les règles nationales (CISIS_DIR) ne sont pas sur ce poste")
@@ -58,6 +62,18 @@ def test_national_rules_accept_the_pdf_in_its_envelope(judge, facts):
     [text] = root.xpath("c:component/c:nonXMLBody/c:text[@representation='B64']", namespaces=NS)
     assert text.get("mediaType") == "application/pdf"
     assert b64decode(text.text, validate=True) == page
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_national_rules_accept_both_documents_of_a_mail(judge, second):
+    """The bytes that stand in the zip, those of a first sending and of its replacement."""
+    facts = _second(content()) if second else content()
+    house = Organisation(name="3C")
+    sender = Sender(source_id="1.2.250.1.999.77", organisation=house, application="", version="", publisher="")
+    forms = {form.form: form.content for form in Forms(sender, with_n1=True).render(facts)}
+    archive = zipfile.ZipFile(io.BytesIO(forms["xdm"]))
+    assert judge(archive.read("IHE_XDM/SUBSET01/DOC0001.XML"), "frcp") == []
+    assert judge(archive.read("IHE_XDM/SUBSET01/DOC0002.XML"), "n1") == []
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
 import email
 import email.policy
+import io
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from lxml import etree
 from msgspec.structs import replace
 
 from gateway.errors import InvalidContent
+from gateway.mssante import xdm_reader
 from gateway.mssante.report_mail import Forms, ReportMail
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import templates
@@ -257,3 +263,77 @@ def test_what_is_no_longer_valid_is_told_to_the_patient_without_a_document_or_a_
 def test_a_patient_s_mailbox_gets_his_own_copy_alone_and_nobody_else_does(change):
     with pytest.raises(InvalidContent, match="mail-patient"):
         MAILS.seal(_visible(**change))
+
+
+N1_FORMS = dataclasses.replace(FORMS, with_n1=True)
+
+
+def _archive(mail):
+    [given] = [part for part in mail.iter_attachments() if part.get_filename() == "IHE_XDM.zip"]
+    archive = zipfile.ZipFile(io.BytesIO(given.get_payload(decode=True)))
+    root = etree.fromstring(archive.read("IHE_XDM/SUBSET01/METADATA.XML"))
+    return archive, lambda path: root.xpath(path, namespaces={"r": "urn:oasis:names:tc:ebxml-regrep:xsd:rim:3.0"})
+
+
+def test_two_documents_say_so_and_each_has_its_pdf():
+    """Subject « 2 documents », one code a CDA, one PDF a CDA: mssante.md 2.2, 2.3, 2.5 (B08)."""
+    facts = content()
+    forms = N1_FORMS.render(facts)
+    raw = MAILS.seal(_letter(facts, forms=forms))
+    mail = _read(raw)
+    assert mail["Subject"] == "XDM/1.0/DDM+2 documents PAT-TROIS DOMINIQUE 28/03/1979"
+    assert b"\nSubject: XDM/1.0/DDM+2 documents PAT-TROIS" in raw.content.replace(b"\r\n", b"\n")
+    assert (mail["X-MSS-CODECDA"], mail["X-MSS-INS"]) == ("34794-8,34794-8", "O")
+    kept = {form.form: form.content for form in forms}
+    archive, find = _archive(mail)
+    assert archive.read("IHE_XDM/SUBSET01/DOC0001.XML") == kept["cda"]
+    assert archive.read("IHE_XDM/SUBSET01/DOC0002.XML") == kept["n1"]
+    inside = etree.fromstring(kept["n1"]).xpath("//*[local-name()='nonXMLBody']/*/text()")
+    pages = {p.get_filename(): p.get_payload(decode=True) for p in mail.iter_attachments()}
+    del pages["IHE_XDM.zip"]
+    stem = "20261126_CR de réunion de concertation pluridisci_PAT-TROIS_DOMINIQUE"
+    assert list(pages) == [f"{stem}.pdf", f"{stem}_N1.pdf"]
+    assert set(pages.values()) == {base64.b64decode("".join(inside)), kept["pdf"]} == {kept["pdf"]}
+    assert len(find("//r:ExtrinsicObject")) == len(find("//r:Association")) == 2
+    assert len(find("//r:RegistryPackage")) == 1
+    assert find("//r:Association/@targetObject") == find("//r:ExtrinsicObject/@id")
+    short = ReportMail(address="rcp@ch-exemple.mssante.fr", nil="1", identity_in_subject=False)
+    assert _read(short.seal(_letter(facts, forms=forms)))["Subject"] == "XDM/1.0/DDM+2 documents"
+
+
+def test_both_documents_are_replaced_and_taken_back_together():
+    first = content()
+    replaced = Replaced(document_id=first.document_id, version=1, validated_at=first.written_at)
+    root = f"{first.set_id.root}.2"
+    second = replace(first, version=2, document_id=replace(first.document_id, root=root), replaces=replaced)
+    action = "//r:Slot[@name='urn:action:extraMetadataSlot']//r:Value/text()"
+    # What an earlier version had is replaced even where the setting is off by now.
+    forms = FORMS.render(second, with_n1=True)
+    _, find = _archive(_read(MAILS.seal(_letter(second, forms=forms))))
+    assert find(action) == ["C", "C"]
+    assert {form.form for form in FORMS.render(second)} == {"cda", "pdf", "xdm"}
+    kept = {form.form: form.content for form in forms}
+    parents = {
+        name: etree.fromstring(kept[name]).xpath("//*[local-name()='parentDocument']/*[local-name()='id']/@root")
+        for name in ("cda", "n1")
+    }
+    earlier = {form.form: form.content for form in N1_FORMS.render(first)}
+    assert parents == {name: etree.fromstring(earlier[name]).xpath("/*/*[local-name()='id']/@root") for name in parents}
+
+    withdrawal = FORMS.withdrawal(second, kept["cda"], kept["n1"])
+    mail = _read(MAILS.seal(_letter(second, kind="M6r", forms=(withdrawal,))))
+    archive, find = _archive(mail)
+    assert find(action) == ["D", "D"]
+    assert archive.read("IHE_XDM/SUBSET01/DOC0002.XML") == kept["n1"]
+    assert mail["Subject"].startswith("XDM/1.0/DDM+2 documents PAT-TROIS")
+    assert mail["X-MSS-CODECDA"] == "34794-8,34794-8"
+
+
+def test_another_gateway_takes_both_documents():
+    [xdm] = [form.content for form in N1_FORMS.render(content()) if form.form == "xdm"]
+    found = xdm_reader.read(xdm)
+    assert [(one.header.format, one.format_code) for one in found.entries] == [
+        ("structure", "urn:asip:ci-sis:frcp:2011"),
+        ("n1", "urn:ihe:iti:xds-sd:pdf:2008"),
+    ]
+    assert found.notes == ()

@@ -412,6 +412,33 @@ def test_a_correction_replaces_everywhere(scene):
         assert metadata.xpath("//*[@name='urn:action:extraMetadataSlot']//*[local-name()='Value']/text()") == ["C"]
 
 
+def test_the_n1_beside_the_report_is_kept_replaced_and_taken_back_with_it(scene):
+    """Whatever is set by then: N1 and N3 of the same content are replaced or deleted together (mssante.md 6.1)."""
+    both = dataclasses.replace(scene.press, forms=dataclasses.replace(scene.press.forms, with_n1=True))
+    _run(scene, report.draft, SAID)
+    first = _run(scene, report.validate, both)
+    _deliver(scene)
+    _run(scene, report.revise, reason="Erreur")
+    second = _run(scene, report.validate, scene.press)
+    _deliver(scene)
+    _run(scene, report.cancel, "Mauvais patient", scene.press)
+    forms = {
+        key: {f.form: scene.press.blobs.read(f.sha256) for f in _rows(scene, ReportForm, ReportForm.report_id == key)}
+        for key in (first, second)
+    }
+    assert set(forms[first]) == {"cda", "pdf", "xdm", "n1"}
+    assert set(forms[second]) == {"cda", "pdf", "xdm", "n1", "xdm-retrait"}
+    for key, kind, actions in ((first, "M6", []), (second, "M6", ["C", "C"]), (second, "M6r", ["D", "D"])):
+        [message, _] = _rows(scene, Message, Message.report_id == key, Message.kind == kind)
+        mail = _mail(scene, message)
+        archive = zipfile.ZipFile(io.BytesIO(_attached(mail)["IHE_XDM.zip"]))
+        assert archive.read("IHE_XDM/SUBSET01/DOC0002.XML") == forms[key]["n1"]
+        metadata = etree.fromstring(archive.read("IHE_XDM/SUBSET01/METADATA.XML"))
+        found = metadata.xpath("//*[@name='urn:action:extraMetadataSlot']//*[local-name()='Value']/text()")
+        assert found == actions
+        assert mail["Subject"].startswith("XDM/1.0/DDM+2 documents PAT-TROIS")
+
+
 def test_an_addendum_is_a_version_that_replaces(scene):
     _validated(scene)
     second = _run(scene, report.revise, kind="addendum", reason="Résultat du panel")
