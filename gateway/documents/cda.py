@@ -123,6 +123,7 @@ def code_element(value: CodedValue | Code, tag: str = "code", *children: Child, 
     )
 
 
+@lru_cache(maxsize=256)
 def instant(value: datetime, zone: ZoneInfo) -> str:
     """Write an instant as ``YYYYMMDDhhmmss+0100`` in the zone. [CI-SIS structuration minimale, TS]."""
     return f"{value.astimezone(zone):%Y%m%d%H%M%S%z}"
@@ -282,8 +283,10 @@ class Entries:
 
     def id(self) -> Element:
         """Make the next entry id, as `uuid.uuid5` does."""
-        made = sha1(self._space + str(next(self._ranks)).encode(), usedforsecurity=False).hexdigest().upper()
-        return el("id", root=f"{made[:8]}-{made[8:12]}-5{made[13:16]}-{_VARIANTS[made[16]]}{made[17:20]}-{made[20:32]}")
+        made = sha1(b"%b%d" % (self._space, next(self._ranks)), usedforsecurity=False).hexdigest().upper()
+        variant = _VARIANTS[made[16]]
+        # No part of it needs an escape.
+        return Xml(f'<id root="{made[:8]}-{made[8:12]}-5{made[13:16]}-{variant}{made[17:20]}-{made[20:32]}"/>')
 
     def observation(
         self,
@@ -336,8 +339,10 @@ _COMMENT = ("2.16.840.1.113883.10.20.1.40", "1.3.6.1.4.1.19376.1.5.3.1.4.2", "1.
 
 
 def related(typeCode: str, *entries: Child, inverted: bool | None = None) -> list[Element]:  # noqa: N803 - the attribute's own name
-    """Wrap each entry in an ``entryRelationship`` of that type."""
-    flag = None if inverted is None else str(inverted).lower()
+    """Wrap each entry in an ``entryRelationship`` of that type, which is a word of ours."""
+    flag = "" if inverted is None else f' inversionInd="{str(inverted).lower()}"'
     return [
-        el("entryRelationship", entry, typeCode=typeCode, inversionInd=flag) for entry in entries if entry is not None
+        Xml(f'<entryRelationship typeCode="{typeCode}"{flag}>{entry}</entryRelationship>')
+        for entry in entries
+        if entry is not None
     ]

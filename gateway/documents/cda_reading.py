@@ -20,6 +20,7 @@ __all__ = ["CODE", "VALUE", "XSI_TYPE", "Document", "Element", "Finding"]
 Element = etree._Element  # noqa: SLF001 - lxml exports its element type under no public name
 CODE = f"{{{NAMESPACE}}}code"
 VALUE = f"{{{NAMESPACE}}}value"
+_TEXT, _REFERENCE = f"{{{NAMESPACE}}}text", f"{{{NAMESPACE}}}reference"
 XSI_TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
 
@@ -49,9 +50,9 @@ class Document:
         self.root = root
         self.observations: dict[str | None, list[Element]] = {}
         for observation in self.every("observation"):
-            code = observation.find(CODE)
+            code = next(observation.iterchildren(CODE), None)
             self.observations.setdefault(None if code is None else code.get("code"), []).append(observation)
-        self.anchors = self.all(".//*[@ID]")
+        self.anchors = self.all("descendant::*/@ID/..")
         self.anchored = {said.get("ID") or "": said for said in self.anchors}
 
     def every(self, *names: str) -> Iterator[Element]:
@@ -72,12 +73,15 @@ class Document:
 
     def values(self, code: str) -> list[Element]:
         """Values of the observations of that code."""
-        return [value for observation in self.of(code) for value in observation.findall(VALUE)]
+        return [value for observation in self.of(code) for value in observation.iterchildren(VALUE)]
 
     def said(self, element: Element) -> str | None:
         """Words of the narrative to which an entry points, or ``None``."""
-        for target in self.texts("c:text/c:reference/@value", element):
-            anchored = self.anchored.get(target[1:]) if target.startswith("#") else None
-            if anchored is not None:
-                return "".join(str(said) for said in anchored.itertext()).strip()
+        for text in element.iterchildren(_TEXT):
+            for reference in text.iterchildren(_REFERENCE):
+                target = reference.get("value") or ""
+                anchored = self.anchored.get(target[1:]) if target.startswith("#") else None
+                if anchored is not None:
+                    whole = "".join([str(said) for said in anchored.itertext()]) if len(anchored) else anchored.text
+                    return (whole or "").strip()
         return None

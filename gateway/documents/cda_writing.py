@@ -38,15 +38,21 @@ def el(tag: str, *children: Child, text: str | None = None, xsi: str | None = No
 
     ``xsi`` is the ``xsi:type``; ``text`` stands before the children.
     """
+    opening = f'<{tag} xsi:type="{xsi}"' if xsi is not None else f"<{tag}"
+    for name, value in attributes.items():
+        if value is not None:
+            opening += f' {name}="{value.translate(_ESCAPES) if _IN_ATTRIBUTE(value) else value}"'
     inner = "".join([child for child in children if child is not None]) if children else ""
-    return _element(tag, _text(text) + inner if text else inner, xsi, attributes)
+    if text:
+        inner = _text(text) + inner
+    return Xml(f"{opening}>{inner}</{tag}>" if inner else f"{opening}/>")
 
 
 def table(rows: Iterable[tuple[str, str, str]]) -> Xml:
     """Write a narrative table of two columns: label, and a text with its anchor; line feeds become breaks."""
     said = [
-        f'<tr><td>{_text(label)}</td><td><content ID="{_attribute(anchor)}">{_text(text).replace(_FEED, _BREAK)}'
-        "</content></td></tr>"
+        f'<tr><td>{_text(label)}</td><td><content ID="{_attribute(anchor)}">'
+        f"{_text(text).replace(_FEED, _BREAK)}</content></td></tr>"
         for label, anchor, text in rows
     ]
     return Xml(f'<table border="0"><tbody>{"".join(said)}</tbody></table>')
@@ -57,14 +63,6 @@ def document(*children: Child) -> bytes:
     inner = "".join([child for child in children if child is not None])
     opening = f'<ClinicalDocument xmlns="{NAMESPACE}" xmlns:xsi="{_XSI}">'
     return f"<?xml version='1.0' encoding='UTF-8'?>\n{opening}{inner}</ClinicalDocument>".encode()
-
-
-def _element(tag: str, inner: str, xsi: str | None, attributes: dict[str, str | None]) -> Xml:
-    opening = f'<{tag} xsi:type="{xsi}"' if xsi is not None else f"<{tag}"
-    for name, value in attributes.items():
-        if value is not None:
-            opening += f' {name}="{_attribute(value)}"'
-    return Xml(f"{opening}>{inner}</{tag}>" if inner else f"{opening}/>")
 
 
 def _text(text: str) -> str:

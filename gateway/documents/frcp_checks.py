@@ -103,14 +103,14 @@ def _references(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _ids(document: Document) -> Iterator[tuple[str, str]]:
-    seen = Counter(document.texts("c:component//c:id[not(@extension)]/@root"))
+    seen = Counter(document.texts("c:component/descendant::c:id[not(@extension)]/@root"))
     for value, times in seen.items():
         if times > 1:
             yield value, "un même identifiant désigne deux éléments du corps"
 
 
 def _narratives(document: Document) -> Iterator[tuple[str, str]]:
-    for section in document.all(".//c:section[not(c:component) or c:entry][not(normalize-space(c:text))]"):
+    for section in document.all("descendant::c:section[not(c:component) or c:entry][not(normalize-space(c:text))]"):
         yield f"/section[{''.join(document.texts('c:code/@code', section))}]", "une section n’a pas de texte"
 
 
@@ -196,7 +196,7 @@ def _ranks(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _periods(document: Document) -> Iterator[tuple[str, str]]:
-    for period in document.all(".//c:effectiveTime[c:low/@value and c:high/@value]"):
+    for period in document.all("descendant::c:effectiveTime[c:low/@value and c:high/@value]"):
         low, high = (document.texts(f"c:{bound}/@value", period)[0][:8] for bound in ("low", "high"))
         known = min(len(low), len(high))
         if low[:known] > high[:known]:

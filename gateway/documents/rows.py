@@ -10,7 +10,6 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from gateway.rcp import french
 
@@ -42,7 +41,7 @@ _TITLES = {"DR": "Dr", "PR": "Pr", "PG": "Pr", "PC": "Pr"}
 _CIVILITIES = {"M": "M.", "MME": "Mme"}
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """One line: a label, a text, and the anchor to which coded entries point.
 
     Parameters
@@ -90,12 +89,14 @@ def clean(text: str) -> str:
 
 def _clean_line(line: str) -> str:
     line = unicodedata.normalize("NFC", line)
-    if line.isprintable():
+    if line.replace(_FIXED, "").replace(_NARROW, "").isprintable():
         return line
     return "".join([c for c in line.replace("\t", " ") if unicodedata.category(c) not in _UNPRINTED])
 
 
 _UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn"}
+#: The spaces of French typography: kept, and the only ones in most texts that Python does not call printable.
+_FIXED, _NARROW = "\u00a0", "\u202f"
 
 
 def row(anchor: str, label: str, text: str | None, *, detail: bool = False) -> Row:
@@ -116,8 +117,9 @@ def label_of(value: CodedValue | None) -> str | None:
 
 def yes_no(anchor: str, label: str, value: bool | None, *, detail: bool = False) -> Row:  # noqa: FBT001 - the answer to a question is a value
     """Make the row of a yes or no."""
-    made = row(anchor, label, None if value is None else ("Oui" if value else "Non"))
-    return replace(made, detail=detail)
+    if value is None:
+        return Row(anchor, label, UNKNOWN, known=False, detail=detail)
+    return Row(anchor, label, "Oui" if value else "Non", detail=detail)
 
 
 def texts(*said: tuple[str, str, str | None]) -> tuple[Row, ...]:
