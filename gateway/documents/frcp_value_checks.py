@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from gateway.documents.cda_reading import VALUE, XSI_TYPE, Document, Element
 from gateway.documents.frcp_state import WHO_GRADES
+from gateway.rcp.fiche_fields import field_named
 from gateway.terminology import code_list
 
 __all__ = ["answers", "labels", "lists", "performance", "progression", "tnm", "treatments", "tumour"]
@@ -37,15 +38,13 @@ _PLACED = (
 )
 _WHO = dict(WHO_GRADES)
 
-_PREFIX = r"(?:[cpra]|y[cp]?|r[cp])?"
+# The grammar common to the editions of the TNM; which category a site has is for its edition to say. It is that of the
+# fiche's fields, so that nothing is refused here which was taken there.
 _LETTERS = {
-    # The grammar common to the editions of the TNM; which category a site has is for its edition to say.
-    "21905-5": re.compile(_PREFIX + r"T(?:X|0|a|is|[1-4](?:mi|[a-d]?[1-3]?))(?:\([A-Za-z0-9 .+-]{1,12}\))*"),
-    "21906-3": re.compile(_PREFIX + r"N(?:X|0|[1-3](?:mi|[a-c]?[1-3]?))(?:\([A-Za-z0-9 /.+-]{1,12}\))*"),
-    "21907-1": re.compile(_PREFIX + r"M(?:X|0|1[a-d]?[1-3]?)(?:\([A-Za-z0-9 ,+-]{1,20}\))*"),
+    code: re.compile(field_named(key).pattern or "")
+    for code, key in (("21905-5", "tumeur.t"), ("21906-3", "tumeur.n"), ("21907-1", "tumeur.m"))
 }
-_STAGE = re.compile(r"X|0(?:is|[a-c])?|(?:I{1,3}|IV)(?:[A-Ea-e][1-3]?|[1-3])?|[Oo]cculte?")
-_EDITION = re.compile(r"[4-9]|1[0-9]")
+_STAGE, _EDITION = (re.compile(field_named(key).pattern or "") for key in ("tumeur.stade", "tumeur.edition"))
 
 
 def labels(document: Document) -> Faults:
@@ -137,7 +136,7 @@ def answers(document: Document) -> Faults:
     """Where the text answers by yes or no, the entry answers the same."""
     for code, observations in document.observations.items():
         for observation in observations:
-            value = observation.find(VALUE)
+            value = next(observation.iterchildren(VALUE), None)
             if value is None or value.get(XSI_TYPE) != "BL":
                 continue
             said = (document.said(observation) or "").partition("\u00a0")[0].strip(" .,;:").lower()

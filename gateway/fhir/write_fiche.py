@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from gateway.fhir import document
 from gateway.fhir.document import Tree
-from gateway.fhir.translate.fiche import CLINICAL, members, values_of
+from gateway.fhir.translate.fiche import CLINICAL, members, require_codes, values_of
 from gateway.fhir.translate.inscription import tumour_facts
 from gateway.fhir.write_kept import dossier_about, keep_as_sent
 from gateway.fhir.writing import Operation, Writing
@@ -32,6 +32,7 @@ _FOLLOWED_MAX = 100
 def write_clinical(writing: Writing, operation: Operation) -> None:
     """Keep a Condition, Observation or DiagnosticReport, and let the fiches that name it follow."""
     before = document.decode(operation.before.body) if operation.before is not None else None
+    require_codes(operation.tree)
     keep_as_sent(writing, operation)
     tree, reference = operation.tree, f"{operation.kind}/{operation.identity}"
     if operation.kind in CLINICAL and not (values_of(tree) or (before is not None and values_of(before))):

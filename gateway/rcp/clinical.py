@@ -21,7 +21,7 @@ from gateway.rcp.facts import AnswerFacts, CodedFact, FormFacts, IdentifierFact,
 from gateway.rcp.fiche_fields import Field, check, concept_of, fields, taken
 from gateway.terminology import code_list, oid_of_system
 
-__all__ = ["coded_value", "form_of", "form_values", "tumour_of", "tumour_values"]
+__all__ = ["coded_value", "form_of", "form_values", "require_tumour", "tumour_of", "tumour_values"]
 
 _CODED = frozenset({"code", "codes"})
 _MANY = frozenset({"codes", "etiquettes"})
@@ -77,6 +77,37 @@ def tumour_values(tumour: TumourFacts | None) -> dict[str, Any]:
     }
     found = {key: taken(fields()[key], _raw(fields()[key], value)) for key, value in said.items() if value}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def require_tumour(tumour: TumourFacts | None) -> None:
+    """Refuse a code that is said to be of the national list's own system and that the list does not hold.
+
+    Words stay words, and so does a code of another system. CIM-10 has a name of HL7's too, which no OID goes with.
+
+    Raises
+    ------
+    InvalidContent
+        ``code-inconnu``.
+    """
+    if tumour is None:
+        return
+    for key, fact, where in (
+        ("tumeur.code", tumour.topography, "Condition.code"),
+        ("tumeur.morphologie", tumour.morphology, _MORPHOLOGY),
+    ):
+        field = fields()[key]
+        if fact is None or not fact.code or not fact.system or field.list_name is None:
+            continue
+        system = oid_of_system(fact.system) or fact.system
+        if system in {_HL7_ICD_10, *(one.oid for one in code_list(field.list_name))}:
+            check(field, fact.code, expression=where)
+
+
+_HL7_ICD_10 = "http://hl7.org/fhir/sid/icd-10"
+#: Where a Condition says its morphology.
+_MORPHOLOGY = (
+    "Condition.extension('http://hl7.org/fhir/us/mcode/StructureDefinition/mcode-histology-morphology-behavior').value"
+)
 
 
 def form_values(form: FormFacts | None, *, strict: bool = False) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from gateway.model.message import NotificationEntry
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.rcp import dossier_states, fiche, imaging
-from gateway.rcp.clinical import form_of, form_values, tumour_of, tumour_values
+from gateway.rcp.clinical import form_of, form_values, require_tumour, tumour_of, tumour_values
 from gateway.rcp.facts import (
     CodedFact,
     FormFacts,
@@ -87,7 +87,7 @@ def inscribe(
     ------
     InvalidContent
         ``rcp-inconnue``, ``seance-inconnue``, ``seance-close`` (the text names the next open session),
-        ``professionnel-inconnu``; all are rules.
+        ``professionnel-inconnu``, ``code-inconnu`` (topography, morphology); all are rules.
     Conflict
         ``identifiant-deja-utilise`` (number), ``dossier-deja-inscrit`` (patient, session and tumour).
     """
@@ -102,6 +102,7 @@ def inscribe(
     _refuse_twin(step.session, record.id, session.id, which)
     requester = _requester(step.session, facts.requester)
     tumour = facts.tumour
+    require_tumour(tumour)
     dossier = Dossier(
         id=key or uuid7(),
         number=number,
@@ -271,10 +272,17 @@ def declare_complete(step: Step, dossier_id: uuid.UUID) -> Dossier:
 
 
 def take_tumour(step: Step, dossier: Dossier, tumour: TumourFacts) -> bool:
-    """Take a new description of the tumour; return whether it says something else."""
+    """Take a new description of the tumour; return whether it says something else.
+
+    Raises
+    ------
+    InvalidContent
+        ``code-inconnu``: a topography or morphology of no national list.
+    """
     known = tumour_of(dossier)
     if known == tumour:
         return False
+    require_tumour(tumour)
     # A new object, because changes inside a JSON value are not seen.
     dossier.clinical = {**dossier.clinical, "tumour": msgspec.to_builtins(tumour)}
     fiche.take(dossier, tumour_values(known), tumour_values(tumour), source="tumeur", at=step.now)

@@ -21,7 +21,7 @@ from gateway.identifiers import IdNatPs
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.rcp import fiche, report_people
-from gateway.rcp.fiche_fields import Field, concept_of, field_named
+from gateway.rcp.fiche_fields import Field, concept_of, field_named, taken
 from gateway.rcp.report_content import (
     CodedValue,
     Geriatric,
@@ -203,7 +203,9 @@ def _tnm(one: Mapping[str, Any]) -> Tnm | None:
     """Read the coded letters; what is missing of them is looked for in the words, whose prefixes are dropped."""
     found: dict[str, str] = {}
     for value in _TNM.findall(one.get("tnm") or ""):
-        found.setdefault(value[0].lower(), value)
+        # What the words say and the classification does not stays words.
+        if taken(field_named(f"tumeur.{value[0].lower()}"), value) is not None:
+            found.setdefault(value[0].lower(), value)
     said = {name: one.get(name) for name in ("t", "n", "m", "stade", "edition")}
     if not found and not any(said.values()):
         return None

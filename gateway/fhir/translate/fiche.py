@@ -1,7 +1,8 @@
 """What one clinical resource says of a fiche: an Observation of the national report's codes, or a DiagnosticReport.
 
 Promises: one table of codes; a resource that was entered in error or cancelled says nothing; a code of none of the
-field's national list is left out (the resource itself is kept as sent).
+field's national list is left out (the resource itself is kept as sent), but for a letter of the TNM in the
+classification's own codes, which a writer is refused (`require_codes`).
 
 [CI-SIS FRCP 2022.01 4.1 to 4.7; spec fhir-fr 1.16, 1.17]
 """
@@ -12,17 +13,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from gateway.errors import InvalidContent
 from gateway.fhir.translate.elements import Resolve, codings, nowhere, professional, text_of
 from gateway.rcp.clinical import coded_value
 from gateway.rcp.facts import CodedFact
 from gateway.rcp.fiche_fields import field_named, taken
 
-__all__ = ["CLINICAL", "members", "values_of"]
+__all__ = ["CLINICAL", "members", "require_codes", "values_of"]
 
 Tree = Mapping[str, Any]
 
 #: Types that say something of a fiche beside the inscription's own.
 CLINICAL = frozenset({"Observation", "DiagnosticReport"})
+_TNM = "urn:oid:2.16.840.1.113883.15.6"
 _VOID = frozenset({"entered-in-error", "cancelled"})
 _EDITION = re.compile(r"\b([1-9])(?:\s*(?:e|è?me|th)\b|$)")
 
@@ -88,6 +91,27 @@ def values_of(tree: Tree, resolve: Resolve = nowhere) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def require_codes(tree: Tree) -> None:
+    """Refuse a letter of the TNM that is said in the classification's own codes and that it does not have.
+
+    Raises
+    ------
+    InvalidContent
+        ``code-inconnu``; a text, or a code of another system, is never refused.
+    """
+    if tree.get("resourceType") != "Observation" or tree.get("status") in _VOID or "modifierExtension" in tree:
+        return
+    codes = (str(coding.get("code")) for coding in codings(tree.get("code")))
+    key = next((_VALUES[code][0] for code in codes if code in _VALUES), "")
+    if not key.startswith("tumeur."):
+        return
+    said = [one for one in codings(tree.get("valueCodeableConcept")) if one.get("system") == _TNM]
+    field = field_named(key)
+    if said and all(taken(field, one.get("code")) is None for one in said):
+        text = f"Ce code n’est pas de la classification TNM : champ « {field.label} »."
+        raise InvalidContent("code-inconnu", text, expression="Observation.value", rule=True)
+
+
 def _observation(tree: Tree, _resolve: Resolve) -> Iterator[tuple[str, Any]]:
     codes = [str(coding.get("code")) for coding in codings(tree.get("code"))]
     if any(code in _MOTIVES for code in codes) and tree.get("valueBoolean") is True:
@@ -121,7 +145,7 @@ def _value(key: str, tree: Tree) -> Any:
     if field.kind == "codes":
         return [found for fact in facts if (found := taken(field, [coded_value(field, (fact,))]))]
     if field.kind == "ligne":
-        return next((fact.code for fact in facts if fact.code), text_of(concept))
+        return next((fact.code for fact in facts if taken(field, fact.code) is not None), text_of(concept))
     return coded_value(field, facts)
 
 

@@ -364,6 +364,87 @@ def test_what_no_field_can_hold_is_refused_where_it_stands_and_leaves_nothing(
     assert not ehr.get("ServiceRequest").json().get("entry")
 
 
+_HISTOLOGY = "http://hl7.org/fhir/us/mcode/StructureDefinition/mcode-histology-morphology-behavior"
+
+
+def _of_condition(system: str, code: str, place: str = "code") -> dict[str, Any]:
+    concept = {"coding": [{"system": system, "code": code}], "text": "Tumeur du sein"}
+    return {"code": concept} if place == "code" else {"extension": [{"url": place, "valueCodeableConcept": concept}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "label", "where"),
+    [
+        (_of_condition(CIM10, "Z99.9"), "Topographie (CIM-10)", "Condition.code"),
+        (_of_condition("http://hl7.org/fhir/sid/icd-10", "C50.42"), "Topographie (CIM-10)", "Condition.code"),
+        (_of_condition(CIMO3, "8500/9", _HISTOLOGY), "Morphologie (CIM-O-3)", f"Condition.extension('{_HISTOLOGY}')"),
+    ],
+)
+def test_a_tumour_in_codes_of_no_national_list_is_refused_as_it_comes(
+    world: World, ehr: httpx.Client, said: dict[str, Any], label: str, where: str
+) -> None:
+    bundle = _bundle(world)
+    right = dict(_resource(bundle, "Condition"))
+    _resource(bundle, "Condition").update(said)
+    answer = ehr.post("", json=bundle)
+    assert answer.status_code == 422, answer.text
+    [issue] = answer.json()["issue"]
+    assert issue["details"]["coding"][0]["code"] == "code-inconnu"
+    assert label in issue["details"]["text"].replace("\u00a0", " ")
+    assert not ehr.get("ServiceRequest").json().get("entry")
+    assert not ehr.get("Condition").json().get("entry")
+    # The same, once the inscription stands: its tumour is what it was.
+    bundle = _bundle(world)
+    _dossier(ehr.post("", json=bundle))
+    [kept] = [one["resource"] for one in ehr.get("Condition").json()["entry"]]
+    wrong = {**kept, **said}
+    answer = ehr.put(f"Condition/{kept['id']}", json=wrong, headers={"If-Match": 'W/"1"'})
+    [issue] = answer.json()["issue"]
+    assert (answer.status_code, issue["details"]["coding"][0]["code"]) == (422, "code-inconnu")
+    assert issue["expression"][0].startswith(where)
+    assert ehr.get(f"Condition/{kept['id']}").json()["code"]["coding"] == right["code"]["coding"]
+
+
+def test_a_tumour_in_words_or_in_codes_of_another_system_stays_words(
+    served: Served, world: World, home: httpx.Client, ehr: httpx.Client
+) -> None:
+    bundle = _bundle(world)
+    tumour = _resource(bundle, "Condition")
+    tumour.update(_of_condition(SCT, "254837009"))
+    tumour["stage"] = [{"summary": {"text": "cT0a N1 M0, dossier ancien"}}]
+    _resource(bundle, "QuestionnaireResponse")["item"] = [_item("motif.question", "Chirurgie première ?")]
+    dossier = _dossier(ehr.post("", json=bundle))
+    root = etree.fromstring(_cda(served, world, home, ehr, dossier))
+    # What the classification does not have is not made a code of it, and does not hold the validation up.
+    assert root.xpath(f"{CANCER}{_o('75620-5')}{_o('21905-5')}/c:value/@code", namespaces=NS) == []
+    assert root.xpath(f"{CANCER}{_o('75620-5')}{_o('21906-3')}/c:value/@code", namespaces=NS) == ["N1"]
+    assert "Tumeur du sein" in _texts(root, CANCER)
+
+
+def test_a_letter_of_the_tnm_is_refused_in_its_own_codes_only(world: World, ehr: httpx.Client) -> None:
+    _dossier(ehr.post("", json=_bundle(world)))
+    [patient] = [one["resource"]["id"] for one in ehr.get("Patient").json()["entry"]]
+    letter = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": LOINC, "code": "21905-5"}]},
+        "subject": {"reference": f"Patient/{patient}"},
+    }
+
+    def sent(*codes: tuple[str, str]) -> httpx.Response:
+        coding = [{"system": system, "code": code} for system, code in codes]
+        return ehr.post("Observation", json=letter | {"valueCodeableConcept": {"coding": coding}})
+
+    refused = sent((TNM, "T9"))
+    assert refused.status_code == 422, refused.text
+    [issue] = refused.json()["issue"]
+    assert (issue["details"]["coding"][0]["code"], issue["expression"]) == ("code-inconnu", ["Observation.value"])
+    # cT2 of SNOMED CT is no letter, and kept; beside it, the letter is read.
+    for codes in (((SCT, "1228889001"),), ((SCT, "1228889001"), (TNM, "cT2")), ((TNM, "ypT1a"),)):
+        assert sent(*codes).status_code == 201
+    assert ehr.post("Observation", json=letter | {"valueString": "T9"}).status_code == 201
+
+
 @pytest.mark.req("S0-064")
 def test_a_meeting_with_mandatory_fields_and_labels_takes_no_dossier_without(
     store: Store, world: World, ehr: httpx.Client

@@ -169,6 +169,12 @@ def test_what_somebody_else_wrote_meanwhile_is_said_and_not_overwritten(
     [
         ("tumeur.code", "Z99.9"),
         ("tumeur.t", "T9"),
+        # What the classification does not have was taken here and refused at the validation only.
+        ("tumeur.t", "cpT2"),
+        ("tumeur.stade", "2A"),
+        ("tumeur.edition", "3"),
+        ("tumeur.morphologie", "8500/9"),
+        ("tumeur.date", "2026-02-30"),
         ("tumeur.date", "hier"),
         ("etat.g8", "beaucoup"),
         ("motif.organes.0", "1"),
