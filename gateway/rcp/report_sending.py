@@ -16,15 +16,16 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from gateway.errors import InvalidContent
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.model.message import Message, NotificationEntry
+from gateway.model.message import Attempt, Message, NotificationEntry
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
+from gateway.model.store import utcnow
 from gateway.rcp import access, dossier_states, mailboxes, mailing, patient_copy, report_letters, work_list
 from gateway.rcp.ports import RenderedForm, ReportKind, ReportMails
 from gateway.rcp.report_content import ReportContent
@@ -185,7 +186,7 @@ def _had(step: Step, dossier_id: uuid.UUID) -> dict[uuid.UUID, tuple[Message, ..
 
 
 def _hold_back(step: Step, dossier: Dossier) -> None:
-    """Cancel the report mails of which certainly nothing left: no attempt of them is uncertain."""
+    """Cancel the report mails that wait; those of which an attempt may have left stay marked, and count as sent."""
     waiting = step.session.scalars(
         select(Message)
         .where(
@@ -194,20 +195,26 @@ def _hold_back(step: Step, dossier: Dossier) -> None:
             Message.dossier_id == dossier.id,
             Message.kind.in_(report_letters.VERSIONS),
             Message.state.in_(_PENDING),
-            Message.uncertain_at.is_(None),
         )
         .order_by(Message.id)
         .with_for_update()
         .execution_options(populate_existing=True)
+    ).all()
+    # Asked once the rows are locked: an attempt begins under the lock of its message.
+    under_way = select(Attempt.message_id).where(
+        Attempt.message_id.in_([message.id for message in waiting]), Attempt.ended_at.is_(None)
     )
+    leaving = set(step.session.scalars(under_way))
     for message in waiting:
         message.state = "annule"
         message.reason = "version remplacée ou retirée avant l’envoi"
+        if message.id in leaving:
+            message.uncertain_at = message.uncertain_at or utcnow()
     step.session.flush()
 
 
 def _letters(step: Step, dossier_id: uuid.UUID, kinds: Collection[str]) -> Iterator[Message]:
-    """Every mail of those kinds about the report of a dossier that was not cancelled, oldest first."""
+    """Every mail of those kinds about the report of a dossier that left or may have left, oldest first."""
     return iter(
         step.session.scalars(
             select(Message)
@@ -216,7 +223,7 @@ def _letters(step: Step, dossier_id: uuid.UUID, kinds: Collection[str]) -> Itera
                 Message.channel == mailing.CHANNEL,
                 Message.dossier_id == dossier_id,
                 Message.kind.in_(kinds),
-                Message.state != "annule",
+                or_(Message.state != "annule", Message.uncertain_at.is_not(None)),
             )
             .order_by(Message.created_at, Message.id)
         )

@@ -181,3 +181,38 @@ def test_a_link_arrives_without_document_and_its_withdrawal_too(scene):
             assert words in mail.get_content()
             assert f"https://rcp.example/dossiers/{scene.dossier}/compte-rendu" in mail.get_content()
     assert last[servers.PHYSICIAN]["In-Reply-To"] == first[servers.PHYSICIAN]["Message-ID"]
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["recorded", "killed"])
+def test_what_leaves_while_its_report_is_withdrawn_is_taken_back(scene, monkeypatch, cut):
+    """The coordinator withdraws between the operator's « 250 » and our record of it, or before a kill."""
+    act(scene, report.draft, ReportDraft(proposal="Chirurgie première."))
+    act(scene, report.validate, scene.press)
+    [first] = rows(scene, Message, Message.kind == "M6", Message.recipient == servers.PHYSICIAN)
+    send = scene.deliveries._send
+
+    def withdrawn_meanwhile(claim):
+        delivery = send(claim)
+        act(scene, report.cancel, "Mauvais patient", scene.press)
+        if cut:
+            raise KeyboardInterrupt
+        return delivery
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(scene.deliveries, "_send", withdrawn_meanwhile)
+        if cut:
+            with pytest.raises(KeyboardInterrupt):
+                scene.deliveries.attempt(first.id)
+        else:
+            assert scene.deliveries.attempt(first.id) is Outcome.DELIVERED
+    [first, other] = rows(scene, Message, Message.kind == "M6")
+    assert {first.recipient: first.state, other.recipient: other.state} == {
+        servers.PHYSICIAN: "annule" if cut else "envoye",
+        servers.REQUESTER: "annule",
+    }
+    last = left(scene)
+    assert set(last) == {servers.PHYSICIAN}, "who certainly got nothing is told nothing"
+    told = next(one for one in (first, other) if one.recipient == servers.PHYSICIAN)
+    assert last[servers.PHYSICIAN]["In-Reply-To"] == f"<{told.message_id}>"
+    name = b"Message-ID: <" + told.message_id.encode()
+    assert len(scene.servers.wait_inbox(servers.PHYSICIAN, lambda content: name in content)) == 1
