@@ -15,8 +15,11 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import text
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app.gateway import Gateway
 from gateway.dicom import dicomweb
@@ -25,6 +28,7 @@ from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavai
 from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.auth import SmartServer, open_caller
 from gateway.fhir.routes import FhirWire, always
+from gateway.fhir.routing import Router
 from gateway.model.reads import Reads
 from gateway.portal import routes as portal_routes
 from gateway.portal.pages import Portal
@@ -44,14 +48,53 @@ from gateway.web.rate import Rate, RateLimiter, rate_by_address
 from gateway.web.request_id import RequestIdMiddleware
 from gateway.web.sealed import Seal
 
-__all__ = ["application", "portal_sessions"]
+__all__ = ["Application", "application", "portal_sessions"]
 
 log = structlog.get_logger(__name__)
 
 _LIVE_WORKERS = text("SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - interval '60 seconds'")
 
 
-def application(gateway: Gateway) -> FastAPI:
+class Application(FastAPI):
+    """The framework's application, beside a wire that it would only slow down.
+
+    The framework surrounds whatever it answers with six layers and compares paths with one route after another: more
+    than a read by id costs. What `wire` takes does not pass them. What surrounds everything surrounds both.
+
+    Attributes
+    ----------
+    wire
+        What is answered beside the framework, and
+    surrounded
+        the whole; `None` until `surround` has put it together.
+    """
+
+    wire: Router | None = None
+    surrounded: ASGIApp | None = None
+
+    def surround(self, wire: Router, *layers: Middleware) -> None:
+        """Put the wire beside the framework, and layers around both, the outermost first."""
+        framework = super().__call__
+        self.wire = wire
+
+        async def beside(scope: Scope, receive: Receive, send: Send) -> None:
+            ours = wire.matches(scope)[0] is Match.FULL
+            await (wire.handle if ours else framework)(scope, receive, send)
+
+        self.surrounded = beside
+        for layer, given, named in reversed(layers):
+            self.surrounded = layer(self.surrounded, *given, **named)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or self.surrounded is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.surrounded(scope, receive, send)
+
+
+def application(gateway: Gateway) -> Application:
     """The ASGI application of one process."""
     settings = gateway.settings
     reads = Reads(gateway.store, gateway.trail)
@@ -64,7 +107,7 @@ def application(gateway: Gateway) -> FastAPI:
     limited = rate_by_address(
         RateLimiter(Rate(Limits.variable("requests_per_minute"), settings.limits.requests_per_minute))
     )
-    app = FastAPI(
+    app = Application(
         title="RCP gateway",
         docs_url=None,
         redoc_url=None,
@@ -96,8 +139,6 @@ def application(gateway: Gateway) -> FastAPI:
     )
     authenticators.register(SESSION, in_thread(sign_in.authenticate))
 
-    # First, because a path is compared with route after route.
-    app.router.routes.insert(0, _fhir(gateway, authenticators, reads).router())
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
@@ -107,11 +148,13 @@ def application(gateway: Gateway) -> FastAPI:
     _answer_errors(app, portal)
 
     https = settings.public_url.startswith("https://")
-    app.add_middleware(
-        SecurityHeadersMiddleware, form_targets=client.form_targets() if client is not None else (), https=https
+    targets = client.form_targets() if client is not None else ()
+    app.surround(
+        _fhir(gateway, authenticators, reads).router(),
+        Middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies)),
+        Middleware(RequestIdMiddleware),
+        Middleware(SecurityHeadersMiddleware, form_targets=targets, https=https),
     )
-    app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies))
     return app
 
 

@@ -126,11 +126,18 @@ def parse_any(body: bytes, limits: Limits | None = None) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, ArithmeticError):
         # The decoder's own message may quote the content; a position would not help a person more than this.
         raise InvalidContent("json-illisible", "Ressource illisible : ce n’est pas du JSON en UTF-8.") from None
-    names = check(tree, limits)
-    colons = _NAME.findall(body)
-    if len(colons) - colons.count(b"") != names:
+    names, colons = check(tree, limits)
+    if _names_written(body, colons) != names:
         raise InvalidContent("json-nom-repete", "Ressource illisible : un nom figure deux fois dans un même objet.")
     return tree
+
+
+def _names_written(body: bytes, colons: int) -> int:
+    """How many names a JSON text writes: its colons but those in texts, of which a reader found so many."""
+    if b"\\u" not in body:
+        return body.count(b":") - colons
+    told = _NAME.findall(body)  # a colon may be written as an escape
+    return len(told) - told.count(b"")
 
 
 def _require_few(body: bytes, limits: Limits) -> None:
@@ -162,34 +169,44 @@ def copied(node: Any) -> Any:
     return node
 
 
-def check(tree: Any, limits: Limits) -> int:
-    """Judge depth, size and characters without recursion; return how many names the objects hold.
+def check(tree: Any, limits: Limits) -> tuple[int, int]:
+    """Judge depth, size and characters without recursion.
+
+    Returns
+    -------
+    tuple of int
+        How many names the objects hold, and how many colons stand in names and texts.
 
     Raises
     ------
     InvalidContent
         ``json-trop-profond``, ``trop-d-elements``, ``json-caractere``.
     """
-    names = nodes = 0
+    names = nodes = colons = 0
     level = [tree]
     for _ in range(limits.json_depth):
         nodes += len(level)
         below: list[Any] = []
+        texts: list[str] = []
         for node in level:
-            if isinstance(node, dict):
+            if isinstance(node, str):
+                texts.append(node)
+            elif isinstance(node, dict):
                 names += len(node)
+                colons += "".join(node).count(":")
                 below.extend(node.values())
             elif isinstance(node, list):
                 below.extend(node)
-            elif isinstance(node, str):
-                if len(node) > limits.json_nodes:  # each element of a narrative costs as much as one of the tree
-                    nodes += node.count("<") - node.count("</")
-                if _CONTROL.search(node):
-                    raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
+        said = "".join(texts)
+        colons += said.count(":")
+        if _CONTROL.search(said):
+            raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
+        if len(said) > limits.json_nodes:  # each element of a narrative costs as much as one of the tree
+            nodes += sum(text.count("<") - text.count("</") for text in texts if len(text) > limits.json_nodes)
         if nodes > limits.json_nodes:
             raise too_many(limits)
         if not below:
-            return names
+            return names, colons
         level = below
     raise _too_deep(limits)
 

@@ -18,6 +18,8 @@ from gateway.fhir.translate.patient import INS_SYSTEMS, patient_facts, patient_t
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpSession
 from gateway.model.person import PatientRecord
+from gateway.rcp.facts import PatientFacts
+from gateway.rcp.identity import say
 
 __all__ = ["lay", "patient_over", "request_over", "session_over", "task_over"]
 
@@ -41,11 +43,15 @@ _PATIENT_ELEMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def patient_over(base: Tree, row: PatientRecord) -> Tree:
-    """Replace of a Patient only the elements that no longer say what the record says (another wire changed it)."""
-    from gateway.rcp.identity import say
+def patient_over(base: Tree, row: PatientRecord, facts: PatientFacts | None = None) -> Tree:
+    """Replace of a Patient only the elements that no longer say what the record says (another wire changed it).
 
-    said = say(patient_facts(base, _never))
+    Parameters
+    ----------
+    facts
+        What ``base`` says, when it was just read.
+    """
+    said = say(facts or patient_facts(base, _never))
     ours = patient_tree(row)
     stale = {
         element

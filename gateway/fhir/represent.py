@@ -42,12 +42,14 @@ from gateway.model.report import Report
 from gateway.model.writes import made
 from gateway.rcp import report_draft
 from gateway.rcp.contribution import clean
+from gateway.rcp.facts import PatientFacts
 from gateway.rcp.step import Step, hold
 
 __all__ = ["Representer", "Sent"]
 
 #: What a client sent for a resource that a root stands behind: (type, id) → tree.
 Sent = Mapping[tuple[str, str], Tree]
+_NOTHING_SAID: Mapping[str, PatientFacts] = {}
 
 
 class _Rendered(NamedTuple):
@@ -64,6 +66,7 @@ class _Context:
     session: Session
     blobs: BlobStore | None
     sent: Sent
+    said: Mapping[str, PatientFacts]
     waiting: list[Any]
     agendas: set[uuid.UUID] = field(default_factory=set)
     seen: set[tuple[str, uuid.UUID]] = field(default_factory=set)
@@ -100,7 +103,7 @@ def _root(row: Any) -> dict[str, Any]:
 def _patient(row: PatientRecord, run: _Context) -> Iterator[_Rendered]:
     key = ("Patient", str(row.id))
     base = run.base(*key)
-    tree = patient_over(base, row) if base is not None else patient_tree(row)
+    tree = patient_over(base, row, run.said.get(key[1])) if base is not None else patient_tree(row)
     owner = Owner(partner_id=row.partner_id, record_id=row.id, **_root(row))
     yield _Rendered(*key, tree, owner)
 
@@ -396,15 +399,26 @@ class Representer:
         """Keep the representations of the touched roots."""
         self.keep(step.session, roots, {})
 
-    def keep(self, session: Session, roots: Iterable[Any], sent: Sent) -> dict[tuple[str, str], Kept]:
+    def keep(
+        self,
+        session: Session,
+        roots: Iterable[Any],
+        sent: Sent,
+        said: Mapping[str, PatientFacts] = _NOTHING_SAID,
+    ) -> dict[tuple[str, str], Kept]:
         """Keep them, with what a client sent below our own elements.
+
+        Parameters
+        ----------
+        said
+            What patients were just said to be, by id: the facts of what was sent.
 
         Returns
         -------
         dict
             What became of each resource, by type and id.
         """
-        run = _Context(session, self._blobs, sent, list(roots))
+        run = _Context(session, self._blobs, sent, said, list(roots))
         kept: dict[tuple[str, str], Kept] = {}
         while run.waiting:
             root = run.waiting.pop(0)

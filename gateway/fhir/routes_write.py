@@ -29,6 +29,7 @@ from gateway.fhir import (
     write,
 )
 from gateway.fhir.allowance import Allowance
+from gateway.fhir.gathering import Gathering
 from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
     MEDIA,
@@ -116,6 +117,7 @@ class WriteRoutes:
         self._limits = limits
         self._offered = offered
         self._update_create = update_create
+        self._gathering = Gathering(steps, self._writing)
 
     def add(self, router: Router) -> None:  # noqa: C901 - one function a route
         """Add them."""
@@ -297,12 +299,18 @@ class WriteRoutes:
             patch=operation.patch,
         )
         first = [operation]
+        caller = here(who, request)
 
-        def verb(step: Step) -> Done:
+        def take() -> Operation:
             # After a clash with another writer it starts from what was asked, read again.
-            return self._carry_out(step, first.pop() if first else asked(again()))
+            return first.pop() if first else asked(again())
 
-        return self._written(request, self._steps.run(here(who, request), verb))
+        def alone() -> Done:
+            return self._steps.run(caller, lambda step: self._carry_out(step, take()))
+
+        if Gathering.takes(operation):
+            return self._written(request, self._gathering.run(caller, operation.kind, take, alone))
+        return self._written(request, alone())
 
     def _written(self, request: Request, done: Done) -> Response:
         headers = dict(NO_STORE)

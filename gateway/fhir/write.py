@@ -30,7 +30,7 @@ __all__ = ["apply"]
 
 
 def apply(writing: Writing, operation: Operation) -> None:
-    """Carry out one located operation.
+    """Carry out one located operation, of which `Writing.hold_references` holds what it refers to.
 
     Raises
     ------
@@ -41,7 +41,6 @@ def apply(writing: Writing, operation: Operation) -> None:
         return
     writing.partner  # noqa: B018 - refuses whoever may not write, before any effect
     operation.tree = document.strip_server_meta(operation.tree)
-    writing.localise(operation.tree)
     wanted = operation.identity
     _HANDLERS[operation.kind](writing, operation)
     if operation.identity is None:

@@ -27,7 +27,12 @@ def write_patient(writing: Writing, operation: Operation) -> None:
     InvalidContent
         ``condition-non-satisfaite`` (rule), and what `identity.declare` refuses.
     """
-    facts = patient_facts(operation.tree, writing.resolve())
+    # What it says itself was read to find it; only a treating physician may stand in another resource.
+    facts = (
+        patient_facts(operation.tree, writing.resolve())
+        if "generalPractitioner" in operation.tree
+        else writing.sent_facts(operation)
+    )
     key = identity.own_identifier(writing.partner, facts)
     known = identity.known_as(writing.step, writing.partner, key)
     if operation.before is not None and (known is None or str(known.id) != operation.before.id):
@@ -56,6 +61,7 @@ def write_patient(writing: Writing, operation: Operation) -> None:
     operation.identity = str(record.id)
     writing.patients[operation.identity] = record
     writing.sent["Patient", operation.identity] = operation.tree
+    writing.said[operation.identity] = facts
 
 
 def _satisfies(operation: Operation) -> bool:

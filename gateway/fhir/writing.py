@@ -72,6 +72,7 @@ class Writing:
     limits: Limits = field(default_factory=Limits)
     until: float | None = None
     sent: dict[tuple[str, str], Tree] = field(default_factory=dict)
+    said: dict[str, PatientFacts] = field(default_factory=dict)
     kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
     trees: dict[str, Tree] = field(default_factory=dict)
     made: dict[str, Dossier] = field(default_factory=dict)
@@ -142,6 +143,8 @@ class Writing:
     ) -> dict[int, GatewayError]:
         """Hold what the trees to be written refer to, so that it is not deleted meanwhile; what is gone is refused.
 
+        References to ourselves become relative, in place: stored bytes hold no base URL of ours.
+
         Parameters
         ----------
         new
@@ -157,6 +160,7 @@ class Writing:
             if operation.untouched or operation.method == "DELETE":
                 continue
             for reference in document.referring(operation.tree):
+                self._localise(reference)
                 named = self.local(reference["reference"])
                 if named is not None and f"{named[0]}/{named[1]}" not in new:
                     said.setdefault(named, set()).add(index)
@@ -209,12 +213,10 @@ class Writing:
 
         return find
 
-    def localise(self, tree: Tree) -> None:
-        """Make references to ourselves relative, in place: stored bytes hold no base URL of ours."""
-        for reference in document.referring(tree):
-            text = reference["reference"]
-            if text.startswith(self.base_url + "/"):
-                reference["reference"] = text[len(self.base_url) + 1 :]
+    def _localise(self, reference: Tree) -> None:
+        said = reference["reference"]
+        if said.startswith(self.base_url + "/"):
+            reference["reference"] = said[len(self.base_url) + 1 :]
 
     # What is done
 
@@ -223,7 +225,7 @@ class Writing:
         self.step.session.flush()
         roots = tuple(self.step.roots.values())
         self.step.roots.clear()
-        self.kept.update(self.representer.keep(self.step.session, roots, self.sent))
+        self.kept.update(self.representer.keep(self.step.session, roots, self.sent, self.said))
 
     def done(self, operation: Operation) -> Done:
         """Say what became of an operation, after `finish`; its body only to whom the token allows to read it."""

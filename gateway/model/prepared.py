@@ -83,7 +83,7 @@ class Copied:
         self._table = table
         self._names = tuple(names)
         columns = sql.SQL(", ").join(map(sql.Identifier, self._names))
-        self._text = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), columns)
+        self._text = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table.name), columns).as_bytes()
         self._values: tuple[_Process | None, ...] | None = None
 
     def run(self, session: Session, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -135,7 +135,12 @@ def _bound(kind: Any, dialect: Dialect) -> _Process | None:
 def _texts(value: list[str] | None) -> str | None:
     if value is None:
         return None
-    return "{" + ",".join(['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in value]) + "}"
+    if not value:
+        return "{}"
+    joined = '","'.join(value)
+    if "\\" in joined or joined.count('"') != 2 * len(value) - 2:
+        joined = '","'.join([text.replace("\\", "\\\\").replace('"', '\\"') for text in value])
+    return f'{{"{joined}"}}'
 
 
 def _processed(row: Sequence[Any], columns: Sequence[_Process | None]) -> Iterator[Any]:

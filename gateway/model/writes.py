@@ -23,7 +23,7 @@ from sqlalchemy.orm.util import identity_key
 from gateway.errors import Fault
 from gateway.model.prepared import Copied, Prepared
 
-__all__ = ["WriteSession", "adopt", "ask", "cautious", "held", "later", "made", "name"]
+__all__ = ["WriteSession", "adopt", "ask", "cautious", "held", "laid", "later", "made", "name"]
 
 R = TypeVar("R")
 
@@ -180,6 +180,13 @@ def _complete(table: Table, said: dict[str, Any]) -> None:
     for key, value in given:
         if key not in said:
             said[key] = value(None) if callable(value) else value
+
+
+def laid(kind: type[R], values: Mapping[str, Any]) -> R:
+    """A root with these columns, for `adopt`: the ORM keeps watch of each attribute that is set on one, at a price."""
+    root = kind()
+    root.__dict__.update(values)
+    return root
 
 
 def adopt(session: Session, root: Any) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, exists, func, or_, select, tuple_
+from sqlalchemy import ARRAY, Select, Text, and_, bindparam, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
@@ -29,7 +29,7 @@ from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.prepared import Prepared
 from gateway.model.store import Base, utcnow
-from gateway.model.writes import adopt, ask, later
+from gateway.model.writes import adopt, ask, laid, later
 from gateway.rcp import work_list
 from gateway.rcp.facts import IdentifierFact, IdentityFlag, IdentityStatus, PatientFacts
 from gateway.rcp.step import Step
@@ -60,6 +60,12 @@ _LINK = Base.metadata.tables[PersonLink.__tablename__]
 _RECORD = Base.metadata.tables[PatientRecord.__tablename__]
 
 
+def _pairs(systems: str, values: str) -> Any:
+    """Pairs of two lists of the same length, as rows."""
+    lists = (bindparam(name, type_=ARRAY(Text())) for name in (systems, values))
+    return func.unnest(*lists).table_valued("system", "value", name="pairs").render_derived()
+
+
 # Asked for each patient that is written.
 _KEYED = Prepared(
     lambda: select(_RECORD.c.id).where(
@@ -78,6 +84,22 @@ _PROVED = Prepared(
             _RECORD.c.id != bindparam("itself"),
         )
         .order_by(_RECORD.c.id)
+    )
+)
+# Asked for patients that are written together.
+_MINE = _pairs("systems", "values")
+_ALL_KEYED = Prepared(
+    lambda: (
+        select(_RECORD.c.system, _RECORD.c.value, _RECORD.c.id)
+        .join(_MINE, and_(_RECORD.c.system == _MINE.c.system, _RECORD.c.value == _MINE.c.value))
+        .where(_RECORD.c.partner_id == bindparam("partner"))
+    )
+)
+_ALL_PROVED = Prepared(
+    lambda: (
+        select(_RECORD.c.ins_system, _RECORD.c.ins_value)
+        .join(_MINE, and_(_RECORD.c.ins_system == _MINE.c.system, _RECORD.c.ins_value == _MINE.c.value))
+        .where(_RECORD.c.ins_qualified)
     )
 )
 
@@ -136,15 +158,18 @@ def foresee(
     keys = {_key_lock(partner.id, key): (key.system, key.value) for key, _ in said}
     proofs = {_ins_lock(*proof): proof for _, facts in said if (proof := _proof(facts)) is not None}
     step.serialise(*keys, *proofs)
-    by_key, by_proof = (_RECORD.c.system, _RECORD.c.value), (_RECORD.c.ins_system, _RECORD.c.ins_value)
-    mine = select(*by_key, _RECORD.c.id).where(_RECORD.c.partner_id == partner.id)
-    rows = step.session.execute(mine.where(tuple_(*by_key).in_(list(keys.values()))))
+    mine, borne = list(keys.values()), list(proofs.values())
+    rows = ask(step.session, _ALL_KEYED, partner=partner.id, **_lists(mine))
     found = {(row.system, row.value): row.id for row in rows}
-    bearing = select(*by_proof).where(_RECORD.c.ins_qualified, tuple_(*by_proof).in_(list(proofs.values())))
-    shared = {(row.ins_system, row.ins_value) for row in step.session.execute(bearing)} if proofs else set()
+    bearing = ask(step.session, _ALL_PROVED, **_lists(borne)) if borne else []
+    shared = {(row.ins_system, row.ins_value) for row in bearing}
     step.absent |= {lock for lock, key in keys.items() if key not in found}
     step.absent |= {lock for lock, proof in proofs.items() if proof not in shared}
     return found
+
+
+def _lists(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"systems": [system for system, _ in pairs], "values": [value for _, value in pairs]}
 
 
 def _proof(facts: PatientFacts) -> tuple[str, str] | None:
@@ -229,16 +254,16 @@ def declare(
         text = "Un patient de cet établissement porte déjà cet identifiant."
         raise Conflict("identifiant-deja-utilise", text, expression="Patient.identifier")
     if record is None:
-        record = PatientRecord(id=record_id or uuid7(), partner_id=partner.id, system=chosen.system, value=chosen.value)
-    else:
-        [record] = step.lock(PatientRecord, record.id)
-    changed = _write(record, facts)
-    if created or changed:
-        record.updated_at = utcnow()
-    if created:
+        own = {"id": record_id or uuid7(), "partner_id": partner.id, "system": chosen.system, "value": chosen.value}
+        record, changed = laid(PatientRecord, {**own, **say(facts), "updated_at": utcnow()}), True
         adopt(step.session, record)
         step.absent.discard(_key_lock(partner.id, chosen))
-    if created or changed:
+    else:
+        [record] = step.lock(PatientRecord, record.id)
+        changed = _write(record, facts)
+        if changed:
+            record.updated_at = utcnow()
+    if changed:
         step.session.flush()
         _link(step, partner, record, new=created)
         step.audit(

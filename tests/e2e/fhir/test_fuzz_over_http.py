@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from gateway.fhir import outcome
-from gateway.fhir.routing import Router
 from tests import error_codes
 from tests.e2e.fhir import hostile, minimal, samples
 from tests.e2e.fhir.conftest import Hospital, Shared
@@ -95,8 +94,8 @@ class Raw:
 
 def _routes(shared: Shared) -> list[tuple[str, str]]:
     """Method and path of every route of the wire that the application holds."""
-    [router] = [one for one in shared.served.app.routes if isinstance(one, Router)]
-    return sorted((method, route.path) for route in router.routes for method in route.methods)
+    wire = shared.served.app.wire
+    return sorted((method, route.path) for route in wire.routes for method in route.methods)
 
 
 @pytest.fixture(scope="module")

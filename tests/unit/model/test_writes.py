@@ -33,7 +33,7 @@ def noted(store: Store) -> list[str]:
             return super().execute(query, *given, **named)
 
         def copy(self, statement: Any, *given: Any, **named: Any) -> Any:
-            seen.append(statement.as_string(self))
+            seen.append(statement.decode())
             return super().copy(statement, *given, **named)
 
     def given_out(connection: Any, *_: Any) -> None:
