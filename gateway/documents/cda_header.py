@@ -32,6 +32,8 @@ _OID = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]*))+|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{
 _TIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(?:(\d{2})(\d{2})?(\d{2})?(?:\.\d+)?([+-]\d{4})?)?")
 _TEXT_LIMIT = 1000
 _IDS_LIMIT = 20
+#: Longer ones are nobody's [IHE ITI TF-3 4.2.3.1.7], and no index of the database holds them.
+_OID_LIMIT, _EXTENSION_BYTES = 64, 255
 
 
 def read(content: bytes) -> DocumentHeader:
@@ -97,9 +99,11 @@ def _first(root: Element, *paths: str) -> str | None:
 
 def _identifier(element: Element) -> str | None:
     root, extension = element.get("root"), element.get("extension")
-    if not root or not _OID.fullmatch(root):
+    if not root or len(root) > _OID_LIMIT or not _OID.fullmatch(root):
         return None
-    return f"{root}^{extension}"[:_TEXT_LIMIT] if extension else root
+    if len((extension or "").encode()) > _EXTENSION_BYTES:
+        return None  # cut, it could be another document's
+    return f"{root}^{extension}" if extension else root
 
 
 def _required(element: Element) -> str:

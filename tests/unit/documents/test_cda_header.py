@@ -64,6 +64,8 @@ def test_a_pdf_in_an_envelope_is_read_whole():
         ('<id root="1.2.250.1.999.5" extension="77"/>', '<id root="1.2.3"/><id root="1.2.4"/>'),
         ('<id root="1.2.250.1.999.5" extension="77"/>', '<id nullFlavor="UNK"/>'),
         ('<setId root="1.2.250.1.999.6"/>', '<setId root="1.2.3"/><setId root="1.2.4"/>'),
+        ('<id root="1.2.250.1.999.5" extension="77"/>', f'<id root="1.2.{"3" * 61}"/>'),
+        ('extension="77"', f'extension="{"é" * 128}"'),
         ("<recordTarget>", "<recordTarget><patientRole/></recordTarget><recordTarget>"),
         ('<id root="1.2.250.1.999.9" extension="42"/>', '<id root="1.2.3" extension="4"/>' * 30),
     ],
