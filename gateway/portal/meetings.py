@@ -21,10 +21,12 @@ from gateway.model.person import WorkItem
 from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
+from gateway.portal.informed import informed
 from gateway.portal.register import register_lines
 from gateway.rcp import access, dossier_states, register
 from gateway.rcp.access import Caller
 from gateway.rcp.sessions import quorum_of
+from gateway.rcp.step import Step
 from gateway.terminology import code_list
 
 __all__ = ["PRESENCES", "attendee_line", "held_session", "quorum_view", "session_page", "sessions_page", "worklist"]
@@ -91,8 +93,9 @@ def held_session(session: Session, caller: Caller, session_id: uuid.UUID) -> Rcp
     return found
 
 
-def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tuple[v.Session, list[AuditFacts]]:
+def session_page(step: Step, caller: Caller, session_id: uuid.UUID) -> tuple[v.Session, list[AuditFacts]]:
     """Return one session with its dossiers, and the line that names their persons."""
+    session = step.session
     row = held_session(session, caller, session_id)
     dossiers = list(
         session.scalars(
@@ -103,6 +106,7 @@ def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tup
     )
     live = [one for one in dossiers if one.state not in dossier_states.FINAL]
     listed = [one for one in register.listed(session, caller, row.id) if one.here]
+    told, named = informed(step, caller, row)
     webconference = row.rcp.webconference
     page = v.Session(
         slot=words.slot(row),
@@ -110,6 +114,7 @@ def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tup
         dossiers=tuple(_lines(session, caller, live)),
         register=tuple(register_lines(session, row, listed)),
         register_url=f"/seances/{row.id}/registre",
+        informed=told,
         attendees=tuple(_attendees(row)),
         quorum=quorum_view(row),
         attendance_url=f"/seances/{row.id}/presents" if row.state == "ouverte" else "",
@@ -119,7 +124,7 @@ def session_page(session: Session, caller: Caller, session_id: uuid.UUID) -> tup
         if webconference.get("lien")
         else None,
     )
-    persons = tuple(dict.fromkeys([one.record_id for one in live] + [one.record.id for one in listed]))
+    persons = tuple(dict.fromkeys([*(one.record_id for one in live), *(one.record.id for one in listed), *named]))
     line = access.facts(caller, "consultation", persons=persons, object_type="RcpSession", object_id=str(row.id))
     return page, [line] if persons else []
 

@@ -70,7 +70,7 @@ class OrganiserPages:
 
         def act(caller: Caller) -> Response:
             def ask(step: Step) -> Answer:
-                return meetings.session_page(step.session, caller, opaque(seance))
+                return meetings.session_page(step, caller, opaque(seance))
 
             return self._portal.show(request, caller, ask, current="/seances")
 

@@ -17,8 +17,9 @@ from gateway.errors import Conflict, InvalidContent
 from gateway.portal import settings_form, words
 from gateway.portal import views as v
 from gateway.portal.forms import Faults
+from gateway.portal.informed import notified_before
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
-from gateway.rcp import rcp_settings
+from gateway.rcp import notice_changes, rcp_settings
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step
 
@@ -66,6 +67,8 @@ class SettingsPages:
                 action=f"/rcp/{row.id}/reglages",
                 back_url=f"/rcp/{row.id}",
                 sections=settings_form.inputs(known, given),
+                notified=notified_before(step, row),
+                renotifies=notice_changes.renotifies(row),
                 version=rcp_settings.reading_of(row),
                 agreed_by=agreed.get("par") or "",
                 agreed_at=words.local(datetime.fromisoformat(agreed["le"]), row.zone) if "le" in agreed else None,

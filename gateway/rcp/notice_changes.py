@@ -14,29 +14,40 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import GatewayError, Unavailable
 from gateway.identifiers import uuid7
-from gateway.model.directory import Practitioner
+from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry
+from gateway.model.person import PatientRecord
 from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.caller import Caller
 from gateway.rcp.letters import change_values, compose, full_name
 from gateway.rcp.notice_cases import KIND, TREATING
 from gateway.rcp.ports import Letter, Letters
+from gateway.rcp.register import IDENTITY, PERSON, Identity, Person
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.work_list import ask_secretariat
 
-__all__ = ["CHANGE", "Told", "announce_changes", "announce_changes_due", "renotifies", "told_of"]
+__all__ = [
+    "CHANGE",
+    "Notified",
+    "Told",
+    "announce_changes",
+    "announce_changes_due",
+    "notified_sessions",
+    "renotifies",
+    "told_of",
+]
 
 CHANGE: Final = "M1c"
 #: States of a mail that told nobody anything.
@@ -60,8 +71,8 @@ class Told:
     ----------
     session_id, starts_at, link, extra
         The meeting of which he was told, when and by which link; ``starts_at`` is None when it was not kept.
-    ended
-        He was told that there is nothing to come.
+    by_itself
+        A change reaches him without anybody: the RCP wants it, and nothing about him or the patient forbids it.
     lost
         This very mail did not arrive.
     changes
@@ -70,17 +81,16 @@ class Told:
 
     dossier_id: uuid.UUID
     reference: str
-    physician_id: uuid.UUID
-    title: str | None
-    given: str
-    family: str
+    record: Identity
+    physician: Person
     address: str
+    phone: str | None = None
     at: datetime
     session_id: uuid.UUID | None
     starts_at: datetime | None
     link: str
     extra: str
-    ended: bool
+    by_itself: bool
     lost: bool
     changes: frozenset[str]
 
@@ -114,7 +124,6 @@ def _changes(
 
 _COLUMNS = (
     Message.dossier_id,
-    Message.recipient_id,
     Message.kind,
     Message.recipient,
     Message.domain_at,
@@ -125,19 +134,35 @@ _COLUMNS = (
     RcpSession.state,
     RcpSession.starts_at,
     Rcp.webconference,
-    Practitioner.title,
-    Practitioner.given,
-    Practitioner.family,
+    *PERSON,
+    *IDENTITY,
+)
+
+
+_TREATED = exists().where(
+    Correspondent.dossier_id == Dossier.id,
+    Correspondent.practitioner_id == Message.recipient_id,
+    Correspondent.role == TREATING,
+)
+#: Whom a mail reaches, of those who were told.
+_BY_ITSELF: ColumnElement[bool] = and_(
+    Rcp.notification["renotification_auto"].astext == "true",
+    Rcp.notification["active"].astext == "true",
+    Rcp.fictive.is_(False),
+    Dossier.opposed_at.is_(None),
+    Practitioner.informed.is_(True),
+    _TREATED.where(Correspondent.declined_at.is_(None)).correlate(Dossier, Message),
 )
 
 
 def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iterable[Told]:
     """Read the last notification of each physician of some dossiers, flat."""
     rows = session.execute(
-        select(*_COLUMNS)
+        select(_BY_ITSELF, *_COLUMNS)
         .join(Dossier, Dossier.id == Message.dossier_id)
         .join(RcpSession, RcpSession.id == Dossier.session_id)
         .join(Rcp, Rcp.id == RcpSession.rcp_id)
+        .join(PatientRecord, PatientRecord.id == Dossier.record_id)
         .join(Practitioner, Practitioner.id == Message.recipient_id)
         .where(
             Message.direction == "out",
@@ -150,22 +175,20 @@ def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iter
         .distinct(Message.dossier_id, Message.recipient_id)
         .order_by(Message.dossier_id, Message.recipient_id, Message.created_at.desc(), Message.id.desc())
     )
-    for about, who, kind, address, at, state, details, reference, stands, held, starts_at, web, *name in rows:
+    for by_itself, about, kind, address, at, state, details, reference, stands, held, starts_at, web, *named in rows:
         said = details.get("annonce") or {}
         yield Told(
             dossier_id=about,
             reference=reference,
-            physician_id=who,
-            title=name[0],
-            given=name[1],
-            family=name[2],
+            record=Identity(*named[len(PERSON) :]),
+            physician=Person(*named[: len(PERSON)]),
             address=address or "",
             at=at,
             session_id=uuid.UUID(said["seance"]) if said else None,
             starts_at=datetime.fromisoformat(said["debut"]) if said else None,
             link=said.get("lien", ""),
             extra=said.get("complement", ""),
-            ended="fin" in details,
+            by_itself=by_itself,
             lost=kind == CHANGE and state in _LOST,
             changes=_changes(details, stands, held, starts_at, web, now),
         )
@@ -174,8 +197,10 @@ def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iter
 def told_of(session: Session, caller: Caller, meeting: RcpSession, now: datetime) -> Sequence[Told]:
     """Return the physicians who were told of a session, whatever became of it, that the caller may see; in order.
 
-    A dossier that was moved elsewhere stays as long as its physician believes it here.
+    A dossier that was moved elsewhere stays as long as its physician believes it here; who said that it is not his
+    patient is not disturbed again.
     """
+    declined = _TREATED.where(Correspondent.declined_at.is_not(None)).correlate(Dossier, Message)
     here = or_(
         Dossier.session_id == meeting.id,
         Dossier.id.in_(
@@ -184,9 +209,53 @@ def told_of(session: Session, caller: Caller, meeting: RcpSession, now: datetime
             )
         ),
     )
-    found = _told(session, now, here, access.dossiers(caller))
-    mine = (one for one in found if one.session_id in {None, meeting.id} or one.changes)
-    return sorted(mine, key=lambda one: (one.family, one.given, one.reference))
+    found = _told(session, now, here, ~declined, access.dossiers(caller))
+    mine = [one for one in found if one.session_id in {None, meeting.id} or one.changes]
+    phones = _phones(session, {one.physician.id for one in mine})
+    known = (replace(one, phone=phones.get(one.physician.id)) for one in mine)
+    return sorted(known, key=lambda one: (one.physician.family, one.physician.given, one.reference))
+
+
+def _phones(session: Session, physicians: set[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+    """Return a number of the structure where each works still, when the directory has one."""
+    rows = session.execute(
+        select(PracticeRole.practitioner_id, func.min(Organisation.phone))
+        .join(Organisation, Organisation.id == PracticeRole.organisation_id)
+        .where(
+            PracticeRole.practitioner_id.in_(physicians),
+            PracticeRole.gone_on.is_(None),
+            Organisation.phone.is_not(None),
+        )
+        .group_by(PracticeRole.practitioner_id)
+    )
+    return {key: phone for key, phone in rows if phone}
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """A session to come whose notifications have left, the first of them at ``at``."""
+
+    session_id: uuid.UUID
+    starts_at: datetime
+    at: datetime
+
+
+def notified_sessions(session: Session, rcp_id: uuid.UUID, now: datetime) -> Sequence[Notified]:
+    """Return the sessions to come of an RCP of which a physician was told already, the next first."""
+    rows = session.execute(
+        select(RcpSession.id, RcpSession.starts_at, func.min(Message.domain_at))
+        .join(Message, Message.session_id == RcpSession.id)
+        .where(
+            RcpSession.rcp_id == rcp_id,
+            RcpSession.starts_at > now,
+            Message.direction == "out",
+            Message.kind == KIND,
+            Message.state.not_in(sorted(_LOST)),
+        )
+        .group_by(RcpSession.id, RcpSession.starts_at)
+        .order_by(RcpSession.starts_at)
+    )
+    return [Notified(*row) for row in rows]
 
 
 def announce_changes_due(steps: Steps, letters: Letters) -> int:
@@ -195,27 +264,12 @@ def announce_changes_due(steps: Steps, letters: Letters) -> int:
     Run by the worker every few seconds: it may run at any time, twice, or after a crash. Says how many mails leave.
     """
     now = steps.clock.now()
-    reachable = (
-        exists()
-        .where(
-            Correspondent.dossier_id == Dossier.id,
-            Correspondent.practitioner_id == Message.recipient_id,
-            Correspondent.role == TREATING,
-            Correspondent.declined_at.is_(None),
-        )
-        .correlate(Dossier, Message)
-    )
-    wanted: tuple[ColumnElement[bool], ...] = (
-        Rcp.notification["renotification_auto"].astext == "true",
-        Rcp.notification["active"].astext == "true",
-        Rcp.fictive.is_(False),
-        RcpSession.starts_at > now,
-        Dossier.opposed_at.is_(None),
-        Practitioner.informed.is_(True),
-        reachable,
-    )
     with steps.store.session() as session:
-        due = list(dict.fromkeys(one.dossier_id for one in _told(session, now, *wanted) if one.changes))
+        due = list(
+            dict.fromkeys(
+                one.dossier_id for one in _told(session, now, _BY_ITSELF, RcpSession.starts_at > now) if one.changes
+            )
+        )
     sent = 0
     for dossier_id in due:
 
@@ -242,7 +296,7 @@ def announce_changes(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int
 
 
 def _tell(step: Step, dossier: Dossier, one: Told, letters: Letters) -> bool:
-    line = access.treating(dossier, one.physician_id)
+    line = access.treating(dossier, one.physician.id)
     who = line.practitioner if line is not None else None
     if line is None or who is None or not who.informed or one.starts_at is None:
         return False

@@ -177,8 +177,8 @@ def groups() -> tuple[Group, ...]:
                 _yes_no(
                     told,
                     "renotification_auto",
-                    "Un médecin déjà informé l’est à nouveau quand la date, le lien ou l’inscription change",
-                    "Sinon rien ne part : la page de la séance dit qui prévenir",
+                    "Un médecin déjà informé est informé des changements",
+                    "Date, lien, séance annulée, dossier retiré ; sinon la page de la séance dit qui prévenir",
                 ),
                 _yes_no(told, "reponse_mail", "Le médecin peut répondre par messagerie", usual=True),
                 _choice(told, "format_heure", "Écriture des heures", {"18h30": "18h30", "18 h 30": "18 h 30"}, "18h30"),

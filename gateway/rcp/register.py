@@ -27,7 +27,19 @@ from gateway.rcp import access, dossier_states, mailing
 from gateway.rcp.access import Caller
 from gateway.rcp.notice_cases import KIND, TREATING
 
-__all__ = ["Identity", "Listed", "Mail", "Notice", "Person", "Sending", "listed", "notices", "sendings"]
+__all__ = [
+    "IDENTITY",
+    "PERSON",
+    "Identity",
+    "Listed",
+    "Mail",
+    "Notice",
+    "Person",
+    "Sending",
+    "listed",
+    "notices",
+    "sendings",
+]
 
 #: Mails of a report, as document, as link, to the patient; their withdrawals end with an r.
 _REPORTS = ("M5", "M5r", "M6", "M6r", "M6p", "M6pr")
@@ -147,13 +159,24 @@ class _Entry:
     message_id: uuid.UUID | None
 
 
-_PERSON = (
+#: Columns of a `Person`.
+PERSON = (
     Practitioner.id,
     Practitioner.idnps,
     Practitioner.title,
     Practitioner.given,
     Practitioner.family,
     Practitioner.speciality,
+)
+#: Columns of an `Identity`.
+IDENTITY = (
+    PatientRecord.id,
+    PatientRecord.sex,
+    PatientRecord.birth_family,
+    PatientRecord.used_family,
+    PatientRecord.given,
+    PatientRecord.used_given,
+    PatientRecord.birth_date,
 )
 _MAIL = (
     Message.id,
@@ -179,13 +202,7 @@ def listed(session: Session, caller: Caller, session_id: uuid.UUID) -> Sequence[
             Dossier.reference,
             Dossier.state,
             Dossier.session_id,
-            PatientRecord.id,
-            PatientRecord.sex,
-            PatientRecord.birth_family,
-            PatientRecord.used_family,
-            PatientRecord.given,
-            PatientRecord.used_given,
-            PatientRecord.birth_date,
+            *IDENTITY,
         )
         .join(PatientRecord, PatientRecord.id == Dossier.record_id)
         .where(access.dossiers(caller), or_(waits, told))
@@ -275,7 +292,7 @@ def sendings(
 ) -> Mapping[uuid.UUID, Sequence[Sending]]:
     """Return what was sent of the reports of some dossiers in a session, oldest first, and who could not get it."""
     mails = session.execute(
-        select(Message.dossier_id, Message.kind, Message.details["version"].astext, *_MAIL, *_PERSON)
+        select(Message.dossier_id, Message.kind, Message.details["version"].astext, *_MAIL, *PERSON)
         .join(Practitioner, Practitioner.id == Message.recipient_id, isouter=True)
         .where(
             Message.direction == "out",
@@ -321,7 +338,7 @@ def _entries(
             NotificationEntry.decided_at,
             NotificationEntry.due_at,
             NotificationEntry.message_id,
-            *_PERSON,
+            *PERSON,
         )
         .join(Practitioner, Practitioner.id == NotificationEntry.practitioner_id, isouter=True)
         .where(
@@ -346,7 +363,7 @@ def _treating(session: Session, dossiers: Collection[uuid.UUID]) -> Mapping[uuid
             Correspondent.display,
             Correspondent.declined_at,
             Correspondent.connected_at,
-            *_PERSON,
+            *PERSON,
         )
         .join(Practitioner, Practitioner.id == Correspondent.practitioner_id, isouter=True)
         .where(Correspondent.dossier_id.in_(dossiers), Correspondent.role == TREATING)

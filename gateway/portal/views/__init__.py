@@ -34,6 +34,8 @@ from gateway.portal.views.dossier import (
 from gateway.portal.views.mailing import ErrorBox, ErrorItem, ErrorLine
 from gateway.portal.views.meeting import (
     Attendee,
+    Informed,
+    InformedLine,
     Quorum,
     RegisterLine,
     Session,
@@ -70,7 +72,7 @@ from gateway.portal.views.report import (
     ReportValidation,
     Sending,
 )
-from gateway.portal.views.settings import RcpSettings
+from gateway.portal.views.settings import NotifiedSession, RcpSettings
 from gateway.portal.views.shared import (
     Action,
     Badge,
@@ -114,12 +116,15 @@ __all__ = [
     "HistoryLine",
     "Home",
     "Image",
+    "Informed",
+    "InformedLine",
     "InteropLine",
     "MemberMemo",
     "Moment",
     "News",
     "NotMyPatient",
     "Notice",
+    "NotifiedSession",
     "Page",
     "Patient",
     "Patients",

@@ -10,6 +10,8 @@ from gateway.portal.views.shared import Action, Badge, Page, Professional, Slot,
 
 __all__ = [
     "Attendee",
+    "Informed",
+    "InformedLine",
     "Quorum",
     "RegisterLine",
     "Session",
@@ -97,6 +99,32 @@ class RegisterLine:
 
 
 @dataclass(frozen=True)
+class InformedLine:
+    """One physician who was told of the session: how to reach him, what he was told, whether it is true still."""
+
+    physician: str
+    speciality: str
+    contact: tuple[str, ...]
+    identity: str
+    reference: str
+    url: str
+    at: datetime
+    said: str
+    link: str
+    state: Badge
+
+
+@dataclass(frozen=True)
+class Informed:
+    """Who was told already; ``automatic``: changes are announced to them by mail."""
+
+    since: str
+    automatic: bool
+    settings_url: str
+    lines: tuple[InformedLine, ...]
+
+
+@dataclass(frozen=True)
 class Session(Page):
     """`/seances/{id}` (E16, E17)."""
 
@@ -107,6 +135,7 @@ class Session(Page):
     dossiers: tuple[SessionDossier, ...] = ()
     register: tuple[RegisterLine, ...] = ()
     register_url: str = ""
+    informed: Informed | None = None
     attendees: tuple[Attendee, ...] = ()
     quorum: Quorum | None = None
     attendance_url: str = ""

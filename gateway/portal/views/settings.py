@@ -8,7 +8,16 @@ from datetime import datetime
 from gateway.portal.views.dossier import FicheSection
 from gateway.portal.views.shared import Page
 
-__all__ = ["RcpSettings"]
+__all__ = ["NotifiedSession", "RcpSettings"]
+
+
+@dataclass(frozen=True)
+class NotifiedSession:
+    """A session to come whose notifications have left."""
+
+    url: str
+    start: datetime
+    since: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,8 @@ class RcpSettings(Page):
     action: str = field(kw_only=True)
     back_url: str = field(kw_only=True)
     sections: tuple[FicheSection, ...] = ()
+    notified: tuple[NotifiedSession, ...] = ()
+    renotifies: bool = False
     version: str = ""
     agreed_by: str = ""
     agreed_at: datetime | None = None

@@ -155,7 +155,7 @@ def test_without_the_option_no_mail_leaves_and_who_was_told_is_listed(scene):
     assert announce_due(scene.steps, LETTERS) == 0
     assert mails(scene) == []
     [one] = told(scene)
-    assert (one.family, one.address, one.at, one.link) == (
+    assert (one.physician.family, one.address, one.at, one.link) == (
         "NGUYEN",
         "nguyen@medecin.mssante.fr",
         NOTIFIED,
