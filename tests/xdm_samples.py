@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -76,3 +77,33 @@ def with_metadata(files: dict[str, bytes], old: str, new: str, times: int = 1) -
 
 def _sha1(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+PDF = b"%PDF-1.4 une copie lisible"
+COPY = "IHE_XDM/SUBSET01/DOC0002.PDF"
+
+
+def with_copy(files: Mapping[str, bytes], unique_id: str, content: bytes = PDF) -> dict[str, bytes]:
+    """Add a readable copy of the document, described in the metadata as a document of its own."""
+    said, old = files[METADATA].decode(), files[DOCUMENT]
+    begin, end = (
+        said.index("<rim:ExtrinsicObject"),
+        said.index("</rim:ExtrinsicObject>") + len("</rim:ExtrinsicObject>"),
+    )
+    entry = said[begin:end]
+    named = re.search(
+        r'value="([^"]*)"[^>]*>\s*<rim:Name>\s*<rim:LocalizedString[^>]*"XDSDocumentEntry.uniqueId"', entry
+    )
+    assert named is not None
+    changes = {
+        named[1]: unique_id,
+        "DOC0001.XML": "DOC0002.PDF",
+        'mimeType="text/xml"': 'mimeType="application/pdf"',
+        f">{len(old)}<": f">{len(content)}<",
+        _sha1(old): _sha1(content),
+    }
+    for before, after in changes.items():
+        assert entry.count(before) == 1, before
+        entry = entry.replace(before, after)
+    entry = re.sub(r"urn:uuid:(?=[0-9a-f]{8}-[0-9a-f]{4}-5)[0-9a-f]{4}", "urn:uuid:0000", entry)
+    return {**files, METADATA: (said[:end] + entry + said[end:]).encode(), COPY: content}

@@ -34,7 +34,7 @@ class ReceivedDocument(Keyed, Base):
         Index("uq_received_document", "unique_id", "sha256", "sender", unique=True, postgresql_nulls_not_distinct=True),
         Index("ix_received_document_set", "set_id"),
         CheckConstraint("state IN ('attache', 'quarantaine', 'remplace', 'retire')", name="state"),
-        CheckConstraint("format IN ('n1', 'structure')", name="format"),
+        CheckConstraint("format IN ('n1', 'structure', 'pdf')", name="format"),
     )
 
     message_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("message.id"))

@@ -292,10 +292,14 @@ def _take_receipts(step: Step, message: Message, found: receipts.Incoming) -> tu
         sent = mail_events.find_sent(step.session, message_id=one.message_id, envelope_id=one.envelope_id)
         if sent is None:
             strays.append("receipt-of-nothing-sent")
-        elif one.recipient and sent.recipient and one.recipient != sent.recipient.lower():
+            continue
+        elsewhere = bool(one.recipient and sent.recipient and one.recipient != sent.recipient.lower())
+        if elsewhere and not (one.last_known and len(found.receipts) == 1):
             strays.append("receipt-of-another-recipient")
-        else:
-            mail_events.take_receipt(step, sent, message, receipt_kind(one), code=one.code, status=one.status)
+            continue
+        # Where a mailbox forwards to may not exist though the mailbox does: its code says nothing of our address.
+        said = {} if elsewhere else {"code": one.code, "status": one.status}
+        mail_events.take_receipt(step, sent, message, receipt_kind(one), **said)
     if strays:
         mail_events.ask_person(step.session, message, f"courriel-{found.kind.value}")
         return "quarantaine", strays[0]

@@ -72,6 +72,9 @@ class Receipt:
         ENVID of ours, if the report names it.
     recipient
         Address the report speaks of, lower case.
+    last_known
+        Whether that is only where the message went at last (Final-Recipient of a DSN): a forward differs from the
+        address that was written to.
     status
         Enhanced status code (DSN).
     code
@@ -84,6 +87,7 @@ class Receipt:
     recipient: str | None = None
     status: str | None = None
     code: str | None = None
+    last_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,14 +223,15 @@ def _delivery(message: Message) -> Iterator[Receipt]:
             continue
         found = _STATUS.search(_text(block, "Status") or "")
         smtp = _SMTP_CODE.match(_text(block, "Diagnostic-Code") or "")
-        recipient = _typed(_text(block, "Original-Recipient")) or _typed(_text(block, "Final-Recipient"))
+        original, last = (_typed(_text(block, name)) for name in ("Original-Recipient", "Final-Recipient"))
         yield Receipt(
             action,
             identifier,
             _from_xtext(envelope_id.strip()) if envelope_id else None,
-            recipient,
+            original or last,
             found[1] if found else None,
             smtp[1] if smtp else None,
+            last_known=original is None and last is not None,
         )
 
 

@@ -3,7 +3,8 @@
 Promises: an archive is taken whole or refused with one code for the reason; nothing is written to a disk, fetched or
 rendered; what the metadata say of a document (hash, size, URI, patient, identifier) is compared with the document
 itself. What is only spelt otherwise (case, an enclosing folder, other folder names, a type of identifier) is accepted
-with a note. Not promised: that the patient exists here (`gateway.rcp.received`), nor conformity of the document.
+with a note. A PDF beside a CDA is a document of its own, of the patient whom that CDA names. Not promised: that the
+patient exists here (`gateway.rcp.received`), nor conformity of the document.
 
 Sources: [IHE ITI XDM], [IHE ITI XDS metadata] as spec mssante 2.7 to 2.10, 6.1, 7.4 (X01 to X18, X34) give them.
 """
@@ -16,11 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from msgspec.structs import replace
+
 from gateway.documents import cda_header
 from gateway.documents.safe_xml import Element, parse
 from gateway.errors import InvalidContent
 from gateway.mssante.archive import ZIP_MAGIC, ArchiveLimits, unpack
-from gateway.rcp.received import DocumentHeader
+from gateway.rcp.received import DocumentHeader, copy_set
 from gateway.rcp.report_content import Identifier
 
 __all__ = ["Archive", "ReceivedEntry", "read"]
@@ -36,6 +39,10 @@ _ACTION = "urn:action:extraMetadataSlot"
 _METADATA = "metadata.xml"
 _BESIDE = frozenset({"readme.txt", "index.htm", "index.html"})
 _XML_TYPES = frozenset({"text/xml", "application/xml", "application/xslt+xml"})
+_TYPE_OF_DOCUMENT = "urn:uuid:f0306f51-975f-434e-a61c-c59651d33983"
+_FORMAT_OF_DOCUMENT = "urn:uuid:a09d5840-386c-46f2-b5ad-9c3699a4309d"
+_UNIQUE = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]*))+(?:\^[^\s^&|]{1,64})?")
+_PDF_TYPE, _PDF_MAGIC = "application/pdf", b"%PDF-"
 _CX = re.compile(r"(?P<id>[^^&]+)\^{3}[^&^]*&(?P<root>[0-9.]+)(?P<iso>&ISO)?(?:\^(?P<kind>[A-Z]+))?(?:\^.*)?")
 
 
@@ -88,11 +95,14 @@ class _Reading:
         self._by_fold = {name.casefold(): name for name in files}
         self._notes: list[str] = []
         self._used: set[str] = set()
+        self._copies: list[tuple[Element, bytes]] = []
 
     def run(self) -> Archive:
         """Read every submission set."""
         patients: set[tuple[str, str]] = set()
         entries = [one for place in self._metadata_places() for one in self._set(place, patients)]
+        copies = [self._copy(one, content, entries) for one, content in self._copies] if entries else []
+        entries += copies
         if len(patients) != 1:
             raise InvalidContent("xdm-patients", "Archive refusée : elle désigne plusieurs patients.")
         if not entries:
@@ -153,7 +163,10 @@ class _Reading:
         if (said.get("mimeType") or "").lower() not in _XML_TYPES:
             if content.startswith(ZIP_MAGIC):
                 raise _nested()
-            self._note("document-non-cda")  # a readable copy: the patient is known from the CDA alone
+            if (said.get("mimeType") or "").lower() == _PDF_TYPE and content.startswith(_PDF_MAGIC):
+                self._copies.append((said, content))
+            else:
+                self._note("document-non-cda")
             return None
         header = cda_header.read(content)
         self._same_patient(said, header)
@@ -161,6 +174,33 @@ class _Reading:
             text = "Archive refusée : l’identifiant d’un document n’est pas celui que disent ses métadonnées."
             raise InvalidContent("xdm-identifiant", text)
         return ReceivedEntry(header, content, "text/xml", _action(said, header), _format_code(said))
+
+    def _copy(self, said: Element, content: bytes, among: Sequence[ReceivedEntry]) -> ReceivedEntry:
+        """Take a PDF: what it is by its metadata, whose it is by the CDA beside it."""
+        unique = _external(said, _ID_OF_DOCUMENT)
+        if not _UNIQUE.fullmatch(unique):
+            raise _metadata("l’identifiant d’un document est mal formé")
+        beside, alone = among[0], len(among) == len(self._copies) == 1
+        self._same_patient(said, beside.header)
+        code, label = _classified(said, _TYPE_OF_DOCUMENT)
+        header = replace(
+            beside.header,
+            unique_id=unique,
+            set_id=copy_set(beside.header.set_id) if alone else None,
+            version=beside.header.version if alone else None,
+            replaces=None,
+            type_code=code,
+            type_label=label,
+            title=_name(said) or beside.header.title,
+            format="pdf",
+            pdf=None,
+        )
+        values = _slot(said, _ACTION)
+        if values not in ([], ["C"], ["D"]):
+            raise _wrong_action()
+        # The copy goes with the document that it copies [spec mssante 6.1].
+        action = cast("Literal['C', 'D']", values[0]) if values else beside.action if alone else None
+        return ReceivedEntry(header, content, _PDF_TYPE, action, _format_code(said))
 
     def _content(self, said: Element, place: str) -> bytes:
         name = self._name(_one(said, "URI"), place)
@@ -254,14 +294,29 @@ def _action(said: Element, header: DocumentHeader) -> Literal["C", "D"] | None:
         return "C"
     if values == ["D"]:
         return "D"
+    raise _wrong_action()
+
+
+def _wrong_action() -> InvalidContent:
     text = "Archive refusée : l’action demandée n’est ni un remplacement d’un document nommé, ni un retrait."
-    raise InvalidContent("xdm-action", text)
+    return InvalidContent("xdm-action", text)
 
 
 def _format_code(said: Element) -> str | None:
-    scheme = "urn:uuid:a09d5840-386c-46f2-b5ad-9c3699a4309d"
+    return _classified(said, _FORMAT_OF_DOCUMENT)[0]
+
+
+def _classified(said: Element, scheme: str) -> tuple[str | None, str | None]:
+    """Return a code of a document and its label."""
     found = _all(said, f"rim:Classification[@classificationScheme='{scheme}']")
-    return (found[0].get("nodeRepresentation") or "")[:255] or None if found else None
+    if not found:
+        return None, None
+    return (found[0].get("nodeRepresentation") or "")[:255] or None, _name(found[0])
+
+
+def _name(said: Element) -> str | None:
+    found = _all(said, "rim:Name/rim:LocalizedString[@value]")
+    return " ".join((found[0].get("value") or "").split())[:1000] or None if found else None
 
 
 def _nested() -> InvalidContent:

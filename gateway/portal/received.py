@@ -34,8 +34,8 @@ def _files(one: ReceivedDocument, row: Dossier) -> tuple[tuple[str, str], ...]:
     if not shown_with(one, row):
         return ()
     base = f"/dossiers/{row.id}/documents/{one.id}"
-    pdf = (("PDF", f"{base}.pdf"),) if one.format == "n1" else ()
-    return (*pdf, ("CDA", f"{base}.xml"))
+    pdf = (("PDF", f"{base}.pdf"),) if one.format in {"n1", "pdf"} else ()
+    return (*pdf, *((("CDA", f"{base}.xml"),) if one.format != "pdf" else ()))
 
 
 def received_lines(session: Session, row: Dossier) -> Iterable[v.InteropLine]:

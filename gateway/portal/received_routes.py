@@ -27,18 +27,18 @@ __all__ = ["ReceivedPages"]
 _SUPERSEDED: Final = "remplace"
 
 
-def _whole(content: bytes) -> bytes | None:
-    return content
+def _whole(row: ReceivedDocument, content: bytes) -> bytes | None:
+    return content if row.format != "pdf" else None
 
 
-def _enveloped(content: bytes) -> bytes | None:
-    return cda_header.read(content).pdf
+def _readable(row: ReceivedDocument, content: bytes) -> bytes | None:
+    return content if row.format == "pdf" else cda_header.read(content).pdf
 
 
 #: Ending of an address → type, and which bytes.
-_FORMS: Final[Mapping[str, tuple[str, Callable[[bytes], bytes | None]]]] = {
+_FORMS: Final[Mapping[str, tuple[str, Callable[[ReceivedDocument, bytes], bytes | None]]]] = {
     "xml": ("application/xml", _whole),
-    "pdf": ("application/pdf", _enveloped),
+    "pdf": ("application/pdf", _readable),
 }
 
 
@@ -68,7 +68,8 @@ class ReceivedPages:
                 row = visible_dossier(step.session, caller, dossier_id)
                 found = step.session.get(ReceivedDocument, document_id)
                 known = found is not None and shown_with(found, row)
-                content = part(self._portal.blobs.read(found.sha256)) if known and found and found.sha256 else None
+                kept = self._portal.blobs.read(found.sha256) if known and found and found.sha256 else None
+                content = part(found, kept) if found is not None and kept is not None else None
                 if found is None or content is None:
                     raise access.hidden(caller, "ReceivedDocument", document_id)
                 step.audit(

@@ -35,7 +35,10 @@ from gateway.rcp.report_content import Identifier, PartialDate
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF, ask
 
-__all__ = ["DocumentHeader", "Incoming", "is_of", "take_back", "take_document", "visible"]
+__all__ = ["DocumentHeader", "Incoming", "copy_set", "is_of", "take_back", "take_document", "visible"]
+
+
+_HELD = frozenset({"attache", "remplace"})
 
 
 class DocumentHeader(Struct, frozen=True, kw_only=True):
@@ -53,6 +56,8 @@ class DocumentHeader(Struct, frozen=True, kw_only=True):
         National number of the first author who has one.
     pdf
         The document that an ``n1`` envelope carries, when it is a PDF.
+    format
+        ``pdf``: a readable copy that came beside a CDA, whose header says the rest.
     """
 
     unique_id: str
@@ -70,7 +75,7 @@ class DocumentHeader(Struct, frozen=True, kw_only=True):
     birth_given: str | None = None
     birth_date: PartialDate | None = None
     sex: str | None = None
-    format: Literal["n1", "structure"] = "structure"
+    format: Literal["n1", "structure", "pdf"] = "structure"
     pdf: bytes | None = None
 
 
@@ -98,6 +103,11 @@ class Incoming(Struct, frozen=True, kw_only=True):
     hint: uuid.UUID | None = None
     record_id: uuid.UUID | None = None
     document_id: uuid.UUID | None = None
+
+
+def copy_set(set_id: str | None) -> str | None:
+    """Return the set of the readable copies of a set of documents: they are replaced and withdrawn with them."""
+    return f"{set_id}|pdf" if set_id is not None else None
 
 
 def take_document(
@@ -205,7 +215,7 @@ def _known(step: Step, header: DocumentHeader) -> Sequence[ReceivedDocument]:
         ReceivedDocument.unique_id.in_([one for one in (header.unique_id, header.replaces) if one])
     ]
     if header.set_id is not None:
-        named.append(ReceivedDocument.set_id == header.set_id)
+        named.append(ReceivedDocument.set_id.in_([header.set_id, copy_set(header.set_id)]))
     wanted = select(ReceivedDocument).where(or_(*named), _exists(step))
     settled_first = (ReceivedDocument.state == "quarantaine", ReceivedDocument.id)
     return step.session.scalars(wanted.order_by(*settled_first).with_for_update()).all()
@@ -214,7 +224,8 @@ def _known(step: Step, header: DocumentHeader) -> Sequence[ReceivedDocument]:
 def _succeeds(header: DocumentHeader, old: ReceivedDocument) -> bool:
     if old.unique_id == header.replaces:
         return True
-    return old.set_id is not None and old.set_id == header.set_id and (old.version or 0) < (header.version or 0)
+    same = old.set_id is not None and old.set_id in {header.set_id, copy_set(header.set_id)}
+    return same and (old.version or 0) < (header.version or 0)
 
 
 def _objection(
@@ -222,7 +233,7 @@ def _objection(
 ) -> str | None:
     """Why what is kept already speaks against this document."""
     mine = {one.state for one in known if one.unique_id == header.unique_id}
-    accepted = [one for one in known if one.state in {"attache", "remplace"}]
+    accepted = [one for one in known if one.state in _HELD]
     same_set = [one for one in accepted if header.set_id is not None and one.set_id == header.set_id]
     theirs = any(one.record_id not in {record.id for record in records} for one in accepted)
     judged = (
@@ -256,9 +267,11 @@ def _withdraw(
         row = _row(header, incoming, step.now)
         row.sha256, row.size_bytes, row.record_id = None, 0, records[0].id
         step.session.add(row)
-    row.state, row.reason = "retire", None
-    step.session.flush()
-    _tell(step, row, "modification", "U")
+    copies = [one for one in known if header.set_id is not None and one.set_id == copy_set(header.set_id)]
+    for one in (row, *(one for one in copies if one.version == header.version and one.state in _HELD)):
+        one.state, one.reason = "retire", None
+        step.session.flush()
+        _tell(step, one, "modification", "U")
     return row
 
 

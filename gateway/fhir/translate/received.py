@@ -25,7 +25,6 @@ Tree = dict[str, Any]
 #: Why a document that a software brought waits for a person: an extension (valueCode).
 WAITING = f"{CANONICAL}/StructureDefinition/document-en-attente"
 
-CONTENT_TYPE = "text/xml"
 _STATUS = {"attache": "current", "remplace": "superseded", "retire": "entered-in-error"}
 _LOINC = "http://loinc.org"
 
@@ -50,7 +49,7 @@ def document_reference(row: ReceivedDocument, record: PatientRecord, sha1_base64
         content=[
             {
                 "attachment": without_empty(
-                    contentType=CONTENT_TYPE,
+                    contentType=_content_type(row),
                     url=f"Binary/{row.id}" if row.state != "retire" else None,
                     size=row.size_bytes,
                     hash=sha1_base64,
@@ -76,10 +75,14 @@ def binary(row: ReceivedDocument, content: bytes) -> Tree:
     """The bytes as they came."""
     return {
         "resourceType": "Binary",
-        "contentType": CONTENT_TYPE,
+        "contentType": _content_type(row),
         "securityContext": refer("DocumentReference", row.id),
         "data": b64encode(content).decode("ascii"),
     }
+
+
+def _content_type(row: ReceivedDocument) -> str:
+    return "application/pdf" if row.format == "pdf" else "text/xml"
 
 
 def identifier(said: str) -> Tree:

@@ -13,8 +13,9 @@ from sqlalchemy import select, update
 
 from gateway.exchange.inbox import Inbox
 from gateway.identifiers import DossierReference
+from gateway.model.directory import Mailbox
 from gateway.model.dossier import Contribution, Correspondent, Dossier
-from gateway.model.message import Message
+from gateway.model.message import Message, Receipt
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
 from gateway.mssante.intake import MailIntake
@@ -302,3 +303,64 @@ def test_without_a_composer_a_person_reads_all(scene):
     kept = come(scene, mail(scene))
     assert (kept.state, kept.reason, kept.dossier_id) == ("quarantaine", "reply", scene.dossier)
     assert not rows(scene, Contribution)
+
+
+def delivery_report(scene, *blocks, envelope=True):
+    """What an operator says of our notification, block by block."""
+    said = f"Original-Envelope-Id: {scene.notice.details['envelope_id']}\r\n" if envelope else ""
+    status = "\r\n".join(("Reporting-MTA: dns; mx.example\r\n" + said, *blocks))
+    return (
+        "Return-Path: <>\r\nFrom: MAILER-DAEMON@mx.example\r\n"
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n"
+        "--b\r\nContent-Type: text/plain\r\n\r\nNon remis.\r\n"
+        f"--b\r\nContent-Type: message/delivery-status\r\n\r\n{status}\r\n"
+        "--b\r\nContent-Type: text/rfc822-headers\r\n\r\n"
+        f"Message-ID: <{scene.notice.message_id}>\r\n\r\n--b--\r\n"
+    ).encode()
+
+
+def block(action, *, original=None, final="autre@ailleurs.example", status="5.1.1"):
+    heads = [f"Original-Recipient: rfc822;{original}\r\n"] if original else []
+    return "".join((*heads, f"Final-Recipient: rfc822; {final}\r\nAction: {action}\r\nStatus: {status}\r\n"))
+
+
+def left(scene):
+    with scene.store.session() as session:
+        session.execute(update(Message).where(Message.id == scene.notice.id).values(state="accepte"))
+        session.commit()
+
+
+@pytest.mark.parametrize("envelope", [True, False])
+def test_a_report_that_names_where_the_mailbox_forwards_to_is_of_our_message(scene, envelope):
+    left(scene)
+    kept = come(scene, delivery_report(scene, block("delivered", status="2.1.5"), envelope=envelope))
+    assert kept.state == "traite"
+    assert [one.kind for one in rows(scene, Receipt)] == ["remise"]
+
+
+def test_a_forward_that_does_not_exist_says_nothing_of_the_address_that_was_written_to(scene):
+    left(scene)
+    assert come(scene, delivery_report(scene, block("failed"))).state == "traite"
+    [receipt] = rows(scene, Receipt)
+    assert (receipt.kind, receipt.message_id) == ("rejetee", scene.notice.id)
+    assert [one.unusable_since for one in rows(scene, Mailbox, Mailbox.address == scene.notice.recipient)] == [None]
+
+
+@pytest.mark.parametrize("case", ["original", "two"])
+def test_x23_a_report_of_somebody_else_is_for_a_person(scene, case):
+    left(scene)
+    others = {
+        "original": [block("failed", original="autre@medecin.mssante.fr", final=scene.notice.recipient)],
+        "two": [block("failed"), block("failed", final="encore@ailleurs.example")],
+    }
+    kept = come(scene, delivery_report(scene, *others[case]))
+    assert (kept.state, kept.reason) == ("quarantaine", "receipt-of-another-recipient")
+    assert not rows(scene, Receipt)
+
+
+def test_s01_of_two_recipients_in_one_report_ours_counts(scene):
+    left(scene)
+    ours = block("delivered", original=scene.notice.recipient.upper(), status="2.1.5")
+    kept = come(scene, delivery_report(scene, block("failed"), ours))
+    assert kept.state == "quarantaine"  # the other one is nobody's here
+    assert [one.kind for one in rows(scene, Receipt)] == ["remise"]

@@ -279,6 +279,63 @@ def test_x33_a_reply_with_the_document_of_another_patient_is_for_a_person(scene)
     assert rows(scene, ReceivedDocument)[0].record_id is None
 
 
+def held(scene):
+    return [(one.format, one.version, one.state) for one in rows(scene, ReceivedDocument)]
+
+
+def copied(archive, number):
+    return samples.zipped(samples.with_copy(samples.opened(archive), f"1.2.4.{number}", samples.PDF + b"%d" % number))
+
+
+def test_a_pdf_beside_a_cda_is_a_document_of_its_own(scene):
+    known = patient(scene)
+    assert come(scene, mail(copied(ARCHIVE, 1))).state == "traite"
+    cda, pdf = rows(scene, ReceivedDocument)
+    assert held(scene) == [("structure", 1, "attache"), ("pdf", 1, "attache")]
+    assert (pdf.unique_id, pdf.record_id, pdf.dossier_id) == ("1.2.4.1", known.record, known.dossier)
+    assert (pdf.type_code, pdf.author, pdf.title) == ("34794-8", cda.author, cda.title)
+    assert scene.blobs.read(pdf.sha256) == samples.PDF + b"1"
+    come(scene, mail(copied(ARCHIVE, 1)))
+    assert len(held(scene)) == 2
+
+
+def test_a_readable_copy_follows_the_document_that_it_copies(scene):
+    patient(scene)
+    come(scene, mail(copied(ARCHIVE, 1)))
+    come(scene, mail(copied(version(2, "1.2.3.2"), 2)))
+    assert held(scene) == [
+        ("structure", 1, "remplace"),
+        ("pdf", 1, "remplace"),
+        ("structure", 2, "attache"),
+        ("pdf", 2, "attache"),
+    ]
+    come(scene, mail(version(3, "1.2.3.3")))  # which brings no copy: the old one is out of date too
+    assert held(scene)[2:] == [("structure", 2, "remplace"), ("pdf", 2, "remplace"), ("structure", 3, "attache")]
+
+
+def test_a_readable_copy_is_withdrawn_with_its_document(scene):
+    patient(scene)
+    come(scene, mail(copied(ARCHIVE, 1)))
+    assert come(scene, mail(withdrawal())).state == "traite"
+    assert held(scene) == [("structure", 1, "retire"), ("pdf", 1, "retire")]
+
+
+def test_a_readable_copy_waits_with_its_document(scene):
+    assert come(scene, mail(copied(ARCHIVE, 1))).reason == "document-patient-inconnu"
+    assert [(one.format, one.state, one.record_id) for one in rows(scene, ReceivedDocument)] == [
+        ("structure", "quarantaine", None),
+        ("pdf", "quarantaine", None),
+    ]
+
+
+def test_what_is_called_a_pdf_and_is_none_is_left_out(scene):
+    patient(scene)
+    files = samples.with_copy(samples.valid(), "1.2.4.1", b"<html><script>")
+    kept = come(scene, mail(samples.zipped(files)))
+    assert (kept.state, kept.details["notes"]) == ("traite", ["document-non-cda"])
+    assert [one for one, *_ in held(scene)] == ["structure"]
+
+
 def resource(scene, kind):
     """The current resource behind the first document, judged by R4."""
     [row, *_] = rows(scene, ReceivedDocument)
@@ -320,6 +377,19 @@ def test_a_document_is_read_over_fhir_with_its_very_bytes(represented):
     assert base64.b64decode(resource(represented, "Binary")["data"]) == sent
     come(represented, mail(version(2, "1.2.3.2")))
     assert resource(represented, "DocumentReference")["status"] == "superseded"
+
+
+def test_a_readable_copy_is_read_as_a_pdf(represented):
+    patient(represented)
+    come(represented, mail(copied(ARCHIVE, 1)))
+    with represented.store.session() as session:
+        [_, pdf] = rows(represented, ReceivedDocument)
+        said = document.decode(current(session, "DocumentReference", str(pdf.id)).body)
+        kept = document.decode(current(session, "Binary", str(pdf.id)).body)
+    accept(document.strip_server_meta(said))
+    assert said["content"][0]["attachment"]["contentType"] == "application/pdf"
+    assert said["masterIdentifier"]["value"] == "urn:oid:1.2.4.1"
+    assert (kept["contentType"], base64.b64decode(kept["data"])) == ("application/pdf", samples.PDF + b"1")
 
 
 def test_a_withdrawn_document_is_entered_in_error_and_its_bytes_are_gone(represented):

@@ -1,6 +1,7 @@
 """Every malformed input of the specification that an archive can be, by its number, with the reason that is told.
 
-[spec mssante 7.4; X19 to X24 and X37 are whole mails: `test_receipts`, `tests/e2e/test_mail_in`; X25 to X31 are HL7 v2]
+[spec mssante 7.4; X17, X18, X33, X35 and X37 are told by the intake: `test_intake_documents`, `test_intake`; X21 to X24
+are reports and whole mails: `test_receipts`; X25 to X31 are HL7 v2]
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import re
 import stat
 import struct
 import zipfile
+from email.message import EmailMessage
+from email.policy import SMTP
 
 import pytest
 
 from gateway.errors import InvalidContent
-from gateway.mssante import xdm_reader
+from gateway.mssante import receipts, xdm_reader
+from gateway.mssante.receipts import Kind
 from tests import xdm_samples as samples
 from tests.xdm_samples import METADATA, valid, with_document, with_metadata, zipped
 
@@ -154,3 +158,49 @@ def test_x15_a_mark_and_utf_16_are_read(codec):
 
     [entry] = xdm_reader.read(in_document(recoded)).entries
     assert entry.header.birth_family == "PAT-TROIS"
+
+
+def test_x16_a_document_of_another_kind_stays_what_its_sender_calls_it():
+    files = with_document(valid(), lambda data: data.replace(b'code="34794-8"', b'code="51852-2"', 1))
+    files = with_metadata(files, 'nodeRepresentation="34794-8"', 'nodeRepresentation="51852-2"')
+    files = with_metadata(files, "urn:asip:ci-sis:frcp:2011", "urn:asip:ci-sis:frcp:2022")
+    [entry] = xdm_reader.read(zipped(files)).entries
+    assert (entry.header.type_code, entry.format_code) == ("51852-2", "urn:asip:ci-sis:frcp:2022")
+
+
+def test_x36_an_identifier_with_an_extension_is_taken_from_a_mail():
+    root = "1.2.250.1.999.77.1.20261126.1042.1"
+    said = f'<id root="{root}"/>'.encode()
+    files = with_document(valid(), lambda data: data.replace(said, said.replace(b"/>", b' extension="17"/>'), 1))
+    files = with_metadata(files, f'value="{root}"', f'value="{root}^17"')
+    [entry] = xdm_reader.read(zipped(files)).entries
+    assert entry.header.unique_id == f"{root}^17"
+    with pytest.raises(InvalidContent, match="xdm-identifiant"):
+        xdm_reader.read(zipped(with_metadata(files, f'value="{root}^17"', f'value="{root}"')))
+
+
+def mail(subject, **attached):
+    made = EmailMessage(policy=SMTP)
+    made["From"], made["To"], made["Subject"] = "dpi@clinique.mssante.fr", "rcp@3c.mssante.fr", subject
+    made.set_content("Un document.")
+    for name, content in attached.items():
+        made.add_attachment(
+            content, maintype="application", subtype="octet-stream", filename=name.replace("_dot_", ".")
+        )
+    return made.as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "reason"),
+    [
+        (mail("XDM/1.0/DDM+CR de réunion"), Kind.HUMAN, "unexpected"),
+        (mail("Votre courrier", IHE_XDM_dot_zip=zipped(valid())), Kind.DOCUMENT, "document-received"),
+        (mail("XDM/1.0/DDM+CR de réunion", CR_dot_pdf=samples.PDF), Kind.HUMAN, "unexpected"),
+        (mail("Votre courrier", CR_dot_pdf=samples.PDF), Kind.HUMAN, "unexpected"),
+        (mail("Votre courrier", archive_dot_zip=zipped(valid())), Kind.HUMAN, "unexpected"),
+    ],
+    ids=["X19 prefix alone", "X19 zip alone", "X20 PDF with the prefix", "X20 PDF", "another zip"],
+)
+def test_x19_x20_what_a_mail_holds_says_what_it_is_and_not_its_subject(content, kind, reason):
+    found = receipts.read(content)
+    assert (found.kind, found.reason) == (kind, reason)

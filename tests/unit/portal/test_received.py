@@ -136,6 +136,15 @@ def test_a_document_of_the_patient_alone_is_shown_in_his_dossier(documents: Site
     assert got.headers["content-disposition"].endswith('-20260318-remplace.xml"')
 
 
+def test_a_readable_copy_is_saved_as_the_pdf_that_it_is(documents: Site) -> None:
+    where = kept(documents, PDF, format="pdf")
+    mine = documents.browser(documents.world.requester)
+    page = mine.get(where.partition("/documents")[0])
+    assert [link.get("href") for link in page.xpath("//section[@aria-labelledby='interop']//a")] == [f"{where}.pdf"]
+    assert mine.client.get(f"{where}.pdf").content == PDF
+    assert mine.client.get(f"{where}.xml").status_code == 404
+
+
 @pytest.mark.parametrize("state", ["quarantaine", "retire"])
 def test_what_waits_or_was_withdrawn_is_not_there(documents: Site, state: str) -> None:
     where = kept(documents, CDA, state)

@@ -31,3 +31,6 @@ BEGIN
 END $$;
 CREATE TRIGGER care_plan_keep_validated BEFORE UPDATE OR DELETE ON care_plan
   FOR EACH ROW EXECUTE FUNCTION keep_validated_plan();
+-- A PDF beside a CDA is a document of its own.
+ALTER TABLE received_document DROP CONSTRAINT ck_received_document_format,
+  ADD CONSTRAINT ck_received_document_format CHECK (format IN ('n1', 'structure', 'pdf'));
