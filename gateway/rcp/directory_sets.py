@@ -1,7 +1,8 @@
 """The statements that bring a staged file of the national directory into its tables, for PostgreSQL 15 and later.
 
-Promises: each statement takes whole sets; what has a later date than the file (``:as_of``) is left as it is; what the
-file of the same ``:source`` no longer names gets ``gone_on`` and loses nothing else. Two lines about one entry give
+Promises: each statement takes whole sets; what has a later date than the file (``:as_of``) is left as it is, and so is
+what the file only repeats: its date is that of the first file that said so; what the file of the same ``:source`` no
+longer names gets ``gone_on`` and loses nothing else. Two lines about one entry give
 what the first of an order gives that depends on the lines' content alone, so that a file applied twice says the same.
 
 [spec annuaire §3, §5, §7]
@@ -15,10 +16,13 @@ from typing import Final
 
 __all__ = ["AFTER", "BEFORE", "MAILBOXES", "PRACTICES", "SHOWN", "Plan"]
 
-#: A UUID of version 7: the millisecond, then chance. Keys that grow keep the tables' own indexes short.
-_NEW_UUID: Final = """CAST(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING
-  substring(int8send(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)) FROM 3) FROM 1 FOR 6),
-  52, 1), 53, 1), 'hex') AS uuid)"""
+#: A UUID of version 7: the millisecond, then chance. Keys that grow keep the tables' own indexes short; chance is the
+#: session's own generator, as the server's strong one would be a tenth of a large import.
+_NEW_UUID: Final = """CAST(encode(
+  int8send((CAST(date_part('epoch', clock_timestamp()) * 1000 AS bigint) << 16) | 28672
+    | CAST(random() * 4095 AS bigint))
+  || int8send(CAST('-9223372036854775808' AS bigint) | CAST(random() * 4611686018427387000 AS bigint)),
+  'hex') AS uuid)"""
 
 
 @dataclass(frozen=True)
@@ -42,89 +46,119 @@ class Plan:
     after: tuple[tuple[str, bool], ...]
 
 
-_PERSONS: Final = """CREATE TEMP TABLE incoming_person ON COMMIT DROP AS
-SELECT DISTINCT ON (idnps) idnps, family, COALESCE(given, '') AS given, title, profession, speciality
-FROM staged_practice
-ORDER BY idnps, speciality_kind IS NOT DISTINCT FROM 'S' DESC, speciality, profession, family, given, title"""
+_PS: Final = "'annuaire-ps'"
+_MSSANTE: Final = "'annuaire-mssante'"
+#: The entry is there for this source, and not dated as gone.
+_THERE: Final = "kept.source = :source AND kept.gone_on IS NULL"
 
-_STRUCTURES: Final = """CREATE TEMP TABLE incoming_structure ON COMMIT DROP AS
-SELECT DISTINCT ON (idnst) idnst, structure, street, postal_code, city, phone
-FROM staged_practice WHERE idnst IS NOT NULL
-ORDER BY idnst, structure, street, postal_code, city, phone"""
 
-_PUT_PERSONS: Final = f"""INSERT INTO practitioner AS kept
+def _gone(table: str, incoming: str) -> str:
+    return f"""UPDATE {table} AS kept SET gone_on = :as_of
+WHERE {_THERE} AND kept.as_of <= :as_of AND NOT EXISTS (SELECT FROM {incoming} said WHERE said.kept_id = kept.id)"""
+
+
+def _guard(table: str, incoming: str) -> str:
+    return f"""SELECT count(*), count(*) FILTER (WHERE said.kept_id IS NULL)
+FROM {table} kept LEFT JOIN {incoming} said ON said.kept_id = kept.id WHERE {_THERE}"""
+
+
+# What is incoming knows which entry it is about, and whether it says anything new: a day's file repeats nearly all of
+# the day before's, and what it repeats is neither written nor locked.
+_PERSONS: Final = f"""CREATE TEMP TABLE incoming_person ON COMMIT DROP AS
+SELECT said.*, kept.id AS kept_id,
+  (kept.family, kept.given, kept.title, kept.profession, kept.speciality, kept.source, kept.gone_on) IS DISTINCT FROM
+  (said.family, said.given, said.title, said.profession, said.speciality, {_PS}, CAST(NULL AS date)) AS is_new
+FROM (SELECT DISTINCT ON (idnps) idnps, family, COALESCE(given, '') AS given, title, profession, speciality
+  FROM staged_practice
+  ORDER BY idnps, speciality_kind IS NOT DISTINCT FROM 'S' DESC, speciality, profession, family, given, title) AS said
+LEFT JOIN practitioner kept ON kept.idnps = said.idnps"""
+
+_CHANGE_PERSONS: Final = """UPDATE practitioner AS kept SET family = said.family, given = said.given,
+  title = said.title, profession = said.profession, speciality = said.speciality, source = :source, as_of = :as_of,
+  gone_on = NULL,
+  updated_at = CASE WHEN (kept.family, kept.given, kept.title, kept.speciality, kept.gone_on) IS DISTINCT FROM
+    (said.family, said.given, said.title, said.speciality, CAST(NULL AS date)) THEN :now ELSE kept.updated_at END
+FROM incoming_person said WHERE said.kept_id = kept.id AND said.is_new AND kept.as_of <= :as_of"""
+
+_ADD_PERSONS: Final = f"""INSERT INTO practitioner
   (id, rpps, idnps, family, given, title, profession, speciality, informed, source, as_of, updated_at)
 SELECT {_NEW_UUID}, CASE WHEN idnps ~ '^8[0-9]{{11}}$' THEN substr(idnps, 2) END, idnps, family, given, title,
   profession, speciality, true, :source, :as_of, :now
-FROM incoming_person
-ON CONFLICT (idnps) DO UPDATE SET family = excluded.family, given = excluded.given, title = excluded.title,
-  profession = excluded.profession, speciality = excluded.speciality, source = excluded.source, as_of = excluded.as_of,
-  gone_on = NULL,
-  updated_at = CASE WHEN (kept.family, kept.given, kept.title, kept.speciality, kept.gone_on) IS DISTINCT FROM
-    (excluded.family, excluded.given, excluded.title, excluded.speciality, CAST(NULL AS date))
-    THEN excluded.updated_at ELSE kept.updated_at END
-WHERE kept.as_of <= excluded.as_of"""
+FROM incoming_person WHERE kept_id IS NULL
+ON CONFLICT (idnps) DO NOTHING"""
 
-_PUT_STRUCTURES: Final = f"""INSERT INTO organisation AS kept
+# A structure that was kept by its FINESS alone gets the national form of it, or it would not be found.
+_NAME_STRUCTURES: Final = "UPDATE organisation SET idnst = '1' || finess WHERE idnst IS NULL AND finess IS NOT NULL"
+
+_STRUCTURES: Final = f"""CREATE TEMP TABLE incoming_structure ON COMMIT DROP AS
+SELECT said.*, kept.id AS kept_id,
+  (kept.name, kept.city, kept.postal_code, kept.address_line, kept.phone, kept.source, kept.gone_on)
+  IS DISTINCT FROM
+  (said.structure, COALESCE(said.city, kept.city), COALESCE(said.postal_code, kept.postal_code),
+   COALESCE(said.street, kept.address_line), COALESCE(said.phone, kept.phone), {_PS}, CAST(NULL AS date)) AS is_new
+FROM (SELECT DISTINCT ON (idnst) idnst, structure, street, postal_code, city, phone
+  FROM staged_practice WHERE idnst IS NOT NULL
+  ORDER BY idnst, structure, street, postal_code, city, phone) AS said
+LEFT JOIN organisation kept ON kept.idnst = said.idnst"""
+
+_CHANGE_STRUCTURES: Final = """UPDATE organisation AS kept SET name = said.structure,
+  city = COALESCE(said.city, kept.city), postal_code = COALESCE(said.postal_code, kept.postal_code),
+  address_line = COALESCE(said.street, kept.address_line), phone = COALESCE(said.phone, kept.phone),
+  source = :source, as_of = :as_of, gone_on = NULL
+FROM incoming_structure said WHERE said.kept_id = kept.id AND said.is_new AND kept.as_of <= :as_of"""
+
+_ADD_STRUCTURES: Final = f"""INSERT INTO organisation
   (id, finess, idnst, name, kind, city, postal_code, address_line, phone, source, as_of)
 SELECT {_NEW_UUID}, CASE WHEN idnst LIKE '1%' THEN substr(idnst, 2) END, idnst, structure,
   CASE WHEN idnst LIKE '1%' THEN 'etablissement' ELSE 'cabinet' END, city, postal_code, street, phone, :source, :as_of
-FROM incoming_structure
-ON CONFLICT (idnst) DO UPDATE SET name = excluded.name, city = COALESCE(excluded.city, kept.city),
-  postal_code = COALESCE(excluded.postal_code, kept.postal_code),
-  address_line = COALESCE(excluded.address_line, kept.address_line), phone = COALESCE(excluded.phone, kept.phone),
-  source = excluded.source, as_of = excluded.as_of, gone_on = NULL
-WHERE kept.as_of <= excluded.as_of"""
+FROM incoming_structure WHERE kept_id IS NULL
+ON CONFLICT (idnst) DO NOTHING"""
 
-# A structure that was kept by its FINESS alone gets the national form of it, or the upsert would not find it.
-_NAME_STRUCTURES: Final = "UPDATE organisation SET idnst = '1' || finess WHERE idnst IS NULL AND finess IS NOT NULL"
+_ROLES: Final = f"""CREATE TEMP TABLE incoming_role ON COMMIT DROP AS
+SELECT said.*, kept.id AS kept_id,
+  (kept.profession, kept.source, kept.gone_on) IS DISTINCT FROM (said.profession, {_PS}, CAST(NULL AS date)) AS is_new
+FROM (SELECT who.id AS practitioner_id, place.id AS organisation_id, said.speciality, min(said.profession) AS profession
+  FROM staged_practice said
+  JOIN practitioner who ON who.idnps = said.idnps
+  LEFT JOIN organisation place ON place.idnst = said.idnst
+  GROUP BY who.id, place.id, said.speciality) AS said
+LEFT JOIN practice_role kept ON kept.practitioner_id = said.practitioner_id
+  AND kept.organisation_id IS NOT DISTINCT FROM said.organisation_id
+  AND kept.speciality IS NOT DISTINCT FROM said.speciality"""
 
-_ROLES: Final = """CREATE TEMP TABLE incoming_role ON COMMIT DROP AS
-SELECT who.id AS practitioner_id, place.id AS organisation_id, said.speciality, min(said.profession) AS profession
-FROM staged_practice said
-JOIN practitioner who ON who.idnps = said.idnps
-LEFT JOIN organisation place ON place.idnst = said.idnst
-GROUP BY who.id, place.id, said.speciality"""
+_CHANGE_ROLES: Final = """UPDATE practice_role AS kept SET profession = said.profession, source = :source,
+  as_of = :as_of, gone_on = NULL
+FROM incoming_role said WHERE said.kept_id = kept.id AND said.is_new AND kept.as_of <= :as_of"""
 
-_PUT_ROLES: Final = f"""INSERT INTO practice_role AS kept
+_ADD_ROLES: Final = f"""INSERT INTO practice_role
   (id, practitioner_id, organisation_id, speciality, profession, source, as_of)
 SELECT {_NEW_UUID}, practitioner_id, organisation_id, speciality, profession, :source, :as_of
-FROM (SELECT * FROM incoming_role ORDER BY practitioner_id) AS said
-ON CONFLICT (practitioner_id, organisation_id, speciality) DO UPDATE SET profession = excluded.profession,
-  source = excluded.source, as_of = excluded.as_of, gone_on = NULL
-WHERE kept.as_of <= excluded.as_of"""
+FROM (SELECT * FROM incoming_role WHERE kept_id IS NULL ORDER BY practitioner_id) AS said
+ON CONFLICT (practitioner_id, organisation_id, speciality) DO NOTHING"""
 
-
-def _gone(table: str, named: str) -> str:
-    return f"""UPDATE {table} AS kept SET gone_on = :as_of
-WHERE kept.source = :source AND kept.gone_on IS NULL AND kept.as_of <= :as_of AND NOT EXISTS ({named})"""
-
-
-_SAME_ROLE: Final = """SELECT FROM incoming_role said WHERE said.practitioner_id = kept.practitioner_id
-  AND said.organisation_id IS NOT DISTINCT FROM kept.organisation_id
-  AND said.speciality IS NOT DISTINCT FROM kept.speciality"""
-
+# What is gone is dated before what is new is added: the new is about no entry that `kept_id` could name.
 PRACTICES: Final = Plan(
     staged="staged_practice",
     before=(_PERSONS, "ANALYZE incoming_person"),
-    guard="""SELECT count(*), count(*) FILTER (WHERE said.idnps IS NULL)
-FROM practitioner kept LEFT JOIN incoming_person said ON said.idnps = kept.idnps
-WHERE kept.source = :source AND kept.gone_on IS NULL""",
+    guard=_guard("practitioner", "incoming_person"),
     guarded="personnes",
     after=(
-        (_PUT_PERSONS, False),
+        (_CHANGE_PERSONS, False),
+        (_gone("practitioner", "incoming_person"), True),
+        (_ADD_PERSONS, False),
         ("ANALYZE practitioner", False),
-        (_gone("practitioner", "SELECT FROM incoming_person said WHERE said.idnps = kept.idnps"), True),
-        (_STRUCTURES, False),
         (_NAME_STRUCTURES, False),
-        (_PUT_STRUCTURES, False),
+        (_STRUCTURES, False),
+        (_CHANGE_STRUCTURES, False),
+        (_gone("organisation", "incoming_structure"), True),
+        (_ADD_STRUCTURES, False),
         ("ANALYZE organisation", False),
-        (_gone("organisation", "SELECT FROM incoming_structure said WHERE said.idnst = kept.idnst"), True),
         (_ROLES, False),
         ("ANALYZE incoming_role", False),
-        (_PUT_ROLES, False),
+        (_CHANGE_ROLES, False),
+        (_gone("practice_role", "incoming_role"), True),
+        (_ADD_ROLES, False),
         ("ANALYZE practice_role", False),
-        (_gone("practice_role", _SAME_ROLE), True),
     ),
 )
 
@@ -147,32 +181,37 @@ FROM (SELECT DISTINCT ON (idnst) idnst, structure, postal_code FROM staged_mailb
 WHERE NOT EXISTS (SELECT FROM organisation kept WHERE kept.idnst = said.idnst)
 ON CONFLICT (idnst) DO NOTHING"""
 
-# One box a person or, without a person, a structure, whatever lines name it.
-_BOXES: Final = """CREATE TEMP TABLE incoming_box ON COMMIT DROP AS
-SELECT DISTINCT ON (said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END)
-  said.address, said.kind, who.id AS practitioner_id, place.id AS organisation_id,
-  CASE lower(said.paperless) WHEN 'o' THEN true WHEN 'oui' THEN true WHEN 'n' THEN false WHEN 'non' THEN false END
-    AS paperless
-FROM staged_mailbox said
-LEFT JOIN practitioner who ON who.idnps = said.idnps AND said.kind IN ('PER', 'CAB')
-LEFT JOIN organisation place ON place.idnst = said.idnst
-WHERE CASE WHEN said.kind IN ('PER', 'CAB') THEN who.id IS NOT NULL ELSE place.id IS NOT NULL END
-ORDER BY said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END, said.kind, place.idnst, said.paperless"""
+# One box a person or, without a person, a structure, whatever lines name it. What bounced may be usable again.
+_BOXES: Final = f"""CREATE TEMP TABLE incoming_box ON COMMIT DROP AS
+SELECT said.*, kept.id AS kept_id,
+  (kept.kind, kept.organisation_id, kept.paperless, kept.source, kept.gone_on, kept.unusable_since) IS DISTINCT FROM
+  (said.kind, said.organisation_id, COALESCE(said.paperless, kept.paperless), {_MSSANTE}, CAST(NULL AS date),
+   CAST(NULL AS timestamptz)) AS is_new
+FROM (SELECT DISTINCT ON (said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END)
+    said.address, said.kind, who.id AS practitioner_id, place.id AS organisation_id,
+    CASE lower(said.paperless) WHEN 'o' THEN true WHEN 'oui' THEN true WHEN 'n' THEN false WHEN 'non' THEN false END
+      AS paperless
+  FROM staged_mailbox said
+  LEFT JOIN practitioner who ON who.idnps = said.idnps AND said.kind IN ('PER', 'CAB')
+  LEFT JOIN organisation place ON place.idnst = said.idnst
+  WHERE CASE WHEN said.kind IN ('PER', 'CAB') THEN who.id IS NOT NULL ELSE place.id IS NOT NULL END
+  ORDER BY said.address, who.id, CASE WHEN who.id IS NULL THEN place.id END, said.kind, place.idnst, said.paperless
+) AS said
+LEFT JOIN mailbox kept ON kept.address = said.address
+  AND kept.practitioner_id IS NOT DISTINCT FROM said.practitioner_id
+  AND (said.practitioner_id IS NOT NULL OR kept.organisation_id = said.organisation_id)"""
 
-_PUT_BOX: Final = """INSERT INTO mailbox AS kept
-  (id, address, kind, practitioner_id, organisation_id, preferred, confidential, paperless, source, as_of)
-SELECT {id}, address, kind, practitioner_id, organisation_id, false, false, paperless, :source, :as_of
-FROM (SELECT * FROM incoming_box WHERE practitioner_id IS {owned} NULL
-  ORDER BY practitioner_id, organisation_id) AS said
-ON CONFLICT {key} DO UPDATE SET kind = excluded.kind, organisation_id = excluded.organisation_id,
-  paperless = COALESCE(excluded.paperless, kept.paperless), source = excluded.source, as_of = excluded.as_of,
-  gone_on = NULL, unusable_since = CASE WHEN excluded.as_of <= CAST(kept.unusable_since AT TIME ZONE 'UTC' AS date)
+_CHANGE_BOXES: Final = """UPDATE mailbox AS kept SET kind = said.kind, organisation_id = said.organisation_id,
+  paperless = COALESCE(said.paperless, kept.paperless), source = :source, as_of = :as_of, gone_on = NULL,
+  unusable_since = CASE WHEN :as_of <= CAST(kept.unusable_since AT TIME ZONE 'UTC' AS date)
     THEN kept.unusable_since END
-WHERE kept.as_of <= excluded.as_of"""
+FROM incoming_box said WHERE said.kept_id = kept.id AND said.is_new AND kept.as_of <= :as_of"""
 
-_SAME_BOX: Final = """SELECT FROM incoming_box said WHERE said.address = kept.address
-  AND said.practitioner_id IS NOT DISTINCT FROM kept.practitioner_id
-  AND (kept.practitioner_id IS NOT NULL OR said.organisation_id = kept.organisation_id)"""
+_ADD_BOXES: Final = f"""INSERT INTO mailbox
+  (id, address, kind, practitioner_id, organisation_id, preferred, confidential, paperless, source, as_of)
+SELECT {_NEW_UUID}, address, kind, practitioner_id, organisation_id, false, false, paperless, :source, :as_of
+FROM (SELECT * FROM incoming_box WHERE kept_id IS NULL ORDER BY practitioner_id, organisation_id) AS said
+ON CONFLICT DO NOTHING"""
 
 MAILBOXES: Final = Plan(
     staged="staged_mailbox",
@@ -184,17 +223,13 @@ MAILBOXES: Final = Plan(
         _BOXES,
         "ANALYZE incoming_box",
     ),
-    guard=f"""SELECT count(*), count(*) FILTER (WHERE NOT EXISTS ({_SAME_BOX}))
-FROM mailbox kept WHERE kept.source = :source AND kept.gone_on IS NULL""",
+    guard=_guard("mailbox", "incoming_box"),
     guarded="boîtes aux lettres",
     after=(
-        (_PUT_BOX.format(id=_NEW_UUID, owned="NOT", key="(practitioner_id, address)"), False),
-        (
-            _PUT_BOX.format(id=_NEW_UUID, owned="", key="(organisation_id, address) WHERE practitioner_id IS NULL"),
-            False,
-        ),
+        (_CHANGE_BOXES, False),
+        (_gone("mailbox", "incoming_box"), True),
+        (_ADD_BOXES, False),
         ("ANALYZE mailbox", False),
-        (_gone("mailbox", _SAME_BOX), True),
     ),
 )
 

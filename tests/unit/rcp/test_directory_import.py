@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import uuid
 import zipfile
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import select, text
 
 from gateway.errors import Conflict, InvalidContent
 from gateway.model.directory import DirectoryImport, Mailbox, Organisation, PracticeRole, Practitioner
+from gateway.model.store import utcnow
 from gateway.rcp import directory
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.directory import OrganisationFacts, PracticeFacts, ProfessionalFacts
@@ -482,6 +484,55 @@ def test_what_fhir_shows_follows_and_nothing_else_becomes_a_resource(make_steps,
     people[0] = person(NUMBERS[0], "NOUVEAU")
     import_file(steps, written(lines(people[:-1]), day="20260904"))
     assert sorted(versions()[2:]) == sorted([(str(shown[0].id), 2, False, True), (str(shown[1].id), 2, True, False)])
+
+
+def test_the_keys_of_what_is_imported_are_uuids_of_version_7(steps, store, written):
+    import_file(steps, written(lines([person(number) for number in NUMBERS])))
+    keys = [one.id for one in _all(store, Practitioner)]
+    assert len(set(keys)) == len(NUMBERS)
+    assert {(key.version, key.variant) for key in keys} == {(7, uuid.RFC_4122)}
+    made = [datetime.fromtimestamp((key.int >> 80) / 1000, UTC) for key in keys]
+    assert all(abs(utcnow() - at) < timedelta(minutes=10) for at in made)
+
+
+def test_what_a_later_file_repeats_is_not_written_again(steps, store, written):
+    """A day repeats two million lines of the day before: what nothing changes is neither written nor locked."""
+    stem = "Extraction_Correspondance_MSSante"
+
+    def bring(day, *, family, structure, kind):
+        known = [person(number) for number in NUMBERS[:20]]
+        other = person(NUMBERS[20], family, finess="990000028", **{"Raison sociale site": structure})
+        import_file(steps, written(lines([*known, other]), day=day))
+        boxes = [box(f"n{place}@a.mssante.fr", number) for place, number in enumerate(NUMBERS[:20])]
+        boxes += [box("autre@a.mssante.fr", NUMBERS[20], kind=kind)]
+        import_file(steps, written(lines(boxes, BOX_HEADER), stem=stem, day=day))
+        with store.session() as session:
+            return {
+                table: dict(
+                    session.execute(
+                        text(f"SELECT id, (CAST(xmin AS text), CAST(xmax AS text), as_of) FROM {table}")
+                    ).all()
+                )
+                for table in ("practitioner", "organisation", "practice_role", "mailbox")
+            }
+
+    first = bring("20260902", family="AVANT", structure="AVANT", kind="PER")
+    second = bring("20260903", family="APRÈS", structure="APRÈS", kind="CAB")
+    changed = {table: [key for key in rows if second[table][key] != rows[key]] for table, rows in first.items()}
+    assert {table: len(rows) for table, rows in second.items()} == {table: len(rows) for table, rows in first.items()}
+    assert {table: len(keys) for table, keys in changed.items()} == {
+        "practitioner": 1,
+        "organisation": 1,
+        "practice_role": 0,
+        "mailbox": 1,
+    }
+    assert _one(store, NUMBERS[20]).family == "APRÈS"
+    assert _one(store, NUMBERS[20]).as_of == date(2026, 9, 3)
+    assert _one(store, NUMBERS[0]).as_of == date(2026, 9, 2)
+    # The next file knows what the first one said: who is missing there is gone, whichever file named him last.
+    import_file(steps, written(lines([person(number) for number in NUMBERS[:20]]), day="20260904"))
+    assert _one(store, NUMBERS[20]).gone_on == date(2026, 9, 4)
+    assert _one(store, NUMBERS[0]).gone_on is None
 
 
 def test_a_place_that_no_line_names_any_more_is_dated(steps, store, written):
