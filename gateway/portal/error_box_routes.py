@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse
 
 from gateway.errors import InvalidContent, Unsupported
 from gateway.portal import error_box as pages
+from gateway.portal.forms import line
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
 from gateway.rcp import access, error_box
 from gateway.rcp.access import Caller
@@ -150,7 +151,7 @@ class ErrorBoxPages:
         """Tie the mail to a dossier."""
 
         def verb(step: Step, fields: dict[str, str]) -> None:
-            error_box.tie(step, opaque(situation), fields.get("reference", ""))
+            error_box.tie(step, opaque(situation), line(fields.get("reference", "")))
 
         return self._act(request, who, form, situation, verb, "rattache")
 
@@ -158,7 +159,7 @@ class ErrorBoxPages:
         """Close the situation with what was done."""
 
         def verb(step: Step, fields: dict[str, str]) -> None:
-            error_box.close(step, opaque(situation), fields.get("motif", ""))
+            error_box.close(step, opaque(situation), line(fields.get("motif", "")))
 
         return self._act(request, who, form, situation, verb, "clos")
 

@@ -178,6 +178,14 @@ def test_closing_needs_a_reason_and_is_done_by_one(site: Site, organiser: Browse
     assert "Aucune erreur de messagerie n’attend." in words(organiser.get("/erreurs"))
 
 
+def test_what_no_text_holds_is_taken_from_what_a_person_writes(site: Site, organiser: Browser) -> None:
+    item_id = stray(site)
+    organiser.post(f"/erreurs/{item_id}/rattacher", 404, reference="RCP-\x00AAAA-AA")
+    organiser.post(f"/erreurs/{item_id}/clore", 422, motif="\x00\x07\u202e")
+    organiser.post(f"/erreurs/{item_id}/clore", motif="Lu\x00 \u202epar\r\ntéléphone.")
+    assert item(site, item_id).decision == "Lu par téléphone."
+
+
 def test_a_mail_without_a_place_is_named_and_not_shown_until_it_is_tied(
     site: Site, organiser: Browser, dossier: Dossier
 ) -> None:
