@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 
 from gateway.errors import Fault, NotFound
 from gateway.exchange.blobs import BlobStore
@@ -47,12 +47,18 @@ class _StepSource:
         *,
         seconds: float | None = None,
         apart: bool = False,
+        one_plan: bool = False,
     ) -> Sequence[Any]:
+        del one_plan  # the plans of a step's connection are the server's choice
         session, kept = self._step.session, UNKEPT if apart else {}
         if seconds is None:
             return session.execute(statement, values, execution_options=kept).mappings().all()
         with stopped_after(session, seconds):
             return session.execute(statement, values, execution_options=kept).mappings().all()
+
+    def rare(self, column: Column[Any], texts: Sequence[str], *, beginnings: bool = False) -> bool:
+        del column, texts, beginnings
+        return False
 
     async def one(self, statement: Executable, identity: str) -> Any | None:
         return self._step.session.execute(statement, {"ids": [identity]}).mappings().one_or_none()

@@ -34,6 +34,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     DateTime,
+    FromClause,
     Numeric,
     Select,
     Table,
@@ -64,6 +65,7 @@ __all__ = [
     "Pages",
     "below",
     "beyond",
+    "first_of_few",
     "first_page",
     "keys_of",
     "later_page",
@@ -371,6 +373,28 @@ def first_page(
     )
 
 
+def first_of_few(
+    table: Table, columns: Sequence[Any], wanted: Sequence[ColumnElement[bool]], keys: Sequence[Key], limit: int
+) -> Select[Any]:
+    """Read what `first_page` does by a statement that has one plan: all that match are found, then put in order.
+
+    A plan for any values does not know the limit either. That all are found first keeps it from walking the table in
+    the order asked for.
+    """
+    found = (
+        select(*columns, *_labels(keys))
+        .where(table.c.current, not_(table.c.deleted), *wanted)
+        .offset(literal_column("0"))
+        .subquery("found")
+    )
+    return select(found, snapshot_column()).order_by(*order(_placed(found, keys))).limit(limit)
+
+
+def _placed(found: FromClause, keys: Sequence[Key]) -> list[Key]:
+    """Keys as columns of what they were selected in."""
+    return [Key(found.c[f"k{number}"], key.descending, key.nullable) for number, key in enumerate(keys)]
+
+
 def later_page(
     table: Table,
     columns: Sequence[Any],
@@ -431,5 +455,4 @@ def later_page(
         .subquery("was")
     )
     both = union_all(select(kept), select(then)).subquery("page")
-    placed = [Key(both.c[f"k{number}"], key.descending, key.nullable) for number, key in enumerate(keys)]
-    return select(both).order_by(*order(placed, back=mark.back)).limit(limit)
+    return select(both).order_by(*order(_placed(both, keys), back=mark.back)).limit(limit)

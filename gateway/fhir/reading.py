@@ -20,6 +20,7 @@ from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
 from gateway.fhir.search_conditions import Visible
+from gateway.fhir.search_kinds import looked_up
 from gateway.fhir.source import Contents, Source
 from gateway.fhir.translate.imaging import BASE_URL
 from gateway.model.audit import AuditFacts
@@ -201,12 +202,23 @@ class Reading:
 
         return by
 
+    def rare(self, where: ColumnElement[bool]) -> bool:
+        """Whether a condition only looks up texts, each of which few rows are known to hold."""
+        asked = looked_up(where)
+        return bool(asked) and all(self.source.rare(one.column, one.texts, beginnings=one.beginnings) for one in asked)
+
     async def fetch(
-        self, statement: Executable, budget: Budget, values: Mapping[str, Any] | None = None
+        self,
+        statement: Executable,
+        budget: Budget,
+        values: Mapping[str, Any] | None = None,
+        *,
+        one_plan: bool = False,
     ) -> Sequence[Any]:
         """Rows of a statement of a search; ``values`` of the named binds of one that is kept."""
+        seconds = budget.left()
         try:
-            return await self.source.fetch(statement, values, seconds=budget.left(), apart=budget.apart)
+            return await self.source.fetch(statement, values, seconds=seconds, apart=budget.apart, one_plan=one_plan)
         except TimeoutError:
             raise budget.exceeded() from None
 

@@ -17,6 +17,9 @@ from typing import Any
 from sqlalchemy import (
     BinaryExpression,
     BindParameter,
+    BooleanClauseList,
+    Cast,
+    Column,
     ColumnElement,
     Table,
     and_,
@@ -28,6 +31,8 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import Text, TypeDecorator
 
@@ -51,10 +56,12 @@ __all__ = [
     "ID",
     "MODIFIERS",
     "Asked",
+    "LookedUp",
     "bad_modifier",
     "bad_value",
     "holds",
     "kind_condition",
+    "looked_up",
     "missing",
     "points_to",
     "printable",
@@ -103,6 +110,30 @@ def texts_of(values: Sequence[str]) -> ColumnElement[Any]:
 def holds(table: Table, texts: Sequence[str]) -> ColumnElement[bool]:
     """Whether a row has one of these entries."""
     return table.c.terms.op("&&", is_comparison=True)(texts_of(texts))
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """Texts of which a row holds one in this column, or one that begins so."""
+
+    column: Column[Any]
+    texts: Sequence[str]
+    beginnings: bool
+
+
+def looked_up(where: ColumnElement[bool]) -> list[LookedUp]:
+    """What rows are looked up by (`holds`, beginnings), if a condition asks for nothing else; else nothing."""
+    every = where.clauses if isinstance(where, BooleanClauseList) and where.operator is operators.and_ else [where]
+    found: list[LookedUp] = []
+    for clause in every:
+        one = clause.element if isinstance(clause, Grouping) else clause
+        if not isinstance(one, BinaryExpression) or not isinstance(one.left, Column):
+            return []
+        given = one.right.clause if isinstance(one.right, Cast) else one.right
+        if not isinstance(given, BindParameter) or getattr(one.operator, "opstring", None) not in {"&&", "@@"}:
+            return []
+        found.append(LookedUp(one.left, given.value or (), beginnings=one.operator is _MATCHES))
+    return found
 
 
 def missing(parameter: Parameter, table: Table, name: str, value: str) -> ColumnElement[bool]:
@@ -239,29 +270,31 @@ def _folded(asked: Asked, value: str) -> str:
 
 def _begins(asked: Asked, code: str) -> ColumnElement[bool]:
     """Whether a text begins with one of the values."""
-    texts = [_quoted(code + IS + _folded(asked, value)) for value in asked.values]
-    # The whole text besides: of a word the planner knows how common it is, of a beginning often not.
-    begun = " | ".join(f"'{text}' | '{text}':*" for text in texts)
+    texts = [code + IS + _folded(asked, value) for value in asked.values]
     # Put together by hand: SQLAlchemy's own way looks at each side anew, a third of the cost of understanding a search.
-    return BinaryExpression(asked.table.c.words, literal(begun, _Query()), _MATCHES)
+    return BinaryExpression(asked.table.c.words, literal(texts, _Query()), _MATCHES)
 
 
-class _Query(TypeDecorator[str]):
-    """Text that the server reads as a question to words."""
+class _Query(TypeDecorator[list[str]]):
+    """Beginnings, one of which is to be found, as a question to words that the server reads."""
 
     impl = Text
     cache_ok = True
 
-    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[Any]:
+    def process_bind_param(self, value: list[str] | None, dialect: Any) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write them, quotes and backslashes doubled."""
+        if value is None:
+            return None
+        texts = [text.replace("\\", "\\\\").replace("'", "''") for text in value]
+        # The whole text besides: of a word the planner knows how common it is, of a beginning often not.
+        return " | ".join([f"'{text}' | '{text}':*" for text in texts])
+
+    def bind_expression(self, bindvalue: BindParameter[list[str]]) -> ColumnElement[Any]:
         """Cast it there."""
         return cast(bindvalue, TSQUERY)
 
 
 _MATCHES: custom_op[Any] = custom_op("@@", is_comparison=True)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "''")
 
 
 def _contains(asked: Asked, folded: str) -> ColumnElement[bool]:

@@ -28,7 +28,7 @@ from gateway.errors import Unsupported
 from gateway.fhir.document import encode
 from gateway.fhir.including import Included, included, reference_columns
 from gateway.fhir.outcome import warning
-from gateway.fhir.paging import PAGE, Mark, below, first_page, found_first, kept, keys_of, later_page, of
+from gateway.fhir.paging import PAGE, Mark, below, first_of_few, first_page, found_first, kept, keys_of, later_page, of
 from gateway.fhir.reading import COUNTED, UNSEARCHED, Budget, Reading
 from gateway.fhir.search import IN_EVERY_ADDRESS, Query, costly, parse
 from gateway.fhir.weighing import columns_under, share, weighed
@@ -151,12 +151,14 @@ async def _first(
     reading: Reading, query: Query, table: Table, visible: ColumnElement[bool], rights: Hashable, budget: Budget
 ) -> _Page:
     limit = query.count + 1
+    few = not budget.apart and reading.rare(query.where)
 
     def make(where: ColumnElement[bool]) -> Select[Any]:
         wanted = [visible, where, *([below(table, None)] if query.horizon else [])]
         if query.narrowed:
             wanted.append(found_first(table))
-        return first_page(table, _selected(query, table), wanted, query.keys, limit)
+        read = first_of_few if few else first_page
+        return read(table, _selected(query, table), wanted, query.keys, limit)
 
     # Whether it is narrowed shows in the shape of its condition.
     sort = tuple(value for name, value in query.applied if name == "_sort")
@@ -169,8 +171,9 @@ async def _first(
     if budget.apart:
         found = await reading.fetch(make(query.where), budget)
     else:
-        statement, values = kept((query.type, rights, sort, followed, query.horizon, limit, room), query.where, make)
-        found = await reading.fetch(statement, budget, values)
+        of_it = (query.type, rights, sort, followed, query.horizon, limit, room, few)
+        statement, values = kept(of_it, query.where, make)
+        found = await reading.fetch(statement, budget, values, one_plan=few)
     rows = await weighed(reading, query.type, found[: query.count], room, budget)
     snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
     cut = len(rows) < min(query.count, len(found))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 
 from gateway.model.audit import AuditFacts
 
@@ -38,10 +38,11 @@ class Source(Protocol):
         *,
         seconds: float | None = None,
         apart: bool = False,
+        one_plan: bool = False,
     ) -> Sequence[Any]:
         """Rows of a statement; columns by name; ``values`` of the named binds of a statement that is asked again.
 
-        One that is long is compiled ``apart``, and not kept.
+        One that is long is compiled ``apart``, and not kept; one asked for what is `rare` needs but ``one_plan``.
 
         Raises
         ------
@@ -50,6 +51,10 @@ class Source(Protocol):
         Unavailable
             The database does not answer.
         """
+        ...
+
+    def rare(self, column: Column[Any], texts: Sequence[str], *, beginnings: bool = False) -> bool:
+        """Whether few rows are known to hold, or to begin with, any of these texts."""
         ...
 
     async def one(self, statement: Executable, identity: str) -> Any | None:

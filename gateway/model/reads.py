@@ -15,17 +15,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway.errors import Unavailable
 from gateway.model.audit import AuditFacts, AuditTrail
+from gateway.model.common_values import CommonValues
 from gateway.model.connections import Connections
 from gateway.model.store import Store
 
@@ -60,8 +61,9 @@ _FLIGHTS = 2
 _TOGETHER = 16
 #: Commits of audit lines under way at once: while one waits for the disk, the next is sent.
 _COMMITS = 2
-#: Planning costs more than reading a row by its id, which has one plan whatever the id. A plan of a search for any
-#: value walks an index for what is common and for what is rare alike.
+#: Planning costs more than reading a row by its id, which has one plan whatever the id, and as much as a search for
+#: what is rare (docs/adr/0019). A plan of a search for any value walks an index for what is common and for what is
+#: rare alike.
 _ONE_PLAN, _OWN_PLANS = "force_generic_plan", "force_custom_plan"
 
 
@@ -97,6 +99,13 @@ class Reads:
         self._timeout_s = timeout_s
         self._connections = Connections(store.dsn, size=pool_size, timeout_s=timeout_s, settings=_settings(_OWN_PLANS))
         self._by_id = Connections(store.dsn, size=2 * _FLIGHTS, timeout_s=timeout_s, settings=_settings(_ONE_PLAN))
+        # Beside those: a search that takes long is in no read's way.
+        self._planned = Connections(
+            store.dsn, size=max(1, pool_size // 2), timeout_s=timeout_s, settings=_settings(_ONE_PLAN)
+        )
+        self._common = CommonValues(
+            lambda text, sent: self._rows(self._connections, text, sent, None), start=self._started
+        )
         self._dialect = asyncpg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
         self._compiled: OrderedDict[Any, SQLCompiler] = OrderedDict()
         self._ready: OrderedDict[Executable, _Ready] = OrderedDict()
@@ -124,6 +133,7 @@ class Reads:
         *,
         seconds: float | None = None,
         apart: bool = False,
+        one_plan: bool = False,
     ) -> list[Any]:
         """Rows of a statement; columns by name or index.
 
@@ -135,6 +145,8 @@ class Reads:
             What the statement may cost; the server is told to stop it after.
         apart
             Whether the statement is long: it is compiled beside the event loop, and not kept.
+        one_plan
+            Whether the plan of its text is good for all values that it is asked with so (`rare`).
 
         Raises
         ------
@@ -149,7 +161,11 @@ class Reads:
             seconds = max(0.001, seconds - (time.monotonic() - begun))
         else:
             text, sent = self.sql(statement) if values is None else self._kept(statement, values)
-        return await self._rows(self._connections, text, sent, seconds)
+        return await self._rows(self._planned if one_plan else self._connections, text, sent, seconds)
+
+    def rare(self, column: Column[Any], texts: Sequence[str], *, beginnings: bool = False) -> bool:
+        """Whether few rows are known to hold, or to begin with, any of these texts (`CommonValues.rare`)."""
+        return self._common.rare(column, texts, beginnings=beginnings)
 
     async def _rows(self, over: Connections, text: str, sent: list[Any], seconds: float | None) -> list[Any]:
         try:
@@ -290,6 +306,7 @@ class Reads:
         """Give the connections back."""
         await self._connections.close()
         await self._by_id.close()
+        await self._planned.close()
         self._aside.shutdown(wait=False, cancel_futures=True)
 
 

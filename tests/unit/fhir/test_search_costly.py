@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 
 from gateway.errors import InvalidContent
 from gateway.exchange.blobs import BlobStore
@@ -92,9 +92,13 @@ class _Watching:
         *,
         seconds: float | None = None,
         apart: bool = False,
+        one_plan: bool = False,
     ) -> Sequence[Any]:
         self.apart_fetches.append(apart)
-        return await self._reads.fetch(statement, values, seconds=seconds, apart=apart)
+        return await self._reads.fetch(statement, values, seconds=seconds, apart=apart, one_plan=one_plan)
+
+    def rare(self, column: Column[Any], texts: Sequence[str], *, beginnings: bool = False) -> bool:
+        return self._reads.rare(column, texts, beginnings=beginnings)
 
     async def one(self, statement: Executable, identity: str) -> Any | None:
         return await self._reads.one(statement, identity)

@@ -111,7 +111,9 @@ def _planned(connection: Connection, *statements: Executable) -> list[list[dict[
         asked = []
         for statement in statements:
             compiled = statement.compile(dialect=postgresql.dialect(paramstyle="pyformat"))
-            asked.append(driver.execute(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params, prepare=False))
+            change = compiled._bind_processors
+            values = {name: change[name](one) if name in change else one for name, one in compiled.params.items()}
+            asked.append(driver.execute(f"EXPLAIN (FORMAT JSON) {compiled}", values, prepare=False))
         plans = [cursor.fetchone() for cursor in asked]
 
     def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

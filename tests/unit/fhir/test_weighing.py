@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import Executable
+from sqlalchemy import Column, Executable
 
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import keeping
@@ -47,10 +47,14 @@ class _Counting:
         *,
         seconds: float | None = None,
         apart: bool = False,
+        one_plan: bool = False,
     ) -> Sequence[Any]:
-        rows = await self._reads.fetch(statement, values, seconds=seconds, apart=apart)
+        rows = await self._reads.fetch(statement, values, seconds=seconds, apart=apart, one_plan=one_plan)
         self.brought.append([len(dict(row).get("body") or b"") for row in rows])
         return rows
+
+    def rare(self, column: Column[Any], texts: Sequence[str], *, beginnings: bool = False) -> bool:
+        return self._reads.rare(column, texts, beginnings=beginnings)
 
     async def one(self, statement: Executable, identity: str) -> Any | None:
         return await self._reads.one(statement, identity)
