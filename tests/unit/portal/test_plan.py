@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.documents import pps as document
 from gateway.errors import Conflict
+from gateway.model.directory import PracticeRole
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Attendance, RcpMember
 from gateway.model.plan import CarePlan
@@ -49,6 +50,8 @@ def dossier(site: Site, blobs) -> Dossier:
         who = world.practitioner(name, speciality=speciality)
         world.session.add(Attendance(session_id=world.meeting.id, practitioner_id=who.id, speciality=speciality))
     row = world.dossier()
+    role = {"organisation_id": world.organisation.id, "source": "essai", "as_of": date(2026, 3, 1)}
+    world.session.add(PracticeRole(practitioner_id=world.requester.id, **role))
     world.session.commit()
     site.clock.at = world.meeting.starts_at + timedelta(hours=1)
     caller = world.caller(world.coordinator)
@@ -128,6 +131,7 @@ def test_the_first_draft_says_already_what_report_and_fiche_say(
     assert "Programme personnalisé de soins (PPS)" in words(requester.get(f"/dossiers/{dossier.id}/compte-rendu"))
 
 
+@pytest.mark.req("S2-031")
 def test_it_is_validated_once_kept_and_read_by_who_sees_the_dossier(
     site: Site, requester: Browser, dossier: Dossier, path: str
 ) -> None:
@@ -166,7 +170,9 @@ def test_it_is_validated_once_kept_and_read_by_who_sees_the_dossier(
     assert ("consultation", "CarePlan") in lines
     # Who follows the patient is told where he looks (S2-031).
     news = words(treating.get("/patients"))
-    assert "Nouveau PPS généré par MERCIER" in news
+    assert "Nouveau PPS généré par MERCIER Camille (CHU X)" in news
+    assert "À venir : présentation en Sein le 19/03/2026" in news
+    assert "Compte rendu disponible" in news
 
 
 def test_an_update_says_why_and_replaces(site: Site, requester: Browser, path: str) -> None:

@@ -63,6 +63,7 @@ def test_untouched_it_changes_nothing_and_leaves_no_line(site: Site, path: str, 
     assert [one["event"] for one in site.audit()] == []
 
 
+@pytest.mark.req("S0-064")
 def test_each_setting_is_kept_as_those_who_read_it_want_it(site: Site, path: str, organiser: Browser) -> None:
     sent = _filled(organiser, path) | {
         "notification.jours": "3",
