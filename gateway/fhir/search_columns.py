@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from gateway.fhir.search_parameters import RANGED, Component, Parameter, parameters, types
@@ -87,19 +88,17 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
     found = _Found()
     ranges: dict[str, Any] = {}
     names = names_of(tree)
-    for code, parameter in parameters(str(tree.get("resourceType"))).items():
-        first = parameter.path.first
+    for parameter, first, there, absent in _asked(str(tree.get("resourceType"))):
         nodes = parameter.path(tree) if first is None or not first.isdisjoint(names) else []
-        if parameter.kind == "composite":
+        kind = parameter.kind
+        if kind == "composite":
             if nodes and not parameter.whole:
                 _compose(found, parameter, nodes)
-            continue
-        if parameter.kind in RANGED:
+        elif kind in RANGED:
             span = ranges[parameter.column] = _ranged(found, parameter, nodes) if nodes else None
-            there = span is not None
+            found.terms.add(absent if span is None else there)
         else:
-            there = _LISTED[parameter.kind](found, parameter, nodes) if nodes else False
-        found.terms.add(said(code, there=there))
+            found.terms.add(there if nodes and _LISTED[kind](found, parameter, nodes) else absent)
     letters: set[str] = set()
     for text in found.folded:
         letters |= grams(text)
@@ -111,6 +110,14 @@ def extract(tree: Mapping[str, Any]) -> dict[str, Any]:
         "nodes": found.nodes or None,
         **ranges,
     }
+
+
+@cache
+def _asked(kind: str) -> tuple[tuple[Parameter, frozenset[str] | None, str, str], ...]:
+    """Parameters of a type, what their paths begin with, what is written where something is said and where not."""
+    return tuple(
+        (one, one.path.first, said(code, there=True), said(code, there=False)) for code, one in parameters(kind).items()
+    )
 
 
 def _clean(texts: set[str]) -> list[str]:
@@ -162,35 +169,36 @@ def token(system: str | None, value: str) -> str:
     return f"{system or ''}{IS}{value}"
 
 
-def token_entries(code: str, system: str | None, value: str) -> Iterator[str]:
+def token_entries(code: str, system: str | None, value: str) -> tuple[str, ...]:
     """Write the entries by which a token is found: as it is, by its code alone, by its system alone."""
-    yield entry(code, token(system, value))
-    if system:
-        if value:
-            yield any_system(code, value)
-        yield entry(code, token(system, ""))
+    if not system:
+        return (_short(f"{code}{IS}{IS}{value}"),)
+    whole, alone = _short(f"{code}{IS}{system}{IS}{value}"), _short(f"{code}{IS}{system}{IS}")
+    return (whole, _short(f"{code}{ANY}{value}"), alone) if value else (whole, alone)
 
 
 def _codings(node: Any, parameter: Parameter | None = None) -> Iterator[tuple[str | None, str]]:
-    if isinstance(node, bool):
+    if isinstance(node, dict):
+        codings = node.get("coding")
+        for coding in codings if isinstance(codings, list) else ():
+            if isinstance(coding, dict):
+                yield from _coding(coding, folded=False)
+        yield from _coding(node, folded=parameter is not None and parameter.folded)
+    elif isinstance(node, bool):
         yield None, str(node).lower()
     elif isinstance(node, str):
         yield None, node
         if parameter is not None and parameter.system:
             yield parameter.system, node
-    elif isinstance(node, dict):
-        codings = node.get("coding")
-        for coding in codings if isinstance(codings, list) else ():
-            if isinstance(coding, dict):
-                yield from _codings({**coding, "coding": None})
-        value = node.get("code", node.get("value"))
-        system = node.get("system")
-        if isinstance(value, str):
-            if parameter is not None and parameter.folded:
-                value = value.casefold()
-            yield system if isinstance(system, str) else None, value
-        elif isinstance(system, str) and "value" not in node:
-            yield system, ""
+
+
+def _coding(node: Mapping[str, Any], *, folded: bool) -> Iterator[tuple[str | None, str]]:
+    value = node.get("code", node.get("value"))
+    system = node.get("system")
+    if isinstance(value, str):
+        yield system if isinstance(system, str) else None, value.casefold() if folded else value
+    elif isinstance(system, str) and "value" not in node:
+        yield system, ""
 
 
 def _tokens(found: _Found, parameter: Parameter, nodes: list[Any]) -> bool:
