@@ -22,6 +22,7 @@ from email.message import EmailMessage
 
 from gateway.errors import InvalidContent
 from gateway.identifiers import MssanteAddress
+from gateway.rcp.templates import clean
 
 __all__ = [
     "DOCUMENT_PREFIX",
@@ -288,7 +289,8 @@ def pdf_filename(act_date: date, label: str, birth_name: str, first_name: str, n
 
 
 def _plain(text: str) -> str:
-    """Drop accents; hyphen and apostrophe stay (spec mssante 2.3)."""
+    """Drop accents, and what has no place in a header; hyphen and apostrophe stay (spec mssante 2.3)."""
+    text = clean(text)
     for ligature, letters in (("œ", "oe"), ("Œ", "OE"), ("æ", "ae"), ("Æ", "AE")):
         text = text.replace(ligature, letters)
     decomposed = unicodedata.normalize("NFD", text)

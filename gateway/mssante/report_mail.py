@@ -188,7 +188,7 @@ def _require_addressee(letter: ReportLetter) -> None:
 
 def _name(letter: ReportLetter) -> str:
     who = letter.recipient
-    return " ".join(part for part in (who.given, who.family) if part) if who is not None else ""
+    return templates.clean(" ".join(part for part in (who.given, who.family) if part)) if who is not None else ""
 
 
 def _text(letter: ReportLetter, *, document: bool) -> templates.Rendered:

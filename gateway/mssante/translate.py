@@ -15,6 +15,7 @@ from gateway.mssante.envelope import Mail, Sizes, render
 from gateway.mssante.receipts import Receipt
 from gateway.mssante.report_mail import ReportMail
 from gateway.rcp.ports import Letter, ReportLetter, SealedLetter
+from gateway.rcp.templates import clean
 
 __all__ = ["RECEIPT_KINDS", "Composer", "receipt_kind"]
 
@@ -100,7 +101,7 @@ class Composer:
             sender_address=self.address,
             sender_name=self.name,
             recipient_address=letter.address,
-            recipient_name=letter.name,
+            recipient_name=clean(letter.name),
             date=letter.at,
             subject=letter.subject,
             body=letter.body,

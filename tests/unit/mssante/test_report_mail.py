@@ -5,6 +5,7 @@ import dataclasses
 import email
 import email.policy
 import io
+import unicodedata
 import zipfile
 from datetime import UTC, datetime, timedelta
 
@@ -15,9 +16,10 @@ from msgspec.structs import replace
 from gateway.errors import InvalidContent
 from gateway.mssante import xdm_reader
 from gateway.mssante.report_mail import Forms, ReportMail
+from gateway.mssante.translate import Composer
 from gateway.mssante.xdm_metadata import Sender
 from gateway.rcp import templates
-from gateway.rcp.ports import ReportLetter
+from gateway.rcp.ports import Letter, ReportLetter
 from gateway.rcp.report_content import Organisation, Person, Replaced
 from gateway.terminology import mappings_dir
 from tests.report_samples import content
@@ -53,6 +55,32 @@ def _read(sealed):
     return email.message_from_bytes(sealed.content, policy=email.policy.default)
 
 
+EVIL = "\r\nBcc: voleur@example.org\u2028\x00\u202efdp.exe"
+
+
+def test_a_name_is_never_a_header_nor_stops_a_mail():
+    """Names come from others' software, which may hold anything; the report leaves all the same, and says them flat."""
+    facts = content()
+    patient = replace(facts.patient, birth_family="PAT-TROIS" + EVIL, birth_given="Dominique" + EVIL)
+    who = Person(family="DURANT" + EVIL, given="Paul")
+    report = _read(MAILS.seal(_letter(replace(facts, patient=patient), recipient=who)))
+    letter = Letter(
+        kind="M1", key="k", at=datetime(2026, 3, 1, tzinfo=UTC), address="a@b.mssante.fr", name="Dr DURANT" + EVIL,
+        subject="RCP", body="Bonjour.",
+    )  # fmt: skip
+    notice = _read(Composer(address="rcp@ch-exemple.mssante.fr", nil="123456").seal(letter))
+    assert notice["To"].addresses[0].display_name == "Dr DURANT Bcc: voleur@example.org fdp.exe"
+    for mail in (report, notice):
+        assert mail["Bcc"] is None
+        assert [one.addr_spec for one in mail["To"].addresses] in (
+            ["paul.durant@medecin.mssante.fr"],
+            ["a@b.mssante.fr"],
+        )
+    said = str(report["Subject"]) + "".join(part.get_filename() for part in report.iter_attachments())
+    assert not any(unicodedata.category(one) in {"Cc", "Cf", "Zl"} for one in said)
+    assert "BCC: VOLEUR@EXAMPLE.ORG FDP.EXE" in report["Subject"]
+
+
 def test_the_same_letter_gives_the_same_bytes():
     assert MAILS.seal(_letter()) == MAILS.seal(_letter())
     assert MAILS.seal(_letter()).message_id != MAILS.seal(_letter(key="M6|d|s|q|1")).message_id
@@ -81,16 +109,6 @@ def test_header_says_whether_the_ins_is_qualified(qualified):
     facts = content()
     facts = replace(facts, patient=replace(facts.patient, ins_qualified=qualified))
     assert _read(MAILS.seal(_letter(facts)))["X-MSS-INS"] == ("O" if qualified else "N")
-
-
-def test_a_name_cannot_bring_a_header():
-    facts = content()
-    patient = replace(facts.patient, birth_family="PAT\r\nBcc: autre@example.org")
-    with pytest.raises(InvalidContent, match="mail-header"):
-        MAILS.seal(_letter(replace(facts, patient=patient)))
-    nobody = Person(family="X\r\nBcc: autre@example.org")
-    with pytest.raises(InvalidContent, match="mail-header"):
-        MAILS.seal(_letter(recipient=nobody))
 
 
 def test_above_the_limit_nothing_is_made_and_the_limit_is_named():
