@@ -95,7 +95,7 @@ def import_file(steps: Steps, path: Path, *, force: bool = False, told: Told = _
     ------
     InvalidContent
         The file: ``annuaire-illisible``, ``annuaire-nom``, ``annuaire-colonnes``, ``annuaire-lignes``,
-        ``annuaire-date``.
+        ``annuaire-date``, ``annuaire-volume``.
     Conflict
         What is kept: ``annuaire-en-cours``, ``annuaire-ancien``, ``annuaire-taille``, ``annuaire-disparus``.
     """

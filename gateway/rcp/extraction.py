@@ -2,8 +2,8 @@
 
 Promises: columns are found by their normalised header, whatever their order and number, and a file that lacks a needed
 one is refused by its name; nothing is a quote; a malformed line is counted and left out, and more than one in a
-thousand refuse the file; a file is never in memory whole. A number with a wrong key is kept and counted
-[spec annuaire §8].
+thousand refuse the file; a file is never in memory whole, and nothing larger than a bound is unpacked. A number with a
+wrong key is kept and counted [spec annuaire §8].
 Not promised: that a line is true, or that a code is known: the register is the source.
 
 [spec annuaire §7]
@@ -34,6 +34,10 @@ __all__ = ["EXTRACTIONS", "Counts", "Extraction", "Kind", "find_extraction"]
 
 _BLOCK_BYTES: Final = 1 << 20
 _LINE_BYTES: Final = 1 << 16
+#: Characters of one value: two of them must fit into an entry of an index.
+_VALUE_CHARACTERS: Final = 300
+#: Ten times what is published: more is not unpacked.
+_TEXT_BYTES: Final = 8 << 30
 #: Malformed lines in a thousand that a file may have, and lines after which a hopeless one is given up.
 _REJECTED_PER_THOUSAND: Final = 1
 _JUDGED_AFTER: Final = 100_000
@@ -135,7 +139,10 @@ class Extraction:
         shape, width = None, 0
         for lines in blocks:
             if shape is None:
-                header = (lines.pop(0) or "").removeprefix("\ufeff").rstrip("\r|").split("|")
+                first = lines.pop(0)
+                if first is None:
+                    raise InvalidContent("annuaire-illisible", f"Le fichier « {self.name} » n’est pas en UTF-8.")
+                header = first.removeprefix("\ufeff").rstrip("\r|").split("|")
                 shape, width = self.kind.shape(self._places(header), counts), len(header)
             out = list(filter(None, map(partial(_shaped_line, shape, width, counts), lines)))
             if out:
@@ -172,7 +179,7 @@ def find_extraction(path: Path) -> Extraction:
     Raises
     ------
     InvalidContent
-        ``annuaire-illisible``, ``annuaire-nom``.
+        ``annuaire-illisible``, ``annuaire-nom``, ``annuaire-volume``.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -195,6 +202,9 @@ def _recognised(path: Path, name: str, size: int, member: str | None) -> Extract
             "Extraction_Correspondance_MSSante_AAAAMMJJhhmm.txt, seul ou dans un ZIP."
         )
         raise InvalidContent("annuaire-nom", text)
+    if size > _TEXT_BYTES:
+        text = f"Le fichier « {name} » fait {size} octets, plus que la limite de {_TEXT_BYTES}."
+        raise InvalidContent("annuaire-volume", text)
     try:
         as_of = datetime.strptime(said[2], "%Y%m%d").date()  # noqa: DTZ007 - a day, no instant
     except ValueError as error:
@@ -246,6 +256,8 @@ def _shaped_line(shape: Shape, width: int, counts: Counts, line: str | None) -> 
                 return None
             raise ValueError  # noqa: TRY301 - one place counts what is malformed
         kept = shape(fields)
+        if kept is not None and len(line) > _VALUE_CHARACTERS and max(map(len, kept)) > _VALUE_CHARACTERS:
+            raise ValueError  # noqa: TRY301 - as above
     except ValueError:
         counts.rejected += 1
         return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import uuid
 import zipfile
 from datetime import UTC, date, datetime, timedelta
@@ -161,8 +163,17 @@ def test_a_file_without_a_needed_column_is_refused_by_its_name(steps, store, wri
 
 @pytest.mark.parametrize(
     "bad",
-    [b"8|trop|court", b"\xff\xfe" + b"|" * 55, b"8|1|81\x00" + b"|" * 53, b"|" * 55],
-    ids=["short", "not-utf-8", "nul", "nobody"],
+    [
+        b"8|trop|court",
+        b"\xff\xfe" + b"|" * 55,
+        b"8|1|81\x00" + b"|" * 53,
+        b"|" * 55,
+        "|".join(
+            person(NUMBERS[1], "".join(map(chr, range(0x4E00, 0x6000)))).get(name, "") for name in HEADER
+        ).encode(),
+        "|".join(person(NUMBERS[1], "LEFÈVRE").get(name, "") for name in HEADER).encode("latin-1"),
+    ],
+    ids=["short", "not-utf-8", "nul", "nobody", "endless-name", "latin-1"],
 )
 def test_one_malformed_line_in_a_thousand_is_counted_two_refuse_the_file(steps, store, written, bad):
     good = [line.encode() for line in lines([person(NUMBERS[0])] * 999)]
@@ -188,9 +199,10 @@ def test_signs_that_copy_knows_stay_what_they_are(steps, store, written, ending)
         ("PS_LibreAcces_Personne_activite_209901010800.txt", b"x", "annuaire-date"),
         ("PS_LibreAcces_Personne_activite_202609020800.txt", b"", "annuaire-illisible"),
         ("PS_LibreAcces_Personne_activite_202609020800.txt", b"a" * 3_000_000, "annuaire-lignes"),
-        ("PS_LibreAcces_Personne_activite_202609020800.txt", b"\x00\xff\n", "annuaire-colonnes"),
+        ("PS_LibreAcces_Personne_activite_202609020800.txt", b"\x00\xff\n", "annuaire-illisible"),
+        ("PS_LibreAcces_Personne_activite_202609020800.txt", b"\x00\n", "annuaire-colonnes"),
     ],
-    ids=["name", "month-13", "future", "empty", "endless-line", "bytes"],
+    ids=["name", "month-13", "future", "empty", "endless-line", "bytes", "nul"],
 )
 def test_what_is_no_extraction_is_refused(steps, store, tmp_path, name, content, code):
     path = tmp_path / name
@@ -198,6 +210,86 @@ def test_what_is_no_extraction_is_refused(steps, store, tmp_path, name, content,
     with pytest.raises(InvalidContent) as refusal:
         import_file(steps, path)
     assert refusal.value.code == code
+    assert _all(store, DirectoryImport) == []
+
+
+def test_a_file_in_latin_1_is_refused_whole(steps, store, written):
+    said = lines([person(number, "LEFÈVRE") for number in NUMBERS[:30]])
+    for content in ("\n".join(said).encode("latin-1"), said[0].encode() + "\n".join(["", *said[1:]]).encode("latin-1")):
+        with pytest.raises(InvalidContent) as refusal:
+            import_file(steps, written(content))
+        assert refusal.value.code in {"annuaire-illisible", "annuaire-lignes"}
+    assert _all(store, Practitioner) == _all(store, DirectoryImport) == []
+
+
+def test_columns_that_we_do_not_know_are_left_alone(steps, store, written):
+    header = ["Nouvelle colonne", *HEADER[:8], "Autre colonne", *HEADER[8:], "Nom d'exercice"]
+    rows = [person(number, "AJOUT") | {"Nouvelle colonne": "x", "Autre colonne": "y"} for number in NUMBERS[:3]]
+    assert import_file(steps, written(lines(rows, header))).rows == 3
+    assert _one(store, NUMBERS[0]).family == "AJOUT"
+
+
+class _Zeros:
+    """A member of a ZIP that is written without ever being there whole."""
+
+    def __init__(self, size):
+        self.left = size
+
+    def read(self, size=-1):
+        size = min(self.left, size if size >= 0 else self.left)
+        self.left -= size
+        return b"a" * size
+
+
+def _bomb(path, size, declared=None):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open(PEOPLE.name, "w", force_zip64=True) as member:
+            shutil.copyfileobj(_Zeros(size), member, 1 << 20)
+        if declared is not None:
+            archive.infolist()[0].file_size = declared  # what the directory of the archive says
+
+
+@pytest.mark.parametrize(
+    ("size", "declared", "code"),
+    [
+        (100 << 20, None, "annuaire-lignes"),  # one line
+        (1 << 20, 100 << 30, "annuaire-volume"),
+        (100 << 20, 1 << 10, "annuaire-illisible"),  # no more is unpacked than was declared, and its sum is wrong
+    ],
+    ids=["a-line-of-100-MiB", "100-GiB-declared", "more-than-declared"],
+)
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(steps, store, tmp_path, size, declared, code):
+    path = tmp_path / "PS_LibreAcces.zip"
+    _bomb(path, size, declared)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidContent) as refusal:
+            import_file(steps, path)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert refusal.value.code == code
+    assert _all(store, DirectoryImport) == []
+
+
+def test_a_zip_with_two_extractions_none_or_an_encrypted_one_is_refused(steps, store, tmp_path):
+    path = tmp_path / "a.zip"
+    for names in ((), ("LISEZMOI.txt",), (PEOPLE.name, f"dossier/{BOXES.name}")):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, "x")
+        with pytest.raises(InvalidContent) as refusal:
+            import_file(steps, path)
+        assert refusal.value.code == "annuaire-nom"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(PEOPLE.name, "x")
+    said = bytearray(path.read_bytes())
+    said[6] |= 1  # the flag of encryption, in both headers of the member
+    said[said.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(said)
+    with pytest.raises(InvalidContent) as refusal:
+        import_file(steps, path)
+    assert refusal.value.code == "annuaire-illisible"
     assert _all(store, DirectoryImport) == []
 
 
