@@ -16,17 +16,16 @@ import uuid
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, exists, or_, select
 
 from gateway.errors import GatewayError, Unavailable
 from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
-from gateway.model.imaging import StudyDossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.rcp import access, dossier_states, mailboxes, mailing
+from gateway.rcp.added_values import added_values
 from gateway.rcp.letters import announcement_values, compose, full_name, video_values
 from gateway.rcp.notice_changes import announce_changes_due
 from gateway.rcp.ports import Letter, Letters
@@ -107,7 +106,7 @@ def announce(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
         return 0
     sent = 0
     if dossier.registered_at > step.now - _RECENT:
-        values = _added(step.session, dossier)
+        values = added_values(step.session, dossier, step.now)
         for member in meeting.rcp.members:
             if member.role == access.Role.ADMINISTRATOR and member.until is None:
                 who = member.practitioner
@@ -116,16 +115,6 @@ def announce(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
         who = dossier.requester
         sent += _tell(step, dossier, who, VIDEO, video_values(dossier, who), letters)
     return sent
-
-
-def _added(session: Session, dossier: Dossier) -> dict[str, str | bool]:
-    studies = select(func.count()).select_from(StudyDossier).where(StudyDossier.dossier_id == dossier.id)
-    together = select(func.count()).select_from(Dossier)
-    held = Dossier.session_id == dossier.session_id, Dossier.state.not_in(("annule", "refuse"))
-    return {
-        "nb_examens": str(session.scalar(studies)),
-        "nb_dossiers": str(session.scalar(together.where(*held))),
-    }
 
 
 def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Values, letters: Letters) -> bool:

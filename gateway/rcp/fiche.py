@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -322,13 +322,22 @@ def lacking(dossier: Dossier) -> tuple[str, ...]:
 def missing(session: Session, dossier: Dossier) -> tuple[str, ...]:
     """What a complete dossier still needs, in words: the question, the RCP's own fields, its images (S0-082)."""
     known = statements(dossier)
-    keys = dict.fromkeys(("motif.question", *rules_of(dossier.session.rcp).obligatoires))
-    found = [fields()[key].label for key in keys if key not in known]
+    found = [fields()[key].label for key in _needed(dossier) if key not in known]
     without = known.get("examens.sans_imagerie")
     held_images = select(StudyDossier.study_id).where(StudyDossier.dossier_id == dossier.id).limit(1)
     if not (without is not None and without.value) and session.scalar(held_images) is None:
         found.append("Imagerie, ou « sans imagerie »")
     return tuple(found)
+
+
+def _needed(dossier: Dossier) -> Iterable[str]:
+    return dict.fromkeys(("motif.question", *rules_of(dossier.session.rcp).obligatoires))
+
+
+def completeness(session: Session, dossier: Dossier) -> tuple[int, tuple[str, ...]]:
+    """Return which share of what a complete dossier needs is there, in per cent, and what is `missing`."""
+    found, needed = missing(session, dossier), len(list(_needed(dossier))) + 1  # and its images
+    return 100 * (needed - len(found)) // needed, found
 
 
 def require_enough(dossier: Dossier) -> None:

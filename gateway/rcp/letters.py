@@ -39,6 +39,7 @@ __all__ = [
     "full_name",
     "patient_values",
     "preliminary_values",
+    "requester_words",
     "video_values",
 ]
 
@@ -169,17 +170,15 @@ def answer_values(dossier: Dossier) -> dict[str, str | bool]:
 
 
 def announcement_values(dossier: Dossier, administrator: Practitioner) -> dict[str, str | bool]:
-    """Values of M3 and of its neutral variant, but for what is counted."""
+    """Values of M3 and of its neutral variant, but for what is found or counted (`gateway.rcp.added_values`)."""
     meeting = _meeting_values(dossier)
     return {
         **patient_values(dossier.record),
-        **_requester_values(dossier),
         **_hours(dossier),
         "rcp.titre": meeting["rcp.titre"],
         "seance.date": meeting["seance.date"],
         "admin.titre": formal_title(administrator),
         "admin.nom": administrator.family.upper(),
-        "auteur.structure": dossier.organisation.name if dossier.organisation is not None else "",
         "urgence": dossier.urgent,
         "lien_fiche": _fiche(dossier),
         "lien_plateforme": dossier.session.rcp.network.base_url,
@@ -199,7 +198,8 @@ def video_values(dossier: Dossier, requester: Practitioner) -> dict[str, str | b
         "prescripteur.nom": requester.family.upper(),
         "lien_webconf": rcp.webconference.get("lien") or "",
         "webconf.complement": rcp.webconference.get("complement") or "",
-        "lien_test": rcp.webconference.get("test") or "",
+        # The RCP's own page, for the tool that it uses; else ours, which tries the browser (DECISIONS 18).
+        "lien_test": rcp.webconference.get("test") or f"{rcp.network.base_url.rstrip('/')}/aide/test",
     }
 
 
@@ -231,12 +231,18 @@ def _meeting_values(dossier: Dossier) -> dict[str, str | bool]:
 
 
 def _requester_values(dossier: Dossier) -> dict[str, str | bool]:
+    title, name = requester_words(dossier)
+    return {"demandeur.titre": title, "demandeur.nom": name}
+
+
+def requester_words(dossier: Dossier) -> tuple[str, str]:
+    """Return title and name of who asked for the opinion, as far as he is known."""
     requester = dossier.requester
     if requester is not None:
-        return {"demandeur.titre": formal_title(requester), "demandeur.nom": requester.family.upper()}
+        return formal_title(requester), requester.family.upper()
     said = next((one.display for one in dossier.correspondents if one.role == "demandeur" and one.display), None)
     name = re.sub(r"^(?:dr|docteur|pr|professeur)\.?\s+", "", said or "", flags=re.IGNORECASE)
-    return {"demandeur.titre": "Docteur", "demandeur.nom": name or "(nom non communiqué)"}
+    return "Docteur", name or "(nom non communiqué)"
 
 
 def _zone_of(who: Practitioner) -> str | None:

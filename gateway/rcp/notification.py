@@ -30,12 +30,12 @@ from gateway.rcp import access, dossier_states, mailboxes, mailing, notice_pages
 from gateway.rcp.french import hour, short_date
 from gateway.rcp.letters import compose, full_name, preliminary_values
 from gateway.rcp.notice_cases import AHEAD, BEHIND, KIND, Case, is_final, judge, meeting_of
-from gateway.rcp.notice_rules import REASONS
+from gateway.rcp.notice_rules import REASONS, Decision
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.work_list import ask_secretariat
 
-__all__ = ["KIND", "PlanLine", "Run", "plan_due", "preview", "settle"]
+__all__ = ["KIND", "PlanLine", "Run", "decided", "foreseen", "plan_due", "preview", "settle"]
 
 _PAGE = 1000
 _SHOWN_AT_ONCE = 100
@@ -149,6 +149,27 @@ def preview(session: Session, now: datetime, *, page: int = _SHOWN_AT_ONCE) -> I
         session.expunge_all()
 
 
+def decided(session: Session, dossier: Dossier, now: datetime) -> Sequence[tuple[str | None, datetime | None]]:
+    """Return the code of the register, and its instant, that each treating physician has or would have at an instant.
+
+    Raises
+    ------
+    InvalidContent
+        As `preview`.
+    """
+    cases, _ = _judged(session, dossier, _entries(session, [dossier.id])[dossier.id], now)
+    found: list[tuple[str | None, datetime | None]] = []
+    for case in cases:
+        entry, decision = case.entry, case.decision
+        if entry is not None and is_final(entry):
+            found.append((entry.code, entry.decided_at))
+        elif decision.code == "ENVOYEE":  # not yet: the next run puts it into the outbox
+            found.append(("PREVUE", now))
+        else:
+            found.append((decision.code, decision.due_at))
+    return found
+
+
 def settle(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
     """Decide one dossier at the step's instant: write the register, put what is due into the outbox.
 
@@ -163,6 +184,18 @@ def settle(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
         entry.code, entry.decided_at = code, step.now
         step.touch(entry)
     return sum([_settle_case(step, dossier, case, letters) for case in cases if case.is_new])
+
+
+def foreseen(session: Session, dossier: Dossier, now: datetime) -> Mapping[uuid.UUID, Decision]:
+    """Return what a run at an instant would decide of each treating physician who was not told, by his line's id.
+
+    Raises
+    ------
+    InvalidContent
+        As `preview`.
+    """
+    cases, _ = _judged(session, dossier, _entries(session, [dossier.id])[dossier.id], now)
+    return {one.correspondent.id: one.decision for one in cases if one.correspondent and not is_final(one.entry)}
 
 
 def _settle_case(step: Step, dossier: Dossier, case: _Case, letters: Letters) -> bool:

@@ -9,16 +9,22 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from gateway.fhir.represent import Representer
 from gateway.model.directory import Mailbox
-from gateway.model.dossier import Dossier
+from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.message import Message, NotificationEntry
+from gateway.model.received import ReceivedDocument
 from gateway.model.representation import TABLES
 from gateway.mssante.translate import Composer
+from gateway.portal.register import label
+from gateway.rcp.added_values import DATED
 from gateway.rcp.announcements import announce_due
+from gateway.rcp.fiche_fields import fields
+from gateway.rcp.notice_rules import REASONS
+from gateway.rcp.notification import plan_due
 from tests.world import build
 
 LETTERS = Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein")
@@ -32,6 +38,7 @@ def scene(store, make_steps):
     with store.session() as session:
         world = build(session)
         dossier = world.dossier()
+        session.execute(update(Correspondent).values(since=REGISTERED))
         first = world.practitioner("AUBERT", address="aubert@ch.mssante.fr")
         second = world.practitioner("BRUN", address="brun@ch.mssante.fr")
         former = world.practitioner("CAMUS", address="camus@ch.mssante.fr")
@@ -85,13 +92,108 @@ def test_each_administrator_is_told_once_of_an_added_patient(scene):
     assert body.startswith(
         "Bonjour Docteur AUBERT,\n\nUn dossier vient d'être ajouté à la séance Sein du jeudi 19 mars 2026"
     )
-    assert "  Patient   : PAT-TROIS DOMINIQUE, née le 28/03/1979\n" in body
-    assert "  Demandeur : Docteur MERCIER (" in body
-    assert "  Pièces    : 0 examen(s) DICOM\n  URGENT : demande un examen prioritaire.\n" in body
-    assert f"/dossiers/{scene.dossier}\n" in body
-    assert "La séance compte 1 dossier(s)." in body
+    # The text of features 4.2 M3, to the character.
+    assert body.partition("\n\n")[2] == (
+        "Un dossier vient d'être ajouté à la séance Sein du jeudi 19 mars 2026 à 14h00.\n\n"
+        "  Patient   : PAT-TROIS DOMINIQUE, née le 28/03/1979\n"
+        "  Ajouté par : Docteur MERCIER (Gynécologie-obstétrique, CHU X)\n"
+        "  Étiquettes : Urgence\n"
+        "  Complétude : 50 % – à compléter : Imagerie, ou « sans imagerie »\n"
+        "  Pièces     : 0 document(s), 0 examen(s) DICOM\n"
+        "  Médecin traitant : Notification avant RCP prévue le 17/03/2026\n"
+        "  URGENT : demande un examen prioritaire.\n\n"
+        f"Ouvrir le dossier : https://rcp.example/dossiers/{scene.dossier}\n"
+        "La séance compte 1 dossier(s).\n"
+    )
     assert "PAT-TROIS" not in mail["subject"]
     assert lines(scene) == [("M3", "ENVOYEE"), ("M3", "ENVOYEE")]
+
+
+def _document(scene, state, **more):
+    with scene.store.session() as session:
+        number = f"1.2.3.{len(session.scalars(select(ReceivedDocument)).all())}"
+        row = ReceivedDocument(
+            channel="mssante",
+            unique_id=number,
+            format="pdf",
+            size_bytes=1,
+            dossier_id=scene.dossier,
+            state=state,
+            **more,
+        )
+        session.add(row)
+        session.commit()
+
+
+def _body(scene):
+    assert announce_due(scene.steps, LETTERS) == 2
+    return mails(scene, "M3")[0][1].get_content().replace("\r\n", "\n")
+
+
+def test_labels_fields_and_papers_are_those_of_the_dossier(scene):
+    rules = {"etiquettes": ["Recours", "Essai"], "obligatoires": ["tumeur.t", "etat.oms"]}
+    change(scene, Rcp, scene.rcp, fiche=rules)
+    statements = {
+        "etiquettes": {"value": ["Recours", "Essai"], "source": "fiche"},
+        "examens.sans_imagerie": {"value": True, "source": "fiche"},
+    }
+    change(scene, Dossier, scene.dossier, clinical={"fiche": statements})
+    for state in ("attache", "attache", "remplace", "retire", "quarantaine"):
+        _document(scene, state)
+    body = _body(scene)
+    assert "  Étiquettes : Recours, Essai\n" in body
+    assert "  Pièces     : 2 document(s), 0 examen(s) DICOM\n" in body
+    # Four things are asked: the question and the imaging are there, two fields are not.
+    first, second = (fields()[key].label for key in rules["obligatoires"])
+    assert f"  Complétude : 50 % – à compléter : {first}, {second}\n" in body
+    assert "URGENT" not in body
+
+
+def test_what_is_complete_and_without_label_leaves_no_hole(scene):
+    change(
+        scene, Dossier, scene.dossier, clinical={"fiche": {"examens.sans_imagerie": {"value": True, "source": "fiche"}}}
+    )
+    body = _body(scene)
+    assert "  Étiquettes : aucune\n  Complétude : 100 %\n  Pièces" in body
+
+
+def test_who_added_it_is_named_as_far_as_he_is_known(scene):
+    change(scene, Dossier, scene.dossier, requester_id=None, organisation_id=None)
+    assert "  Ajouté par : Docteur (nom non communiqué) (spécialité non renseignée, structure non renseignée)" in _body(
+        scene
+    )
+
+
+@pytest.mark.parametrize(
+    ("change_of", "said"),
+    [
+        ({"notification": {}}, "Dispositif non activé pour cette RCP"),
+        ({"notification": {"active": True, "jours": "beaucoup"}}, "Notification non encore planifiée"),
+        ({"notification": {"active": True, "jours": 20}}, "Dossier inscrit après la limite du 19/02/2026 à 14h00"),
+        (
+            {"notification": {"active": True, "jours": 20, "format_heure": "18 h 30"}},
+            "Dossier inscrit après la limite du 19/02/2026 à 14\u00a0h\u00a000",
+        ),
+    ],
+)
+def test_the_administrator_reads_what_becomes_of_the_notification(scene, change_of, said):
+    change(scene, Rcp, scene.rcp, **change_of)
+    assert f"  Médecin traitant : {said}\n" in _body(scene)
+
+
+def test_a_notification_that_left_already_is_said_to_have_left(scene):
+    scene.clock.at = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)
+    change(scene, Dossier, scene.dossier, registered_at=scene.clock.at - timedelta(hours=1))
+    plan_due(scene.steps, LETTERS)
+    assert "  Médecin traitant : Notification envoyée le 17/03/2026 à 08h00\n" in _body(scene)
+
+
+@pytest.mark.parametrize("code", sorted(REASONS))
+def test_the_register_and_the_letter_say_a_code_with_the_same_words(code):
+    at = datetime(2026, 3, 17, 8, 0)
+    if code != "ECHEC":  # of which the register says why, too
+        said = DATED.get(code, REASONS[code])
+        assert label(code, at) == said.format(date="17/03/2026", heure="08h00")
 
 
 def test_two_workers_at_once_tell_once(scene):
@@ -119,10 +221,22 @@ def test_a_requester_who_comes_by_video_gets_the_links_and_no_identity(scene):
     body = mail.get_content()
     assert mail["subject"] == "RCP – Votre participation en webconférence"
     assert "https://visio.example/s" in body
-    assert "https://visio.example/test" in body
+    assert "même connexion) : https://visio.example/test\n2. Le jour venu," in body.replace("\r\n", "\n")
     assert "Code : 4711" in body
     assert "jeudi 19 mars 2026 de 14h00 à " in body
     assert not {"PAT-TROIS", "DOMINIQUE", "28/03/1979"} & set(mail.as_string().replace(",", " ").split())
+
+
+def test_without_a_page_of_the_rcp_the_browser_is_tried_on_ours(scene):
+    """The mail has both links whatever the RCP says (S1-029); the page exists (DECISIONS 18)."""
+    change(scene, Rcp, scene.rcp, webconference={"lien": "https://visio.example/s"})
+    change(scene, Dossier, scene.dossier, participation="webconference")
+    announce_due(scene.steps, LETTERS)
+    [(_, mail)] = mails(scene, "M4")
+    body = mail.get_content().replace("\r\n", "\n")
+    assert "\n1. Avant la réunion, vérifiez votre poste" in body
+    assert "même connexion) : https://rcp.example/aide/test\n" in body
+    assert "\n3. Vous attendez dans la salle d'attente" in body
 
 
 @pytest.mark.parametrize(
