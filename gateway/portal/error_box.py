@@ -18,6 +18,7 @@ from gateway.model.audit import AuditFacts
 from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Attempt, Message, Receipt
+from gateway.model.partner import Partner
 from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
 from gateway.portal import views as v
@@ -116,7 +117,7 @@ def _line(session: Session, row: WorkItem, message: Message | None, reference: s
         at=words.local(row.opened_at, _ZONE),
         url=f"/erreurs/{row.id}",
         since=_since(now - row.opened_at),
-        who=_who(session, message),
+        who=_who(session, row, message),
         reference=reference,
         tone="danger" if row.reason in words.URGENT_REASONS else "warning",
     )
@@ -128,10 +129,11 @@ def _kind(row: WorkItem, message: Message | None) -> str:
     return _MESSAGES.get(message.kind, "Courriel envoyé") if message.direction == "out" else "Courriel reçu"
 
 
-def _who(session: Session, message: Message | None) -> str:
-    """Whom a mail was for, or who sent it: a professional, never a patient."""
+def _who(session: Session, row: WorkItem, message: Message | None) -> str:
+    """Whom a mail was for, or who sent it, or whose software brought a document: never a patient."""
     if message is None:
-        return ""
+        partner = session.get(Partner, row.partner_id) if row.partner_id is not None else None
+        return partner.name if partner is not None else ""
     if message.direction == "in":
         return mailboxes.displayed(session, message.sender) or "Expéditeur inconnu"
     person = session.get(Practitioner, message.recipient_id) if message.recipient_id else None

@@ -139,7 +139,7 @@ WORK_KINDS: Final = {
     "identite": "Identité à vérifier",
     "imagerie": "Étude d’imagerie",
     "notification": "Notification",
-    "message": "Message",
+    "message": "Document reçu",
 }
 WORK_REASONS: Final = {
     "domaine-hors-partenaire": "L’étude porte un identifiant d’un domaine qui n’est pas celui de son établissement.",

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, InvalidContent
@@ -48,13 +48,15 @@ REASON_CHARACTERS = 300
 _MAIL = WorkItem.kind.in_(("message", "notification"))
 _OUT = select(Message.id).where(Message.id == WorkItem.message_id, Message.direction == "out").exists()
 _IN = select(Message.id).where(Message.id == WorkItem.message_id, Message.direction == "in").exists()
+#: A document that a software brought in no mail.
+_BROUGHT = (WorkItem.kind == "message") & WorkItem.message_id.is_(None)
 
 GROUPS: Mapping[str, ColumnElement[bool]] = {
     "envois": _OUT,
-    "recus": _IN,
-    "notifications": WorkItem.message_id.is_(None),
+    "recus": or_(_IN, _BROUGHT),
+    "notifications": WorkItem.message_id.is_(None) & ~_BROUGHT,
 }
-"""What a list may be narrowed to: mails that we sent, mails that came, physicians who could not be told."""
+"""What a list may be narrowed to: mails that we sent, what came, physicians who could not be told."""
 
 #: States of an outgoing mail that may be sent again as it is.
 ENDED = frozenset({"refuse", "rejete", "parque", "sans-nouvelle", "supprime"})

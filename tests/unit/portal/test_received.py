@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.documents import frcp, n1
+from gateway.model.person import WorkItem
 from gateway.model.received import ReceivedDocument
 from gateway.portal import words
 from gateway.portal.fiche import fiche
@@ -18,6 +19,7 @@ from gateway.rcp.report_content import Identifier
 from tests import error_codes
 from tests.report_samples import content
 from tests.unit.portal.conftest import Site
+from tests.unit.portal.conftest import words as text_of
 from tests.world import build
 
 NOW = datetime(2026, 3, 18, 9, 0, tzinfo=UTC)
@@ -167,3 +169,26 @@ def test_nobody_else_and_nothing_else(documents: Site) -> None:
     ):
         assert mine.get(path).status_code == 404
     assert mine.get(f"{where}.xml").status_code == 200
+
+
+def test_what_a_software_brought_and_waits_is_a_question_for_the_organisers(documents: Site) -> None:
+    world = documents.world
+    item = WorkItem(
+        key="document|1",
+        kind="message",
+        reason="traits-differents",
+        partner_id=world.partner.id,
+        network_id=world.network.id,
+    )
+    world.session.add(item)
+    world.session.commit()
+    mine = documents.browser(world.coordinator)
+    for address, shown in (("/erreurs", 1), ("/erreurs?genre=recus", 1), ("/erreurs?genre=notifications", 0)):
+        page = text_of(mine.get(address))
+        assert page.count("Les traits d’identité du document reçu contredisent ceux du patient.") == shown
+        assert (world.partner.name in page) is bool(shown)
+    where = f"/erreurs/{item.id}"
+    assert "Document reçu" in text_of(mine.get(where))
+    mine.post(f"{where}/clore", motif="Identité corrigée à la source.")
+    assert "Situation traitée." in text_of(mine.get(where))
+    assert documents.browser(world.treating).client.get(where).status_code == 404
