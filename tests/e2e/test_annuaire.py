@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from gateway.errors import Fault, Unavailable
 from gateway.fhir.annuaire import Annuaire
 from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.store import utcnow
-from gateway.rcp import directory
+from gateway.rcp import directory, mailboxes
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.directory_refresh import refresh_due
 from tests.annuaire_standin import KEY, AnnuaireStandIn
@@ -267,6 +269,58 @@ def test_a_box_that_bounced_for_good_asks_again(client, standin, store, scene):
     assert _asked(standin, scene) == 2
 
 
+def test_an_address_that_bounced_is_usable_again_when_it_is_named_on_a_later_day(client, standin, store, scene):
+    refresh_due(scene.steps, client)
+
+    def bounced(ago):
+        with store.session() as session:
+            when = utcnow() - ago
+            session.execute(update(Mailbox).where(Mailbox.address == CHU).values(unusable_since=when))
+            session.execute(update(Practitioner).values(asked_at=utcnow() - timedelta(hours=25)))
+            session.commit()
+        assert refresh_due(scene.steps, client) >= 1
+        return _who(store, scene)[1][CHU].unusable_since
+
+    assert bounced(timedelta(0)) is not None  # what it says today, it said before the bounce
+    assert bounced(timedelta(days=1)) is None
+
+
+def test_what_a_box_takes_and_the_red_list_are_read_and_a_restricted_one_is_written_to_unseen(
+    client, standin, store, scene
+):
+    [box] = [one for one in standin.of("PractitionerRole", "005-900001")["telecom"] if one["value"] == CHU]
+    [said] = [one for one in box["extension"] if one["url"].endswith("as-ext-mailbox-mss-metadata")]
+    said["extension"] = [one for one in said["extension"] if one["url"] not in {"digitization", "listeRouge"}]
+    said["extension"] += [{"url": "digitization", "valueBoolean": False}, {"url": "listeRouge", "valueBoolean": True}]
+    refresh_due(scene.steps, client)
+    found, boxes = _who(store, scene)
+    assert (boxes[CHU].paperless, boxes[CHU].confidential) == (False, True)
+    other = boxes["alice.exemple@demo.mssante.fr"]
+    assert (other.paperless, other.confidential) != (False, True)
+    with store.session() as session:
+        assert CHU in [one.address for one in mailboxes.addresses(session, session.get_one(Practitioner, found.id))]
+        assert mailboxes.displayed(session, CHU) == mailboxes.HIDDEN
+
+
+def test_two_workers_that_ask_at_once_keep_one_entry(client, standin, store, scene):
+    both = threading.Barrier(2)
+
+    def work(_):
+        both.wait()
+        return refresh_due(scene.steps, client)
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = list(pool.map(work, range(2)))
+    assert max(asked) >= 1
+    with store.session() as session:
+        who = directory.practitioner_of(session, scene.rpps)
+        held = [box.address for box in who.mailboxes]
+        places = [role.organisation_id for role in who.roles]
+        assert (len(held), len(places)) == (len(set(held)), len(set(places)))
+        assert CHU in held
+    assert refresh_due(scene.steps, client) == 0
+
+
 def test_nobody_is_asked_about_when_the_session_is_over(client, standin, scene):
     scene.clock.at = datetime(2026, 4, 1, tzinfo=UTC)
     assert refresh_due(scene.steps, client) == 0
@@ -283,11 +337,14 @@ def test_a_service_that_is_away_changes_nothing_and_is_asked_the_next_time(clien
     assert CHU in _who(store, scene)[1]
 
 
-@pytest.mark.parametrize("part", ["name", "qualification"])
+@pytest.mark.parametrize("part", ["name", "endless-name", "qualification"])
 def test_an_entry_that_we_cannot_take_does_not_hold_the_others_up(client, standin, store, scene, part):
     who = standin.of("Practitioner", "003-900001")
     if part == "name":
         who["name"][0]["family"] = "X\x00Y"
+    elif part == "endless-name":
+        # No index could hold it.
+        who["name"][0]["family"] = "".join(map(chr, range(0x4E00, 0x6000)))
     else:
         who["qualification"][1] = 3
     assert refresh_due(scene.steps, client) >= 1
