@@ -156,12 +156,18 @@ def _read(content: bytes) -> Iterator[x509.CertificateRevocationList]:
 
 def _signed(one: x509.CertificateRevocationList, authorities: list[x509.Certificate]) -> bool:
     """Whether the list is of an authority that is trusted, and speaks of the certificates of servers."""
-    for extension in one.extensions:
+    try:
+        extensions = list(one.extensions)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return False
+    for extension in extensions:
         match extension.value:
             case x509.IssuingDistributionPoint() as scope if scope.only_contains_ca_certs or scope.indirect_crl:
                 return False
             case x509.DeltaCRLIndicator():
                 return False
+            case x509.UnrecognizedExtension() if extension.critical:
+                return False  # it may say that the list is not what it seems [RFC 5280 §5.2]
     for authority in authorities:
         if authority.subject == one.issuer:
             try:

@@ -71,7 +71,9 @@ class Authority:
         self.file = directory / "ca.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def revoke(self, *certificates: Path, began_days_ago: float = 1, days: float = 2, der: bool = False) -> bytes:
+    def revoke(
+        self, *certificates: Path, began_days_ago: float = 1, days: float = 2, der: bool = False, extension=None
+    ) -> bytes:
         """Return a revocation list."""
         now = dt.datetime.now(dt.UTC)
         began = now - dt.timedelta(days=began_days_ago)
@@ -85,6 +87,8 @@ class Authority:
             serial = x509.load_pem_x509_certificate(file.read_bytes()).serial_number
             revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(began).build()
             builder = builder.add_revoked_certificate(revoked)
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
         encoding = serialization.Encoding.DER if der else serialization.Encoding.PEM
         return builder.sign(self._key, hashes.SHA256()).public_bytes(encoding)
 

@@ -87,3 +87,15 @@ def test_without_any_list_nobody_is_believed(scene):
     lists = scene.lists()
     assert said(lists, scene.good) == "tls-crl-missing"
     assert "aucune liste" in lists.fault()
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.250.1.999.1"), b"\x05\x00"),  # critical, and unknown
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.28"), b"\xff\xff"),  # its scope, cut
+    ],
+)
+def test_a_list_that_says_more_than_is_understood_is_none(scene, extension):
+    scene.file.write_bytes(scene.authority.revoke(scene.bad, extension=extension))
+    assert said(scene.lists(), scene.good) == "tls-crl-missing"
