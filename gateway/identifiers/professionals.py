@@ -14,8 +14,11 @@ __all__ = ["IdNatPs", "MssanteAddress", "Rpps"]
 
 _RPPS = re.compile(r"[0-9]{11}", re.ASCII)
 _IDNPS = re.compile(r"[0-9][0-9A-Z/.\-]{1,63}", re.ASCII)
+# ASCII alone: nothing else leaves by SMTP as the operators offer it, and « ſ » is an « s » to a pattern without case.
 _MSSANTE = re.compile(
-    r"[^@\s\x00-\x1f]{1,64}@(?:[a-z0-9.-]+\.mssante\.fr|interop-mssante\.apicrypt\.org)", re.IGNORECASE
+    r"(?=[^@]{1,64}@)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@(?:(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+mssante\.fr|interop-mssante\.apicrypt\.org)",
+    re.IGNORECASE | re.ASCII,
 )
 _RPPS_TYPE = "8"
 

@@ -109,6 +109,7 @@ def test_a_structure_of_another_kind_is_kept():
         ("Alice.Exemple@demo.mssante.fr", "demo.mssante.fr"),
         ("cabinet@interop-mssante.apicrypt.org", "interop-mssante.apicrypt.org"),
         ("a@b.c.mssante.fr", "b.c.mssante.fr"),
+        ("j-p.d'arc+rcp_1@ch-d.mssante.fr", "ch-d.mssante.fr"),
     ],
 )
 def test_mssante_addresses(value, domain):
@@ -126,6 +127,15 @@ def test_mssante_addresses(value, domain):
         "alice@demo-mssante.fr",
         "al ice@demo.mssante.fr",
         "alice@demo.mssante.fr\nBcc: x@example.org",
+        "alice@demo.mſsante.fr",
+        "аlice@demo.mssante.fr",  # a Cyrillic а
+        "élise@demo.mssante.fr",
+        "alice@démo.mssante.fr",
+        "alice@demo..mssante.fr",
+        "alice@-demo.mssante.fr",
+        "<alice>@demo.mssante.fr",
+        ".alice@demo.mssante.fr",
+        f"{'a' * 65}@demo.mssante.fr",
         "",
     ],
 )
