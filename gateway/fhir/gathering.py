@@ -1,6 +1,6 @@
 """Creates that wait at the same time are written together: one step, one commit, one answer each.
 
-[FHIR R4 http#create; ADR 18]
+[FHIR R4 http#create; docs/adr/0018]
 
 A commit and each statement cost the database and this process about the same for one resource as for twenty. Creates of
 one type by one caller that come while others are being written therefore form the next group; nobody waits for company:

@@ -52,7 +52,6 @@ def patient_over(base: Tree, row: PatientRecord, facts: PatientFacts | None = No
         What ``base`` says, when it was just read.
     """
     said = say(facts or patient_facts(base, _never))
-    ours = patient_tree(row)
     stale = {
         element
         for element, names in _PATIENT_ELEMENTS.items()
@@ -61,6 +60,9 @@ def patient_over(base: Tree, row: PatientRecord, facts: PatientFacts | None = No
     # A physician named by a literal reference was resolved when the Patient was written: it cannot be read here.
     if said["treating_idnps"] is None and "generalPractitioner" in base:
         stale.discard("generalPractitioner")
+    if not stale:
+        return dict(base)
+    ours = patient_tree(row)
     for element, is_ours in _PATIENT_PARTS.items():
         if element in stale and element in base:
             ours[element] = [*ours.get(element, []), *(node for node in base[element] if not is_ours(node))]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from types import EllipsisType
 from typing import Any
 
@@ -178,11 +179,17 @@ def _proof(facts: PatientFacts) -> tuple[str, str] | None:
     return (facts.ins.system, ins.value) if facts.ins is not None and ins is not None and qualified else None
 
 
+#: Asked four times while one patient is written; longer texts, which are none, are not kept.
+_read_ins = lru_cache(maxsize=256)(Ins.from_wire)
+_INS_MOST = 100
+
+
 def _ins(facts: PatientFacts) -> tuple[Ins | None, bool]:
     """The INS of a source, and whether it proves who the patient is."""
     if facts.ins is None:
         return None, False
-    ins = Ins.from_wire(facts.ins.value, facts.ins.system)
+    value, system = facts.ins.value, facts.ins.system
+    ins = (_read_ins if len(value) + len(system) < _INS_MOST else Ins.from_wire)(value, system)
     doubtful = facts.flags & {IdentityFlag.DOUTEUSE, IdentityFlag.FICTIVE}
     return ins, facts.status is IdentityStatus.QUALIFIEE and ins.qualifiable and not doubtful
 
