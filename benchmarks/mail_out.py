@@ -1,5 +1,9 @@
 """Mails a second over one connection to an SMTP server on loopback, beside a plain smtplib loop over the same bytes.
 
+Below it the way of a notification from end to end over the same server: planned, composed and kept in the outbox, each
+in a step of its own; claimed, sent and its outcome recorded with the register and the resources of FHIR, by one thread
+without jobs and by the worker; and a plain loop over those very bytes.
+
 Run: ``python benchmarks/mail_out.py``. The server is postfix's own ``smtp-sink`` where it is
 installed (the fastest there is: what is measured is us), else aiosmtpd in a process of its own. Lines take turns, so
 that a busy machine slows all of them; the ratio is that of the medians.
@@ -9,24 +13,48 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import secrets
 import shutil
 import smtplib
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
+import planner
+import structlog
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from gateway.exchange.blobs import open_store
+from gateway.exchange.delivery import Deliveries
+from gateway.exchange.jobs import Worker
+from gateway.exchange.outbox import Outbox, Outcome
+from gateway.fhir.represent import Representer
+from gateway.model.audit import AuditTrail
+from gateway.model.embedded import EmbeddedServer
+from gateway.model.message import Message
+from gateway.model.store import Store
 from gateway.mssante.account import Account
+from gateway.mssante.channel import MssanteChannel
 from gateway.mssante.connection import Fate
 from gateway.mssante.envelope import Attachment, Mail, render
 from gateway.mssante.submission import Keeping, Submission
+from gateway.rcp import mail_events, notification
+from gateway.rcp.step import Steps
 from gateway.settings import MailServer
 
 SENDER, RECIPIENT = "rcp@ch-exemple.mssante.example", "paul.durant@medecin.mssante.example"
 TURNS, BATCH = 12, 50
+#: When the notifications of the planner's world are due; the first so many go without jobs, the others by the worker.
+DUE = datetime(2026, 3, 5, 9, 0, tzinfo=UTC)
+ALONE, TOGETHER = 100, 200
 
 
 def mail(attached: int) -> bytes:
@@ -145,6 +173,64 @@ def measured(port: int, content: bytes) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
+def clocked(name: str, count: int, work: Callable[[], object]) -> None:
+    """Run it once; print how many a second, and what each cost of this process's processor."""
+    start, own = time.perf_counter(), time.process_time()
+    work()
+    took, own = time.perf_counter() - start, time.process_time() - own
+    print(f"{name:48}{count / took:8.0f}   {1000 * own / count:6.2f} ms of own processor each")
+
+
+def from_end_to_end(port: int) -> None:
+    """Plan, keep, claim, send and record, each mail a notification of one dossier."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    with tempfile.TemporaryDirectory(prefix="rcp-mail-out-") as folder, EmbeddedServer(Path(folder) / "pg") as url:
+        store = Store(url)
+        store.migrate()
+        planner.populate(store, ALONE + TOGETHER, 0)
+        blobs, trail = open_store(f"file://{folder}/blobs"), AuditTrail(secrets.token_bytes(32))
+        representer = Representer()
+        steps = Steps(store, SimpleNamespace(now=lambda: DUE), trail, Outbox(blobs), representer)
+        clocked(
+            "planned, composed, kept",
+            ALONE + TOGETHER,
+            lambda: notification.plan_due(steps, planner.LETTERS),
+        )
+
+        def settled(session: Session, message: Message) -> None:
+            representer.keep(session, [message, *mail_events.after_delivery(session, message)], {})
+
+        channel = MssanteChannel(Submission(Account(MailServer("127.0.0.1", port, "plain"))))
+        deliveries = Deliveries(store, blobs, trail, [channel], settled=settled)
+        with store.session() as session:
+            waiting = session.scalars(select(Message).order_by(Message.id)).all()
+            keys = [str(one.id) for one in waiting[:ALONE]]
+            done = "DELETE FROM procrastinate_jobs WHERE args ->> 'message_id' = ANY(:keys)"
+            session.execute(text(done), {"keys": keys})
+            session.commit()
+
+        def one_by_one() -> None:
+            for one in waiting[:ALONE]:
+                if deliveries.attempt(one.id) is not Outcome.DELIVERED:
+                    raise RuntimeError(one.id)
+
+        clocked("claimed, sent, recorded: one thread", ALONE, one_by_one)
+        clocked("claimed, sent, recorded: the worker, 4 at once", TOGETHER, Worker(store, deliveries.attempt).drain)
+        channel.close()
+        with store.session() as session:
+            states = session.scalars(select(Message.state)).all()
+        if set(states) != {"envoye"} or len(states) != ALONE + TOGETHER:
+            raise RuntimeError(sorted(set(states)))
+        with smtplib.SMTP("127.0.0.1", port, "[127.0.0.1]") as smtp:
+
+            def loop() -> None:
+                for one in waiting:
+                    smtp.sendmail(one.sender or "", [one.recipient or ""], one.content or b"")
+
+            clocked("limit: a plain smtplib loop, the same bytes", len(waiting), loop)
+        store.close()
+
+
 def main() -> None:
     with sink() as (name, port):
         print(f"{name:36}{'mails a second':>16}{'ratio':>8}")
@@ -154,6 +240,8 @@ def main() -> None:
             for way, rate in found.items():
                 label = f"{len(content) // 1000} kB: {way}"
                 print(f"{label:36}{rate:16.0f}{rate / found['smtplib loop']:8.2f}")
+        print("\nfrom end to end" + f"{'mails a second':>41}")
+        from_end_to_end(port)
 
 
 if __name__ == "__main__":

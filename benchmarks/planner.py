@@ -103,6 +103,26 @@ def meetings(session: Session) -> None:
     session.commit()
 
 
+def populate(store: Store, count: int, without: int) -> int:
+    """Make the world with so many dossiers; how many sessions they have."""
+    values = {
+        "people": max(count // 5, 10),
+        "sessions": -(-count // A_SESSION),
+        "dossiers": count,
+        "a_session": A_SESSION,
+        "without": without,
+    }
+    with store.session() as session:
+        meetings(session)
+    with store.engine.connect() as connection:
+        for statement in WORLD.split(";\n"):
+            if statement.strip():
+                wanted = {name: value for name, value in values.items() if f":{name}" in statement}
+                connection.execute(text(statement), wanted)
+        connection.commit()
+    return values["sessions"]
+
+
 def timed(name: str, count: int, work: Callable[[], object]) -> None:
     """Run it once; print dossiers a second, by the clock and by this process's processor, and its most memory."""
     start, own = time.perf_counter(), time.process_time()
@@ -121,27 +141,13 @@ def main(count: int, without: int) -> None:
     with tempfile.TemporaryDirectory(prefix="rcp-planner-") as folder, EmbeddedServer(Path(folder) / "pg") as url:
         store = Store(url)
         store.migrate()
-        values = {
-            "people": max(count // 5, 10),
-            "sessions": -(-count // A_SESSION),
-            "dossiers": count,
-            "a_session": A_SESSION,
-            "without": without,
-        }
-        with store.session() as session:
-            meetings(session)
-        with store.engine.connect() as connection:
-            for statement in WORLD.split(";\n"):
-                if statement.strip():
-                    wanted = {name: value for name, value in values.items() if f":{name}" in statement}
-                    connection.execute(text(statement), wanted)
-            connection.commit()
+        sessions = populate(store, count, without)
         trail = AuditTrail(secrets.token_bytes(32))
         clock = SimpleNamespace(at=NOW, now=lambda: clock.at)
         outbox = Outbox(open_store(f"file://{folder}/blobs"))
         steps = Steps(store, clock, trail, outbox, Representer())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{count} dossiers, {values['sessions']} sessions; before the first run {before:.0f} MB")
+        print(f"{count} dossiers, {sessions} sessions; before the first run {before:.0f} MB")
         timed("each dossier decided and written", count, lambda: notification.plan_due(steps, LETTERS))
         timed("each decided again, nothing new", count, lambda: notification.plan_due(steps, LETTERS))
         sample = min(count, 500)

@@ -28,7 +28,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload, lazyload
 
 from gateway.errors import Fault, GatewayError, Unavailable
 from gateway.exchange import jobs
@@ -36,7 +36,9 @@ from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Channel, Delivery, Outcome
 from gateway.identifiers import MssanteAddress
 from gateway.model.audit import AuditFacts, AuditTrail
+from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
+from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Attempt, Message
 from gateway.model.store import Store, utcnow
 
@@ -271,8 +273,9 @@ class Deliveries:
         else:
             message.done_at = now
             session.flush()
+        about, _recipient = _beside(session, message)  # both are held until whoever is told has looked
         if delivery.outcome is not Outcome.UNAVAILABLE or message.state != "en-attente":
-            self._trail.write(session, _said(session, message, delivery, now))
+            self._trail.write(session, _said(message, about, delivery, now))
         if self._settled is not None:
             self._settled(session, message)
 
@@ -298,13 +301,28 @@ class Deliveries:
         return self._backoff.get(channel.name, MAIL)
 
 
-def _said(session: Session, message: Message, delivery: Delivery, now: datetime) -> AuditFacts:
+def _beside(session: Session, message: Message) -> tuple[Dossier | None, Practitioner | None]:
+    """Read the dossier and the recipient of a message, which whoever is told of an outcome looks at.
+
+    Without what usually comes with them: ten questions to the database that no mail needs.
+    """
+    dossier, recipient = None, None
+    if message.dossier_id is not None:
+        dossier = session.get(Dossier, message.dossier_id, options=_OF_A_DOSSIER)
+    if message.recipient_id is not None:
+        recipient = session.get(Practitioner, message.recipient_id, options=[lazyload("*")])
+    return dossier, recipient
+
+
+_OF_A_DOSSIER = (
+    lazyload("*"),
+    joinedload(Dossier.record),
+    joinedload(Dossier.session).joinedload(RcpSession.rcp).joinedload(Rcp.organisation),
+)
+
+
+def _said(message: Message, about: Dossier | None, delivery: Delivery, now: datetime) -> AuditFacts:
     """What the trail keeps of an outcome: where the bytes went, which bytes, for whom [spec audit §2, row 7]."""
-    record_id = (
-        session.scalar(select(Dossier.record_id).where(Dossier.id == message.dossier_id))
-        if message.dossier_id is not None
-        else None
-    )
     return AuditFacts(
         event="envoi",
         action="C",
@@ -312,7 +330,7 @@ def _said(session: Session, message: Message, delivery: Delivery, now: datetime)
         reason=delivery.code,
         actor_id="rcp-gateway",
         wire=message.channel,
-        persons=(record_id,) if record_id is not None else (),
+        persons=(about.record_id,) if about is not None else (),
         dossier=message.dossier_id,
         object_type="Message",
         object_id=str(message.id),
