@@ -21,11 +21,11 @@ from gateway.model.imaging import Study as StudyRow
 from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
+from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.received import received_lines
-from gateway.portal.register import notice_labels
 from gateway.portal.render import counted
-from gateway.rcp import access, dossier_states, register
+from gateway.rcp import access, dossier_states
 from gateway.rcp.access import Caller
 from gateway.rcp.clinical import form_of, tumour_of
 from gateway.rcp.contribution import TEXT_LIMIT
@@ -91,7 +91,7 @@ def fiche(
         contributions=contributions(row, caller, organises=bool(parts)),
         contribution_form=form,
         contribution_closed=_closed(own, validated=validated),
-        correspondents=tuple(_correspondents(session, row)),
+        correspondents=tuple(correspondents(session, row, now)),
         history=tuple(_history(row)),
         interop=(*_interop(row, attached, studies), *received_lines(session, row)),
         webconference=v.Webconference(webconference["lien"], webconference.get("complement", ""))
@@ -171,31 +171,6 @@ def _contribution(one: ContributionRow, row: Dossier, *, wish: bool) -> v.Contri
         interested=wish and wishes and one is row.contributions[-1],
         after_session=one.after_session,
     )
-
-
-def _correspondents(session: Session, row: Dossier) -> Iterable[v.Correspondent]:
-    notices = register.notices(session, row.session_id, [row.id])[row.id]
-    order = list(words.ROLES)
-    for one in sorted(row.correspondents, key=lambda each: order.index(each.role)):
-        treating = one.role == "medecin-traitant"
-        labels = _information(notices, one, row.session.zone) if treating else ()
-        yield v.Correspondent(
-            kind=words.ROLES[one.role],
-            professional=words.professional(one.practitioner, one.display),
-            personal=one.use_personal,
-            secretariat=one.use_secretariat,
-            information=labels,
-        )
-
-
-def _information(notices: Sequence[register.Notice], one: Correspondent, zone: str) -> tuple[str, ...]:
-    """Return what the register says of one treating physician."""
-    mine = [
-        said
-        for said in notices
-        if (said.person.id == one.practitioner_id if said.person is not None else one.practitioner_id is None)
-    ]
-    return tuple(dict.fromkeys(label for said in mine for label in notice_labels(said, zone)))
 
 
 def _history(row: Dossier) -> Iterable[v.HistoryLine]:

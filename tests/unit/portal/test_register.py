@@ -122,8 +122,9 @@ def world(store):
 
 
 @pytest.mark.req("S2-018")
-def test_the_information_of_the_treating_physician_is_that_or_the_reason(site: Site) -> None:
-    """Eligible: « prévue »; each save that changes a condition gives its reason."""
+@pytest.mark.parametrize("planned", [False, True], ids=["at once", "after the planner"])
+def test_the_information_of_the_treating_physician_is_that_or_the_reason(site: Site, *, planned: bool) -> None:
+    """Eligible: « prévue »; each save that changes a condition gives its reason, before the planner has seen it too."""
     row = site.world.dossier()
     # As the inscription's own transaction would have it: the physician has been known since the registration.
     site.world.session.execute(update(Correspondent).values(since=row.registered_at))
@@ -141,11 +142,19 @@ def test_the_information_of_the_treating_physician_is_that_or_the_reason(site: S
             about = update(Correspondent).where(Correspondent.role == "medecin-traitant")
             site.world.session.execute(about.values(change))
             site.world.session.commit()
-        plan_due(site.steps, LETTERS)
+        if planned:
+            plan_due(site.steps, LETTERS)
         page = browser.get(f"/dossiers/{row.id}")
         [line] = page.xpath("//section[@aria-labelledby='correspondants']//tr[th[contains(., 'Médecin traitant')]]")
         assert read(line.xpath("td[@data-label='Informations']")[0]) == expected
         site.fresh()
+
+
+def test_a_setting_that_nobody_can_read_hides_no_fiche(site: Site) -> None:
+    row = site.world.dossier()
+    site.world.rcp.notification = {"active": True, "jours": "beaucoup"}
+    site.world.session.commit()
+    assert "Notification non encore planifiée" in read(site.browser(site.world.coordinator).get(f"/dossiers/{row.id}"))
 
 
 def test_what_became_of_the_mail_is_said_in_order(world: World) -> None:
