@@ -57,6 +57,7 @@ def announce_due(steps: Steps, letters: Letters) -> int:
         and_(Dossier.registered_at > now - _RECENT, administered, ~told.where(NotificationEntry.kind == ADDED)),
         and_(
             Dossier.participation == "webconference",
+            Dossier.requester_id.is_not(None),  # else nobody is told, and the dossier held the others' places for ever
             Rcp.webconference["lien"].astext != "",
             ~told.where(NotificationEntry.kind == VIDEO),
         ),

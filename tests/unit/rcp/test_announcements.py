@@ -20,6 +20,7 @@ from gateway.model.received import ReceivedDocument
 from gateway.model.representation import TABLES
 from gateway.mssante.translate import Composer
 from gateway.portal.register import label
+from gateway.rcp import announcements
 from gateway.rcp.added_values import DATED
 from gateway.rcp.announcements import announce_due
 from gateway.rcp.fiche_fields import fields
@@ -266,6 +267,23 @@ def test_who_has_no_mailbox_stands_in_the_register_and_does_not_hold_the_others(
     assert [to for to, _ in mails(scene, "M3")] == ["brun@ch.mssante.fr"]
     assert sorted(lines(scene)) == [("M3", "ENVOYEE"), ("M3", "NON_MSS")]
     assert announce_due(scene.steps, LETTERS) == 0
+
+
+def test_a_dossier_of_which_nobody_can_be_told_does_not_hold_the_others(scene, monkeypatch):
+    """A requester who is only named has no line of the register; the oldest dossiers fill the page."""
+    change(scene, Rcp, scene.rcp, webconference=VIDEO)
+    change(scene, Dossier, scene.dossier, participation="webconference", requester_id=None)
+    assert announce_due(scene.steps, LETTERS) == 2
+    monkeypatch.setattr(announcements, "_PAGE", 1)
+    with scene.store.session() as session:
+        known = session.get_one(Dossier, scene.dossier)
+        same = {one: getattr(known, one) for one in ("session_id", "record_id", "partner_id", "state")}
+        later = known.registered_at + timedelta(minutes=1)
+        session.add(
+            Dossier(number="urn:uuid:deux", reference="RCP-AAAA-22", tumour_key="autre", registered_at=later, **same)
+        )
+        session.commit()
+    assert announce_due(scene.steps, LETTERS) == 2
 
 
 def test_what_is_told_has_its_fhir_representation(scene, make_steps, blobs):
