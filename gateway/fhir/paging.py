@@ -20,6 +20,7 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -54,6 +55,7 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.types import Text, TypeEngine, UserDefinedType
 
 from gateway.errors import InvalidContent, NotFound
+from gateway.fhir.search_kinds import LookedUp
 from gateway.model.store import XactId
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
@@ -316,7 +318,10 @@ _KEPT_MAX, _KEPT_BINDS = 512, 256
 
 
 def kept(
-    key: Hashable, where: ColumnElement[bool], make: Callable[[ColumnElement[bool]], Select[Any]]
+    key: Hashable,
+    where: Callable[[], ColumnElement[bool]],
+    make: Callable[[ColumnElement[bool]], Select[Any]],
+    asked: Sequence[LookedUp] = (),
 ) -> tuple[Select[Any], Mapping[str, Any] | None]:
     """Give the statement of a question of this shape, made once, and the values that this question puts into it.
 
@@ -327,19 +332,28 @@ def kept(
     ----------
     key
         All that the statement depends on beside ``where``.
+    where
+        Writes the condition of the question.
+    asked
+        What it looks up, if it does nothing else: its shape is known before it is written.
 
     Returns
     -------
     tuple
         Without values when the shape cannot be kept.
     """
-    shape = where._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy itself keys its cache by
+    looks = (key, tuple([(one.column.name, one.beginnings) for one in asked]))
+    if asked and (statement := _KEPT.get(looks)) is not None:
+        _latest(looks, statement)
+        return statement, {f"asked_{number}": one.texts for number, one in enumerate(asked)}
+    whole = where()
+    shape = whole._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy itself keys its cache by
     if shape is None or len(shape.bindparams) > _KEPT_BINDS:
-        return make(where), None
+        return make(whole), None
     if any(bind.expanding or bind.literal_execute for bind in shape.bindparams):
-        return make(where), None
+        return make(whole), None
     values = {f"asked_{number}": bind.effective_value for number, bind in enumerate(shape.bindparams)}
-    place = (key, shape.key)
+    place = looks if asked else (key, shape.key)
     statement = _KEPT.get(place)
     if statement is None:
         named = {
@@ -349,16 +363,18 @@ def kept(
         def replace(element: Any, **_: Any) -> Any:
             return named.get(id(element)) if isinstance(element, BindParameter) else None
 
-        statement = make(visitors.replacement_traverse(where, {}, replace))
-        _KEPT[place] = statement
-        while len(_KEPT) > _KEPT_MAX:
-            _KEPT.popitem(last=False)
-    else:
-        try:
-            _KEPT.move_to_end(place)
-        except KeyError:  # a step in another thread has just let it go
-            _KEPT[place] = statement
+        statement = make(visitors.replacement_traverse(whole, {}, replace))
+    _latest(place, statement)
     return statement, values
+
+
+def _latest(place: Hashable, statement: Select[Any]) -> None:
+    """Keep a statement longest; a step in another thread may just have let it go."""
+    _KEPT[place] = statement
+    with suppress(KeyError):
+        _KEPT.move_to_end(place)
+    while len(_KEPT) > _KEPT_MAX:
+        _KEPT.popitem(last=False)
 
 
 def first_page(

@@ -20,7 +20,7 @@ from gateway.fhir.auth_scopes import permits, require_scope
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
 from gateway.fhir.search_conditions import Visible
-from gateway.fhir.search_kinds import looked_up
+from gateway.fhir.search_kinds import LookedUp
 from gateway.fhir.source import Contents, Source
 from gateway.fhir.translate.imaging import BASE_URL
 from gateway.model.audit import AuditFacts
@@ -202,9 +202,8 @@ class Reading:
 
         return by
 
-    def rare(self, where: ColumnElement[bool]) -> bool:
-        """Whether a condition only looks up texts, each of which few rows are known to hold."""
-        asked = looked_up(where)
+    def rare(self, asked: Sequence[LookedUp]) -> bool:
+        """Whether few rows are known to hold what is looked up, if anything is."""
         return bool(asked) and all(self.source.rare(one.column, one.texts, beginnings=one.beginnings) for one in asked)
 
     async def fetch(

@@ -22,7 +22,8 @@ from gateway.fhir.including import Include, includes
 from gateway.fhir.outcome import warning
 from gateway.fhir.paging import Key
 from gateway.fhir.search_columns import parameters
-from gateway.fhir.search_conditions import Visible, bad_value, condition, printable, sort_key, values_of
+from gateway.fhir.search_conditions import Visible, bad_value, printable, question, sort_key, values_of
+from gateway.fhir.search_kinds import LookedUp
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.model.representation import TABLES
 from gateway.settings import Limits
@@ -43,16 +44,14 @@ class Query:
 
     Attributes
     ----------
-    where
-        Condition over the current rows of ``TABLES[type]`` (the caller adds `Visible` and ``current``).
+    conditions
+        What the current rows of ``TABLES[type]`` must be (the caller adds `Visible` and ``current``).
     keys
         The order, down to the id: no two rows have the same place.
     total
         One of `TOTALS`, or `None` when nothing was said.
     count_only
         Whether only the total is wanted.
-    narrowed
-        Whether there is a condition at all.
     applied
         The parameters as understood, for the ``self`` link.
     warnings
@@ -64,17 +63,32 @@ class Query:
 
     type: str
     limits: Limits
-    where: ColumnElement[bool] = field(default_factory=true)
+    conditions: list[ColumnElement[bool] | LookedUp] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     count: int = COUNT_DEFAULT
     total: str | None = None
     count_only: bool = False
-    narrowed: bool = False
     horizon: bool = False
     form: Form = WHOLE
     includes: list[Include] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def where(self) -> ColumnElement[bool]:
+        """The conditions as one, written anew."""
+        return and_(true(), *(one.clause() if isinstance(one, LookedUp) else one for one in self.conditions))
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether there is a condition at all."""
+        return bool(self.conditions)
+
+    @property
+    def looked_up(self) -> list[LookedUp]:
+        """The conditions, if all of them only look up texts; else nothing."""
+        found = [one for one in self.conditions if isinstance(one, LookedUp)]
+        return found if len(found) == len(self.conditions) else []
 
 
 def parse(
@@ -117,7 +131,6 @@ def parse(
         raise InvalidContent("trop-de-parametres", text)
     _require_few(given, limits)
     query = Query(type=kind, limits=limits)
-    conditions: list[ColumnElement[bool]] = []
     tables: list[str] = []
     for name, value in given:
         if not value:
@@ -129,18 +142,16 @@ def parse(
             control(query, name, value)
             query.applied.append((name, value))
             continue
-        wanted = condition(kind, name, value, visible, limits=query.limits, base=base, tables=tables)
+        wanted = question(kind, name, value, visible, limits=query.limits, base=base, tables=tables)
         if wanted is None:
             text = f"Paramètre de recherche inconnu pour {kind} : « {printable(name)} »."
             if strict:
                 raise InvalidContent("parametre-inconnu", text)
             query.warnings.append(warning("parametre-inconnu", text))
             continue
-        conditions.append(wanted)
+        query.conditions.append(wanted)
         query.horizon = query.horizon or name == "_lastUpdated"
         query.applied.append((name, value))
-    query.where = and_(true(), *conditions)
-    query.narrowed = bool(conditions)
     query.form = form(query.applied)
     query.count_only = query.count_only or query.form.summary == "count"
     if query.form.summary == "text" and query.includes:

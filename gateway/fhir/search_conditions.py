@@ -26,10 +26,11 @@ from gateway.fhir.search_kinds import (
     ID,
     MODIFIERS,
     Asked,
+    LookedUp,
     bad_modifier,
     bad_value,
     holds,
-    kind_condition,
+    kind_question,
     missing,
     points_to,
     printable,
@@ -50,6 +51,7 @@ __all__ = [
     "bad_value",
     "condition",
     "printable",
+    "question",
     "references",
     "refers",
     "sort_key",
@@ -96,7 +98,22 @@ def condition(
     base: str = "",
     tables: list[str] | None = None,
 ) -> ColumnElement[bool] | None:
-    """Make the condition of one parameter over the current rows of a type; `None` if the type has no such parameter.
+    """Make the condition of one parameter over the current rows of a type; see `question`."""
+    found = question(kind, name, value, visible, limits=limits, base=base, tables=tables)
+    return found.clause() if isinstance(found, LookedUp) else found
+
+
+def question(
+    kind: str,
+    name: str,
+    value: str,
+    visible: Visible,
+    *,
+    limits: Limits | None = None,
+    base: str = "",
+    tables: list[str] | None = None,
+) -> ColumnElement[bool] | LookedUp | None:
+    """Understand one parameter over the current rows of a type; `None` if the type has no such parameter.
 
     Parameters
     ----------
@@ -114,10 +131,15 @@ def condition(
     if "\x00" in value:  # no text of PostgreSQL holds it
         raise bad_value(name)
     touched = [] if tables is None else tables
-    return _condition(kind, name, value, _Search(visible, limits or Limits(), base, tables=touched))
+    return _question(kind, name, value, _Search(visible, limits or Limits(), base, tables=touched))
 
 
 def _condition(kind: str, name: str, value: str, search: _Search) -> ColumnElement[bool] | None:
+    found = _question(kind, name, value, search)
+    return found.clause() if isinstance(found, LookedUp) else found
+
+
+def _question(kind: str, name: str, value: str, search: _Search) -> ColumnElement[bool] | LookedUp | None:
     if name.startswith("_has:"):
         return _reverse_chain(kind, name, value, search)
     table = TABLES[kind]
@@ -135,7 +157,7 @@ def _condition(kind: str, name: str, value: str, search: _Search) -> ColumnEleme
         return _chain(parameter, table, modifier, rest, value, search)
     if modifier == "missing" and "missing" in MODIFIERS[parameter.kind]:
         return missing(parameter, table, name, value)
-    return kind_condition(Asked(parameter, table, modifier, values_of(value, search.limits), search.base))
+    return kind_question(Asked(parameter, table, modifier, values_of(value, search.limits), search.base))
 
 
 def values_of(value: str, limits: Limits | None = None) -> list[str]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BinaryExpression,
     BindParameter,
-    BooleanClauseList,
-    Cast,
     Column,
     ColumnElement,
     Table,
@@ -31,8 +29,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY
-from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import Text, TypeDecorator
 
@@ -61,7 +57,7 @@ __all__ = [
     "bad_value",
     "holds",
     "kind_condition",
-    "looked_up",
+    "kind_question",
     "missing",
     "points_to",
     "printable",
@@ -107,33 +103,25 @@ def texts_of(values: Sequence[str]) -> ColumnElement[Any]:
     return cast(literal(list(values), ARRAY(Text())), ARRAY(Text()))
 
 
-def holds(table: Table, texts: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a row has one of these entries."""
-    return table.c.terms.op("&&", is_comparison=True)(texts_of(texts))
-
-
-@dataclass(frozen=True, slots=True)
-class LookedUp:
-    """Texts of which a row holds one in this column, or one that begins so."""
+class LookedUp(NamedTuple):
+    """The condition of rows that hold one of these texts in a column, or one that begins so: what an index looks up."""
 
     column: Column[Any]
     texts: Sequence[str]
-    beginnings: bool
+    beginnings: bool = False
+
+    def clause(self) -> ColumnElement[bool]:
+        """Write it."""
+        if not self.beginnings:
+            return self.column.op("&&", is_comparison=True)(texts_of(self.texts))
+        # Put together by hand: SQLAlchemy's own way looks at each side anew, a third of the cost of understanding a
+        # search.
+        return BinaryExpression(self.column, literal(self.texts, _Query()), _MATCHES)
 
 
-def looked_up(where: ColumnElement[bool]) -> list[LookedUp]:
-    """What rows are looked up by (`holds`, beginnings), if a condition asks for nothing else; else nothing."""
-    every = where.clauses if isinstance(where, BooleanClauseList) and where.operator is operators.and_ else [where]
-    found: list[LookedUp] = []
-    for clause in every:
-        one = clause.element if isinstance(clause, Grouping) else clause
-        if not isinstance(one, BinaryExpression) or not isinstance(one.left, Column):
-            return []
-        given = one.right.clause if isinstance(one.right, Cast) else one.right
-        if not isinstance(given, BindParameter) or getattr(one.operator, "opstring", None) not in {"&&", "@@"}:
-            return []
-        found.append(LookedUp(one.left, given.value or (), beginnings=one.operator is _MATCHES))
-    return found
+def holds(table: Table, texts: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a row has one of these entries."""
+    return LookedUp(table.c.terms, texts).clause()
 
 
 def missing(parameter: Parameter, table: Table, name: str, value: str) -> ColumnElement[bool]:
@@ -155,7 +143,13 @@ class Asked:
 
 
 def kind_condition(asked: Asked) -> ColumnElement[bool]:
-    """Make the condition of a parameter with one of the values.
+    """Make the condition of a parameter with one of the values; raises as `kind_question` does."""
+    found = kind_question(asked)
+    return found.clause() if isinstance(found, LookedUp) else found
+
+
+def kind_question(asked: Asked) -> ColumnElement[bool] | LookedUp:
+    """Understand a parameter with one of the values: where it only looks up texts, those are not written as SQL yet.
 
     Raises
     ------
@@ -181,14 +175,18 @@ def kind_condition(asked: Asked) -> ColumnElement[bool]:
 # Tokens
 
 
-def _token(asked: Asked) -> ColumnElement[bool]:
+def _token(asked: Asked) -> ColumnElement[bool] | LookedUp:
     code = asked.parameter.code
     if asked.modifier == "text":
         return _begins(asked, f"{code}:text")
     if asked.modifier == "of-type":
-        return holds(asked.table, [_of_type(asked.parameter, value) for value in asked.values])
-    found = holds(asked.table, [text for value in asked.values for text in _token_texts(asked.parameter, value)])
-    return not_(found) if asked.modifier == "not" else found
+        return _listed(asked, [_of_type(asked.parameter, value) for value in asked.values])
+    found = _listed(asked, [text for value in asked.values for text in _token_texts(asked.parameter, value)])
+    return not_(found.clause()) if asked.modifier == "not" else found
+
+
+def _listed(asked: Asked, texts: list[str]) -> LookedUp:
+    return LookedUp(asked.table.c.terms, texts)
 
 
 def _token_texts(parameter: Parameter, value: str) -> list[str]:
@@ -222,11 +220,11 @@ def points_to(parameter: Parameter, kind: str) -> bool:
     return kind in parameter.targets or ("*" in parameter.targets and kind in types())
 
 
-def _reference(asked: Asked) -> ColumnElement[bool]:
+def _reference(asked: Asked) -> LookedUp:
     code = asked.parameter.code
     if asked.modifier == "identifier":
-        return holds(asked.table, [text for one in asked.values for text in token_texts(f"{code}:identifier", one)])
-    return holds(asked.table, [text for value in asked.values for text in _reference_texts(asked, value)])
+        return _listed(asked, [text for one in asked.values for text in token_texts(f"{code}:identifier", one)])
+    return _listed(asked, [text for value in asked.values for text in _reference_texts(asked, value)])
 
 
 def _reference_texts(asked: Asked, value: str) -> list[str]:
@@ -246,14 +244,14 @@ def _reference_texts(asked: Asked, value: str) -> list[str]:
     return [entry(parameter.code, text)]
 
 
-def _uri(asked: Asked) -> ColumnElement[bool]:
-    return holds(asked.table, [entry(asked.parameter.code, unescaped(value)) for value in asked.values])
+def _uri(asked: Asked) -> LookedUp:
+    return _listed(asked, [entry(asked.parameter.code, unescaped(value)) for value in asked.values])
 
 
 # Strings
 
 
-def _string(asked: Asked) -> ColumnElement[bool]:
+def _string(asked: Asked) -> ColumnElement[bool] | LookedUp:
     if asked.modifier == "exact":
         return _uri(asked)
     if asked.modifier == "contains":
@@ -268,11 +266,9 @@ def _folded(asked: Asked, value: str) -> str:
     return folded
 
 
-def _begins(asked: Asked, code: str) -> ColumnElement[bool]:
+def _begins(asked: Asked, code: str) -> LookedUp:
     """Whether a text begins with one of the values."""
-    texts = [code + IS + _folded(asked, value) for value in asked.values]
-    # Put together by hand: SQLAlchemy's own way looks at each side anew, a third of the cost of understanding a search.
-    return BinaryExpression(asked.table.c.words, literal(texts, _Query()), _MATCHES)
+    return LookedUp(asked.table.c.words, [code + IS + _folded(asked, value) for value in asked.values], beginnings=True)
 
 
 class _Query(TypeDecorator[list[str]]):
@@ -351,7 +347,7 @@ def _said_by(component: Component, side: Asked, said_there: ColumnElement[Any]) 
     return said_there.op("?|", is_comparison=True)(texts_of(texts))
 
 
-_KINDS: Mapping[str, Callable[[Asked], ColumnElement[bool]]] = {
+_KINDS: Mapping[str, Callable[[Asked], ColumnElement[bool] | LookedUp]] = {
     "token": _token,
     "reference": _reference,
     "string": _string,

@@ -87,18 +87,15 @@ async def answer(
     query = await reading.apart(understood, budget) if costly(kind, asked) else understood()
     table = TABLES[kind]
     visible = access.representations(caller, table)
-    wanted = [visible, query.where]
-    if query.horizon:
-        wanted.append(below(table, mark))
     page = _Page([], "", None, before=False, after=False)
     if not query.count_only:
         rights = access.rights(caller)
         page = (
             await _first(reading, query, table, visible, rights, budget)
             if mark is None
-            else await _later(reading, query, table, wanted, visible, mark, budget)
+            else await _later(reading, query, table, visible, mark, budget)
         )
-    total = mark.total if mark is not None else await _total(reading, query, table, wanted, page, budget)
+    total = mark.total if mark is not None else await _total(reading, query, table, visible, page, budget)
     rest = 0 if page.cut else mark.rest if mark is not None else _rest(query, total)
     found = Included([], 0)
     if page.rows and query.includes:
@@ -147,14 +144,22 @@ def split_page(pairs: Sequence[tuple[str, str]]) -> tuple[str | None, _Pairs, _P
     return tokens[-1] if tokens else None, given, shared
 
 
+def _wanted(
+    query: Query, table: Table, visible: ColumnElement[bool], where: ColumnElement[bool], mark: Mark | None
+) -> list[ColumnElement[bool]]:
+    """What a row must be to be found."""
+    return [visible, where, *([below(table, mark)] if query.horizon else [])]
+
+
 async def _first(
     reading: Reading, query: Query, table: Table, visible: ColumnElement[bool], rights: Hashable, budget: Budget
 ) -> _Page:
     limit = query.count + 1
-    few = not budget.apart and reading.rare(query.where)
+    asked = query.looked_up
+    few = not budget.apart and reading.rare(asked)
 
     def make(where: ColumnElement[bool]) -> Select[Any]:
-        wanted = [visible, where, *([below(table, None)] if query.horizon else [])]
+        wanted = _wanted(query, table, visible, where, None)
         if query.narrowed:
             wanted.append(found_first(table))
         read = first_of_few if few else first_page
@@ -172,7 +177,7 @@ async def _first(
         found = await reading.fetch(make(query.where), budget)
     else:
         of_it = (query.type, rights, sort, followed, query.horizon, limit, room, few)
-        statement, values = kept(of_it, query.where, make)
+        statement, values = kept(of_it, lambda: query.where, make, asked)
         found = await reading.fetch(statement, budget, values, one_plan=few)
     rows = await weighed(reading, query.type, found[: query.count], room, budget)
     snapshot, _, own = rows[0]["snapshot"].partition("/") if rows else ("", "", "")
@@ -189,7 +194,6 @@ async def _later(
     reading: Reading,
     query: Query,
     table: Table,
-    wanted: Sequence[ColumnElement[bool]],
     visible: ColumnElement[bool],
     mark: Mark,
     budget: Budget,
@@ -200,8 +204,9 @@ async def _later(
         values = [place[0][f"k{number}"] for number in range(len(query.keys))]
     selected = _selected(query, table)
     count = mark.rest if mark.back and mark.row is None and mark.rest else query.count
+    wanted = _wanted(query, table, visible, query.where, mark)
     if query.narrowed:
-        wanted = [*wanted, found_first(table)]
+        wanted.append(found_first(table))
     statement = later_page(table, selected, wanted, visible, query.keys, mark, values, count + 1)
     found = await reading.fetch(statement, budget)
     rows = await weighed(reading, query.type, found[:count], reading.limits.answer_bytes, budget)
@@ -234,17 +239,18 @@ async def _total(
     reading: Reading,
     query: Query,
     table: Table,
-    wanted: Sequence[ColumnElement[bool]],
+    visible: ColumnElement[bool],
     page: _Page,
     budget: Budget,
 ) -> int | None:
-    current = [table.c.current, not_(table.c.deleted), *wanted]
+    if not query.count_only:
+        if query.total == "none":
+            return None
+        if not page.after:
+            return len(page.rows)
+    current = [table.c.current, not_(table.c.deleted), *_wanted(query, table, visible, query.where, None)]
     if query.count_only:
         return await reading.count(table, current, budget)
-    if query.total == "none":
-        return None
-    if not page.after:
-        return len(page.rows)
     if query.total == "accurate":
         return await reading.count(table, current, budget)
     rows = await reading.fetch(_Explain(select(table.c.id).where(*current)), budget)

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, text, true
+from sqlalchemy import Column, Connection, Select, select, text, true
 from sqlalchemy.dialects import postgresql
 
 from gateway.exchange.blobs import BlobStore
-from gateway.fhir.paging import first_of_few, found_first
+from gateway.fhir.paging import first_of_few, found_first, kept
 from gateway.fhir.read import FhirReads
-from gateway.fhir.search import parse
-from gateway.fhir.search_kinds import looked_up
+from gateway.fhir.search import Query, parse
 from gateway.identifiers import uuid7
 from gateway.model.audit import AuditTrail
 from gateway.model.partner import Partner
@@ -200,6 +199,34 @@ def test_both_ways_find_the_same_in_the_same_order_page_by_page(
     assert max(len(quick) for _, quick, _ in answers) > 3
 
 
+@pytest.mark.parametrize("question", [*RARE, *COMMON])
+def test_a_question_that_looks_up_texts_is_written_once_a_shape(question: str) -> None:
+    """What one like it puts into the statement then stands where its own texts stood."""
+    key = object()
+
+    def asked(text: str) -> Query:
+        return parse("Patient", _pairs(text), visible=lambda *_: true())
+
+    def never() -> Any:
+        pytest.fail("written again")
+
+    def make(where: Any) -> Select[Any]:
+        return select(TABLE.c.id).where(where)
+
+    def bound(statement: Select[Any], values: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
+        compiled = statement.params(values or {}).compile(dialect=postgresql.dialect(paramstyle="numeric_dollar"))  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
+        return compiled.string, [compiled.params[name] for name in compiled.positiontup or ()]
+
+    like = question.replace("n7", "o88").replace("7", "41").replace("mar", "pet")
+    first, second = asked(question), asked(like)
+    statement, values = kept(key, lambda: first.where, make, first.looked_up)
+    assert bound(statement, values) == bound(make(first.where), None)
+    again, others = kept(key, never, make, second.looked_up)
+    assert again is statement
+    assert bound(again, others) == bound(make(second.where), None)
+    assert (others == values) == (like == question)
+
+
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield node
     for below in node.get("Plans", ()):
@@ -225,7 +252,7 @@ def test_the_plan_of_any_values_reads_the_index_and_no_table(store: Store, who: 
         connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
         for place, (question, sort) in enumerate(asked):
             query = parse("Patient", _pairs(question, **({"_sort": sort} if sort else {})), visible=lambda *_: true())
-            assert looked_up(query.where)
+            assert query.looked_up
             wanted = [visible, query.where, found_first(TABLE)]
             statement = first_of_few(TABLE, [TABLE.c.id, TABLE.c.body], wanted, query.keys, 1)
             compiled = statement.compile(dialect=postgresql.dialect(paramstyle="numeric_dollar"))  # type: ignore[no-untyped-call]  # SQLAlchemy's own constructor
