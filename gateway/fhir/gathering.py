@@ -1,10 +1,10 @@
 """Creates that wait at the same time are written together: one step, one commit, one answer each.
 
-[FHIR R4 http#create; docs/adr/0018]
+[FHIR R4 http#create]
 
 A commit and each statement cost the database and this process about the same for one resource as for twenty. Creates of
 one type by one caller that come while others are being written therefore form the next group; nobody waits for company:
-whoever comes alone is written at once.
+whoever comes alone is written at once (docs/adr/0018).
 
 Promises: what stands afterwards, what is answered and what the trail says are those of one step each: as soon as one of
 a group is refused, or names what another one names, the group is undone and each is written alone, so that nobody
