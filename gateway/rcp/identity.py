@@ -29,6 +29,7 @@ from gateway.model.imaging import Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.prepared import Prepared
+from gateway.model.received import ReceivedDocument
 from gateway.model.store import Base, utcnow
 from gateway.model.writes import adopt, ask, laid, later
 from gateway.rcp import work_list
@@ -290,7 +291,7 @@ def withdraw(step: Step, record: PatientRecord) -> None:
     Raises
     ------
     Conflict
-        ``patient-utilise``: a dossier, a study or another record of the same person holds it.
+        ``patient-utilise``: a dossier, a study, a received document or another record of the same person holds it.
     """
     step.serialise(_key_lock(record.partner_id, record))
     # Whoever inscribes this patient now waits here, and then finds him gone.
@@ -299,6 +300,7 @@ def withdraw(step: Step, record: PatientRecord) -> None:
     held = (
         exists().where(Dossier.record_id == record.id),
         exists().where(Study.record_id == record.id),
+        exists().where(ReceivedDocument.record_id == record.id),
         exists().where(
             PersonLink.person_id == person, PersonLink.ended_at.is_(None), PersonLink.record_id != record.id
         ),
@@ -306,8 +308,8 @@ def withdraw(step: Step, record: PatientRecord) -> None:
     )
     if step.session.scalar(select(or_(*held))):
         text = (
-            "Ce patient est rattaché à un dossier, à des images ou à un autre enregistrement : il ne se supprime pas ; "
-            "rendez-le inactif (Patient.active)."
+            "Ce patient est rattaché à un dossier, à des images, à un document reçu ou à un autre enregistrement : "
+            "il ne se supprime pas ; rendez-le inactif (Patient.active)."
         )
         raise Conflict("patient-utilise", text, expression="Patient")
     for item in step.session.scalars(select(WorkItem).where(WorkItem.record_id == record.id)):

@@ -379,6 +379,12 @@ def test_nobody_learns_of_the_documents_of_others(
     ]
 
 
+def test_a_patient_of_whom_a_document_came_is_not_deleted(ehr: httpx.Client, patient: str, store: Store) -> None:
+    assert ehr.post("DocumentReference", json=reference(None)).status_code == 201
+    assert code(ehr.delete(patient)) == (409, "patient-utilise")
+    assert f"Patient/{rows(store)[0].record_id}" == patient
+
+
 def mailed(served: Served, store: Store, blobs: Any) -> None:
     """The same document, by mail."""
     made = EmailMessage(policy=SMTP)
