@@ -44,6 +44,7 @@ _AGES: Final[Mapping[str, tuple[str, timedelta]]] = {
 }
 _MESSAGES: Final[Mapping[str, str]] = {
     "M1": "Notification avant RCP",
+    "M1c": "Changement annoncé au médecin traitant",
     "M2": "Contribution du médecin traitant",
     "M5": "Lien vers le compte rendu",
     "M5r": "Retrait du compte rendu",
