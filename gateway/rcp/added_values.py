@@ -30,6 +30,7 @@ __all__ = ["DATED", "added_values"]
 
 _LABELS: Final = "etiquettes"
 _UNDECIDED: Final = "Notification non encore planifiée"
+_UNREADABLE: Final = "les réglages de la fiche de cette RCP sont illisibles"
 #: The labels of the register that say an instant. [spec features 4.3]
 DATED: Final = {
     "PREVUE": "Notification avant RCP prévue le {date}",
@@ -42,8 +43,7 @@ _LEFT: Final = ("annule", "refuse")
 
 def added_values(session: Session, dossier: Dossier, now: datetime) -> dict[str, str | bool]:
     """Return the values of M3 that are found or counted."""
-    share, missing = fiche.completeness(session, dossier)
-    labels = fiche.statements(dossier).get(_LABELS)
+    share, missing, labels = _filled(session, dossier)
     title, name = requester_words(dossier)
     who = report_people.person_of(dossier.requester) if dossier.requester is not None else None
     house = dossier.organisation.name if dossier.organisation is not None else None
@@ -57,7 +57,7 @@ def added_values(session: Session, dossier: Dossier, now: datetime) -> dict[str,
         "auteur.nom": name,
         "auteur.specialite": (who.speciality if who is not None else None) or "spécialité non renseignée",
         "auteur.structure": house or "structure non renseignée",
-        "etiquettes": ", ".join(_label(one) for one in labels.value) if labels is not None else "aucune",
+        "etiquettes": labels,
         "completude": str(share),
         "manquants": ", ".join(missing),
         "nb_documents": str(session.scalar(papers)),
@@ -65,6 +65,15 @@ def added_values(session: Session, dossier: Dossier, now: datetime) -> dict[str,
         "nb_dossiers": str(session.scalar(together)),
         "info_notification": " ; ".join(dict.fromkeys(_notified(session, dossier, now))),
     }
+
+
+def _filled(session: Session, dossier: Dossier) -> tuple[int, tuple[str, ...], str]:
+    """Say which share of the fiche is there, what it lacks, and its labels; settings in disorder stop no news of it."""
+    try:
+        said = fiche.statements(dossier).get(_LABELS)
+        return *fiche.completeness(session, dossier), ", ".join(map(_label, said.value)) if said else "aucune"
+    except InvalidContent:
+        return 0, (_UNREADABLE,), "inconnues"
 
 
 def _label(said: str) -> str:
@@ -76,7 +85,7 @@ def _notified(session: Session, dossier: Dossier, now: datetime) -> Iterator[str
     spaced = dossier.session.rcp.notification.get("format_heure") == "18 h 30"
     try:
         decided = notification.decided(session, dossier, now)
-    except InvalidContent:  # a setting of the RCP that cannot be read stops no news of the dossier
+    except InvalidContent:
         decided = ()
     for code, at in decided or ((None, None),):
         if code is None:

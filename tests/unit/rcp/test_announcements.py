@@ -158,6 +158,12 @@ def test_what_is_complete_and_without_label_leaves_no_hole(scene):
     assert "  Étiquettes : aucune\n  Complétude : 100 %\n  Pièces" in body
 
 
+def test_settings_that_nobody_can_read_stop_no_news(scene):
+    change(scene, Rcp, scene.rcp, fiche={"inconnu": True})
+    body = _body(scene)
+    assert "  Étiquettes : inconnues\n  Complétude : 0 % – à compléter : les réglages de la fiche" in body
+
+
 def test_who_added_it_is_named_as_far_as_he_is_known(scene):
     change(scene, Dossier, scene.dossier, requester_id=None, organisation_id=None)
     assert "  Ajouté par : Docteur (nom non communiqué) (spécialité non renseignée, structure non renseignée)" in _body(
