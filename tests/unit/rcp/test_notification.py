@@ -104,6 +104,20 @@ def test_two_working_days_before_the_physician_is_told(scene):
     assert message.message_id in mail["message-id"]
 
 
+@pytest.mark.req("S2-053")
+def test_the_delay_is_the_rcp_s_and_the_footer_links_the_memo(scene):
+    """Five working days before Thursday 19 March 2026 is Thursday 12: no holiday between, one weekend."""
+    change(scene, Rcp, scene.rcp, notification={"active": True, "jours": 5})
+    due = datetime(2026, 3, 12, 7, 0, tzinfo=UTC)  # 08:00 in Paris
+    assert run(scene, due - timedelta(seconds=1)).sent == 0
+    assert entry(scene).due_at == due
+    assert run(scene, due).sent == 1
+    [message] = rows(scene, Message)
+    body = email.message_from_bytes(message.content, policy=email.policy.default).get_content()
+    footer = body.replace("\r\n", "\n").partition("Bien confraternellement,\n")[2]
+    assert "Mode d'emploi : https://rcp.example/aide/medecin-traitant\n" in footer
+
+
 @pytest.mark.req("S3-014", "S2-025")
 def test_the_webconference_link_is_in_the_mail_when_there_is_one(scene):
     change(scene, Rcp, scene.rcp, webconference={"lien": "https://visio.example/s", "complement": "Code : 4711"})
