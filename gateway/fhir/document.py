@@ -187,18 +187,20 @@ def check(tree: Any, limits: Limits) -> tuple[int, int]:
     for _ in range(limits.json_depth):
         nodes += len(level)
         below: list[Any] = []
+        keys: list[str] = []
         texts: list[str] = []
         for node in level:
-            if isinstance(node, str):
+            kind = type(node)
+            if kind is str:
                 texts.append(node)
-            elif isinstance(node, dict):
-                names += len(node)
-                colons += "".join(node).count(":")
-                below.extend(node.values())
-            elif isinstance(node, list):
-                below.extend(node)
+            elif kind is dict:
+                keys += node
+                below += node.values()
+            elif kind is list:
+                below += node
+        names += len(keys)
         said = "".join(texts)
-        colons += said.count(":")
+        colons += "".join(keys).count(":") + said.count(":")
         if _CONTROL.search(said):
             raise InvalidContent("json-caractere", "Ressource illisible : caractère de commande dans un texte.")
         if len(said) > limits.json_nodes:  # each element of a narrative costs as much as one of the tree
