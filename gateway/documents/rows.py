@@ -138,7 +138,9 @@ def partial_words(value: PartialDate) -> str:
 
 
 def period_words(start: PartialDate | None, end: PartialDate | None) -> str | None:
-    """« du 01/02/2019 au 03/2019 », « à partir du 02/2019 », « avant le 05/12/2019 », or ``None``."""
+    """« du 01/02/2019 au 03/2019 », « le 01/02/2019 », « à partir du 02/2019 », « avant le 05/12/2019 » or ``None``."""
+    if start and start == end:
+        return f"{'le' if len(start) == len('2019-02-01') else 'en'} {partial_words(start)}"
     if start and end:
         return f"du {partial_words(start)} au {partial_words(end)}"
     if start:
