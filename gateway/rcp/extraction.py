@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -50,7 +51,7 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "\t": " ", "\r": " "})
 _IDNPS = re.compile(r"[0-9][0-9A-Z/.\-]{1,63}", re.ASCII)
 
 #: One line's fields → what is staged of them; `None`: nothing to keep. `ValueError`: malformed.
-Shape = Callable[[Sequence[str]], tuple[str, ...] | None]
+Shape = Callable[[list[str]], tuple[str, ...] | None]
 
 
 @dataclass
@@ -297,58 +298,66 @@ def _structure(finess: str, siret: str, technical: str) -> str:
     return "4" + technical[1:] if technical[:1] == "R" and technical[1:].isdigit() and technical.isascii() else ""
 
 
+def _reader(places: Mapping[str, int], names: Sequence[str]) -> Callable[[list[str]], Iterator[str]]:
+    """What gives the values of these columns, in one pass; an empty one for a column that the file has not."""
+    pick = itemgetter(*(places.get(name, -1) for name in names))
+
+    def read(fields: list[str]) -> Iterator[str]:
+        fields.append("")
+        return map(str.strip, pick(fields))
+
+    return read
+
+
 def _practices(places: Mapping[str, int], counts: Counts) -> Shape:
-    def get(name: str) -> Callable[[Sequence[str]], str]:
-        place = places.get(name)
-        return (lambda fields: fields[place].strip()) if place is not None else (lambda _fields: "")
+    read = _reader(
+        places,
+        (
+            *("idnps", "kind", "number", "family", "given", "title", "profession", "speciality_kind", "speciality"),
+            *("finess", "siret", "technical", "structure", "brand"),
+            *("street_number", "street_repeat", "street_kind", "street_name", "postal_code", "city", "phone"),
+        ),
+    )
 
-    idnps, kind, number = get("idnps"), get("kind"), get("number")
-    family, given, title = get("family"), get("given"), get("title")
-    profession, know_how, speciality = get("profession"), get("speciality_kind"), get("speciality")
-    finess, siret, technical = get("finess"), get("siret"), get("technical")
-    structure, brand = get("structure"), get("brand")
-    street = [get(name) for name in ("street_number", "street_repeat", "street_kind", "street_name")]
-    postal_code, city, phone = get("postal_code"), get("city"), get("phone")
-
-    def shape(fields: Sequence[str]) -> tuple[str, ...]:
-        who = _person(idnps(fields), kind(fields), number(fields), counts)
-        name = family(fields)
-        if not name:
+    def shape(fields: list[str]) -> tuple[str, ...]:
+        values = tuple(read(fields))
+        idnps, kind, number, family, given, title, profession, know_how, speciality = values[:9]
+        finess, siret, technical, structure, brand = values[9:14]
+        street, postal_code, city, phone = " ".join(filter(None, values[14:18])), *values[18:]
+        who = _person(idnps, kind, number, counts)
+        if not family:
             raise ValueError
-        where = _structure(finess(fields), siret(fields), technical(fields))
+        where = _structure(finess, siret, technical)
         return (
-            *(who, name, given(fields), title(fields), profession(fields), know_how(fields), speciality(fields), where),
-            structure(fields) or brand(fields) or where,
-            " ".join(filter(None, (part(fields) for part in street))),
-            *(postal_code(fields), city(fields), phone(fields)),
+            *(who, family, given, title, profession, know_how, speciality, where),
+            *(structure or brand or where, street, postal_code, city, phone),
         )
 
     return shape
 
 
 def _mailboxes(places: Mapping[str, int], counts: Counts) -> Shape:
-    def get(name: str) -> Callable[[Sequence[str]], str]:
-        place = places.get(name)
-        return (lambda fields: fields[place].strip()) if place is not None else (lambda _fields: "")
+    read = _reader(
+        places,
+        (
+            *("kind", "address", "idnps", "family", "given", "title", "profession", "speciality"),
+            *("place_kind", "place_number", "structure", "postal_code", "paperless"),
+        ),
+    )
 
-    kind, address, idnps = get("kind"), get("address"), get("idnps")
-    family, given, title = get("family"), get("given"), get("title")
-    profession, speciality = get("profession"), get("speciality")
-    place_kind, place_number = get("place_kind"), get("place_number")
-    structure, postal_code, paperless = get("structure"), get("postal_code"), get("paperless")
-
-    def shape(fields: Sequence[str]) -> tuple[str, ...] | None:
-        box, mail = kind(fields), MssanteAddress.from_wire(address(fields))
+    def shape(fields: list[str]) -> tuple[str, ...] | None:
+        box, address, number, family, given, title, profession, speciality, *place = read(fields)
+        place_kind, place_number, structure, postal_code, paperless = place
+        mail = MssanteAddress.from_wire(address)
         if "@" not in mail.value or not box:
             raise ValueError
-        number = idnps(fields)
-        where = place_kind(fields) + place_number(fields) if place_number(fields) else ""
+        where = place_kind + place_number if place_number else ""
         if mail.faults or box not in _OWNERS or not (number if _OWNERS[box] == "person" else where):
             return None
         who = _person(number, "", "", counts) if number else ""
         return (
-            *(box, mail.value, who, family(fields), given(fields), title(fields), profession(fields)),
-            *(speciality(fields), where, structure(fields) or where, postal_code(fields), paperless(fields)),
+            *(box, mail.value, who, family, given, title, profession, speciality),
+            *(where, structure or where, postal_code, paperless),
         )
 
     return shape
