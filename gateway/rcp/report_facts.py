@@ -185,7 +185,7 @@ def _meeting(session: RcpSession, place: Organisation) -> MeetingContent:
         start=session.starts_at,
         end=session.ends_at,
         place=place,
-        contact=rcp.contact,
+        contact=rcp.contact or rcp.network.contact,
     )
 
 

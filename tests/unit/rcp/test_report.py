@@ -188,6 +188,20 @@ def test_a_report_made_from_rows_passes_the_national_rules(scene):
     assert [str(one) for one in found if one.severity == "error"] == []
 
 
+@pytest.mark.parametrize("own", ["05 56 00 00 09", ""])
+def test_the_contact_is_the_rcp_s_else_the_network_s_as_in_every_letter(scene, own):
+    with scene.store.session() as session:
+        session.execute(text("UPDATE rcp SET contact = :c"), {"c": own})
+        session.execute(text("UPDATE network SET contact = 'rcp@3c.example'"))
+        session.commit()
+    key = _validated(scene)
+    wanted = own or "rcp@3c.example"
+    assert decode(_rows(scene, Report, Report.id == key)[0].content).meeting.contact == wanted
+    for message in _rows(scene, Message):
+        body = _mail(scene, message).get_body().get_content()
+        assert body.splitlines()[-1] == f"Le secrétariat du 3C – {wanted}"
+
+
 def test_what_was_frozen_does_not_move_with_the_rows(scene):
     key = _validated(scene)
     [before] = _rows(scene, Report, Report.id == key)
