@@ -140,7 +140,7 @@ class Connection:
             The connection had served before, and the operator left it.
         """
         smtp = self._smtp
-        dsn = smtp.has_extn("dsn") and envelope_id is not None
+        dsn = smtp.has_extn("dsn") and bool(envelope_id)
         self._check_fits(content)
         options = self._mail_options(content, envelope_id, dsn=dsn)
         served, self.messages = self.messages > 0, self.messages + 1

@@ -29,13 +29,14 @@ __all__ = ["Answering", "Request", "error_code", "request"]
 
 _POLICY = policy.SMTP.clone(cte_type="7bit")
 _SUBJECT_CHARACTERS = 200
+#: A longer identifier would make a line that no server takes.
+_ID_CHARACTERS = 900
 _ORIGINAL_BYTES = 5_000_000
 _HEAD_BYTES = 32 * 1024
 _LINE = re.compile(rb"[^\r\n]{0,998}(?:\r\n|\Z)")
 #: What may be sent back by itself: a person's mail, or what an application sends of its own accord.
 _ASKABLE = frozenset({"no", "auto-generated"})
 _MACHINE_HEADERS = ("Precedence", "List-Id", "X-Autoreply", "X-Autorespond")
-_ID = re.compile(r"<([^<>\s@]+@[^<>\s@]+)>")
 _LABELS: Mapping[str, tuple[str, str]] = {
     # The field of the report is ASCII [RFC 8098 §3.1]; the text for people is not.
     "900": ("Version de document incorrecte", "version de document incorrecte"),
@@ -103,9 +104,9 @@ def request(content: bytes, found: receipts.Incoming, *, own: str) -> Request | 
         envelope.check_address(asked)
     except InvalidContent:
         return None
-    identifiers = _ID.findall(str(message.get("Message-ID", "")))
+    identifier = found.message_id if len(found.message_id or "") <= _ID_CHARACTERS else None
     plain = "".join(c for c in found.subject or "" if unicodedata.category(c) not in {"Cc", "Cs", "Zl", "Zp"})
-    return Request(asked, identifiers[0] if identifiers else None, plain[:_SUBJECT_CHARACTERS].strip(), content)
+    return Request(asked, identifier, plain[:_SUBJECT_CHARACTERS].strip(), content)
 
 
 def _asked(message: Message) -> str | None:

@@ -47,6 +47,15 @@ def test_who_asks_at_the_address_that_sent_is_answered() -> None:
         assert asked(answered) is not None
 
 
+def test_an_identifier_that_fits_into_no_line_is_not_repeated() -> None:
+    found = asked(mail(Message_ID=f"<{'a' * 960}@clinique-exemple.mssante.fr>"))
+    assert found is not None
+    made = Answering(OWN, "000000").seal(found, None, key="MDN|1", at=datetime(2026, 3, 1, tzinfo=UTC)).content
+    answered = made.partition(b"message/rfc822")[0]
+    assert max(map(len, answered.split(b"\r\n"))) <= 998
+    assert b"In-Reply-To" not in answered
+
+
 @pytest.mark.parametrize(
     "content",
     [
