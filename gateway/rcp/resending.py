@@ -27,6 +27,8 @@ from gateway.rcp.step import Step
 __all__ = ["other_addresses", "require_true", "resend"]
 
 _NOTICE = "M1"
+#: Letters that invite to a meeting: with its beginning, or the patient's opposition, there is nothing to tell.
+_BEFORE = frozenset({_NOTICE, "M3", "M4"})
 
 
 def other_addresses(step: Step, message: Message) -> Sequence[Mailbox]:
@@ -48,7 +50,7 @@ def require_true(step: Step, message: Message) -> None:
         ``renvoi-perime``.
     """
     dossier = step.session.get(Dossier, message.dossier_id) if message.dossier_id is not None else None
-    if message.kind == _NOTICE and dossier is not None:
+    if message.kind in _BEFORE and dossier is not None:
         meeting = dossier.session
         gone = meeting.id != message.session_id or meeting.state in {"annulee", "reportee"}
         if gone or dossier.opposed_at is not None or meeting.starts_at <= step.now:

@@ -142,8 +142,11 @@ def test_the_same_bytes_may_be_sent_again_until_the_meeting(site: Site, organise
     assert [line["object_id"] for line in lines] == [str(item_id)]
 
 
-def test_what_is_no_longer_true_is_not_sent(site: Site, organiser: Browser, dossier: Dossier) -> None:
+@pytest.mark.parametrize("kind", ["M1", "M3", "M4"])
+def test_what_is_no_longer_true_is_not_sent(site: Site, organiser: Browser, dossier: Dossier, kind: str) -> None:
     item_id, message_id = bounced(site, status="5.2.2")
+    site.world.session.execute(update(Message).where(Message.id == message_id).values(kind=kind))
+    site.world.session.commit()
     site.clock.at = site.world.meeting.starts_at
     refused = organiser.post(f"/erreurs/{item_id}/rejouer", 409)
     assert "n’a plus d’objet" in refused.text
