@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from gateway.documents.wording import Part, report_parts
 from gateway.fhir.document import instant
+from gateway.fhir.translate import published
 from gateway.fhir.translate.directory import organization_reference, practitioner_reference
 from gateway.fhir.translate.dossier import patient_reference
 from gateway.fhir.translate.elements import RCP_CARE, concept, refer, wall, without_empty
 from gateway.model.report import Report, ReportForm
-from gateway.rcp.report_content import CodedValue, Identifier, ReportContent, decode
-from gateway.terminology import code_list, system_of_oid
+from gateway.rcp.report_content import ReportContent, decode
 
 __all__ = ["KeptForm", "binary", "composition", "document_identifier", "document_reference"]
 
@@ -29,11 +29,7 @@ _LOINC = "http://loinc.org"
 _TYPE = {
     "coding": [{"system": _LOINC, "code": "34794-8", "display": "CR de réunion de concertation pluridisciplinaire"}]
 }
-_CLASS = concept(
-    "https://mos.esante.gouv.fr/NOS/TRE_A03-ClasseDocument/FHIR/TRE-A03-ClasseDocument", "10", "Compte rendu"
-)
-_VISIBILITY = "https://mos.esante.gouv.fr/NOS/TRE_A07-StatusVisibiliteDocument/FHIR/TRE-A07-StatusVisibiliteDocument"
-_SETTING = concept("https://mos.esante.gouv.fr/NOS/TRE_A01-CadreExercice/FHIR/TRE-A01-CadreExercice", "ETABLISSEMENT")
+_CLASS = concept(published.CLASS, "10", "Compte rendu")
 # Part of the report → LOINC code of its section [CI-SIS FRCP 2022.01].
 _SECTIONS = {
     "raison": "42349-1",
@@ -57,7 +53,7 @@ _SECTIONS = {
 }
 _FORMATS = {
     "cda": {
-        "system": "https://mos.esante.gouv.fr/NOS/TRE_A06-FormatCodeComplementaire/FHIR/TRE-A06-FormatCodeComplementaire",
+        "system": published.FORMAT,
         "code": "urn:asip:ci-sis:frcp:2011",
         "display": "Fiche de réunion de concertation pluridisciplinaire",
     },
@@ -84,15 +80,7 @@ class KeptForm(NamedTuple):
 
 def document_identifier(facts: bytes) -> Tree:
     """Identifier of a version, from its frozen facts: in its CDA, its DocumentReference, its document Bundle."""
-    return _urn(decode(facts).document_id)
-
-
-def _urn(said: Identifier) -> Tree:
-    """An identifier of the document as FHIR writes it: a UUID or an OID as a URN, else root and extension."""
-    if said.extension is None:
-        scheme = "oid" if said.root.replace(".", "").isdigit() else "uuid"
-        return {"system": "urn:ietf:rfc:3986", "value": f"urn:{scheme}:{said.root.lower()}"}
-    return {"system": f"urn:oid:{said.root}", "value": said.extension}
+    return published.urn(decode(facts).document_id)
 
 
 def _people(report: Report) -> Tree | None:
@@ -142,7 +130,7 @@ def composition(report: Report) -> Tree | None:
         resourceType="Composition",
         language="fr",
         extension=[{"url": url, "valueString": str(content.version)} for url in _VERSION],
-        identifier=_urn(content.set_id),
+        identifier=published.urn(content.set_id),
         status=status,
         type=_TYPE,
         category=[_CLASS],
@@ -174,7 +162,7 @@ def _period(content: ReportContent) -> Tree:
 def _replaces(content: ReportContent, target: str) -> list[Tree] | None:
     if content.replaces is None:
         return None
-    return [{"code": "replaces", target: _urn(content.replaces.document_id)}]
+    return [{"code": "replaces", target: published.urn(content.replaces.document_id)}]
 
 
 def document_reference(report: Report, forms: Sequence[KeptForm], studies: Sequence[str] = ()) -> Tree | None:
@@ -189,8 +177,8 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         return None
     content = decode(report.content)
     dossier = report.dossier
-    related = [_related("urn:ihe:iti:xds:2016:studyInstanceUID", "urn:dicom:uid", f"urn:oid:{uid}") for uid in studies]
-    related.append(_related("urn:ihe:iti:xds:2013:order", "urn:ietf:rfc:3986", dossier.number))
+    related = [published.study(uid) for uid in studies]
+    related.append(published.order(dossier.number))
     written = wall(content.written_at, content.zone)
     replaced = _replaces(content, "target")
     if replaced and report.replaces_id is not None:
@@ -199,8 +187,8 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         replaced[0]["target"] = {"identifier": replaced[0]["target"]}
     return without_empty(
         resourceType="DocumentReference",
-        masterIdentifier=_urn(content.document_id),
-        identifier=[{"use": "official", **_urn(content.document_id)}],
+        masterIdentifier=published.urn(content.document_id),
+        identifier=[{"use": "official", **published.urn(content.document_id)}],
         status=_DOCUMENT_STATUS[report.state],
         type=_TYPE,
         category=[_CLASS],
@@ -208,7 +196,7 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         date=instant(content.written_at),
         author=[author for author in (_people(report),) if author],
         description=f"CR de la {content.meeting.rcp} du {content.meeting.start.astimezone(content.tzinfo()):%d/%m/%Y}",
-        securityLabel=_labels(content),
+        securityLabel=published.labels(content.visibility),
         relatesTo=replaced,
         content=[
             without_empty(
@@ -229,32 +217,11 @@ def document_reference(report: Report, forms: Sequence[KeptForm], studies: Seque
         context=without_empty(
             encounter=[refer("Encounter", report.dossier_id)],
             period=_period(content),
-            facilityType=_frozen(content.meeting.place.facility),
-            practiceSetting=_SETTING,
+            facilityType=published.frozen(content.meeting.place.facility),
+            practiceSetting=published.SETTING,
             related=related,
         ),
     )
-
-
-def _frozen(said: CodedValue | None) -> Tree | None:
-    """A code as it was when the facts were frozen."""
-    return concept(system_of_oid(said.system), said.code, said.label) if said is not None else None
-
-
-def _labels(content: ReportContent) -> list[Tree]:
-    """Confidentiality of the document, then the flags of its visibility: those of the sending [spec mssante 6.1]."""
-    known = code_list("JDV_J08")
-    return [concept(_VISIBILITY, code, known.require(code).label) for code in ("N", *content.visibility)]
-
-
-def _related(kind: str, system: str, value: str) -> Tree:
-    return {
-        "identifier": {
-            "type": {"coding": [{"system": "urn:ietf:rfc:3986", "code": kind}]},
-            "system": system,
-            "value": value,
-        }
-    }
 
 
 def binary(form: ReportForm) -> Mapping[str, Any]:
