@@ -111,7 +111,7 @@ class Gathering:
         return mine.done if mine.done is not None else alone()
 
     def _lead(self, key: tuple[str, Caller], mine: _Waiting, alone: Callable[[], Done]) -> None:
-        """Write what waits; the first of those that came meanwhile leads the next group."""
+        """Write what waits."""
         with self._lock:
             queue = self._queues[key]
             group = [mine, *(queue.popleft() for _ in range(min(len(queue), _MOST - 1)))]
@@ -119,19 +119,26 @@ class Gathering:
             if len(group) == 1:
                 mine.done = alone()
             else:
-                self._write(group)
+                self._write(key, group)
         finally:
-            with self._lock:
-                following = queue.popleft() if queue else None
-                if following is None:
-                    del self._queues[key]
-            if following is not None:
-                following.leads = True
-                following.woken.release()
+            self._hand_over(key, mine)
             for one in group[1:]:
                 one.woken.release()
 
-    def _write(self, group: Sequence[_Waiting]) -> None:
+    def _hand_over(self, key: tuple[str, Caller], mine: _Waiting) -> None:
+        """Let the first of those that came meanwhile lead the next group; once."""
+        with self._lock:
+            if not mine.leads:
+                return
+            mine.leads = False
+            following = self._queues[key].popleft() if self._queues[key] else None
+            if following is None:
+                del self._queues[key]
+                return
+            following.leads = True
+        following.woken.release()
+
+    def _write(self, key: tuple[str, Caller], group: Sequence[_Waiting]) -> None:
         """Write a group; who has neither an answer nor an error afterwards is written alone."""
         used: list[bool] = []
 
@@ -140,10 +147,13 @@ class Gathering:
                 raise _ApartError
             used.append(True)
             try:
-                return self._together(step, group)
+                answers = self._together(step, group)
             except GatewayError as refusal:
                 # Not told to the trail here: it is refused again, alone.
                 raise _ApartError from refusal
+            # While the database writes this group and waits for the disk, the next one is put together.
+            self._hand_over(key, group[0])
+            return answers
 
         try:
             answers = self._steps.run(group[0].caller, verb)
