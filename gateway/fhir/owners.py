@@ -68,6 +68,7 @@ _BEHIND: Mapping[str, str] = {
     "NotificationEntry": "la passerelle qui envoie",
     "Report": _HOME,
     "ReportForm": _HOME,
+    "CarePlan": _HOME,
     "ReceivedDocument": _HOME,
     "Study": "la passerelle, à partir des images reçues",
 }

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, Table, Text, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from gateway.fhir import document, document_bundle, history, searchset
+from gateway.fhir import binaries, document, document_bundle, history, searchset
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
 from gateway.fhir.reading import READABLE, Reading, columns
 from gateway.fhir.search_conditions import ID
 from gateway.fhir.source import Contents, Source
 from gateway.fhir.summary import WHOLE, Form
-from gateway.model.report import ReportForm
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -139,12 +138,12 @@ class FhirReads:
     async def raw(self, caller: Caller, identity: str) -> RawContent:
         """Return the bytes of a Binary; see `read` for the refusals."""
         row = await self._row(caller, "Binary", identity, None)
-        if row["root_kind"] != "ReportForm":
+        if row["root_kind"] not in binaries.OWN:
             await self._tell(caller, "Binary", row)
             tree = document.decode(await self._in.filled("Binary", bytes(row["body"])))
             sent = b64decode(tree.get("data", ""))
             return RawContent(tree["contentType"], sent, row["version"], row["updated_at"])
-        form = await self._form(caller, row)
+        form = await self._own(caller, row)
         content = await self._in.blobs.read_async(form["sha256"])
         await self._tell(caller, "Binary", row, sha256=form["sha256"])
         return RawContent(form["content_type"], content, row["version"], row["updated_at"])
@@ -190,19 +189,17 @@ class FhirReads:
             await self._in.refuse_deleted(caller, kind, row)
         return row
 
-    async def _form(self, caller: Caller, row: Any) -> Any:
-        rows = await self._in.source.fetch(
-            select(ReportForm.sha256, ReportForm.content_type).where(ReportForm.id == row["root_id"])
-        )
+    async def _own(self, caller: Caller, row: Any) -> Any:
+        rows = await self._in.source.fetch(binaries.kept(row["root_kind"], row["root_id"]))
         if not rows:
             await self._in.refuse(caller, "Binary", row["id"])
         return rows[0]
 
     async def _whole(self, caller: Caller, kind: str, row: Any) -> bytes:
         """Stored bytes; of a Binary with its data, which stands in the blob store."""
-        if kind != "Binary" or row["root_kind"] != "ReportForm":
+        if kind != "Binary" or row["root_kind"] not in binaries.OWN:
             return await self._in.filled(kind, bytes(row["body"]))
-        form = await self._form(caller, row)
+        form = await self._own(caller, row)
         content = await self._in.blobs.read_async(form["sha256"])
         return encode({**document.decode(row["body"]), "data": b64encode(content).decode("ascii")})
 

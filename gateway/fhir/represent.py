@@ -27,7 +27,7 @@ from gateway.fhir import binaries, document
 from gateway.fhir.document import Tree
 from gateway.fhir.keeping import Kept, Owner, current, keep, remove
 from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
-from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, received, report
+from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, plan, received, report
 from gateway.fhir.translate.composition import draft_over
 from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
@@ -37,12 +37,14 @@ from gateway.model.imaging import Series, Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import PatientRecord
+from gateway.model.plan import CarePlan
 from gateway.model.received import ReceivedDocument
 from gateway.model.report import Report
 from gateway.model.writes import made
 from gateway.rcp import report_draft
 from gateway.rcp.contribution import clean
 from gateway.rcp.facts import PatientFacts
+from gateway.rcp.pps_content import decode
 from gateway.rcp.step import Step, hold
 
 __all__ = ["Representer", "Sent"]
@@ -304,6 +306,23 @@ def _report(row: Report, run: _Context) -> Iterator[_Rendered]:
         yield _Rendered("DocumentReference", str(row.id), published, owner)
 
 
+def _plan(row: CarePlan, run: _Context) -> Iterator[_Rendered]:
+    """A validated care plan; a draft is nobody's but its writers'."""
+    if row.content is None or row.sha256 is None:
+        return
+    owner = _of_dossier(row.dossier, row)
+    run.refer(row.author)
+    version = decode(row.content).report.version
+    followed = run.session.scalars(
+        select(Report.id).where(Report.dossier_id == row.dossier_id, Report.version == version)
+    ).first()
+    yield _Rendered("Binary", str(row.id), plan.binary(row), owner)
+    document_ = plan.document_reference(row, _sha1(run.blobs, row.sha256), followed)
+    for kind, said in (("CarePlan", plan.care_plan(row, followed)), ("DocumentReference", document_)):
+        if said is not None:
+            yield _Rendered(kind, str(row.id), said, owner)
+
+
 def _received(row: ReceivedDocument, run: _Context) -> Iterator[_Rendered]:
     """What others mailed, once it is somebody's; its bytes go when it is withdrawn. What a software brought is its."""
     if row.channel == "fhir":
@@ -378,6 +397,7 @@ _ROOTS: dict[str, Callable[[Any, _Context], Iterator[_Rendered]]] = {
     "Message": _message,
     "NotificationEntry": _entry,
     "Report": _report,
+    "CarePlan": _plan,
     "Study": _study,
     "ReceivedDocument": _received,
 }

@@ -22,7 +22,6 @@ from gateway.fhir import binaries, document, write_received
 from gateway.fhir.keeping import Owner, current
 from gateway.fhir.write_kept import keep_as_sent, keep_for
 from gateway.fhir.writing import Operation, Writing
-from gateway.model.report import ReportForm
 from gateway.model.representation import TABLES
 from gateway.rcp import access
 
@@ -174,9 +173,9 @@ def _bytes(writing: Writing, said: Mapping[str, Any], where: str) -> bytes | Non
 
 def _kept_bytes(writing: Writing, row: Any) -> bytes | None:
     blobs = writing.ports.blobs
-    if row.root_kind == "ReportForm":
-        form = writing.step.session.get(ReportForm, row.root_id)
-        return blobs.read(form.sha256) if blobs is not None and form is not None else None
+    if row.root_kind in binaries.OWN:
+        own = writing.step.session.execute(binaries.kept(row.root_kind, row.root_id)).first()
+        return blobs.read(own.sha256) if blobs is not None and own is not None else None
     key = binaries.mark_in(row.body)
     if key is not None:
         return b64decode(blobs.read(key)) if blobs is not None else None

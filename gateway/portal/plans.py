@@ -23,7 +23,7 @@ from gateway.rcp import pps, pps_draft
 from gateway.rcp.access import Caller
 from gateway.rcp.fiche import FicheRules, Statement, in_words
 from gateway.rcp.fiche_fields import Section
-from gateway.rcp.pps_content import PpsContent
+from gateway.rcp.pps_content import PpsContent, decode
 from gateway.rcp.step import Step
 
 __all__ = ["changes_of", "differing", "download_name", "plan_page", "validation_page"]
@@ -116,7 +116,7 @@ def _version(row: Dossier, one: CarePlan) -> v.ReportVersion:
 
 
 def _parts(content: bytes) -> tuple[v.PlanPart, ...]:
-    return _said(msgspec.json.decode(content, type=PpsContent))
+    return _said(decode(content))
 
 
 def _said(content: PpsContent) -> tuple[v.PlanPart, ...]:

@@ -1,8 +1,8 @@
 """The facts of one version of a personalised care plan (PPS): what its document says beside what the report says.
 
 Promises: values are immutable and compare by value; each kind of care is a code of its own national set, which
-`gateway.documents.pps` checks before it writes. Not promised: a life cycle (`gateway.rcp.pps`); a plan is rendered from what
-it is given, and nothing here keeps it.
+`gateway.documents.pps` checks before it writes. Not promised: a life cycle (`gateway.rcp.pps`); a plan is rendered from
+what it is given, and nothing here keeps it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
+from gateway.errors import Fault
 from gateway.rcp.report_content import (
     CodedValue,
     Identifier,
@@ -22,7 +24,7 @@ from gateway.rcp.report_content import (
     ReportContent,
 )
 
-__all__ = ["Contact", "PlannedCare", "PpsContent"]
+__all__ = ["Contact", "PlannedCare", "PpsContent", "decode"]
 
 
 class PlannedCare(Struct, frozen=True, kw_only=True):
@@ -94,3 +96,17 @@ class PpsContent(Struct, frozen=True, kw_only=True):
     patient_comment: str | None = None
     paediatric_comment: str | None = None
     notice: str | None = None
+
+
+def decode(data: bytes) -> PpsContent:
+    """Give back the facts that a validation froze.
+
+    Raises
+    ------
+    Fault
+        ``pps-content`` if the bytes are not such facts.
+    """
+    try:
+        return msgspec.json.decode(data, type=PpsContent)
+    except msgspec.MsgspecError as error:
+        raise Fault("pps-content", "Le contenu conservé du PPS est illisible.") from error

@@ -20,7 +20,7 @@ from gateway.errors import InvalidContent
 from gateway.identifiers import Oid
 from gateway.model.directory import Practitioner
 from gateway.model.plan import CarePlan
-from gateway.rcp import report_people
+from gateway.rcp import pps_content, report_people
 from gateway.rcp.fiche_fields import Field, Section, check
 from gateway.rcp.pps_content import Contact, PlannedCare, PpsContent
 from gateway.rcp.report_content import (
@@ -155,7 +155,7 @@ def content_of(
 ) -> PpsContent:
     """Gather the facts of a version that is being validated."""
     said, number = plan.draft, Oid.of_uuid(plan.set_id).value
-    former = msgspec.json.decode(replaced.content or b"", type=PpsContent) if replaced is not None else None
+    former = pps_content.decode(replaced.content or b"") if replaced is not None else None
     return PpsContent(
         document_id=Identifier(f"{number}.{plan.version}"),
         set_id=Identifier(number),
