@@ -2,7 +2,7 @@
 
 Run: ``python benchmarks/fhir_store.py`` (``--help`` for its sizes; the whole takes half an hour). The gateway is
 ``rcp-gateway serve --only http`` on the embedded PostgreSQL with fsync on: one worker process, every middleware, access
-predicate, signed token and audit trail; creates also with a worker for each processor (`RCP_HTTP_WORKERS`). Beside it
+predicate, signed token and audit trail; writes also with a worker for each processor (`RCP_HTTP_WORKERS`). Beside it
 in the same run, over the same sockets and uvicorn:
 
 * psycopg alone: the SQL statements of one real create, recorded on their way to the server and executed with fresh keys
@@ -669,6 +669,7 @@ ALONE = "psycopg alone, the same statements"
 CREATE = "create"
 CREATE_ALL = f"create, {WORKERS} workers"
 TRANSACTION = "patients in transactions of 100"
+TRANSACTION_ALL = f"the same, {WORKERS} workers"
 READ, READ_OPEN, READ_SAME = "read", "read without token, access and audit", "bare route, a patient's bytes"
 SEARCH, SEARCH_SAME = "search, 10 hits", "bare route, the bundle's bytes"
 
@@ -688,6 +689,8 @@ def rounds(bench: Bench, given: argparse.Namespace) -> Table:
         if "transaction" in given.only:
             amount = int(expected * seconds * 8 / 100) + 40
             table.add(TRANSACTION, 100 * load(bench.gateway, transactions(token, amount), seconds=seconds).rate)
+            if "create" in given.only:
+                table.add(TRANSACTION_ALL, 100 * load(bench.all, transactions(token, amount), seconds=seconds).rate)
         if "read" in given.only:
             table.add(READ, load(bench.gateway, reads(token, size), seconds=seconds).rate)
             table.add(READ_OPEN, load(bench.open, reads(token, size), seconds=seconds).rate)
@@ -706,6 +709,7 @@ def told(table: Table, given: argparse.Namespace) -> None:
         table.line(CREATE_ALL, ALONE, 0.5)
     if "transaction" in given.only and "create" in given.only:
         table.line(TRANSACTION, CREATE, 3)
+        table.line(TRANSACTION_ALL, CREATE_ALL, 3)
     if "read" in given.only:
         table.line(READ, READ_OPEN, 0.5)
         table.line(READ, READ_SAME, 0.2)
