@@ -37,8 +37,8 @@ class Rcp(Keyed, Base):
         Rule as data: ``{"groups": {...}, "minimum": 3}`` (spec features A.1); never code.
     notification
         Settings of the preliminary notification: ``active``, ``jours`` (2), ``calendrier`` (ouvres | hors_we),
-        ``heure_envoi`` (08:00), ``limite``, ``rattrapage``, ``renotification_auto``, ``fermetures`` …; absent keys take the
-        calendar's defaults.
+        ``heure_envoi`` (08:00), ``limite``, ``rattrapage``, ``renotification_auto``, ``fermetures`` …; absent keys take
+        the calendar's defaults.
     webconference
         ``lien``, ``complement``, ``mode``; empty when there is none.
     fiche
