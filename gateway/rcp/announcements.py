@@ -15,10 +15,8 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-import structlog
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 
-from gateway.errors import GatewayError, Unavailable
 from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
@@ -37,8 +35,6 @@ __all__ = ["ADDED", "VIDEO", "announce", "announce_due"]
 ADDED, VIDEO = "M3", "M4"
 _RECENT = timedelta(days=1)
 _PAGE = 200
-
-log = structlog.get_logger(__name__)
 
 
 def announce_due(steps: Steps, letters: Letters) -> int:
@@ -78,18 +74,7 @@ def announce_due(steps: Steps, letters: Letters) -> int:
             .order_by(Dossier.registered_at, Dossier.id)
             .limit(_PAGE)
         ).all()
-    sent = 0
-    for dossier_id in found:
-
-        def verb(step: Step, wanted: uuid.UUID = dossier_id) -> int:
-            return announce(step, wanted, letters)
-
-        try:
-            sent += steps.run(access.SYSTEM, verb)
-        except Unavailable:
-            raise
-        except GatewayError as error:
-            log.warning("inscription-not-announced", dossier=str(dossier_id), code=error.code)
+    sent = steps.each(found, lambda key, step: announce(step, key, letters), refused="inscription-not-announced")
     return sent + announce_changes_due(steps, letters)
 
 

@@ -18,11 +18,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from gateway.errors import GatewayError, Unavailable
 from gateway.identifiers import uuid7
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
@@ -54,8 +52,6 @@ CHANGE: Final = "M1c"
 _LOST: Final = frozenset({"parque", "refuse", "rejete", "annule"})
 #: After which there is nothing to come.
 _ENDS: Final = frozenset({"chg.annule", "chg.retrait"})
-
-log = structlog.get_logger(__name__)
 
 
 def renotifies(rcp: Rcp) -> bool:
@@ -270,19 +266,7 @@ def announce_changes_due(steps: Steps, letters: Letters) -> int:
                 one.dossier_id for one in _told(session, now, _BY_ITSELF, RcpSession.starts_at > now) if one.changes
             )
         )
-    sent = 0
-    for dossier_id in due:
-
-        def verb(step: Step, about: uuid.UUID = dossier_id) -> int:
-            return announce_changes(step, about, letters)
-
-        try:
-            sent += steps.run(access.SYSTEM, verb)
-        except Unavailable:
-            raise
-        except GatewayError as error:
-            log.warning("change-not-announced", dossier=str(dossier_id), code=error.code)
-    return sent
+    return steps.each(due, lambda key, step: announce_changes(step, key, letters), refused="change-not-announced")
 
 
 def announce_changes(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:

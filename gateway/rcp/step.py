@@ -7,6 +7,7 @@ messages are kept together or not at all. One retry loop serves serialisation fa
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 import uuid
@@ -36,6 +37,7 @@ from gateway.rcp.ports import Clock, Represent
 __all__ = ["DomainClock", "Step", "Steps", "hold"]
 
 T = TypeVar("T")
+K = TypeVar("K")
 R = TypeVar("R", bound=Base)
 
 log = structlog.get_logger(__name__)
@@ -224,6 +226,29 @@ class Steps:
                 raise
             session.commit()
             return answer
+
+    def each(self, keys: Iterable[K], verb: Callable[[K, Step], int], *, refused: str) -> int:
+        """Run a verb of the gateway itself for each key, each in a step of its own; sum what they give.
+
+        Parameters
+        ----------
+        refused
+            The warning that is logged for a key whose verb refuses; the others go on.
+
+        Raises
+        ------
+        Unavailable
+            As `run`: the next would fail too.
+        """
+        total = 0
+        for key in keys:
+            try:
+                total += self.run(access.SYSTEM, functools.partial(verb, key))
+            except Unavailable:
+                raise
+            except GatewayError as error:
+                log.warning(refused, key=str(key), code=error.code)
+        return total
 
     def record(self, *lines: AuditFacts) -> None:
         """Write audit lines in a transaction of their own: refusals, sign-ins, system events; raises as `run`."""
