@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from imapclient import IMAPClient
@@ -67,6 +67,14 @@ class Fetched:
         return f"{self.uid_validity}.{self.uid}"
 
 
+class _Chosen(NamedTuple):
+    """The folder as it stood when it was selected; two that are equal have no news between them."""
+
+    uid_validity: int
+    uid_next: int | None
+    exists: int | None
+
+
 class Taker(Protocol):
     """Keeps what is read."""
 
@@ -85,8 +93,7 @@ class Mailbox:
     account
         Server, TLS, proof of identity.
     poll_s
-        Seconds between two looks at most, at most 20 minutes: news that arrive while a command runs may be announced
-        in its answer and not in the IDLE that follows, and servers may end an IDLE after 29 minutes [RFC 2177].
+        Seconds between two looks at most, at most 20 minutes: servers may end an IDLE after 29 minutes [RFC 2177].
     idle
         False never uses IDLE.
     """
@@ -127,8 +134,8 @@ class Mailbox:
         Unavailable
             The server cannot be read now. What was handed over before stays kept.
         """
-        with self._session() as (client, uid_validity):
-            return self._drain(client, uid_validity, taker)
+        with self._session() as (client, known):
+            return self._drain(client, known.uid_validity, taker)
 
     def watch(self, taker: Taker, stop: threading.Event, *, first_pause_s: float = 1.0) -> None:
         """Read, then wait for news, until `stop` is set; reconnect with growing pauses after a failure.
@@ -138,13 +145,18 @@ class Mailbox:
         pause_s = first_pause_s
         while not stop.is_set():
             try:
-                with self._session() as (client, uid_validity):
+                with self._session() as (client, chosen):
+                    known = chosen
                     while not stop.is_set():
-                        taken = self._drain(client, uid_validity, taker)
+                        taken = self._drain(client, known.uid_validity, taker)
                         pause_s = first_pause_s
-                        # What came while messages were taken was announced then, and is not announced again.
-                        if not taken:
+                        if taken:
+                            continue
+                        # What came while a command ran was announced in its answer, and IDLE does not repeat it.
+                        now = self._chosen(client)
+                        if now == known:
                             self._wait(client, stop)
+                        known = now
             except Unavailable as error:
                 _log.warning("mailbox-unavailable", code=error.code)
             except Exception as error:  # noqa: BLE001 (the reader must outlive any one message; its type is enough)
@@ -192,12 +204,11 @@ class Mailbox:
             client.idle_done()
 
     @contextmanager
-    def _session(self) -> Iterator[tuple[IMAPClient, int]]:
+    def _session(self) -> Iterator[tuple[IMAPClient, _Chosen]]:
         client: IMAPClient | None = None
         try:
             client = self._connect()
-            chosen = client.select_folder(self._folder)
-            yield client, int(chosen[b"UIDVALIDITY"])
+            yield client, self._chosen(client)
         except LoginError as error:
             raise Unavailable("mailbox-login", "La messagerie a refusé l’authentification.") from error
         except (IMAPClientError, OSError, KeyError) as error:
@@ -205,6 +216,10 @@ class Mailbox:
         finally:
             if client is not None:
                 _leave(client)
+
+    def _chosen(self, client: IMAPClient) -> _Chosen:
+        said = client.select_folder(self._folder)
+        return _Chosen(int(said[b"UIDVALIDITY"]), said.get(b"UIDNEXT"), said.get(b"EXISTS"))
 
     def _connect(self) -> IMAPClient:
         server = self._account.server
