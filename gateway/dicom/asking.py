@@ -1,0 +1,169 @@
+"""What every DICOMweb request is asked and told: rights, refusals, the trail, the media type.
+
+Promises: what the caller may not see does not exist (404, audited); a SMART client needs a scope that reads
+ImagingStudy; one audit line an answer, naming the records, durable before the first byte leaves. Answers nothing:
+`gateway.dicom.dicomweb` and `gateway.dicom.rendered` do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import anyio
+from fastapi import Depends, Request
+
+from gateway.dicom.command import is_uid
+from gateway.dicom.query import Found, Images
+from gateway.errors import Forbidden, InvalidContent, NotFound, Unsupported
+from gateway.exchange.blobs import CHUNK_BYTES, BlobStore
+from gateway.model.audit import AuditFacts
+from gateway.rcp import access
+from gateway.rcp.access import Caller, CallerKind
+from gateway.web.authenticators import BEARER, OPEN, SESSION, caller_of
+
+__all__ = ["Who", "Wire", "frame_numbers", "negotiate", "on_disk", "part", "records"]
+
+T = TypeVar("T")
+
+_MAX_FRAMES: Final = 256
+# Choosing a media type takes time that grows with the square of the question.
+_MAX_ACCEPT_CHARACTERS: Final = 1024
+# Decoding is processor work: more at once only makes each slower.
+_WORKERS: Final = 4
+# SMART scopes that read images, v2 and the words of v1.
+_READS_IMAGES: Final = re.compile(r"(?:system|user)/(?:\*|ImagingStudy)\.(?:c?ru?d?s?|read|\*)(?:\?.*)?")
+
+Who = Annotated[Caller, Depends(caller_of(SESSION, BEARER, OPEN))]
+
+
+class Wire:
+    """What searches, retrieval and rendering share: rights, refusals, the trail, the object as a file."""
+
+    def __init__(self, images: Images, blobs: BlobStore) -> None:
+        self._images = images
+        self._blobs = blobs
+        self._workers = anyio.CapacityLimiter(_WORKERS)
+
+    async def _tell(
+        self, caller: Caller, records: Iterable[uuid.UUID], kind: str, uid: str | None, **detail: int
+    ) -> None:
+        persons = tuple(sorted(set(records)))
+        line = access.facts(
+            caller,
+            "imagerie" if uid else "recherche",
+            persons=persons,
+            object_type=kind,
+            object_id=uid,
+            detail=dict(detail) or None,
+        )
+        await self._images.reads.record(line)
+
+    async def _hidden(self, caller: Caller, kind: str, uid: str) -> NotFound:
+        refusal = access.hidden(caller, kind, uid, text="Image inconnue.")
+        if isinstance(refusal.trail, AuditFacts):
+            await self._images.reads.record(refusal.trail)
+        return refusal
+
+    async def _allowed(self, caller: Caller, *uids: str | None) -> None:
+        """Refuse a token without the right scope, and a path that holds no UID.
+
+        Raises
+        ------
+        Forbidden, InvalidContent
+        """
+        if caller.kind is CallerKind.CLIENT and not any(_READS_IMAGES.fullmatch(scope) for scope in caller.scopes):
+            refusal = Forbidden("scope", "Le jeton ne permet pas de lire l’imagerie (system/ImagingStudy.rs).")
+            line = access.facts(caller, "refus", outcome="4", reason=refusal.code, object_type="Study")
+            await self._images.reads.record(line)
+            raise refusal
+        if any(uid is not None and not is_uid(uid) for uid in uids):
+            raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
+
+    async def _found(self, who: Caller, study: str, series: str | None, instance: str | None) -> list[Found]:
+        await self._allowed(who, study, series, instance)
+        found = await self._images.find(who, study, series, instance)
+        if not found:
+            raise await self._hidden(who, "Instance" if instance else "Study", instance or study)
+        return found
+
+    async def on_file(self, one: Found, work: Callable[[Path], T]) -> T:
+        """Do something with an object's file, in a thread."""
+
+        def run() -> T:
+            with on_disk(self._blobs, one) as path:
+                return work(path)
+
+        return await anyio.to_thread.run_sync(run, limiter=self._workers)
+
+
+def records(found: Iterable[Found]) -> set[uuid.UUID]:
+    """Name the patients' records that some instances are of."""
+    return {one.record_id for one in found if one.record_id is not None}
+
+
+@contextlib.contextmanager
+def on_disk(blobs: BlobStore, one: Found) -> Iterator[Path]:
+    """Give the object as a file: the store's own, or a copy of a remote one for as long as it is read."""
+    path = blobs.path(one.sha256)
+    if path is not None:
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as copy:
+        with blobs.open(one.sha256) as source:
+            while chunk := source.read(CHUNK_BYTES):
+                copy.write(chunk)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def part(boundary: str, kind: str, length: int) -> bytes:
+    """Write the head of one part of ``multipart/related``."""
+    return f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode("ascii")
+
+
+def frame_numbers(text: str) -> list[int]:
+    """Read ``/frames/{list}``."""
+    if not re.fullmatch(r"[0-9]{1,6}(?:,[0-9]{1,6})*", text):
+        raise InvalidContent("dicom-frames", "Numéros d’image invalides.", expression="frames")
+    numbers = [int(number) for number in text.split(",")]
+    if len(numbers) > _MAX_FRAMES:
+        raise InvalidContent("dicom-frames", f"Au plus {_MAX_FRAMES} images par demande.", expression="frames")
+    return numbers
+
+
+def negotiate(request: Request, offered: tuple[str, ...], *, related: str | None = None) -> str:
+    """Choose among the offered media types by ``accept=`` or ``Accept`` `[PS3.18 8.7]`; the first offered by default.
+
+    ``related`` is the type of the parts of ``multipart/related``.
+    """
+    asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
+    if len(asked) > _MAX_ACCEPT_CHARACTERS:
+        text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
+        raise InvalidContent("accept-too-long", text, expression="Accept")
+    ranked: list[tuple[float, int, str]] = []
+    for position, text in enumerate(re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", asked)):
+        kind, *parameters = (piece.strip() for piece in text.split(";"))
+        values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
+        part = values.get("type", "").strip('"')
+        if kind == "multipart/related" and related is not None and part not in ("", "*/*", related):
+            continue
+        family = kind.removesuffix("*")
+        match = next(
+            (one for one in offered if one == kind or (kind.endswith("*") and one.startswith(family)) or kind == "*/*"),
+            None,
+        )
+        try:
+            quality = float(values.get("q", "1"))
+        except ValueError:
+            quality = 0.0
+        if match is not None and quality > 0:
+            ranked.append((-quality, position, match))
+    if not ranked:
+        raise Unsupported("not-acceptable", "Aucun des formats demandés n’est proposé.", expression="Accept")
+    return min(ranked)[2]
