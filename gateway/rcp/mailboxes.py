@@ -13,14 +13,31 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Select, and_, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from gateway.identifiers import MssanteAddress, uuid7
 from gateway.model.directory import Mailbox, MailboxChoice, PracticeRole, Practitioner
 from gateway.model.dossier import Dossier
+from gateway.model.prepared import Prepared
 from gateway.model.store import utcnow
+from gateway.model.writes import ask
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -187,30 +204,44 @@ def reachable(
     For many at once, of whom it is only asked whether they can be told: which address is tried first is not said.
     """
     wanted = list(practitioners)
+    found: tuple[dict[uuid.UUID, str], ...] = ({}, {}, {})
+    if wanted:
+        for way, who, address in ask(session, _REACHED, ids=wanted):
+            found[way][who] = address
+    personal, shared, by_hand = found
+    return {one: (personal.get(one, by_hand.get(one)), shared.get(one, by_hand.get(one))) for one in wanted}
+
+
+def _reached() -> CompoundSelect[int, uuid.UUID | None, str]:
+    """Make the question of `reachable`: his own boxes, his structures', those of software that were chosen for him."""
+    these = any_(bindparam("ids", type_=ARRAY(Uuid())))
     usable = and_(Mailbox.unusable_since.is_(None), Mailbox.gone_on.is_(None))
+    address = func.min(Mailbox.address).label("address")
+
+    def kind(*kinds: str) -> ColumnElement[bool]:
+        return or_(*(Mailbox.kind == one for one in kinds))
+
     own = (
-        select(Mailbox.practitioner_id, func.min(Mailbox.address))
-        .where(Mailbox.practitioner_id.in_(wanted), Mailbox.kind.in_(_OWN), usable)
+        select(literal(0).label("way"), Mailbox.practitioner_id.label("who"), address)
+        .where(Mailbox.practitioner_id == these, kind(*_OWN), usable)
         .group_by(Mailbox.practitioner_id)
     )
     office = (
-        select(PracticeRole.practitioner_id, func.min(Mailbox.address))
+        select(literal(1), PracticeRole.practitioner_id, address)
         .join(Mailbox, Mailbox.organisation_id == PracticeRole.organisation_id)
-        .where(
-            PracticeRole.practitioner_id.in_(wanted), PracticeRole.gone_on.is_(None), Mailbox.kind.in_(_SHARED), usable
-        )
+        .where(PracticeRole.practitioner_id == these, PracticeRole.gone_on.is_(None), kind(*_SHARED), usable)
         .group_by(PracticeRole.practitioner_id)
     )
     chosen = (
-        select(MailboxChoice.practitioner_id, func.min(Mailbox.address))
+        select(literal(2), MailboxChoice.practitioner_id, address)
         .join(Mailbox, Mailbox.id == MailboxChoice.mailbox_id)
-        .where(MailboxChoice.practitioner_id.in_(wanted), Mailbox.kind == _BY_HAND, usable)
+        .where(MailboxChoice.practitioner_id == these, kind(_BY_HAND), usable)
         .group_by(MailboxChoice.practitioner_id)
     )
-    personal: dict[uuid.UUID | None, str] = dict(session.execute(own).tuples().all())
-    shared: dict[uuid.UUID, str] = dict(session.execute(office).tuples().all())
-    by_hand: dict[uuid.UUID, str] = dict(session.execute(chosen).tuples().all())
-    return {one: (personal.get(one, by_hand.get(one)), shared.get(one, by_hand.get(one))) for one in wanted}
+    return union_all(own, office, chosen)
+
+
+_REACHED: Final = Prepared(_reached)
 
 
 def _shared(session: Session, practitioner: Practitioner) -> Sequence[Mailbox]:

@@ -27,7 +27,7 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.model.prepared import Prepared
 from gateway.model.store import Base
-from gateway.model.writes import adopt, ask, held, later
+from gateway.model.writes import adopt, ask, laid, later
 from gateway.rcp import dossier_states, mailboxes
 from gateway.rcp.notice_cases import (
     AHEAD,
@@ -55,6 +55,7 @@ _SHOWN: Final = frozenset({"NON_MSS", "NON_ADRESSE"})
 
 
 _Cases = Sequence[Case[FlatLine, FlatEntry]]
+_Meetings = Mapping[uuid.UUID, Callable[[], Meeting]]
 _COLUMNS = (
     Dossier.id,
     Dossier.session_id,
@@ -144,6 +145,7 @@ def sorted_out(steps: Steps, page: int) -> Iterator[tuple[int, Sequence[uuid.UUI
     """
     now = steps.clock.now()
     start, last, until = now - BEHIND, _LAST, now + AHEAD
+    meetings: _Meetings = {}
     while True:
         with steps.store.session() as session:  # closed before the page is worked on: it holds nothing open
             found = ask(session, _PAGE, start=start, last=last, until=until, page=page)
@@ -155,7 +157,9 @@ def sorted_out(steps: Steps, page: int) -> Iterator[tuple[int, Sequence[uuid.UUI
                     rows.append(row)
                 else:
                     fresh.append(row.id)
-            plain, single = _split(session, rows, now)
+            # A session goes on over the edge of a page; under the lock it is read as it then is.
+            meetings = _meetings(session, {row.session_id for row in rows}, meetings)
+            plain, single = _split(session, rows, now, meetings)
         if found:
             yield len(found), [*fresh, *plain], single
             start, last = found[-1].starts_at, found[-1].id
@@ -175,7 +179,8 @@ def write(step: Step, dossiers: Sequence[uuid.UUID]) -> Sequence[uuid.UUID]:
     shown: list[NotificationEntry] = []
     changed: list[dict[str, Any]] = []
     left = []
-    for row, cases in _judged(step.session, rows, step.now):
+    meetings = _meetings(step.session, {row.session_id for row in rows}, {})
+    for row, cases in _judged(step.session, rows, step.now, meetings):
         if cases is None or _needs_own(cases):
             left.append(row.id)
             continue
@@ -219,10 +224,12 @@ def _said(row: FlatDossier, case: Case[FlatLine, FlatEntry], now: datetime) -> d
     return {"id": uuid7(), "dossier_id": row.id, "session_id": row.session_id, "kind": KIND, "late": False, **said}
 
 
-def _split(session: Session, rows: Sequence[FlatDossier], now: datetime) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+def _split(
+    session: Session, rows: Sequence[FlatDossier], now: datetime, meetings: _Meetings
+) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
     plain: list[uuid.UUID] = []
     single: list[uuid.UUID] = []
-    for row, cases in _judged(session, rows, now):
+    for row, cases in _judged(session, rows, now, meetings):
         if cases is None or _needs_own(cases):
             single.append(row.id)
         elif any(case.is_new for case in cases):
@@ -235,13 +242,12 @@ def _needs_own(cases: _Cases) -> bool:
 
 
 def _judged(
-    session: Session, rows: Sequence[FlatDossier], now: datetime
+    session: Session, rows: Sequence[FlatDossier], now: datetime, meetings: _Meetings
 ) -> Iterator[tuple[FlatDossier, _Cases | None]]:
     """Decide each dossier; None for one whose lines close, or whose meeting has a setting that cannot be read."""
     if not rows:
         return
     ids = [row.id for row in rows]
-    meetings = _meetings(session, {row.session_id for row in rows})
     lines, entries = _lines(session, ids), _entries(session, ids)
     who = {one.practitioner.id for found in lines.values() for one in found if one.practitioner is not None}
     reached = mailboxes.reachable(session, who)
@@ -262,12 +268,16 @@ def _judged(
             yield row, None if closing else cases
 
 
-def _meetings(session: Session, ids: set[uuid.UUID]) -> Mapping[uuid.UUID, Callable[[], Meeting]]:
-    found = [held(session, RcpSession, row) for row in ask(session, _MEETINGS, ids=list(ids))]
-    rcps = {row.id: held(session, Rcp, row) for row in ask(session, _RCPS, ids=list({one.rcp_id for one in found}))}
+def _meetings(session: Session, ids: set[uuid.UUID], known: _Meetings) -> _Meetings:
+    """Read the part of each session in the decision; their roots are nobody's to write, no session holds them."""
+    missing = ids - known.keys()
+    if not missing:
+        return known
+    found = [laid(RcpSession, row._asdict()) for row in ask(session, _MEETINGS, ids=list(missing))]
+    rcps = {row.id: laid(Rcp, row._asdict()) for row in ask(session, _RCPS, ids=list({one.rcp_id for one in found}))}
     for one in found:
         set_committed_value(one, "rcp", rcps[one.rcp_id])
-    return {one.id: _once(one) for one in found}
+    return {**{key: known[key] for key in ids & known.keys()}, **{one.id: _once(one) for one in found}}
 
 
 def _once(session: RcpSession) -> Callable[[], Meeting]:
