@@ -64,6 +64,7 @@ class WaitingSocket(AssociationSocket):
     """A transport whose « is there something to read » waits a little instead of turning in circles."""
 
     patience_s: Callable[[], float]
+    sending_s: float
 
     @property
     def ready(self) -> bool:
@@ -75,3 +76,13 @@ class WaitingSocket(AssociationSocket):
         except (OSError, ValueError):  # closed under our feet
             self.event_queue.put("Evt17")
             return False
+
+    def send(self, bytestream: bytes) -> None:
+        """Send one PDU; a peer that does not take it within `sending_s` is gone (stock: within the reads' slice)."""
+        try:
+            if self.socket is None:
+                return
+            self.socket.settimeout(self.sending_s)
+            self.socket.sendall(bytestream)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")

@@ -7,7 +7,7 @@ Promises
   VR Little Endian is chosen whenever it is offered, because senders convert to what is chosen.
 * `stop` lets stores under way end within `Limits.drain_s`, then aborts; it returns with the port closed.
 
-Offers C-ECHO and C-STORE. C-FIND, C-MOVE, C-GET and storage commitment are not offered yet: their contexts are refused.
+Offers C-ECHO, C-STORE, and what the composition hands in as `gateway.dicom.services`; other contexts are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import pynetdicom
@@ -31,6 +31,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gateway.dicom import outcome
 from gateway.dicom.command import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, StoreRequest, is_uid
 from gateway.dicom.intake import Sink
+from gateway.dicom.services import Served, Service, service_contexts
 from gateway.dicom.wire import Diverter, Limits, assert_library, divert
 from gateway.errors import GatewayError, UnknownIdentity
 from gateway.settings import Address, Tls
@@ -100,25 +101,31 @@ def is_storage(abstract_syntax: UID) -> bool:
     )
 
 
-def offered_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+def offered_contexts(
+    proposed: Iterable[PresentationContext], services: Mapping[str, list[str]] | None = None
+) -> list[PresentationContext]:
     """Answer a caller's proposals with the contexts to negotiate from.
 
     Made for one association out of what it proposes: no list of every storage class is copied for each caller, and an
     unknown class needs no global switch. The acceptor's order of transfer syntaxes decides: Explicit VR Little Endian
-    first, then the caller's own order, Implicit last.
+    first, then the caller's own order, Implicit last. ``services``: abstract syntax → transfer syntaxes of what is
+    offered beside storage. The caller may take the objects of a storage class itself (role SCP), which C-GET needs.
     """
+    services = services or {}
     transfer_syntaxes: dict[str, list[str]] = {}
     for context in proposed:
         uid = context.abstract_syntax
-        if uid is not None and is_uid(uid) and is_storage(uid):
+        if uid is not None and is_uid(uid) and str(uid) not in services and is_storage(uid):
             known = [str(syntax) for syntax in context.transfer_syntax if str(syntax) in _TRANSFER_SYNTAXES]
             transfer_syntaxes.setdefault(str(uid), []).extend(known)
     rank = {str(ExplicitVRLittleEndian): 0, str(ImplicitVRLittleEndian): 2}
-    contexts = [build_context(Verification)]
+    contexts = [build_context(Verification), *(build_context(uid, list(some)) for uid, some in services.items())]
     for abstract_syntax, syntaxes in transfer_syntaxes.items():
         if syntaxes:
             ordered = sorted(dict.fromkeys(syntaxes), key=lambda syntax: rank.get(syntax, 1))
-            contexts.append(build_context(abstract_syntax, ordered))
+            context = build_context(abstract_syntax, ordered)
+            context.scu_role = context.scp_role = True
+            contexts.append(context)
     return contexts
 
 
@@ -175,6 +182,8 @@ class Scp(Generic[P]):
         Ours.
     peers, storage
         Who may call, and where objects go.
+    services
+        What is answered beside C-ECHO and C-STORE.
     limits
         See `gateway.dicom.wire.Limits`.
     tls
@@ -190,6 +199,7 @@ class Scp(Generic[P]):
         ae_title: str,
         peers: Peers[P],
         storage: Storage[P],
+        services: Sequence[Service[P]] = (),
         limits: Limits | None = None,
         tls: Tls | None = None,
         require_called_ae_title: bool = False,
@@ -198,6 +208,7 @@ class Scp(Generic[P]):
         self._limits = limits or Limits()
         self._peers = peers
         self._storage = storage
+        self._services = services
         self._tls = tls_context(tls or Tls())
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -296,7 +307,10 @@ class Scp(Generic[P]):
             if self._stopping:
                 self._reject(association, _LATER)
                 return
-            association.acceptor.supported_contexts = offered_contexts(proposal.presentation_context_definition_list)
+            association.acceptor.supported_contexts = offered_contexts(
+                proposal.presentation_context_definition_list, service_contexts(self._services)
+            )
+            association._serve_request = Served(association, self._services, peer, idle_s=self._limits.idle_s)  # noqa: SLF001 - pinned
             with self._lock:
                 diverter = self._diverters[association]
             diverter.open_sink = lambda request: self._storage.open(request, peer)

@@ -52,11 +52,11 @@ PINNED_VERSION: Final = "3.0.4"
 _PINNED: Final[dict[type, tuple[str, ...]]] = {
     DULServiceProvider: ("_read_pdu_data", "_decode_pdu", "_is_transport_event"),
     AssociationSocket: ("ready", "_shutdown_socket"),
-    Association: ("_run_reactor", "kill"),
+    Association: ("_run_reactor", "kill", "_serve_request"),
 }
 _PINNED_ATTRIBUTES: Final = {
     "dul": ("_recv_pdu", "_idle_timer", "_kill_thread", "_run_loop_delay"),
-    "association": ("_accepted_cx", "_sent_abort", "_reactor_checkpoint", "_is_paused"),
+    "association": ("_accepted_cx", "_sent_abort", "_reactor_checkpoint", "_is_paused", "_kill"),
 }
 
 _HEAD_LENGTH: Final = 6
@@ -115,6 +115,7 @@ def divert(association: Association, open_sink: OpenSink, limits: Limits) -> Div
     # The request handler builds the socket object and queues its first event; changing its class keeps both.
     dul.socket.__class__ = WaitingSocket
     dul.socket.patience_s = diverter.patience_s
+    dul.socket.sending_s = limits.idle_s
     dul._run_loop_delay = 0  # `ready` does the waiting  # noqa: SLF001 - pinned by assert_library
     dul._read_pdu_data = diverter  # noqa: SLF001
     association._reactor_checkpoint = diverter.pace  # noqa: SLF001
@@ -170,6 +171,8 @@ class Diverter:
         state = self._dul.state_machine.current_state
         if state == "Sta13":
             return _SLICE_S  # the peer closes first, so that our last PDU is not lost to a reset
+        if self._dul.to_provider_queue.queue:
+            return 0.0
         if (self._draining or self._aborting) and not self._dead and self._quiet():
             self._give_up()
         return self.pace.pause_s()

@@ -1,0 +1,264 @@
+"""The services of the port beside C-STORE: which SOP classes are accepted, and who answers which message.
+
+`Service` is one line of the table that the composition hands to `gateway.dicom.scp.Scp`; `Request` is one message being
+answered: its identifier, its cancellation, its responses, and sub-operations on its own association (C-GET).
+
+Promises
+--------
+* A message that no line of the table knows goes to pynetdicom's own path, which refuses it.
+* An error becomes a response with the service's own status and a comment of ours; the association goes on.
+* What is sent waits for the peer to read: a peer that does not costs `Limits.idle_s` and a few PDUs of memory.
+
+Does not know studies, partners or files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final, Generic, TypeVar
+
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE, N_ACTION
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext
+
+from gateway.dicom import outcome
+from gateway.dicom.command import Answer
+from gateway.errors import GatewayError, InvalidContent
+
+__all__ = ["GoneError", "Request", "Served", "Service", "service_contexts"]
+
+LOG = logging.getLogger(__name__)
+
+P = TypeVar("P")
+
+#: Syntaxes of identifiers, in our order of preference.
+IDENTIFIER_SYNTAXES: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+_QUEUED: Final = 4  # PDUs that may wait for the peer to read
+
+# Service → category of the error → status [PS3.4 tables C.4-1, C.4-2, C.4-3] [PS3.7 C.5]. An identifier that does not
+# fit its SOP class is 0xA900 everywhere; N-ACTION has PS3.7's general ones.
+_UNABLE: Final = 0xC000
+_RESOURCES: Final[Mapping[type, int]] = {C_FIND: 0xA700, C_MOVE: 0xA701, C_GET: 0xA701, N_ACTION: 0x0213}
+_QUERY: Final[Mapping[str, int]] = {"invalid-content": 0xA900, "forbidden": 0x0124, "unknown-identity": 0x0124}
+_ACTION: Final[Mapping[str, int]] = {"invalid-content": 0x0115, "not-found": 0x0112, "unsupported": 0x0123}
+
+
+class GoneError(Exception):
+    """The peer went away, or does not read: nothing more can be said to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Generic[P]):
+    """One line of the table: a message of these SOP classes is answered by ``serve``.
+
+    Parameters
+    ----------
+    message
+        pynetdicom's primitive: `C_FIND`, `C_MOVE`, `C_GET`, `N_ACTION`.
+    serve
+        Called in the association's thread with the request and its caller; sends every response itself. A
+        `GatewayError` that it raises becomes the last response.
+    """
+
+    sop_classes: frozenset[str]
+    message: type
+    serve: Callable[[Request, P], None]
+
+
+def service_contexts(services: Iterable[Service[Any]]) -> dict[str, list[str]]:
+    """Give the abstract syntaxes of a table with the transfer syntaxes of their identifiers."""
+    return {uid: [str(one) for one in IDENTIFIER_SYNTAXES] for service in services for uid in service.sop_classes}
+
+
+class Request:
+    """One request on an accepted association, and what is said in answer."""
+
+    def __init__(self, association: Association, message: Any, context: PresentationContext, idle_s: float) -> None:
+        self.message = message
+        self.sop_class_uid = str(context.abstract_syntax)
+        self._association: Any = association
+        self._context = context
+        self._idle_s = idle_s
+        self._syntax: Any = context.transfer_syntax[0]
+
+    @property
+    def association(self) -> Association:
+        """The association on which the request came."""
+        return self._association  # type: ignore[no-any-return] # kept untyped for its private names
+
+    def identifier(self, keyword: str = "Identifier") -> Dataset:
+        """Read the data set of the request; refuse what is none."""
+        encoded = getattr(self.message, keyword, None)
+        if encoded is None:
+            raise InvalidContent("dicom-identifier", "Jeu de données absent de la requête.", rule=True)
+        syntax = self._syntax
+        try:
+            encoded.seek(0)
+            found = decode(
+                encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax == DeflatedExplicitVRLittleEndian
+            )
+            for element in found:  # values are parsed on access: what cannot be is refused here
+                element.value  # noqa: B018
+        except Exception as error:  # the library raises whatever its parser met
+            raise InvalidContent("dicom-identifier", "Jeu de données illisible.", rule=True) from error
+        return found
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a C-CANCEL-RQ came for this message."""
+        return self.message.MessageID in self._association.dimse.cancel_req
+
+    @property
+    def alive(self) -> bool:
+        """Whether the association still stands."""
+        association = self._association
+        return bool(
+            association.is_established
+            and not association._kill  # noqa: SLF001 - pinned by gateway.dicom.wire
+            and association.dul.is_alive()
+            and not association.acse.is_aborted()
+        )
+
+    def respond(self, status: int, data_set: Dataset | None = None, *, comment: str = "", **numbers: Any) -> None:
+        """Send one response; ``numbers`` are further elements of the command set by keyword."""
+        response = type(self.message)()
+        response.MessageID = self.message.MessageID
+        response.MessageIDBeingRespondedTo = self.message.MessageID
+        for keyword in ("AffectedSOPClassUID", "RequestedSOPClassUID"):
+            if getattr(self.message, keyword, None) is not None:
+                response.AffectedSOPClassUID = getattr(self.message, keyword)
+        response.Status = status
+        if comment:
+            response.ErrorComment = comment
+        for keyword, value in numbers.items():
+            setattr(response, keyword, value)
+        if data_set is not None:
+            syntax = self._syntax
+            encoded = encode(data_set, syntax.is_implicit_VR, syntax.is_little_endian)
+            if encoded is None:
+                raise ValueError("the answer cannot be encoded")
+            response.Identifier = BytesIO(encoded)
+        self._wait_for_room()
+        self._association.dimse.send_msg(response, self._context.context_id)
+        self._stir()
+
+    def refuse(self, error: BaseException) -> None:
+        """Send the response that says what went wrong."""
+        known = outcome.as_gateway_error(error)
+        kind = type(self.message)
+        if known.category == "unavailable":
+            status = _RESOURCES[kind]
+        elif kind is N_ACTION:
+            status = _ACTION.get(known.category, 0x0110)
+        else:
+            status = _QUERY.get(known.category, _UNABLE)
+        self.respond(status, comment=outcome.answer(known).comment)
+
+    # ---- sub-operations on the same association
+
+    def storage_context(self, sop_class_uid: str, transfer_syntax_uid: str) -> int | None:
+        """Find the context on which the caller takes objects of a class in a syntax (role SCP) `[PS3.7 D.3.3.4]`."""
+        for context_id, context in self._association._accepted_cx.items():  # noqa: SLF001
+            if (
+                context.as_scu
+                and str(context.abstract_syntax) == sop_class_uid
+                and str(context.transfer_syntax[0]) == transfer_syntax_uid
+            ):
+                return int(context_id)
+        return None
+
+    @property
+    def max_pdu_bytes(self) -> int:
+        """The longest P-DATA-TF that the caller takes; 0 says that it sets no limit."""
+        return int(self._association.requestor.maximum_length or 0)
+
+    def send(self, pdvs: Iterable[tuple[int, bytes]]) -> None:
+        """Send fragments (context id, message control header and bytes), each in a PDU of its own."""
+        for pdv in pdvs:
+            self._wait_for_room()
+            primitive = P_DATA()
+            primitive.presentation_data_value_list = [pdv]
+            self._association.dul.send_pdu(primitive)
+            self._stir()
+
+    def stored(self) -> Answer:
+        """Wait for the C-STORE-RSP to what was sent."""
+        _, message = self._association.dimse.get_msg(block=True)
+        if not isinstance(message, C_STORE) or not message.is_valid_response or message.Status is None:
+            raise GoneError
+        return Answer(int(message.Status))
+
+    def _stir(self) -> None:
+        self._association.dul._idle_timer.restart()  # noqa: SLF001 - our own sending is a sign of life
+        self._association._reactor_checkpoint.ring()  # noqa: SLF001 - a `Pace`: the sending thread does not rest
+
+    def _wait_for_room(self) -> None:
+        until = time.monotonic() + self._idle_s
+        queue = self._association.dul.to_provider_queue
+        while True:
+            if not self.alive or time.monotonic() > until:
+                raise GoneError
+            if queue.qsize() < _QUEUED:
+                return
+            time.sleep(0.0005)
+
+
+class Served(Generic[P]):
+    """Stands for one association's ``_serve_request``: ours by the table, the rest to the stock path."""
+
+    def __init__(self, association: Association, services: Sequence[Service[P]], peer: P, *, idle_s: float) -> None:
+        self._association: Any = association
+        self._stock: Callable[[Any, int], None] = self._association._serve_request  # noqa: SLF001
+        self._table = {(uid, one.message): one for one in services for uid in one.sop_classes}
+        self._peer = peer
+        self._idle_s = idle_s
+
+    def __call__(self, message: Any, context_id: int) -> None:
+        """Answer one message in the association's thread."""
+        association = self._association
+        context = association._accepted_cx.get(context_id)  # noqa: SLF001
+        service = None
+        if context is not None and context.as_scp and message.is_valid_request:
+            service = self._table.get((str(context.abstract_syntax), type(message)))
+        if service is None:
+            self._stock(message, context_id)
+            return
+        association._is_paused = True  # noqa: SLF001 - as stock: the conversation is ours until it ends
+        request = Request(association, message, context, self._idle_s)
+        try:
+            self._serve(service, request)
+        except GoneError:
+            LOG.info("dicom request ended: the peer is gone")
+            association.abort()
+        except Exception as error:  # noqa: BLE001 - this thread serves one peer; the others go on
+            LOG.error("dicom request failed, association aborted: %s", outcome.where(error))  # noqa: TRY400
+            association.abort()
+        finally:
+            association._is_paused = False  # noqa: SLF001
+            association.dimse.cancel_req.clear()
+
+    def _serve(self, service: Service[P], request: Request) -> None:
+        message = request.message
+        said = getattr(message, "AffectedSOPClassUID", None) or getattr(message, "RequestedSOPClassUID", None)
+        if str(said) != request.sop_class_uid:
+            request.respond(0x0122, comment="sop-class-mismatch")
+            return
+        try:
+            service.serve(request, self._peer)
+        except GoneError:
+            raise
+        except GatewayError as error:
+            LOG.warning("dicom request refused: %s", error.code)
+            request.refuse(error)
+        except Exception as error:  # noqa: BLE001 - a defect of ours is said, not shown by a dead association
+            LOG.error("dicom request failed: %s", outcome.where(error))  # noqa: TRY400 - no traceback in the log
+            request.refuse(error)
