@@ -16,7 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from gateway.model.store import Base, Keyed, utcnow
 
-__all__ = ["Instance", "QuarantinedObject", "Series", "Study", "StudyDossier"]
+__all__ = ["AwaitedStudy", "Instance", "QuarantinedObject", "Series", "Study", "StudyDossier"]
 
 
 class Study(Keyed, Base):
@@ -31,6 +31,10 @@ class Study(Keyed, Base):
         PatientName, PatientBirthDate, PatientSex and further identifiers as the objects say.
     started_on
         The day, when the objects say no time.
+    order_keys
+        Accession and order numbers, as `AwaitedStudy.keys` has them.
+    decisions
+        What people decided, by record (`gateway.rcp.imaging_cases`).
     """
 
     __tablename__ = "study"
@@ -38,6 +42,7 @@ class Study(Keyed, Base):
         UniqueConstraint("partner_id", "study_instance_uid"),
         Index("ix_study_patient", "patient_id", "patient_id_system"),
         Index("ix_study_unsettled", "last_instance_at", postgresql_where=text("settled_at IS NULL")),
+        Index("ix_study_order_keys", "order_keys", postgresql_using="gin"),
         CheckConstraint("state IN ('attendu', 'rattache', 'quarantaine', 'propose')", name="state"),
     )
 
@@ -51,6 +56,8 @@ class Study(Keyed, Base):
     traits: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     accession_number: Mapped[str | None] = mapped_column(index=True)
     accession_system: Mapped[str | None]
+    order_keys: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list, server_default=text("'{}'"))
+    decisions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     study_description: Mapped[str | None]
     referring_physician: Mapped[str | None]
     started_at: Mapped[datetime | None]
@@ -66,7 +73,7 @@ class Study(Keyed, Base):
 
 
 class StudyDossier(Base):
-    """A study attached to a dossier; why (``ipp``, ``ins``, ``accession``, ``personne``)."""
+    """A study attached to a dossier; why (``ipp``, ``ins``, ``demande``, ``personne``)."""
 
     __tablename__ = "study_dossier"
 
@@ -120,14 +127,58 @@ class Instance(Keyed, Base):
 
 
 class QuarantinedObject(Keyed, Base):
-    """An object that was refused but kept: other bytes for a known UID, or unreadable."""
+    """An object that was refused but kept: other bytes for a known UID, another patient's, or unreadable.
+
+    ``decision``: ``admis`` (judged again, it is an instance now) or what the person who left it there said.
+    """
 
     __tablename__ = "quarantined_object"
     __table_args__ = (UniqueConstraint("partner_id", "sop_instance_uid", "sha256"),)
 
     partner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("partner.id"))
+    study_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("study.id"), index=True)
     sop_instance_uid: Mapped[str]
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str]
     received_at: Mapped[datetime] = mapped_column(default=utcnow)
+    judged_at: Mapped[datetime | None]
+    judged_by: Mapped[str | None]
+    decision: Mapped[str | None]
+
+
+class AwaitedStudy(Keyed, Base):
+    """Images that are awaited for a patient.
+
+    Attributes
+    ----------
+    dossier_id
+        The dossier that awaits them; none: whichever is open when they come.
+    source
+        ``Type/id`` of the resource that orders them, or ``portail/`` and an id.
+    keys
+        ``ACSN|system|value``, ``PLAC|…``, ``FILL|…``: the numbers that the objects may carry; each once more without
+        its system, since most objects name none.
+    state
+        ``attendue`` or ``annulee``; whether they came stands in ``study_id``.
+    """
+
+    __tablename__ = "awaited_study"
+    __table_args__ = (
+        UniqueConstraint("partner_id", "source"),
+        Index("ix_awaited_study_keys", "keys", postgresql_using="gin"),
+        CheckConstraint("state IN ('attendue', 'annulee')", name="state"),
+    )
+
+    record_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("patient_record.id"), index=True)
+    dossier_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("dossier.id"), index=True)
+    partner_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("partner.id"))
+    source: Mapped[str]
+    keys: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
+    label: Mapped[str | None]
+    modality: Mapped[str | None]
+    planned_on: Mapped[date | None]
+    state: Mapped[str] = mapped_column(default="attendue")
+    study_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("study.id"), index=True)
+    author: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(default=utcnow)

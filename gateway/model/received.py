@@ -19,7 +19,7 @@ class ReceivedDocument(Keyed, Base):
     Attributes
     ----------
     sender
-        Address of a mail's sender, or id of the partner whose software brought it.
+        Address of a mail's sender, or id of the partner whose software, or of the person who brought it at the portal.
     unique_id, set_id, replaces
         ``root`` or ``root^extension``, as the header of the document writes them.
     state
@@ -34,7 +34,7 @@ class ReceivedDocument(Keyed, Base):
         Index("uq_received_document", "unique_id", "sha256", "sender", unique=True, postgresql_nulls_not_distinct=True),
         Index("ix_received_document_set", "set_id"),
         CheckConstraint("state IN ('attache', 'quarantaine', 'remplace', 'retire')", name="state"),
-        CheckConstraint("format IN ('n1', 'structure', 'pdf')", name="format"),
+        CheckConstraint("format IN ('n1', 'structure', 'pdf', 'png', 'jpeg', 'gif')", name="format"),
     )
 
     message_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("message.id"))
