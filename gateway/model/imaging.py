@@ -10,13 +10,16 @@ import uuid
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from gateway.model.store import Base, Keyed, utcnow
 
 __all__ = ["AwaitedStudy", "Instance", "QuarantinedObject", "Series", "Study", "StudyDossier"]
+
+# Compared byte by byte: what begins alike stands together in an index whatever the server's language.
+_SEARCHED = Text(collation="C")
 
 
 class Study(Keyed, Base):
@@ -31,6 +34,8 @@ class Study(Keyed, Base):
         PatientName, PatientBirthDate, PatientSex and further identifiers as the objects say.
     started_on
         The day, when the objects say no time.
+    patient_name, referring_physician_name, patient_birth_date, study_date, study_time
+        What searches compare: as the first object says, in the form of `gateway.dicom.attributes`.
     order_keys
         Accession and order numbers, as `AwaitedStudy.keys` has them.
     decisions
@@ -51,15 +56,23 @@ class Study(Keyed, Base):
     state: Mapped[str] = mapped_column(default="attendu")
     reason: Mapped[str | None]
     record_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("patient_record.id"), index=True)
-    patient_id: Mapped[str | None]
+    patient_id: Mapped[str | None] = mapped_column(_SEARCHED)
     patient_id_system: Mapped[str | None]
+    issuer_of_patient_id: Mapped[str | None] = mapped_column(_SEARCHED)
+    patient_name: Mapped[str | None] = mapped_column(_SEARCHED, index=True)
+    patient_birth_date: Mapped[str | None] = mapped_column(_SEARCHED, index=True)
+    patient_sex: Mapped[str | None] = mapped_column(_SEARCHED)
     traits: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
-    accession_number: Mapped[str | None] = mapped_column(index=True)
+    accession_number: Mapped[str | None] = mapped_column(_SEARCHED, index=True)
     accession_system: Mapped[str | None]
     order_keys: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list, server_default=text("'{}'"))
     decisions: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    study_id: Mapped[str | None] = mapped_column(_SEARCHED)
+    study_date: Mapped[str | None] = mapped_column(_SEARCHED, index=True)
+    study_time: Mapped[str | None] = mapped_column(_SEARCHED)
     study_description: Mapped[str | None]
     referring_physician: Mapped[str | None]
+    referring_physician_name: Mapped[str | None] = mapped_column(_SEARCHED)
     started_at: Mapped[datetime | None]
     started_on: Mapped[date | None]
     modalities: Mapped[list[str]] = mapped_column(ARRAY(TEXT), default=list)
@@ -96,6 +109,12 @@ class Series(Keyed, Base):
     series_number: Mapped[int | None]
     series_description: Mapped[str | None]
     body_part_examined: Mapped[str | None]
+    series_date: Mapped[str | None] = mapped_column(_SEARCHED)
+    series_time: Mapped[str | None] = mapped_column(_SEARCHED)
+    performed_procedure_step_start_date: Mapped[str | None] = mapped_column(_SEARCHED)
+    performed_procedure_step_start_time: Mapped[str | None] = mapped_column(_SEARCHED)
+    scheduled_procedure_step_id: Mapped[str | None] = mapped_column(_SEARCHED)
+    requested_procedure_id: Mapped[str | None] = mapped_column(_SEARCHED)
     started_at: Mapped[datetime | None]
     instances_count: Mapped[int] = mapped_column(default=0)
 
@@ -107,10 +126,13 @@ class Instance(Keyed, Base):
     """One object; ``dicom_json`` is made at ingest and concatenated at query, without any base URL."""
 
     __tablename__ = "instance"
-    __table_args__ = (UniqueConstraint("partner_id", "sop_instance_uid"),)
+    __table_args__ = (
+        UniqueConstraint("partner_id", "sop_instance_uid"),
+        Index("ix_instance_of_series", "series_id", "instance_number", "id"),
+    )
 
     partner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("partner.id"))
-    series_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("series.id"), index=True)
+    series_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("series.id"))
     sop_instance_uid: Mapped[str] = mapped_column(index=True)
     sop_class_uid: Mapped[str]
     transfer_syntax_uid: Mapped[str]
@@ -160,7 +182,7 @@ class AwaitedStudy(Keyed, Base):
         ``ACSN|system|value``, ``PLAC|…``, ``FILL|…``: the numbers that the objects may carry; each once more without
         its system, since most objects name none.
     state
-        ``attendue`` or ``annulee``; whether they came stands in ``study_id``.
+        ``attendue`` or ``annulee``; whether they came is read from what is attached.
     """
 
     __tablename__ = "awaited_study"
@@ -179,6 +201,5 @@ class AwaitedStudy(Keyed, Base):
     modality: Mapped[str | None]
     planned_on: Mapped[date | None]
     state: Mapped[str] = mapped_column(default="attendue")
-    study_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("study.id"), index=True)
     author: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(default=utcnow)
