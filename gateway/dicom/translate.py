@@ -25,6 +25,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from gateway.dicom.attributes import day_key, name_key, time_key
 from gateway.dicom.command import is_uid
 from gateway.errors import InvalidContent
 from gateway.identifiers import Oid
@@ -43,6 +44,9 @@ _DEFER_BYTES: Final = 64 * 1024
 MAX_INFLATED_BYTES: Final = 256 << 20
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _MAX_BINARY_BYTES: Final = 1024
+
+# An index takes no longer value.
+_MAX_SEARCHED: Final = 1024
 
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME: Final = re.compile(r"(\d{2}):?(?:(\d{2}):?(?:(\d{2})(?:\.\d{1,6})?)?)?")
@@ -133,6 +137,9 @@ class _Attributes:
 
     def text(self, keyword: str) -> str | None:
         return self._first(keyword, str)
+
+    def form(self, keyword: str, form: Callable[[str], str | None]) -> str | None:
+        return self._first(keyword, form)
 
     def uid(self, keyword: str) -> str | None:
         return self._first(keyword, lambda text: text if is_uid(text) else None)
@@ -236,16 +243,36 @@ def _patient(said: _Attributes) -> ImagedPatientFacts:
 
 
 def _study(said: _Attributes, uids: dict[str, str], zone: tzinfo) -> StudyFacts:
-    accession = said.text("AccessionNumber")
-    system, _ = _domain(said, "IssuerOfAccessionNumberSequence")
+    orders = _orders(said)
     referrer = (said.text("ReferringPhysicianName") or "").split("=")[0]
     return StudyFacts(
         study_instance_uid=uids["StudyInstanceUID"],
-        accession=IdentifierFact(system=system, value=accession, kind="ACSN") if accession else None,
+        accession=orders[0] if said.text("AccessionNumber") else None,
+        orders=orders,
         description=said.text("StudyDescription"),
         referring_physician=" ".join(part for part in referrer.split("^") if part) or None,
         started=said.instant("Study", zone),
+        searched=_searched(said, _STUDY_SEARCHED),
     )
+
+
+#: Attributes that number an order, with their issuer's sequence [PS3.3 C.4.11, C.4.12, C.7.2.1].
+_ORDERS: Final = (
+    ("ACSN", "AccessionNumber", "IssuerOfAccessionNumberSequence"),
+    ("PLAC", "PlacerOrderNumberImagingServiceRequest", "OrderPlacerIdentifierSequence"),
+    ("FILL", "FillerOrderNumberImagingServiceRequest", "OrderFillerIdentifierSequence"),
+)
+
+
+def _orders(said: _Attributes) -> tuple[IdentifierFact, ...]:
+    """Numbers of what the study answers, its own before those of its requested procedures [PS3.3 10.6]."""
+    found = [
+        IdentifierFact(system=_domain(level, issuer)[0], value=value, kind=kind)
+        for level in (said, *said.items("RequestAttributesSequence"))
+        for kind, keyword, issuer in _ORDERS
+        if (value := level.text(keyword)) is not None
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def _series(said: _Attributes, uids: dict[str, str], zone: tzinfo) -> SeriesFacts:
@@ -257,7 +284,38 @@ def _series(said: _Attributes, uids: dict[str, str], zone: tzinfo) -> SeriesFact
         body_part_examined=said.text("BodyPartExamined"),
         laterality=said.text("Laterality"),
         started=said.instant("Series", zone),
+        searched=_searched(said, _SERIES_SEARCHED)
+        | next((_searched(item, _REQUEST_SEARCHED) for item in said.items("RequestAttributesSequence")), {}),
     )
+
+
+#: Column → attribute and the form that searches compare (`gateway.dicom.attributes`).
+_Searched = dict[str, tuple[str, Callable[[str], str | None]]]
+_STUDY_SEARCHED: Final[_Searched] = {
+    "patient_name": ("PatientName", name_key),
+    "patient_birth_date": ("PatientBirthDate", day_key),
+    "patient_sex": ("PatientSex", str),
+    "issuer_of_patient_id": ("IssuerOfPatientID", str),
+    "study_id": ("StudyID", str),
+    "study_date": ("StudyDate", day_key),
+    "study_time": ("StudyTime", time_key),
+    "referring_physician_name": ("ReferringPhysicianName", name_key),
+}
+_SERIES_SEARCHED: Final[_Searched] = {
+    "series_date": ("SeriesDate", day_key),
+    "series_time": ("SeriesTime", time_key),
+    "performed_procedure_step_start_date": ("PerformedProcedureStepStartDate", day_key),
+    "performed_procedure_step_start_time": ("PerformedProcedureStepStartTime", time_key),
+}
+_REQUEST_SEARCHED: Final[_Searched] = {
+    "scheduled_procedure_step_id": ("ScheduledProcedureStepID", str),
+    "requested_procedure_id": ("RequestedProcedureID", str),
+}
+
+
+def _searched(said: _Attributes, columns: _Searched) -> dict[str, str]:
+    found = {column: said.form(keyword, form) for column, (keyword, form) in columns.items()}
+    return {column: value[:_MAX_SEARCHED] for column, value in found.items() if value}
 
 
 def _instance(said: _Attributes, uids: dict[str, str]) -> InstanceFacts:

@@ -145,6 +145,8 @@ WORK_REASONS: Final = {
     "domaine-hors-partenaire": "L’étude porte un identifiant d’un domaine qui n’est pas celui de son établissement.",
     "patient-inconnu": "Le patient de l’étude n’est pas connu ici.",
     "traits-seuls": "L’étude ressemble à un patient connu, par ses seuls traits : à confirmer.",
+    "demande-sans-traits": "Une demande d’examen désigne le patient de l’étude, qui ne dit pas assez de lui : à confirmer.",
+    "demande-d-un-autre-patient": "La demande d’examen à laquelle l’étude répond est celle d’un autre patient.",
     "identifiants-contradictoires": "Les identifiants de l’étude désignent plusieurs patients.",
     "date-de-naissance-differente": "La date de naissance de l’étude contredit celle du patient.",
     "sexe-different": "Le sexe de l’étude contredit celui du patient.",
@@ -189,7 +191,7 @@ URGENT_REASONS: Final = frozenset(
     }
 )
 #: Questions about images that are still open to a match; every other one is held in quarantine.
-PROPOSALS: Final = frozenset({"domaine-hors-partenaire", "patient-inconnu", "traits-seuls"})
+PROPOSALS: Final = frozenset({"domaine-hors-partenaire", "patient-inconnu", "traits-seuls", "demande-sans-traits"})
 _REGISTER_TONES: Final[dict[str, Tone]] = {
     "PREVUE": "info",
     "ENVOYEE": "success",

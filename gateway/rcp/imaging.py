@@ -34,7 +34,7 @@ from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.store import utcnow
-from gateway.rcp import access
+from gateway.rcp import access, imaging_awaited
 from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.imaging_match import (
     ATTACHED,
@@ -47,13 +47,12 @@ from gateway.rcp.imaging_match import (
     qualified,
     recognise,
     records_of_person,
-    same_patient,
     serialise,
-    traits,
 )
+from gateway.rcp.imaging_traits import same_patient, traits
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["EVERY_S", "Content", "attach_waiting", "keep", "quarantine", "settle"]
+__all__ = ["EVERY_S", "Content", "attach_waiting", "keep", "quarantine", "refresh", "settle"]
 
 #: Counts and representation of a study that is still coming in follow at most this often; a study in which nothing
 #: came for as long has settled.
@@ -131,6 +130,7 @@ def quarantine(step: Step, sop_instance_uid: str, content: Content, reason: str,
         sha256=content.sha256,
         size_bytes=content.size_bytes,
         reason=reason,
+        study_id=study.id if study is not None else None,
     )
     session.add(row)
     session.flush()
@@ -158,17 +158,20 @@ def attach_waiting(step: Step, dossier: Dossier) -> list[Study]:
             & (Study.patient_id == record.value)
             # A study whose identifier says an INS, or nothing, is found by the sweep of `settle`.
             & (Study.patient_id_system == record.system)
+            | (Study.state.in_((WAITING, PROPOSED)))
+            & (Study.partner_id == dossier.partner_id)
+            & Study.order_keys.overlap(imaging_awaited.placer_keys(dossier))
         )
         .order_by(Study.id)
         .with_for_update(of=Study)
     ).all()
     for study in found:
-        if study.state == WAITING:
-            recognise(step, step.session.get_one(Partner, study.partner_id), study)
-        else:
-            attach(step, study)
         if study.state == ATTACHED:
-            _refresh(step, study)
+            attach(step, study)
+        else:
+            recognise(step, step.session.get_one(Partner, study.partner_id), study)
+        if study.state == ATTACHED:
+            refresh(step, study)
     return [study for study in found if study.state == ATTACHED]
 
 
@@ -210,7 +213,7 @@ def _settle(step: Step, study_id: uuid.UUID) -> bool:
         recognise(step, step.session.get_one(Partner, study.partner_id), study)
     elif study.state == ATTACHED:
         attach(step, study)
-    _refresh(step, study)
+    refresh(step, study)
     if study.last_instance_at < utcnow() - timedelta(seconds=EVERY_S):
         study.settled_at = study.settled_at or utcnow()
     return (study.state, study.settled_at) != before
@@ -247,11 +250,13 @@ def _study(step: Step, partner: Partner, facts: ObjectFacts) -> Study:
         traits=traits(facts.patient),
         accession_number=said.accession.value if said.accession else None,
         accession_system=(said.accession.system or None) if said.accession else None,
+        order_keys=imaging_awaited.keys_of(said.orders),
         study_description=said.description,
         referring_physician=said.referring_physician,
         started_at=started if isinstance(started, datetime) else None,
         started_on=None if isinstance(started, datetime) else started,
         modalities=[facts.series.modality] if facts.series.modality else [],
+        **said.searched,
     )
     step.session.add(study)
     step.session.flush()
@@ -279,6 +284,7 @@ def _series(step: Step, study_id: uuid.UUID, facts: ObjectFacts) -> uuid.UUID:
         series_description=said.description,
         body_part_examined=said.body_part_examined,
         started_at=said.started if isinstance(said.started, datetime) else None,
+        **said.searched,
     )
     step.session.add(series)
     step.session.flush()
@@ -301,11 +307,11 @@ def _follow(step: Step, study_id: uuid.UUID) -> None:
     ).one_or_none()
     if study is not None:
         study.settled_at = None
-        _refresh(step, study)
+        refresh(step, study)
 
 
-def _refresh(step: Step, study: Study) -> None:
-    """Count what is there, and let the representation follow."""
+def refresh(step: Step, study: Study) -> None:
+    """Count what is there, and let the representation follow; the caller holds the study."""
     counted = step.session.execute(
         select(Series, func.count(Instance.id), func.max(Instance.received_at))
         .outerjoin(Instance, Instance.series_id == Series.id)

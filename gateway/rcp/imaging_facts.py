@@ -38,17 +38,28 @@ class ImagedPatientFacts(Struct, frozen=True, kw_only=True):
 
 
 class StudyFacts(Struct, frozen=True, kw_only=True):
-    """The study that the object belongs to; ``started`` is a date alone when no time was said."""
+    """The study that the object belongs to; ``started`` is a date alone when no time was said.
+
+    Parameters
+    ----------
+    orders
+        What it answers: accession numbers (kind ``ACSN``), order numbers of the placer (``PLAC``) and of the filler
+        (``FILL``); ``system`` is empty when the object names no issuer.
+    searched
+        What searches compare, by column of `gateway.model.imaging.Study`.
+    """
 
     study_instance_uid: str
     accession: IdentifierFact | None = None
+    orders: tuple[IdentifierFact, ...] = ()
     description: str | None = None
     referring_physician: str | None = None
     started: datetime | date | None = None
+    searched: dict[str, str] = {}
 
 
 class SeriesFacts(Struct, frozen=True, kw_only=True):
-    """The series that the object belongs to."""
+    """The series that the object belongs to; ``searched`` as of the study."""
 
     series_instance_uid: str
     modality: str | None = None
@@ -57,6 +68,7 @@ class SeriesFacts(Struct, frozen=True, kw_only=True):
     body_part_examined: str | None = None
     laterality: str | None = None
     started: datetime | date | None = None
+    searched: dict[str, str] = {}
 
 
 class InstanceFacts(Struct, frozen=True, kw_only=True):

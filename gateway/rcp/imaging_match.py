@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from gateway.identifiers import InsAuthority
@@ -18,10 +17,14 @@ from gateway.model.dossier import Dossier
 from gateway.model.imaging import Study, StudyDossier
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, PersonLink, WorkItem
-from gateway.rcp import dossier_states, work_list
+from gateway.model.report import Report
+from gateway.model.store import utcnow
+from gateway.rcp import dossier_states, imaging_awaited, work_list
 from gateway.rcp.facts import IdentifierFact, NameFact, PatientFacts, Sex
 from gateway.rcp.identity import EVERY_DOMAIN, match_key, person_of
+from gateway.rcp.imaging_decisions import accepted, refused
 from gateway.rcp.imaging_facts import ImagedPatientFacts
+from gateway.rcp.imaging_traits import differing
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -30,24 +33,30 @@ __all__ = [
     "PROPOSED",
     "QUARANTINED",
     "WAITING",
+    "answer",
     "ask",
     "attach",
+    "contradiction",
     "keys_of",
+    "named",
     "qualified",
     "recheck",
     "recognise",
     "records_of_person",
-    "same_patient",
     "serialise",
-    "traits",
+    "tell_reports",
 ]
 
 AUTHOR: Final = "rcp-gateway"
 
 WAITING, ATTACHED, QUARANTINED, PROPOSED = "attendu", "rattache", "quarantaine", "propose"
-BY_IPP, BY_INS = "ipp", "ins"
+BY_IPP, BY_INS, BY_ORDER, BY_PERSON = "ipp", "ins", "demande", "personne"
 #: Why a study waits: its issuer is a domain that its partner may not write.
 FOREIGN: Final = "domaine-hors-partenaire"
+#: Why a study is proposed: an order names the patient, and not enough of his traits is said to be sure.
+UNSURE: Final = "demande-sans-traits"
+#: Why a study is in quarantine: its numbers and its order are two patients'.
+CROSSED: Final = "demande-d-un-autre-patient"
 
 
 def serialise(session: Session, keys: Iterable[str]) -> None:
@@ -64,17 +73,6 @@ def keys_of(record: PatientRecord) -> set[str]:
     return keys
 
 
-def traits(patient: ImagedPatientFacts) -> dict[str, Any]:
-    """Give what objects say of their patient as `Study.traits` keeps it."""
-    return {
-        "family": patient.family,
-        "given": patient.given,
-        "birth_date": patient.birth_date.isoformat() if patient.birth_date else None,
-        "sex": patient.sex.value,
-        "others": [[other.system, other.value] for other in patient.others],
-    }
-
-
 def qualified(partner: Partner, patient: ImagedPatientFacts) -> IdentifierFact | None:
     """Give PatientID its domain: the object's own, else the partner's when it has only one."""
     said = patient.patient_id
@@ -84,51 +82,99 @@ def qualified(partner: Partner, patient: ImagedPatientFacts) -> IdentifierFact |
     return IdentifierFact(system=own[0], value=said.value) if len(own) == 1 and patient.issuer_text is None else said
 
 
-def same_patient(study: Study, patient: ImagedPatientFacts) -> bool:
-    """Whether an object names the patient of its study; what is not said contradicts nothing."""
-    said = traits(patient)
-    for name in ("birth_date", "sex"):
-        if said[name] not in (None, Sex.UNKNOWN.value) and study.traits.get(name) not in (
-            None,
-            Sex.UNKNOWN.value,
-            said[name],
-        ):
-            return False
-    number = patient.patient_id.value if patient.patient_id else None
-    if number and study.patient_id and number != study.patient_id:
-        return False
-    return _names_agree(said["family"], [study.traits.get("family")])
-
-
 def recognise(step: Step, partner: Partner, study: Study) -> None:
-    """Find the study's patient record and dossiers, or put it in quarantine, or say why it waits."""
+    """Find the study's patient record and dossiers, or put it in quarantine, or say why it waits.
+
+    The patient's own identifiers decide; an order speaks where they are silent, and against them where it is sure.
+    """
     identifiers = _identifiers(study)
-    serialise(step.session, {f"imagerie|{system}|{value}" for system, value in identifiers})
-    records, foreign = _records(step.session, partner, identifiers)
-    if not records:
-        study.reason = FOREIGN if foreign else "patient-inconnu"
-        if foreign:
-            ask(step, partner, f"etude|{study.id}", study.reason, study_id=study.id)
-        elif study.state == WAITING:
+    orders = {f"demande|{partner.id}|{key}" for key in study.order_keys}
+    serialise(step.session, {f"imagerie|{system}|{value}" for system, value in identifiers} | orders)
+    records, foreign = named(step.session, partner, study)
+    asked = imaging_awaited.ordered(step.session, study)
+    if records:
+        record = next((one for one in records if one.partner_id == partner.id), records[0])
+        reason = contradiction(step.session, study, records, record)
+        if reason is None and _crossed(step.session, asked, record) and not accepted(study, record):
+            reason = CROSSED
+        _settle_on(step, partner, study, record, reason)
+    elif foreign:
+        study.reason = FOREIGN
+        # Asked once: a person who left it where it is said so, and an order that came since is no news of him.
+        if not study.decisions:
+            ask(step, partner, f"etude|{study.id}", FOREIGN, study_id=study.id)
+    elif not _by_order(step, partner, study, asked):
+        study.reason = "patient-inconnu"
+        if study.state == WAITING:
             _propose(step, partner, study)
-        return
-    record = next((one for one in records if one.partner_id == partner.id), records[0])
-    contradiction = _contradiction(step.session, study, records, record)
-    if contradiction is None:
+
+
+def _by_order(step: Step, partner: Partner, study: Study, asked: Sequence[imaging_awaited.Ordered]) -> bool:
+    """Follow the orders that a study answers; whether they said whose it is.
+
+    An order names the patient for the images: a slip on the worklist of a modality gives them to somebody else. So name
+    and birth date must be said and agree, and a number of the same domain must be the same; else a person decides.
+    """
+    asked = [one for one in asked if not refused(study, one.record)]
+    if not asked:
+        return False
+    records = [one.record for one in asked]
+    record = records[0]
+    reason = contradiction(step.session, study, records, record)
+    if reason is None and record.system == study.patient_id_system and record.value != study.patient_id:
+        reason = "identifiants-contradictoires"
+    if reason is None and not _said_alike(study, record):
+        if study.state == WAITING:
+            study.state, study.reason = PROPOSED, UNSURE
+            details = {"enregistrements": [str(one.id) for one in records]}
+            ask(step, partner, f"etude|{study.id}", UNSURE, study_id=study.id, record=record, details=details)
+        return True
+    _settle_on(step, partner, study, record, reason)
+    return True
+
+
+def _said_alike(study: Study, record: PatientRecord) -> bool:
+    said = study.traits
+    return bool(said.get("family") and said.get("birth_date") and said["birth_date"] == record.birth_date)
+
+
+def _crossed(session: Session, asked: Sequence[imaging_awaited.Ordered], record: PatientRecord) -> bool:
+    """Whether an order, surely this one, is another person's."""
+    person = person_of(session, record) or record.id
+    return any(one.sure and (person_of(session, one.record) or one.record.id) != person for one in asked)
+
+
+def _settle_on(step: Step, partner: Partner, study: Study, record: PatientRecord, reason: str | None) -> None:
+    if reason is None:
         study.state, study.reason, study.record_id = ATTACHED, None, record.id
         step.session.flush()
         attach(step, study)
+        answer(step, study)
     else:
-        study.state, study.reason = QUARANTINED, contradiction
-        ask(step, partner, f"etude|{study.id}", contradiction, study_id=study.id, record=record)
+        study.state, study.reason = QUARANTINED, reason
+        ask(step, partner, f"etude|{study.id}", reason, study_id=study.id, record=record)
     step.audit(
         "imagerie",
         action="C",
-        outcome="0" if contradiction is None else "4",
-        reason=contradiction,
+        outcome="0" if reason is None else "4",
+        reason=reason,
         persons=(record.id,),
         object_type="Study",
         object_id=study.study_instance_uid,
+    )
+
+
+def answer(step: Step, study: Study, *, by: str = work_list.BY_ITSELF, decision: str = "nouvelle-recue") -> None:
+    """Close what is asked of a study as a whole, once it is answered; its single objects are questions of their own."""
+    step.session.execute(
+        update(WorkItem)
+        .where(
+            WorkItem.study_id == study.id,
+            WorkItem.key.in_((f"etude|{study.id}", f"etude|{study.id}|correction")),
+            WorkItem.closed_at.is_(None),
+        )
+        .values(closed_at=utcnow(), closed_by=by, decision=decision)
+        .execution_options(synchronize_session="fetch")
     )
 
 
@@ -155,24 +201,27 @@ def recheck(step: Step, record: PatientRecord) -> list[Study]:
     for study in attached:
         partner = session.get_one(Partner, study.partner_id)
         own = session.get_one(PatientRecord, study.record_id)
-        named = _records(session, partner, _identifiers(study))[0] if own is record else [own]
-        contradiction = _contradiction(session, study, list({one.id: one for one in (*named, record)}.values()), record)
-        if contradiction is None:
+        others = named(session, partner, study)[0] if own is record else [own]
+        reason = contradiction(session, study, list({one.id: one for one in (*others, record)}.values()), record)
+        if reason is None:
             continue
         leaves = delete(StudyDossier).where(StudyDossier.study_id == study.id)
         if own is record:
-            study.state, study.reason, study.record_id = QUARANTINED, contradiction, None
+            study.state, study.reason, study.record_id = QUARANTINED, reason, None
         else:
             leaves = leaves.where(StudyDossier.dossier_id.in_(select(Dossier.id).where(Dossier.record_id == record.id)))
         left = session.scalars(leaves.returning(StudyDossier.dossier_id)).all()
         # A key of its own: a question asked before the study was attached may still be open.
-        ask(step, partner, f"etude|{study.id}|correction", contradiction, study_id=study.id, record=record)
+        details = {"dossiers": [str(one) for one in sorted(left)]}
+        key = f"etude|{study.id}|correction"
+        ask(step, partner, key, reason, study_id=study.id, record=record, details=details)
+        tell_reports(step, left)
         for dossier_id in tuple(sorted(left)) or (None,):
             step.audit(
                 "imagerie",
                 action="U",
                 outcome="4",
-                reason=contradiction,
+                reason=reason,
                 persons=(record.id,),
                 dossier=dossier_id,
                 object_type="Study",
@@ -184,19 +233,26 @@ def recheck(step: Step, record: PatientRecord) -> list[Study]:
     return parted
 
 
+def tell_reports(step: Step, dossiers: Iterable[uuid.UUID]) -> None:
+    """Let the documents of validated reports follow: they name the studies that stand in their dossier.
+
+    What was signed and sent does not change; what says of it today which images belong to it does.
+    """
+    wanted = select(Report).where(Report.dossier_id.in_(sorted(dossiers)), Report.state != "brouillon")
+    step.touch(*step.session.scalars(wanted.order_by(Report.id)).unique())
+
+
 def _identifiers(study: Study) -> list[tuple[str, str]]:
     said = [(study.patient_id_system or "", study.patient_id or "")]
     said += [(other[0], other[1]) for other in study.traits.get("others", ())]
     return [pair for pair in said if all(pair)]
 
 
-def _records(
-    session: Session, partner: Partner, identifiers: Sequence[tuple[str, str]]
-) -> tuple[list[PatientRecord], bool]:
-    """Records that the identifiers name, and whether one of them is of a domain that the partner may not write."""
+def named(session: Session, partner: Partner, study: Study) -> tuple[list[PatientRecord], bool]:
+    """Records that a study's identifiers name, and whether one is of a domain that its partner may not write."""
     found: dict[uuid.UUID, PatientRecord] = {}
     foreign = False
-    for system, value in identifiers:
+    for system, value in _identifiers(study):
         if InsAuthority.of(system) is not None:
             wanted = (PatientRecord.ins_system == system, PatientRecord.ins_value == value, PatientRecord.ins_qualified)
         elif {system, EVERY_DOMAIN} & set(partner.patient_domains):
@@ -209,42 +265,18 @@ def _records(
     return list(found.values()), foreign
 
 
-def _contradiction(
+def contradiction(
     session: Session, study: Study, records: Sequence[PatientRecord], record: PatientRecord
 ) -> str | None:
-    """Name what speaks against the record: identifiers of two persons, or a trait that differs."""
+    """Name what speaks against the record: identifiers of two persons, or a trait that differs.
+
+    Nothing does where a person accepted it, and both sides still say what they said then.
+    """
+    if accepted(study, record):
+        return None
     if len({person_of(session, one) or one.id for one in records}) > 1:
         return "identifiants-contradictoires"
-    said = study.traits
-    # The record's date may be partial; a stranger's date differs in what both say.
-    if said.get("birth_date") and record.birth_date and not said["birth_date"].startswith(record.birth_date):
-        return "date-de-naissance-differente"
-    if {said.get("sex"), record.sex} == {Sex.FEMALE.value, Sex.MALE.value}:
-        return "sexe-different"
-    if not _names_agree(said.get("family"), [record.birth_family, record.used_family]):
-        return "nom-different"
-    if not _names_agree(said.get("given"), [record.given, record.used_given, *record.given_names]):
-        return "prenom-different"
-    return None
-
-
-def _names_agree(said: str | None, known: Iterable[str | None]) -> bool:
-    """Whether a name shares a word with a known one; silence on either side contradicts nothing.
-
-    Modalities cut names at 64 characters, drop hyphens and add « EP. »: a word in common is asked for, after an
-    identifier has already matched; never more is concluded from a name.
-    """
-    words = _words(said)
-    others = [found for name in known if (found := _words(name))]
-    if not words or not others:
-        return True
-    return any(set(words) & set(other) or "".join(words) == "".join(other) for other in others)
-
-
-def _words(name: str | None) -> list[str]:
-    opened = (name or "").replace("œ", "oe").replace("Œ", "OE").replace("æ", "ae").replace("Æ", "AE")
-    plain = unicodedata.normalize("NFKD", opened).encode("ascii", "ignore").decode("ascii").upper()
-    return "".join(char if char.isalnum() else " " for char in plain).split()
+    return differing(study, record)
 
 
 def records_of_person(session: Session, record: PatientRecord) -> list[uuid.UUID]:
@@ -269,12 +301,12 @@ def attach(step: Step, study: Study) -> None:
         asked = select(PatientRecord).where(PatientRecord.id.in_(others)).execution_options(populate_existing=True)
         serialise(session, {key for row in session.scalars(asked) for key in keys_of(row)})
         # Whoever corrects one of them has finished by now, or waits and then finds this study in its dossiers.
-        against = {row.id for row in session.scalars(asked) if _contradiction(session, study, [record, row], row)}
+        against = {row.id for row in session.scalars(asked) if contradiction(session, study, [record, row], row)}
         wanted = [pair for pair in _open_dossiers(session, record) if pair[1] not in against]
     for dossier_id, record_id in wanted:
         if dossier_id in have:
             continue
-        basis = BY_IPP if record_id == record.id and study.patient_id == record.value else BY_INS
+        basis = _basis(study, record) if record_id == record.id else BY_INS
         session.add(StudyDossier(study_id=study.id, dossier_id=dossier_id, basis=basis, author=AUTHOR))
         step.audit(
             "imagerie",
@@ -286,6 +318,15 @@ def attach(step: Step, study: Study) -> None:
             object_id=study.study_instance_uid,
         )
     session.flush()
+
+
+def _basis(study: Study, record: PatientRecord) -> str:
+    said = _identifiers(study)
+    if (record.system, record.value) in said:
+        return BY_IPP
+    if record.ins_qualified and (record.ins_system, record.ins_value) in said:
+        return BY_INS
+    return BY_PERSON if accepted(study, record) else BY_ORDER
 
 
 def _open_dossiers(session: Session, record: PatientRecord) -> list[tuple[uuid.UUID, uuid.UUID]]:
@@ -319,6 +360,7 @@ def _propose(step: Step, partner: Partner, study: Study) -> None:
         .order_by(PatientRecord.id)
         .limit(5)
     ).all()
+    alike = [one for one in alike if not refused(study, one)]
     if alike:
         study.state, study.reason = PROPOSED, "traits-seuls"
         details = {"enregistrements": [str(one.id) for one in alike]}
