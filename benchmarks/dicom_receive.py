@@ -1,14 +1,23 @@
-"""C-STORE: objects a second into the gateway, beside dcmtk's storescp in the same run.
+"""C-STORE: objects a second into the gateway, beside Orthanc and dcmtk's storescp in the same run.
 
-Run: ``python benchmarks/dicom_receive.py [objects] [KiB an object] [senders]``. Needs dcmtk. The same files are sent by
-the same ``storescu``. storescp writes without syncing and indexes nothing; the gateway syncs each object, reads it,
-commits its row in PostgreSQL (synchronous commit) and only then answers; between the two stands the gateway's wire
-alone, with a synced file and no row. Rounds alternate, the median of three is told; ratios, not figures, travel between
+Run: ``python benchmarks/dicom_receive.py`` (``--help`` for its sizes). Needs the Debian packages dcmtk and orthanc. The
+same kind of objects is sent to each by the same ``storescu`` and ``dcmsend``, over one association and over four at
+once, ``TCP_NODELAY=1`` for all of them (without it Debian's dcmtk waits for delayed acknowledgements):
+
+* dcmtk's ``storescp``: no sync, no index;
+* Orthanc: its files synced (``SyncStorageArea``) and its index on, both by its own defaults, PDUs as large as ours;
+* the gateway: ``rcp-gateway serve --only dicom`` on PostgreSQL with fsync on; each object is synced and its row
+  committed before it is answered.
+
+Rounds alternate, each with objects nobody has seen, and the median is told; ratios, not figures, travel between
 machines.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import json
 import os
 import shutil
 import socket
@@ -17,62 +26,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
-from gateway.demo.ct_phantom import DOMINIQUE, write_series
-from gateway.dicom.command import Answer, StoreRequest, part10_head
-from gateway.dicom.scp import Scp
-from gateway.dicom.storage import component
-from gateway.exchange.blobs import BlobStore, open_store
-from gateway.exchange.outbox import Outbox
-from gateway.model.audit import AuditTrail
+from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
 from gateway.model.embedded import running
 from gateway.model.store import Store
-from gateway.rcp.step import DomainClock, Steps
-from gateway.settings import Address, Dicom, Settings
 
-ROUNDS = 3
-
-
-class SyncedFile:
-    """The wire's ceiling: the blob store's synced file, and nothing else."""
-
-    def __init__(self, blobs: BlobStore, request: StoreRequest) -> None:
-        self.stack = ExitStack()
-        self.staged = self.stack.enter_context(blobs.stage())
-        self.staged.write(part10_head(request))
-
-    def write(self, chunk: memoryview) -> None:
-        """Append."""
-        self.staged.write(chunk)
-
-    def commit(self) -> Answer:
-        """Sync and keep."""
-        self.staged.commit()
-        self.stack.close()
-        return Answer()
-
-    def discard(self) -> None:
-        """Forget."""
-        self.stack.close()
-
-
-class Anyone:
-    """Takes every caller and keeps files only."""
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self.blobs = blobs
-
-    def recognise(self, calling_ae_title: str, address: str) -> str:
-        """Know everybody."""
-        return f"{calling_ae_title}@{address}"
-
-    def open(self, request: StoreRequest, peer: str) -> SyncedFile:  # noqa: ARG002 - the port's signature
-        """Begin a file."""
-        return SyncedFile(self.blobs, request)
+CLIENTS = {
+    "storescu": ["storescu", "-aec", "RCPGATEWAY", "-pdu", "131072"],
+    "dcmsend": ["dcmsend", "-aec", "RCPGATEWAY", "-pdu", "131072"],
+}
+ASSOCIATIONS = (1, 4)
+PEERS = ("storescp", "Orthanc")
+#: Of the gateway to a peer, by associations: what is wanted.
+WANTED = {("Orthanc", 1): 2.0, ("Orthanc", 4): 2.5, ("storescp", 1): 0.4, ("storescp", 4): 0.4}
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+_NUMBER = "9999999"
 
 
 def free_port() -> int:
@@ -81,86 +55,220 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@contextmanager
-def served(scp: Scp) -> Iterator[int]:
-    scp.start()
-    try:
-        yield scp.port
-    finally:
-        scp.stop()
+# Objects
+
+
+class Objects:
+    """CT objects that nobody has seen: a few drawn ones with fresh UIDs of the same length written into them."""
+
+    def __init__(self, kib: int) -> None:
+        self._study = f"{DOMINIQUE.study_uid}.{_NUMBER}"
+        self._instance = f"{self._study}.1.{_NUMBER}"
+        phantom = replace(DOMINIQUE, study_uid=self._study, slices=8, pixels=round((kib * 512) ** 0.5))
+        self.kib = phantom.pixels**2 * 2 // 1024
+        self._drawn = []
+        for index in range(phantom.slices):
+            ds, file = slice_data_set(phantom, index), BytesIO()
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = self._instance
+            ds.save_as(file, enforce_file_format=True)
+            self._drawn.append(file.getvalue())
+        self._numbers = itertools.count(1_000_000)
+
+    def write(self, folder: Path, count: int) -> list[Path]:
+        """Write one study, a fresh one."""
+        study = f"{DOMINIQUE.study_uid}.{next(self._numbers)}"
+        folder.mkdir()
+        paths = []
+        for index in range(count):
+            content = self._drawn[index % len(self._drawn)]
+            content = content.replace(self._instance.encode(), f"{study}.1.{1_000_000 + index}".encode())
+            path = folder / f"{index:05}.dcm"
+            path.write_bytes(content.replace(self._study.encode(), study.encode()))
+            paths.append(path)
+        return paths
+
+
+# Servers
+
+
+def await_echo(port: int, process: subprocess.Popen[bytes]) -> None:
+    command = ["echoscu", "-aec", "RCPGATEWAY", "127.0.0.1", str(port)]
+    while subprocess.run(command, capture_output=True, check=False, env=ENVIRONMENT).returncode:
+        if process.poll() is not None:
+            sys.exit(f"the server ended: {process.args!r}")
+        time.sleep(0.1)
 
 
 @contextmanager
-def storescp(root: Path) -> Iterator[int]:
-    folder, port = Path(tempfile.mkdtemp(dir=root)), free_port()
-    process = subprocess.Popen(
-        ["storescp", "--fork", "-od", folder, "-pdu", "131072", str(port)], env={**os.environ, "TCP_NODELAY": "1"}
-    )
+def started(command: list[str], port: int, log: Path, **environment: str) -> Iterator[int]:
+    with log.open("wb") as written:
+        process = subprocess.Popen(command, stdout=written, stderr=written, env={**ENVIRONMENT, **environment})
     try:
-        while subprocess.run(["echoscu", "127.0.0.1", str(port)], capture_output=True, check=False).returncode:
-            time.sleep(0.05)
-        yield port
+        await_echo(port, process)
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-def wire(root: Path) -> Scp:
-    anyone = Anyone(open_store(Path(tempfile.mkdtemp(dir=root)).as_uri()))
-    return Scp(bind=Address("127.0.0.1", 0), ae_title="RCPGATEWAY", peers=anyone, storage=anyone)
+@contextmanager
+def storescp(root: Path, port: int) -> Iterator[int]:
+    (root / "storescp").mkdir()
+    command = ["storescp", "--fork", "-od", str(root / "storescp"), "-pdu", "131072", str(port)]
+    with started(command, port, root / "storescp.log") as pid:
+        yield pid
 
 
-def gateway(root: Path, store: Store) -> Scp:
-    blobs = open_store(Path(tempfile.mkdtemp(dir=root)).as_uri())
-    steps = Steps(store, DomainClock(), AuditTrail(b"banc"), Outbox(blobs), lambda *_: None)
-    return component(Settings(data_dir=root, dicom=Dicom(bind=Address("127.0.0.1", 0))), steps, blobs)
+@contextmanager
+def orthanc(root: Path, port: int) -> Iterator[int]:
+    http = free_port()
+    settings = {
+        "StorageDirectory": str(root / "orthanc"),
+        "IndexDirectory": str(root / "orthanc"),
+        "HttpPort": http,
+        "DicomPort": port,
+        "DicomAet": "RCPGATEWAY",
+        "MaximumPduLength": 131_072,
+        "Plugins": [],
+    }
+    (root / "orthanc.json").write_text(json.dumps(settings))
+    binary = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
+    with started([binary, str(root / "orthanc.json")], port, root / "orthanc.log", LC_ALL="C") as pid:
+        yield pid
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/statistics", timeout=60) as answer:
+            print(f"Orthanc keeps {json.loads(answer.read())['CountInstances']} objects")
 
 
-def send(port: int, files: list[Path], senders: int) -> float:
+@contextmanager
+def gateway(root: Path, port: int, url: str, processes: int) -> Iterator[int]:
+    with started(
+        [sys.executable, "-m", "gateway", "serve", "--only", "dicom"],
+        port,
+        root / "gateway.log",
+        RCP_PROFILE="dev",
+        RCP_DATA_DIR=str(root / "gateway"),
+        RCP_DATABASE_URL=url,
+        RCP_DICOM_BIND=f"127.0.0.1:{port}",
+        **({"RCP_DICOM_WORKERS": str(processes)} if processes > 1 else {}),
+    ) as pid:
+        yield pid
+        with Store(url).engine.connect() as connection:
+            print(f"gateway keeps {connection.exec_driver_sql('SELECT count(*) FROM instance').scalar()} objects")
+
+
+# Runs
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process and its children that live, in seconds."""
+    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            said = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(entry.parent.name) == pid or int(said[1]) == pid:
+            total += (int(said[11]) + int(said[12])) / ticks
+    return total
+
+
+def send(client: str, port: int, files: list[Path], associations: int) -> float:
     """Objects a second."""
-    command = ["storescu", "-aec", "RCPGATEWAY", "-pdu", "131072", "127.0.0.1", str(port)]
-    environment = {**os.environ, "TCP_NODELAY": "1"}
+    command = [*CLIENTS[client], "127.0.0.1", str(port)]
+    os.sync()  # what is not synced yet is not the next one's to pay for
     start = time.perf_counter()
     sent = [
-        subprocess.Popen([*command, *files[part::senders]], stdout=subprocess.DEVNULL, env=environment)
-        for part in range(senders)
+        subprocess.Popen([*command, *files[part::associations]], stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        for part in range(associations)
     ]
-    assert [one.wait() for one in sent] == [0] * senders
-    return len(files) / (time.perf_counter() - start)
+    codes = [one.wait() for one in sent]
+    took = time.perf_counter() - start
+    if any(codes):
+        sys.exit(f"{client} to port {port} failed: {codes}")
+    return len(files) / took
+
+
+@dataclass
+class Arguments(argparse.Namespace):
+    """What the command line says."""
+
+    objects: int = 200
+    kib: int = 512
+    rounds: int = 5
+    processes: int = 1
+    only: str = ""
 
 
 def main() -> None:
-    count, kib, senders = (int(text) for text in (sys.argv[1:] + ["100", "512", "4"][len(sys.argv) - 1 :]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=200)
+    parser.add_argument("--kib", type=int, default=512, help="of pixels in each object")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="of the gateway, on its one port")
+    parser.add_argument("--only", default="", help="one client: storescu or dcmsend")
+    said = parser.parse_args(namespace=Arguments())
     if shutil.which("storescp") is None:
         sys.exit("dcmtk is needed (apt install dcmtk)")
-    with tempfile.TemporaryDirectory(prefix="rcp-bench-") as folder, ExitStack() as stack:
-        root = Path(folder)
+    clients = [said.only] if said.only else list(CLIENTS)
+    memory = Path("/dev/shm")  # noqa: S108 - what is sent shall not wait for the disk that is measured
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rcp-bench-")))
+        drawn = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="rcp-bench-", dir=memory if memory.is_dir() else None)
+            )
+        )
         url = stack.enter_context(running(root / "database"))
-        names = ("storescp, not synced", "wire, synced file", "gateway, file and row")
-        rates: dict[str, list[float]] = {name: [] for name in names}
+        made: dict[str, Callable[[int], object]] = {
+            "storescp": lambda port: storescp(root, port),
+            "Orthanc": lambda port: orthanc(root, port),
+            "gateway": lambda port: gateway(root, port, url, said.processes),
+        }
         store = Store(url)
         store.migrate()
-        stack.callback(store.close)
-        for turn in range(ROUNDS):
-            # Another study each turn: an object that is already kept costs less.
-            phantom = replace(
-                DOMINIQUE, slices=count, pixels=int((kib * 512) ** 0.5), study_uid=f"{DOMINIQUE.study_uid}.{turn + 1}"
+        store.close()
+        ports = {name: free_port() for name in made}
+        pids = {name: stack.enter_context(make(ports[name])) for name, make in made.items()}  # type: ignore[arg-type] # each is a context manager
+        objects = Objects(said.kib)
+        rates: dict[tuple[str, str, int], list[float]] = {}
+        processor: dict[tuple[str, str, int], list[float]] = {}
+        for turn in range(said.rounds + 1):
+            for client in clients:
+                for associations in ASSOCIATIONS:
+                    folder = drawn / "study"
+                    files = objects.write(folder, said.objects if turn else 20)  # a first round warms up
+                    order = list(made)
+                    for name in order[turn % 3 :] + order[: turn % 3]:
+                        before = processor_s(pids[name])
+                        rate = send(client, ports[name], files, associations)
+                        if turn:
+                            key = (name, client, associations)
+                            rates.setdefault(key, []).append(rate)
+                            processor.setdefault(key, []).append((processor_s(pids[name]) - before) / len(files))
+                    shutil.rmtree(folder)
+            shutil.rmtree(root / "storescp")
+            (root / "storescp").mkdir()
+        print(
+            f"{said.objects} objects of {objects.kib} KiB, median of {said.rounds} rounds, "
+            f"{said.processes} process(es) of the gateway; load {os.getloadavg()[0]:.1f}"
+        )
+        for client, associations in itertools.product(clients, ASSOCIATIONS):
+            print(f"{client}, {associations} association{'s' * (associations > 1)}")
+            ours = statistics.median(rates["gateway", client, associations])
+            cost = statistics.median(processor["gateway", client, associations]) * 1000
+            print(
+                f"  {'gateway':<10}{ours:8.0f} objects/s   {cost:.2f} ms of processor an object, without PostgreSQL's"
             )
-            files = write_series(phantom, root / f"ct{turn}")
-            lines: list[tuple[str, Callable[[], object]]] = [
-                ("storescp, not synced", lambda: storescp(root)),
-                ("wire, synced file", lambda: served(wire(root))),
-                ("gateway, file and row", lambda: served(gateway(root, store))),
-            ]
-            for name, make in lines:
-                with make() as port:  # type: ignore[attr-defined] # each is a context manager
-                    rates[name].append(send(port, files, senders))
-    size = phantom.pixels**2 * 2 // 1024
-    print(f"{count} objects of {size} KiB, {senders} storescu at once, median of {ROUNDS}")
-    peer = statistics.median(rates["storescp, not synced"])
-    for name, found in rates.items():
-        median = statistics.median(found)
-        print(f"  {name:<24} {median:8.0f} objects/s   {median / peer:5.2f} of storescp")
+            for peer in PEERS:
+                theirs = statistics.median(rates[peer, client, associations])
+                pairs = zip(rates["gateway", client, associations], rates[peer, client, associations], strict=True)
+                rounds = " ".join(f"{one / other:.2f}" for one, other in pairs)
+                wanted = WANTED[peer, associations]
+                reached = "reached" if ours / theirs >= wanted else "MISSED"
+                print(
+                    f"  {peer:<10}{theirs:8.0f} objects/s   gateway {ours / theirs:5.2f} of it "
+                    f"({wanted} wanted: {reached}; rounds {rounds})"
+                )
 
 
 if __name__ == "__main__":
