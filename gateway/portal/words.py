@@ -145,7 +145,7 @@ WORK_REASONS: Final = {
     "domaine-hors-partenaire": "L’étude porte un identifiant d’un domaine qui n’est pas celui de son établissement.",
     "patient-inconnu": "Le patient de l’étude n’est pas connu ici.",
     "traits-seuls": "L’étude ressemble à un patient connu, par ses seuls traits : à confirmer.",
-    "demande-sans-traits": "Une demande d’examen désigne le patient de l’étude, qui ne dit pas assez de lui : à confirmer.",
+    "demande-sans-traits": "Une demande d’examen désigne un patient ; l’étude ne dit pas assez de lui : à confirmer.",
     "demande-d-un-autre-patient": "La demande d’examen à laquelle l’étude répond est celle d’un autre patient.",
     "identifiants-contradictoires": "Les identifiants de l’étude désignent plusieurs patients.",
     "date-de-naissance-differente": "La date de naissance de l’étude contredit celle du patient.",
