@@ -1,32 +1,31 @@
 """A frame → a picture that a browser shows `[PS3.18 8.3.5]`.
 
-Promises: the grayscale pipeline of `[PS3.4 N.2]` (modality LUT, VOI LUT or window, polarity), colour spaces turned to
-RGB, one frame decoded at a time; a picture over `MAX_PIXELS` is refused before it is decoded. Eight bits, so not for
-diagnosis.
+Promises: the grayscale pipeline of `[PS3.4 N.2]` (modality LUT, VOI LUT or window, polarity) with the values of the
+frame's functional groups, colour spaces turned to RGB, overlay planes in white. Eight bits, so not for diagnosis.
 Does not burn in annotations or apply presentation states, and shows nothing of objects without pixels.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian
 
-from gateway.errors import InvalidContent, NotFound, Unsupported
+from gateway.dicom import overlays
+from gateway.dicom.frames import Decoded, Frames, said
+from gateway.errors import InvalidContent, Unsupported
 
-__all__ = ["MAX_PIXELS", "MEDIA_TYPES", "Window", "frame_bytes", "render"]
-
-MAX_PIXELS: Final = 64 << 20
+__all__ = ["MEDIA_TYPES", "Region", "Window", "frame_bytes", "render"]
 
 # Media type → Pillow's format and its options.
 MEDIA_TYPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -35,10 +34,16 @@ MEDIA_TYPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "image/gif": ("GIF", {}),
 }
 
-_DEFER_BYTES: Final = 64 * 1024
-# Little endian and uncompressed: the bytes of the file are the answer.
-_NATIVE: Final = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian})
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+#: Where functional groups keep what a frame is drawn with `[PS3.3 C.7.6.16]`.
+_GROUPS: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
+_SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: What a frame is drawn with.
+_DRAWN_WITH: Final = (
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *_SPACINGS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,10 @@ class Window:
     def of(cls, ds: Dataset) -> Window | None:
         """Read the object's own first window; None when it has none that can be applied."""
         try:
-            center, width = (float(_first(ds.get(name))) for name in ("WindowCenter", "WindowWidth"))
+            center, width = (float(_first(said(ds, name))) for name in ("WindowCenter", "WindowWidth"))
         except (TypeError, ValueError):
             return None
-        function = str(ds.get("VOILUTFunction") or "LINEAR").upper()
+        function = str(said(ds, "VOILUTFunction") or "LINEAR").upper()
         return cls(center, width, function) if width > 0 and function in _FUNCTIONS else None
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -86,13 +91,46 @@ class Window:
         return _shades(share)
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where on the screen and what of the picture: ``viewport={vw},{vh},{sx},{sy},{sw},{sh}`` `[PS3.18 8.3.5.1.3]`.
+
+    Attributes
+    ----------
+    width, height
+        Largest size; the picture keeps its proportions.
+    source
+        Left, top, width and height in the object's pixels; a negative width or height mirrors. None: the whole.
+    """
+
+    width: int
+    height: int
+    source: tuple[float, float, float, float] | None = None
+
+    def of(self, picture: Image.Image) -> Image.Image:
+        """Cut out the region, and mirror it when asked to."""
+        if self.source is None:
+            return picture
+        left, top, width, height = self.source
+        box = (left, top, left + abs(width), top + abs(height))
+        box = (max(box[0], 0), max(box[1], 0), min(box[2], picture.width), min(box[3], picture.height))
+        corners = (int(box[0]), int(box[1]), round(box[2]), round(box[3]))
+        if corners[0] >= corners[2] or corners[1] >= corners[3]:
+            raise InvalidContent("dicom-viewport", "La région demandée est hors de l’image.", expression="viewport")
+        picture = picture.crop(corners)
+        if width < 0:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if height < 0 else picture
+
+
 def render(
-    path: Path,
+    source: Path | Frames,
     frame: int = 1,
     *,
     media_type: str = "image/jpeg",
     window: Window | None = None,
-    viewport: tuple[int, int] | None = None,
+    viewport: Region | None = None,
+    quality: int | None = None,
 ) -> bytes:
     """Draw one frame.
 
@@ -103,7 +141,9 @@ def render(
     window
         Instead of the object's own.
     viewport
-        Largest width and height in pixels; the picture keeps its proportions and is never enlarged beyond it.
+        None: the object's own pixels, one for one.
+    quality
+        Of a JPEG, 1 to 100.
 
     Raises
     ------
@@ -116,87 +156,104 @@ def render(
     """
     if media_type not in MEDIA_TYPES:
         raise Unsupported("not-acceptable", "Format d’image non proposé.", expression="Accept")
-    ds = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER_BYTES)
-    _refuse(ds, frame)
-    pixels = _decoded(path, frame)
-    picture = Image.fromarray(_displayed(pixels, _of_frame(ds, frame), window))
+    frames = Frames(source) if isinstance(source, Path) else source
+    decoded = frames.decoded(frame)
+    ds = _of_frame(frames.header, frame)
+    try:
+        shown = _displayed(decoded, frames, ds, window)
+    except (InvalidContent, Unsupported, MemoryError):
+        raise
+    except Exception as error:  # a table or a palette against its type
+        raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
+    for plane in overlays.planes(frames.header, frame, (frames.rows, frames.columns), decoded.words):
+        shown[plane] = 255
+    picture = Image.fromarray(shown)
     if viewport is not None:
-        picture = _fitted(picture, ds, viewport)
+        picture = _fitted(viewport.of(picture), ds, viewport)
     kind, options = MEDIA_TYPES[media_type]
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    picture.save(out, kind, **(options | ({"quality": quality} if quality and kind == "JPEG" else {})))
     return out.getvalue()
 
 
-def frame_bytes(path: Path, frame: int = 1) -> bytes:
+def frame_bytes(source: Path | Frames, frame: int = 1) -> bytes:
     """Give one frame's pixels uncompressed, little endian, laid out as the object's own attributes say.
+
+    One-bit pixels begin in the first bit of the first byte.
 
     Raises
     ------
     As `render`.
     """
-    ds = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
-    _refuse(ds, frame)
-    if ds.file_meta.TransferSyntaxUID not in _NATIVE:
-        return np.ascontiguousarray(_decoded(path, frame, raw=True)).tobytes()
-    bits = int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel") or 1) * int(ds.get("BitsAllocated") or 8)
-    if bits % 8:
-        raise Unsupported("dicom-packed-frames", "Images à pixels d’un bit : demander l’objet entier.")
-    frames = ds.get("PixelData") or b""
-    content = frames[(frame - 1) * bits // 8 : frame * bits // 8]
-    if len(content) != bits // 8:
-        raise InvalidContent("dicom-pixels", "Pixels manquants.")
-    return bytes(content)
-
-
-def _decoded(path: Path, frame: int, *, raw: bool = False) -> NDArray[Any]:
-    try:
-        return pixel_array(path, index=frame - 1, raw=raw)
-    except RuntimeError as error:  # no decoder for this transfer syntax
-        raise Unsupported("dicom-compression", "Compression d’image sans décodeur disponible.") from error
-    except Exception as error:  # decoders raise whatever the bytes led them to
-        raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
-
-
-def _refuse(ds: Dataset, frame: int) -> None:
-    rows, columns, samples = (int(ds.get(keyword) or 0) for keyword in ("Rows", "Columns", "SamplesPerPixel"))
-    if not rows or not columns:
-        raise Unsupported("dicom-no-pixels", "Cet objet ne contient pas d’image.")
-    if rows * columns * max(samples, 1) > MAX_PIXELS:
-        raise InvalidContent("dicom-too-large", f"Image de plus de {MAX_PIXELS} échantillons.")
-    if not 1 <= frame <= int(ds.get("NumberOfFrames") or 1):
-        raise NotFound("inconnu", "Image inconnue dans cet objet.")
+    frames = Frames(source) if isinstance(source, Path) else source
+    if not frames.native:
+        return np.ascontiguousarray(frames.decoded(frame, raw=True).values).tobytes()
+    content = frames.raw(frame)
+    if frames.syntax == ExplicitVRBigEndian and frames.allocated > 8:
+        return np.frombuffer(content, f">u{frames.allocated // 8}").byteswap().tobytes()
+    return content
 
 
 def _of_frame(ds: Dataset, frame: int) -> Dataset:
-    """Lay the frame's functional groups over the object `[PS3.3 C.7.6.16]`: enhanced objects keep LUTs there."""
-    groups = list(ds.get("SharedFunctionalGroupsSequence") or ())
-    each = ds.get("PerFrameFunctionalGroupsSequence") or ()
-    groups += [each[frame - 1]] if len(each) >= frame else []
-    for group in groups:
-        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-            for item in group.get(name) or ():
-                for element in item:
-                    ds[element.tag] = element
-    return ds
+    """Gather what a frame is drawn with: the object's own, then the shared groups', then the frame's."""
+    with_it = Dataset()
+    with_it.file_meta = ds.file_meta  # tells the order of bytes in tables
+    for keyword in _DRAWN_WITH:
+        if said(ds, keyword) is not None:
+            with_it[keyword] = ds[keyword]
+    shared = list(said(ds, "SharedFunctionalGroupsSequence") or ())
+    each = said(ds, "PerFrameFunctionalGroupsSequence") or ()
+    for group in (*shared, *([each[frame - 1]] if len(each) >= frame else ())):
+        for name in _GROUPS:
+            for item in said(group, name) or ():
+                for keyword in _DRAWN_WITH:
+                    if said(item, keyword) is not None:
+                        with_it[keyword] = item[keyword]
+    return with_it
 
 
-def _displayed(pixels: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
-    interpretation = str(ds.get("PhotometricInterpretation") or "MONOCHROME2")
+def _displayed(decoded: Decoded, frames: Frames, ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
+    """Give a writable picture of 8 bits, gray or RGB."""
+    values, interpretation = decoded.values, decoded.interpretation
     if interpretation == "PALETTE COLOR":
-        return _eight_bits(apply_color_lut(pixels, ds), 16 if _palette_is_wide(ds) else 8)
-    if pixels.ndim == 3:  # colour; YBR was turned to RGB by the decoder
-        return _eight_bits(pixels, int(ds.get("BitsStored") or 8))
-    gray = _gray(apply_modality_lut(pixels, ds), ds, window)
-    return np.invert(gray) if interpretation == "MONOCHROME1" else gray
+        wide = _palette_bits(frames.header) > 8
+        return _eight_bits(apply_color_lut(values, frames.header), 16 if wide else 8)
+    if values.ndim == 3:
+        return _TO_RGB.get(interpretation, _as_it_is)(_eight_bits(values, decoded.bits or 8))
+    if decoded.bits == 1 and window is None and Window.of(ds) is None:  # a mask: nothing between black and white
+        gray = values * np.uint8(255)
+        return np.invert(gray) if interpretation == "MONOCHROME1" else gray
+    return _gray(values, ds, window, inverted=interpretation == "MONOCHROME1")
 
 
-def _gray(values: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
+def _palette_bits(ds: Dataset) -> int:
+    descriptor = said(ds, "RedPaletteColorLookupTableDescriptor")
+    return int(descriptor[2]) if descriptor is not None and len(descriptor) == 3 else 16
+
+
+def _gray(values: NDArray[Any], ds: Dataset, window: Window | None, *, inverted: bool) -> NDArray[np.uint8]:
+    """Shade each level once, then look it up for each pixel."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2:
+        if values.dtype.kind == "f":
+            values = np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
+        shades = _shaded(values, ds, window)
+        return np.invert(shades) if inverted else shades
+    low, high = int(values.min()), int(values.max())
+    shades = _shaded(np.arange(low, high + 1, dtype=np.int32), ds, window)
+    if inverted:
+        shades = np.invert(shades)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    # Differences of signed values may not fit their type; modulo its size they do.
+    ranks = values.view(unsigned) - unsigned.type(low % (1 << unsigned.itemsize * 8))
+    return np.asarray(shades[ranks])
+
+
+def _shaded(levels: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
     """Apply what is asked for, else the object's VOI LUT, else its window, else the range of the frame itself."""
-    if window is None and ds.get("VOILUTSequence"):
-        return _shades(
-            apply_voi(np.rint(values).astype(np.int32), ds, 0) / (2 ** int(ds.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-        )
+    values = apply_modality_lut(levels, ds)
+    if window is None and said(ds, "VOILUTSequence"):
+        bits = int(ds.VOILUTSequence[0].LUTDescriptor[2])
+        return _shades(apply_voi(np.rint(values).astype(np.int32), ds, 0) / (2**bits - 1))
     chosen = window or Window.of(ds)
     if chosen is not None:
         return chosen.apply(values)
@@ -209,21 +266,65 @@ def _shades(share: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, (list, pydicom.multival.MultiValue)) else value
-
-
-def _palette_is_wide(ds: Dataset) -> bool:
-    return int(ds.RedPaletteColorLookupTableDescriptor[2]) > 8
+    return value[0] if isinstance(value, (list, MultiValue)) else value
 
 
 def _eight_bits(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    return np.asarray(pixels >> (bits - 8) if bits > 8 else pixels, dtype=np.uint8)
+    """Keep the eight highest bits; fewer are stretched to as many."""
+    if bits > 8:
+        return np.asarray(pixels >> (bits - 8), dtype=np.uint8)
+    if bits < 8:
+        return np.asarray(pixels.astype(np.uint16) * 255 // (2**bits - 1), dtype=np.uint8)
+    return np.array(pixels, dtype=np.uint8)
 
 
-def _fitted(picture: Image.Image, ds: Dataset, viewport: tuple[int, int]) -> Image.Image:
+def _as_it_is(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def _by_pillow(mode: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    def convert(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        picture = Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
+        return np.array(picture.convert("RGB"))
+
+    return convert
+
+
+def _from_partial(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert luminance of 16…235 and chrominance of 16…240 `[PS3.3 C.7.6.3.1.2]`."""
+    y, blue, red = (pixels[..., at].astype(np.float32) for at in range(3))
+    y, blue, red = 1.1644 * (y - 16), blue - 128, red - 128
+    rgb = np.stack([y + 1.5960 * red, y - 0.3917 * blue - 0.8130 * red, y + 2.0173 * blue], axis=-1)
+    return np.asarray(np.clip(rgb + 0.5, 0, 255), dtype=np.uint8)
+
+
+def _from_inks(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take each ink and black from white: retired, and defined by nothing better than what others do."""
+    inks = pixels.astype(np.int16)
+    return np.asarray(np.clip(255 - inks[..., :3] - inks[..., 3:4], 0, 255), dtype=np.uint8)
+
+
+_full: Final = _by_pillow("YCbCr")
+#: Colour space → RGB. Of reversible and irreversible component transforms the decoder has made RGB already.
+_TO_RGB: Final[dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
+    "YBR_FULL": _full,
+    "YBR_FULL_422": _full,
+    "YBR_PARTIAL_422": _from_partial,
+    "HSV": _by_pillow("HSV"),
+    "CMYK": _from_inks,
+    "ARGB": lambda pixels: np.ascontiguousarray(pixels[..., 1:4]),
+}
+
+
+def _fitted(picture: Image.Image, ds: Dataset, viewport: Region) -> Image.Image:
     """Square the pixels `[PS3.3 C.7.6.3.1.7]` and fit the viewport."""
-    spacing = ds.get("PixelSpacing") or ds.get("ImagerPixelSpacing") or ds.get("PixelAspectRatio") or (1, 1)
-    ratio = float(spacing[0]) / float(spacing[1]) if len(spacing) == 2 and float(spacing[1]) > 0 else 1.0
+    try:
+        spacings = (said(ds, name) for name in _SPACINGS)
+        spacing = next(one for one in spacings if one is not None and len(one) == 2)
+        ratio = float(spacing[0]) / float(spacing[1])
+    except (StopIteration, TypeError, ValueError, ZeroDivisionError):
+        ratio = 1.0
     width, height = picture.width, picture.height * (ratio if 0.1 < ratio < 10 else 1.0)
-    scale = min(viewport[0] / width, viewport[1] / height)
-    return picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
+    scale = min(viewport.width / width, viewport.height / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -13,14 +13,15 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.dicom.asking import Who, Wire, frame_numbers, negotiate, records
 from gateway.dicom.query import Found
-from gateway.dicom.render import MEDIA_TYPES, Window, render
+from gateway.dicom.render import MEDIA_TYPES, Region, Window, render
 from gateway.errors import InvalidContent, Unsupported
 from gateway.rcp.access import Caller
 
 __all__ = ["Rendering"]
 
-_THUMBNAIL: Final = (160, 160)
+_THUMBNAIL: Final = Region(160, 160)
 _MAX_VIEWPORT: Final = 4096
+_NUMBER: Final = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?")
 
 
 class Rendering(Wire):
@@ -57,7 +58,7 @@ class Rendering(Wire):
         return await self._picture(request, who, pictured[len(pictured) // 2], 1, asked or _THUMBNAIL)
 
     async def _picture(
-        self, request: Request, who: Caller, one: Found, frame: int, viewport: tuple[int, int] | None
+        self, request: Request, who: Caller, one: Found, frame: int, viewport: Region | None
     ) -> Response:
         media_type = negotiate(request, tuple(MEDIA_TYPES))
         window = request.query_params.get("window")
@@ -73,12 +74,16 @@ class Rendering(Wire):
         return Response(content, media_type=media_type, headers={"Cache-Control": "private, no-store"})
 
 
-def _viewport(text: str | None) -> tuple[int, int] | None:
-    """Read ``viewport={width},{height}``; a region of the source is not offered `[PS3.18 8.3.5.1.3]`."""
+def _viewport(text: str | None) -> Region | None:
+    """Read ``viewport={vw},{vh}`` and the region that may follow `[PS3.18 8.3.5.1.3]`."""
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,4}),([0-9]{1,4})", text)
-    if not found or not all(0 < int(side) <= _MAX_VIEWPORT for side in found.groups()):
-        text = f"Paramètre « viewport » invalide : largeur,hauteur (1 à {_MAX_VIEWPORT})."
+    numbers = text.split(",")
+    if not all(_NUMBER.fullmatch(one) for one in numbers) or len(numbers) not in (2, 6):
+        numbers = ["0", "0"]
+    width, height = (float(one) for one in numbers[:2])
+    source = tuple(float(one) for one in numbers[2:])
+    if not 0 < width <= _MAX_VIEWPORT or not 0 < height <= _MAX_VIEWPORT or (source and not source[2] * source[3]):
+        text = f"Paramètre « viewport » invalide : largeur,hauteur (1 à {_MAX_VIEWPORT}), puis x,y,largeur,hauteur."
         raise InvalidContent("dicom-viewport", text, expression="viewport")
-    return int(found[1]), int(found[2])
+    return Region(max(1, int(width)), max(1, int(height)), source or None)  # type: ignore[arg-type]

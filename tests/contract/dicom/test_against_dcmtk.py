@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set, write_series
 from gateway.dicom import translate
-from gateway.dicom.render import Window, render
+from gateway.dicom.render import Region, Window, render
 from gateway.errors import InvalidContent, NotFound, Unsupported
 
 pytestmark = pytest.mark.skipif(
@@ -171,7 +171,7 @@ def test_a_viewport_keeps_proportions_and_squares_pixels(tmp_path):
     ds = slice_data_set(DOMINIQUE, 0)
     ds.PixelSpacing = ["6", "3"]
     path = saved(ds, tmp_path / "tall.dcm")
-    assert drawn(path, viewport=(100, 100)).shape == (100, 50)
+    assert drawn(path, viewport=Region(100, 100)).shape == (100, 50)
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path, ct):
