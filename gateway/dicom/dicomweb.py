@@ -14,7 +14,6 @@ Not here yet: STOW-RS, transcoding on retrieval, bulk data other than pixels, co
 from __future__ import annotations
 
 import secrets
-import uuid
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
@@ -23,6 +22,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.dicom.asking import Who, Wire, frame_numbers, negotiate, part, records
+from gateway.dicom.attributes import Level
+from gateway.dicom.qido import question
 from gateway.dicom.query import Found, Images
 from gateway.dicom.render import frame_bytes
 from gateway.dicom.rendered import Rendering
@@ -74,40 +75,42 @@ class _Searches(Wire):
         add("/studies/{study}/series/{series}/instances/{instance}/metadata", self.metadata)
 
     async def studies(self, request: Request, who: Who) -> Response:
-        await self._allowed(who)
-        body, records = await self._images.studies(who, request.query_params.multi_items(), self._base)
-        return await self._matches(who, body, records)
+        return await self._matches(request, who, Level.STUDY)
 
     async def series(self, request: Request, who: Who, study: str | None = None) -> Response:
-        await self._allowed(who, study)
-        asked = request.query_params.multi_items()
-        body, records = await self._images.series(who, study, asked, self._base)
-        return await self._matches(who, body, records)
+        return await self._matches(request, who, Level.SERIES, study)
 
     async def instances(
         self, request: Request, who: Who, study: str | None = None, series: str | None = None
     ) -> Response:
-        await self._allowed(who, study, series)
-        asked = request.query_params.multi_items()
-        body, records = await self._images.instances(who, study, series, asked, self._base)
-        return await self._matches(who, body, records)
+        return await self._matches(request, who, Level.INSTANCE, study, series)
 
-    async def _matches(self, who: Caller, body: bytes, records: set[uuid.UUID]) -> Response:
-        await self._tell(who, records, "Query", None)
-        if body == b"[]":
-            return Response(status_code=204)
-        return Response(body, media_type=_JSON)
+    async def _matches(
+        self, request: Request, who: Caller, level: Level, study: str | None = None, series: str | None = None
+    ) -> Response:
+        await self._allowed(who, study, series)
+        negotiate(request, (_JSON, "application/json"))
+        asked, tags = question(level, request.query_params.multi_items(), study=study, series=series)
+        found = await self._images.search(who, asked, self._base, tags)
+        await self._tell(who, found.records, "Query", None)
+        headers = {"Warning": f'299 {self._base} "There are additional results that can be requested"'}
+        return Response(
+            b"[" + b",".join(found.answers) + b"]" if found.answers else None,
+            200 if found.answers else 204,
+            headers if found.more else None,
+            _JSON if found.answers else None,
+        )
 
     async def metadata(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         await self._allowed(who, study, series, instance)
         negotiate(request, (_JSON, "application/json"))
-        body, records = await self._images.metadata(who, study, series, instance)
-        if not body:
+        answers, found = await self._images.metadata(who, self._base, study, series, instance)
+        if not answers:
             raise await self._hidden(who, "Study", study)
-        await self._tell(who, records, "Metadata", instance or series or study)
-        return Response(body, media_type=_JSON)
+        await self._tell(who, records(found), "Metadata", instance or series or study)
+        return Response(b"[" + b",".join(answers) + b"]", media_type=_JSON)
 
 
 class _Retrieval(Wire):
