@@ -62,14 +62,15 @@ def _matched(caller: Caller, asked: Question, *columns: Any) -> Select[Any]:
         statement = statement.join(Series, Series.study_id == Study.id)
     if asked.level is Level.INSTANCE:
         statement = statement.join(Instance, Instance.series_id == Series.id)
-    statement = _within(statement, asked.study, asked.series).where(access.studies(caller), *asked.conditions)
-    return statement  # type: ignore[no-any-return]  # SQLAlchemy names the type of each column, and so none
+    statement = statement.where(access.studies(caller), *asked.conditions)
+    return _within(statement, asked.study, asked.series)
 
 
-def _within(statement: Any, study: str | None, series: str | None) -> Any:
+def _within(statement: Any, study: str | None, series: str | None) -> Select[Any]:
     if study is not None:
         statement = statement.where(Study.study_instance_uid == study)
-    return statement if series is None else statement.where(Series.series_instance_uid == series)
+    found: Select[Any] = statement if series is None else statement.where(Series.series_instance_uid == series)
+    return found
 
 
 def _patients_page(caller: Caller, asked: Question) -> Select[Any]:
