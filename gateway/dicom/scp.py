@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import pynetdicom
@@ -102,14 +102,17 @@ def is_storage(abstract_syntax: UID) -> bool:
 
 
 def offered_contexts(
-    proposed: Iterable[PresentationContext], services: Mapping[str, list[str]] | None = None
+    proposed: Iterable[PresentationContext],
+    services: Mapping[str, list[str]] | None = None,
+    receives: Collection[str] = (),
 ) -> list[PresentationContext]:
     """Answer a caller's proposals with the contexts to negotiate from.
 
     Made for one association out of what it proposes: no list of every storage class is copied for each caller, and an
     unknown class needs no global switch. The acceptor's order of transfer syntaxes decides: Explicit VR Little Endian
     first, then the caller's own order, Implicit last. ``services``: abstract syntax → transfer syntaxes of what is
-    offered beside storage. The caller may take the objects of a storage class itself (role SCP), which C-GET needs.
+    offered beside storage. The caller may take the objects of a storage class itself (role SCP), which C-GET needs; for
+    classes that it only takes, ``receives``, its own order stands.
     """
     services = services or {}
     transfer_syntaxes: dict[str, list[str]] = {}
@@ -122,7 +125,9 @@ def offered_contexts(
     contexts = [build_context(Verification), *(build_context(uid, list(some)) for uid, some in services.items())]
     for abstract_syntax, syntaxes in transfer_syntaxes.items():
         if syntaxes:
-            ordered = sorted(dict.fromkeys(syntaxes), key=lambda syntax: rank.get(syntax, 1))
+            ordered = list(dict.fromkeys(syntaxes))
+            if abstract_syntax not in receives:
+                ordered.sort(key=lambda syntax: rank.get(syntax, 1))
             context = build_context(abstract_syntax, ordered)
             context.scu_role = context.scp_role = True
             contexts.append(context)
@@ -308,7 +313,9 @@ class Scp(Generic[P]):
                 self._reject(association, _LATER)
                 return
             association.acceptor.supported_contexts = offered_contexts(
-                proposal.presentation_context_definition_list, service_contexts(self._services)
+                proposal.presentation_context_definition_list,
+                service_contexts(self._services),
+                {str(uid) for uid, role in association.requestor.role_selection.items() if not role.scu_role},
             )
             association._serve_request = Served(association, self._services, peer, idle_s=self._limits.idle_s)  # noqa: SLF001 - pinned
             with self._lock:

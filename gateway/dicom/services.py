@@ -128,7 +128,14 @@ class Request:
             and not association.acse.is_aborted()
         )
 
-    def respond(self, status: int, data_set: Dataset | None = None, *, comment: str = "", **numbers: Any) -> None:
+    def respond(
+        self,
+        status: int,
+        data_set: Dataset | None = None,
+        *,
+        comment: str = "",
+        numbers: Mapping[str, int] | None = None,
+    ) -> None:
         """Send one response; ``numbers`` are further elements of the command set by keyword."""
         response = type(self.message)()
         response.MessageID = self.message.MessageID
@@ -139,7 +146,7 @@ class Request:
         response.Status = status
         if comment:
             response.ErrorComment = comment
-        for keyword, value in numbers.items():
+        for keyword, value in (numbers or {}).items():
             setattr(response, keyword, value)
         if data_set is not None:
             syntax = self._syntax
@@ -186,7 +193,7 @@ class Request:
         for pdv in pdvs:
             self._wait_for_room()
             primitive = P_DATA()
-            primitive.presentation_data_value_list = [pdv]
+            primitive.presentation_data_value_list = [list(pdv)]  # type: ignore[list-item] # a list is asked for
             self._association.dul.send_pdu(primitive)
             self._stir()
 

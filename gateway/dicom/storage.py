@@ -14,14 +14,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy import select
 
 from gateway.dicom import outcome, translate
 from gateway.dicom.command import Answer, StoreRequest, part10_head
+from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
+from gateway.dicom.scu import client_tls
 from gateway.dicom.wire import Limits
 from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
 from gateway.exchange.blobs import Blob, BlobStore
@@ -29,6 +30,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access, imaging, registry
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.imaging import Content
+from gateway.rcp.imaging_arrivals import Arrivals
 from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
@@ -45,6 +47,9 @@ def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]
         ae_title=settings.dicom.ae_title,
         peers=Partners(steps, trial=not settings.prod),
         storage=Keeper(steps, blobs),
+        services=Retrieval(
+            steps, blobs, ae_title=settings.dicom.ae_title, tls=client_tls(settings.dicom.tls)
+        ).services(),
         limits=Limits(max_associations=settings.limits.dicom_associations),
         tls=settings.dicom.tls,
         require_called_ae_title=settings.prod,
@@ -118,18 +123,22 @@ class Keeper:
 
     def __init__(self, steps: Steps, blobs: BlobStore) -> None:
         self._steps = steps
+        self._arrivals = Arrivals(steps)
         self._blobs = blobs
 
     def open(self, request: StoreRequest, peer: Caller) -> _Keeping:
         """Begin to keep one object."""
-        return _Keeping(self._steps, self._blobs, request, peer)
+        return _Keeping(self._steps, self._arrivals, self._blobs, request, peer)
 
 
 class _Keeping:
     """One object on its way in (`gateway.dicom.intake.Sink`)."""
 
-    def __init__(self, steps: Steps, blobs: BlobStore, request: StoreRequest, caller: Caller) -> None:
+    def __init__(
+        self, steps: Steps, arrivals: Arrivals, blobs: BlobStore, request: StoreRequest, caller: Caller
+    ) -> None:
         self._steps = steps
+        self._arrivals = arrivals
         self._blobs = blobs
         self._request = request
         self._caller = caller
@@ -149,7 +158,7 @@ class _Keeping:
         content = Content(blob.sha256, blob.size_bytes)
         try:
             facts = self._facts(blob)
-            refusal = self._run(lambda step: imaging.keep(step, facts, content))
+            refusal = self._arrivals.keep(self._caller, facts, content)
         except InvalidContent as error:
             self._aside(content, error.code)
             raise
@@ -176,8 +185,6 @@ class _Keeping:
             raise InvalidContent("dicom-mismatch", "Objet autre que celui que la commande annonce.", rule=True)
         return facts
 
-    def _run(self, verb: Callable[[Step], GatewayError | None]) -> GatewayError | None:
-        return self._steps.run(self._caller, verb)
-
     def _aside(self, content: Content, reason: str) -> None:
-        self._run(lambda step: imaging.quarantine(step, self._request.sop_instance_uid, content, reason))
+        uid = self._request.sop_instance_uid
+        self._steps.run(self._caller, lambda step: imaging.quarantine(step, uid, content, reason))

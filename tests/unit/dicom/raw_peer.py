@@ -25,8 +25,10 @@ def pdu(kind: int, body: bytes) -> bytes:
     return struct.pack(">BBL", kind, 0, len(body)) + body
 
 
-def associate_rq(*contexts: bytes, calling: bytes = b"RAW", called: bytes = b"RCPGATEWAY") -> bytes:
-    user = item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3.4")
+def associate_rq(
+    *contexts: bytes, calling: bytes = b"RAW", called: bytes = b"RCPGATEWAY", negotiated: bytes = b""
+) -> bytes:
+    user = item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3.4") + negotiated
     body = struct.pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + b"\0" * 32
     return pdu(ASSOCIATE_RQ, body + item(0x10, APPLICATION_CONTEXT) + b"".join(contexts) + item(0x50, user))
 
@@ -91,12 +93,20 @@ def status(response: bytes) -> int:
 
 
 class Peer:
-    def __init__(self, port: int, *contexts: bytes, calling: bytes = b"RAW", wrap=None, expect: int = ASSOCIATE_AC):
+    def __init__(
+        self,
+        port: int,
+        *contexts: bytes,
+        calling: bytes = b"RAW",
+        negotiated: bytes = b"",
+        wrap=None,
+        expect: int = ASSOCIATE_AC,
+    ):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
         if wrap:
             self.sock = wrap(self.sock)
         contexts = contexts or (context(1, CT, EXPLICIT), context(3, VERIFICATION, IMPLICIT))
-        self.send(associate_rq(*contexts, calling=calling))
+        self.send(associate_rq(*contexts, calling=calling, negotiated=negotiated))
         kind, self.answer = self.read()
         assert kind == expect
 

@@ -1,0 +1,52 @@
+"""Where images may be sent: the applications that partners registered with a host and a port.
+
+Promises: nobody is sent anything who is not registered, nor after his registration was revoked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gateway.dicom.scu import Destination
+from gateway.model.partner import Partner, PartnerCredential
+from gateway.rcp.access import Caller, CallerKind
+
+__all__ = ["Registered", "destination"]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A destination and the organisation that answers for it."""
+
+    where: Destination
+    partner_id: uuid.UUID
+
+    @property
+    def caller(self) -> Caller:
+        """The organisation as somebody who sees images: what it may not see is not sent to it."""
+        return Caller(kind=CallerKind.PACS, partner_id=self.partner_id, identifier=self.where.ae_title, wire="dicom")
+
+
+def destination(session: Session, ae_title: str) -> Registered | None:
+    """Find a live application by its AE title; none without a place where it listens."""
+    credential = session.scalars(
+        select(PartnerCredential)
+        .join(Partner, Partner.id == PartnerCredential.partner_id)
+        .where(
+            PartnerCredential.kind == "aet",
+            PartnerCredential.value == ae_title,
+            PartnerCredential.revoked_at.is_(None),
+            Partner.revoked_at.is_(None),
+        )
+    ).one_or_none()
+    if credential is None:
+        return None
+    host, port = credential.details.get("host"), credential.details.get("port")
+    if not host or not port:
+        return None
+    tls = bool(credential.details.get("tls"))
+    return Registered(Destination(ae_title, str(host), int(port), tls), credential.partner_id)

@@ -1,0 +1,371 @@
+"""C-MOVE and C-GET: what a partner may see leaves byte for byte, by C-STORE sub-operations `[PS3.4 C.4.2, C.4.3]`.
+
+Promises
+--------
+* Only objects that the caller may see are counted or sent; for C-MOVE, only to a registered application, and nothing
+  that its organisation may not see: such an object is a failed sub-operation.
+* An object leaves in the transfer syntax that it is kept in; a receiver that does not take it makes the sub-operation
+  fail, and the last response names the syntax.
+* Audit lines are durable before the first byte leaves. No database session is held while bytes are sent.
+* A C-CANCEL ends the work after the object under way; so does a caller or a receiver that went away.
+
+Does not convert, and holds no object in memory: the blob store's file goes to the socket piece by piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, cast
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from sqlalchemy import ColumnElement, Select, literal, select
+
+from gateway.dicom.command import Answer
+from gateway.dicom.destinations import Registered, destination
+from gateway.dicom.levels import GET, MOVE, Wanted, wanted
+from gateway.dicom.scu import Outbound, Patience
+from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set, store_command
+from gateway.dicom.services import GoneError, Request, Service
+from gateway.errors import GatewayError, InvalidContent
+from gateway.exchange.blobs import BlobStore
+from gateway.model.imaging import Instance, Series, Study
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["MAX_SUB_OPERATIONS", "Batch", "Retrieval", "batches"]
+
+LOG = logging.getLogger(__name__)
+
+#: What the counters of a response can say (US).
+MAX_SUB_OPERATIONS: Final = 65_535
+_PAIRS: Final = 120  # presentation contexts of one association towards a destination
+_TRIES: Final = 2  # associations that a destination may break in a row
+_UID_LIST_BYTES: Final = 60_000  # a UI value in explicit VR holds 65 534
+
+_SUCCESS, _PENDING, _CANCELLED = 0x0000, 0xFF00, 0xFE00
+_WARNING, _ALL_FAILED, _UNKNOWN_DESTINATION, _TOO_MANY = 0xB000, 0xA702, 0xA801, 0xA701
+_NOT_SENT: Final = Answer(0x0110, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    piece: Piece
+    may_go: bool = True
+
+
+@dataclass
+class _Tally:
+    """Sub-operations of one retrieval, as its responses count them."""
+
+    remaining: int
+    completed: int = 0
+    failed: int = 0
+    warned: int = 0
+    lost: list[str] = field(default_factory=list)
+    why: str = ""
+
+    def count(self, uid: str, answer: Answer) -> None:
+        self.remaining -= 1
+        if answer.status == _SUCCESS:
+            self.completed += 1
+        elif answer.status == 0x0001 or answer.status >> 12 == 0xB:
+            self.warned += 1
+        else:
+            self.failed += 1
+            self.lost.append(uid)
+            self.why = self.why or answer.comment
+
+    def numbers(self, *, final: bool) -> dict[str, int]:
+        said = {
+            "NumberOfCompletedSuboperations": self.completed,
+            "NumberOfFailedSuboperations": self.failed,
+            "NumberOfWarningSuboperations": self.warned,
+        }
+        return said if final else {"NumberOfRemainingSuboperations": self.remaining, **said}
+
+    def failures(self) -> Dataset:
+        """Name what did not arrive, as much of it as one element holds."""
+        listed, size = [], 0
+        for uid in self.lost:
+            size += len(uid) + 1
+            if size > _UID_LIST_BYTES:
+                break
+            listed.append(uid)
+        data_set = Dataset()
+        data_set.FailedSOPInstanceUIDList = listed
+        return data_set
+
+
+class Retrieval:
+    """The retrieval services of one process.
+
+    Parameters
+    ----------
+    ae_title
+        Ours, as destinations see it.
+    tls
+        For destinations that were registered with TLS.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        blobs: BlobStore,
+        *,
+        ae_title: str,
+        tls: ssl.SSLContext | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._steps = steps
+        self._blobs = blobs
+        self._ae_title = ae_title
+        self._tls = tls
+        self._patience = patience or Patience()
+
+    def services(self) -> tuple[Service[Caller], ...]:
+        """Give the lines of the port's table."""
+        return (
+            Service(frozenset(MOVE), C_MOVE, self.move),
+            Service(frozenset(GET), C_GET, self.get),
+        )
+
+    # ---- C-MOVE
+
+    def move(self, request: Request, caller: Caller) -> None:
+        """Send what is asked for to a registered application."""
+        title = str(request.message.MoveDestination or "").strip()
+        asked = wanted(request.identifier(), request.sop_class_uid)
+        to, objects = self._steps.run(caller, partial(_for_move, asked=asked, title=title))
+        if to is None:
+            request.respond(_UNKNOWN_DESTINATION, comment="move-destination-unknown")
+            return
+        tally = _Tally(len(objects))
+        originator = Originator(str(caller.identifier or "")[:16], int(request.message.MessageID))
+        with contextlib.closing(_Towards(self, to, objects, originator)) as receiver:
+            self._run(request, objects, tally, receiver.store)
+
+    # ---- C-GET
+
+    def get(self, request: Request, caller: Caller) -> None:
+        """Send what is asked for on the caller's own association."""
+        asked = wanted(request.identifier(), request.sop_class_uid)
+        objects = self._steps.run(caller, partial(_objects, asked=asked))
+        message_id = int(request.message.MessageID)
+
+        def store(piece: Piece) -> Answer:
+            nonlocal message_id
+            context_id = request.storage_context(piece.sop_class_uid, piece.transfer_syntax_uid)
+            if context_id is None:
+                return _no_context(piece)
+            message_id = message_id % 0xFFFF + 1
+            with self._blobs.open(piece.sha256) as file:
+                seek_data_set(file)
+                pieces = fragments(store_command(piece, message_id), file, request.max_pdu_bytes)
+                request.send((context_id, one) for one in pieces)
+            return request.stored()
+
+        self._run(request, objects, _Tally(len(objects)), store)
+
+    # ---- both
+
+    def _run(
+        self, request: Request, objects: Sequence[_Object], tally: _Tally, store: Callable[[Piece], Answer]
+    ) -> None:
+        for one in objects:
+            if request.cancelled:
+                request.respond(_CANCELLED, tally.failures(), numbers=tally.numbers(final=False))
+                return
+            if not request.alive:
+                raise GoneError
+            answer = self._one(one, store)
+            tally.count(one.piece.sop_instance_uid, answer)
+            if tally.remaining:
+                request.respond(_PENDING, numbers=tally.numbers(final=False))
+        if not tally.failed and not tally.warned:
+            request.respond(_SUCCESS, numbers=tally.numbers(final=True))
+            return
+        LOG.warning("dicom retrieve: %d of %d objects not sent: %s", tally.failed, len(objects), tally.why)
+        status = _ALL_FAILED if tally.failed == len(objects) else _WARNING
+        request.respond(status, tally.failures(), comment=tally.why, numbers=tally.numbers(final=True))
+
+    def _one(self, one: _Object, store: Callable[[Piece], Answer]) -> Answer:
+        if not one.may_go:
+            return Answer(_NOT_SENT.status, "destination-not-authorised")
+        try:
+            return store(one.piece)
+        except GatewayError as error:
+            LOG.warning("dicom sub-operation failed: %s", error.code)
+            return Answer(_NOT_SENT.status, error.code)
+
+    def open(self, to: Registered, contexts: Sequence[tuple[str, Sequence[str]]]) -> Outbound:
+        """Associate with a destination."""
+        return Outbound(to.where, self._ae_title, contexts, tls=self._tls, patience=self._patience)
+
+    def file(self, piece: Piece) -> Any:
+        """Open the kept file of an object."""
+        return self._blobs.open(piece.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Objects that follow one another on one association, with the contexts that they need."""
+
+    first: int
+    contexts: tuple[tuple[str, tuple[str]], ...]
+
+
+def batches(pieces: Sequence[Piece]) -> Iterator[Batch]:
+    """Cut a list of objects where one association can hold no more presentation contexts."""
+    first, pairs = 0, dict[tuple[str, str], None]()
+    for position, piece in enumerate(pieces):
+        pair = (piece.sop_class_uid, piece.transfer_syntax_uid)
+        if pair not in pairs and len(pairs) == _PAIRS:
+            yield Batch(first, tuple((abstract, (transfer,)) for abstract, transfer in pairs))
+            first, pairs = position, {}
+        pairs[pair] = None
+    if pairs:
+        yield Batch(first, tuple((abstract, (transfer,)) for abstract, transfer in pairs))
+
+
+class _Towards:
+    """The way to a destination: opened at its first object, again when it broke, given up when it breaks twice."""
+
+    def __init__(self, retrieval: Retrieval, to: Registered, objects: Sequence[_Object], by: Originator) -> None:
+        pieces = [one.piece for one in objects if one.may_go]
+        self._retrieval = retrieval
+        self._to = to
+        self._by = by
+        self._batches = {batch.first: batch for batch in batches(pieces)}
+        self._batch: Batch | None = None
+        self._sent = 0
+        self._association: Outbound | None = None
+        self._failure: GatewayError | None = None
+        self._broken = 0
+
+    def store(self, piece: Piece) -> Answer:
+        position, self._sent = self._sent, self._sent + 1
+        if position in self._batches:
+            self.close()
+            self._batch = self._batches[position]
+        if self._failure is not None and self._broken >= _TRIES:
+            raise self._failure
+        try:
+            if self._association is None or not self._association.usable:
+                assert self._batch is not None  # noqa: S101 - the first object begins the first batch
+                self._association = self._retrieval.open(self._to, self._batch.contexts)
+            context_id = self._association.context(piece.sop_class_uid, piece.transfer_syntax_uid)
+            if context_id is None:
+                return _no_context(piece)
+            with self._retrieval.file(piece) as file:
+                answer = self._association.store(piece, file, context_id, self._by)
+        except GatewayError as error:
+            if error.code.startswith("dicom-peer"):
+                self._failure = error
+                self._broken = _TRIES if self._association is None else self._broken + 1
+            raise
+        self._broken = 0
+        return answer
+
+    def close(self) -> None:
+        association, self._association = self._association, None
+        if association is not None and association.usable:
+            association.release()
+
+
+def _no_context(piece: Piece) -> Answer:
+    """No context of the receiver holds this object as it is kept; said with the syntax, which names no patient."""
+    return Answer(_NOT_SENT.status, f"transfer-syntax-refused: {piece.transfer_syntax_uid}"[:64])
+
+
+def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Registered | None, list[_Object]]:
+    """Find the destination and what is to be sent to it."""
+    to = destination(step.session, title)
+    if to is None:
+        reason = "move-destination-unknown"
+        step.audit("refus", outcome="4", reason=reason, object_type="Study", recipient=title or None)
+        return None, []
+    return to, _objects(step, asked=asked, to=to)
+
+
+def _objects(step: Step, *, asked: Wanted, to: Registered | None = None) -> list[_Object]:
+    """Find what is asked for, and write down that it leaves; the same object from two partners is one."""
+    caller = step.caller
+    foreign = to is not None and to.partner_id != caller.partner_id
+    allowed: ColumnElement[Any] = access.studies(to.caller) if to is not None and foreign else literal(value=True)
+    rows = step.session.execute(_select(caller, asked).add_columns(allowed.label("may_go"))).all()
+    if len(rows) > MAX_SUB_OPERATIONS:
+        raise InvalidContent("dicom-too-many", f"Plus de {MAX_SUB_OPERATIONS} objets demandés.", rule=True)
+    if asked.level == "PATIENT" and len({row.patient_id_system or row.partner_id for row in rows}) > 1:
+        text = "PatientID sans émetteur : plusieurs patients possibles, indiquer IssuerOfPatientID."
+        raise InvalidContent("dicom-patient-ambiguous", text, expression="PatientID", rule=True)
+    objects: dict[str, _Object] = {}
+    studies: dict[str, set[uuid.UUID]] = {}
+    for row in rows:
+        known = objects.get(row.sop_instance_uid)
+        if known is None or (row.may_go and not known.may_go):
+            piece = Piece(row.sop_class_uid, row.sop_instance_uid, row.transfer_syntax_uid, row.sha256)
+            objects[row.sop_instance_uid] = _Object(piece, bool(row.may_go))
+        studies.setdefault(row.study_instance_uid, set()).update([row.record_id] if row.record_id else [])
+    _tell(step, asked, to, studies, len(objects))
+    return list(objects.values())
+
+
+def _tell(step: Step, asked: Wanted, to: Registered | None, studies: dict[str, set[uuid.UUID]], objects: int) -> None:
+    if not studies:
+        named = next(iter((*asked.studies, *asked.series, *asked.instances)), None)
+        step.audit("refus", outcome="4", reason="inconnu", object_type="Study", object_id=named)
+    for uid, persons in studies.items():
+        step.audit(
+            "imagerie" if to is None else "envoi",
+            action="R" if to is None else "C",
+            persons=tuple(sorted(persons)),
+            object_type="Study",
+            object_id=uid,
+            recipient=to.where.ae_title if to is not None else None,
+            detail={"service": "C-GET" if to is None else "C-MOVE", "objects": objects},
+        )
+
+
+def _select(caller: Caller, asked: Wanted) -> Select[Any]:
+    statement = (
+        select(
+            Study.study_instance_uid,
+            Study.record_id,
+            Study.partner_id,
+            Study.patient_id_system,
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.transfer_syntax_uid,
+            Instance.sha256,
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(access.studies(caller), *_criteria(asked))
+        .order_by(
+            Study.id, Series.series_number.nulls_last(), Series.id, Instance.instance_number.nulls_last(), Instance.id
+        )
+        .limit(MAX_SUB_OPERATIONS + 1)
+    )
+    return cast("Select[Any]", statement)
+
+
+def _criteria(asked: Wanted) -> Iterator[ColumnElement[bool]]:
+    for column, uids in (
+        (Study.study_instance_uid, asked.studies),
+        (Series.series_instance_uid, asked.series),
+        (Instance.sop_instance_uid, asked.instances),
+    ):
+        if uids:
+            yield column.in_(uids)
+    if asked.patient_id is not None:
+        yield Study.patient_id == asked.patient_id
+    if asked.issuer is not None:
+        yield Study.patient_id_system.in_((asked.issuer, f"urn:oid:{asked.issuer}"))
