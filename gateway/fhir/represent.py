@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, func, inspect, select
 from sqlalchemy.orm import Session
 
 from gateway.exchange.blobs import BlobStore
@@ -38,9 +39,11 @@ from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import PatientRecord
 from gateway.model.plan import CarePlan
+from gateway.model.prepared import Prepared
 from gateway.model.received import ReceivedDocument
 from gateway.model.report import Report
-from gateway.model.writes import made
+from gateway.model.representation import TABLES
+from gateway.model.writes import ask, made
 from gateway.rcp import report_draft
 from gateway.rcp.contribution import clean
 from gateway.rcp.facts import PatientFacts
@@ -69,18 +72,27 @@ class _Context:
     blobs: BlobStore | None
     sent: Sent
     said: Mapping[str, PatientFacts]
-    waiting: list[Any]
+    waiting: deque[Any]
     agendas: set[uuid.UUID] = field(default_factory=set)
     seen: set[tuple[str, uuid.UUID]] = field(default_factory=set)
+    referred: dict[tuple[str, uuid.UUID], Any] = field(default_factory=dict)
 
     def refer(self, *roots: Any) -> None:
         """Ask that roots which are referred to exist as resources; they are not rendered again if they do."""
         for root in roots:
-            if root is None or (type(root).__name__, root.id) in self.seen:
-                continue
-            kind = _REFERRED[type(root).__name__]
-            if current(self.session, kind, str(root.id)) is None:
-                self.waiting.append(root)
+            if root is not None:
+                self.referred[type(root).__name__, root.id] = root
+
+    def wait_for_missing(self) -> None:
+        """Have the roots wait that were referred to and are no resource yet: one question a type, however many."""
+        asked: dict[str, dict[str, Any]] = {}
+        for (name, key), root in self.referred.items():
+            if (name, key) not in self.seen:
+                asked.setdefault(_REFERRED[name], {})[str(key)] = root
+        self.referred.clear()
+        for kind, roots in asked.items():
+            known = {row.id for row in ask(self.session, _KNOWN[kind], ids=list(roots))}
+            self.waiting += [roots[key] for key in sorted(roots.keys() - known)]
 
     def base(self, kind: str, identity: str) -> Tree | None:
         """What stands below our own elements: what the client just sent, else the previous version."""
@@ -96,6 +108,16 @@ _REFERRED = {
     "Rcp": "HealthcareService",
     "RcpSession": "Appointment",
 }
+
+
+def _known(kind: str) -> Prepared:
+    """Which of some ids have a version, be it that they are gone."""
+    columns = TABLES[kind].c
+    these = any_(bindparam("ids", type_=ARRAY(Text())))
+    return Prepared(lambda: select(columns.id).where(columns.id == these, columns.current))
+
+
+_KNOWN = {kind: _known(kind) for kind in _REFERRED.values()}
 
 
 def _root(row: Any) -> dict[str, Any]:
@@ -438,10 +460,13 @@ class Representer:
         dict
             What became of each resource, by type and id.
         """
-        run = _Context(session, self._blobs, sent, said, list(roots))
+        run = _Context(session, self._blobs, sent, said, deque(roots))
         kept: dict[tuple[str, str], Kept] = {}
-        while run.waiting:
-            root = run.waiting.pop(0)
+        while run.waiting or run.referred:
+            if not run.waiting:
+                run.wait_for_missing()
+                continue
+            root = run.waiting.popleft()
             key = (type(root).__name__, root.id)
             if key in run.seen or key[0] not in _ROOTS:
                 continue
