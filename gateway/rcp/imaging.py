@@ -23,7 +23,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import func, select
 
@@ -52,7 +52,18 @@ from gateway.rcp.imaging_match import (
 from gateway.rcp.imaging_traits import same_patient, traits
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["EVERY_S", "Content", "attach_waiting", "keep", "quarantine", "refresh", "settle"]
+__all__ = [
+    "EVERY_S",
+    "Content",
+    "attach_waiting",
+    "follow",
+    "instance_row",
+    "is_due",
+    "keep",
+    "quarantine",
+    "refresh",
+    "settle",
+]
 
 #: Counts and representation of a study that is still coming in follow at most this often; a study in which nothing
 #: came for as long has settled.
@@ -91,26 +102,39 @@ def keep(step: Step, facts: ObjectFacts, content: Content) -> GatewayError | Non
     if not same_patient(study, facts.patient):
         quarantine(step, uid, content, "identite-autre-que-l-etude", study)
         return InvalidContent("identity-mismatch", "Identité autre que celle de l’étude.", rule=True)
-    instance = facts.instance
-    session.add(
-        Instance(
-            partner_id=partner.id,
-            series_id=_series(step, study.id, facts),
-            sop_instance_uid=uid,
-            sop_class_uid=instance.sop_class_uid,
-            transfer_syntax_uid=instance.transfer_syntax_uid,
-            instance_number=instance.number,
-            number_of_frames=instance.number_of_frames,
-            rows=instance.rows,
-            columns=instance.columns,
-            sha256=content.sha256,
-            size_bytes=content.size_bytes,
-            dicom_json=facts.dicom_json,
-        )
-    )
+    series_id = _series(step, study.id, facts)
+    session.add(Instance(**instance_row(uuid7(), partner.id, series_id, facts, content, utcnow())))
     session.flush()
-    _follow(step, study.id)
+    follow(step, study.id)
     return None
+
+
+def instance_row(
+    key: uuid.UUID,
+    partner_id: uuid.UUID | None,
+    series_id: uuid.UUID,
+    facts: ObjectFacts,
+    content: Content,
+    received_at: datetime,
+) -> dict[str, Any]:
+    """Give the row of one object: a value for each of its columns."""
+    said = facts.instance
+    return {
+        "id": key,
+        "partner_id": partner_id,
+        "series_id": series_id,
+        "sop_instance_uid": said.sop_instance_uid,
+        "sop_class_uid": said.sop_class_uid,
+        "transfer_syntax_uid": said.transfer_syntax_uid,
+        "instance_number": said.number,
+        "number_of_frames": said.number_of_frames,
+        "rows": said.rows,
+        "columns": said.columns,
+        "sha256": content.sha256,
+        "size_bytes": content.size_bytes,
+        "dicom_json": facts.dicom_json,
+        "received_at": received_at,
+    }
 
 
 def quarantine(step: Step, sop_instance_uid: str, content: Content, reason: str, study: Study | None = None) -> None:
@@ -291,12 +315,17 @@ def _series(step: Step, study_id: uuid.UUID, facts: ObjectFacts) -> uuid.UUID:
     return series.id
 
 
-def _follow(step: Step, study_id: uuid.UUID) -> None:
+def is_due(represented_at: datetime | None, settled_at: datetime | None) -> bool:
+    """Whether a study to which an object came must be brought forward."""
+    return represented_at is None or settled_at is not None or (utcnow() - represented_at).total_seconds() >= EVERY_S
+
+
+def follow(step: Step, study_id: uuid.UUID) -> None:
     """Bring the study forward when it is due; read after the object is in, so that a settling study is not missed."""
     represented_at, settled_at = (
         step.session.execute(select(Study.represented_at, Study.settled_at).where(Study.id == study_id)).one().tuple()
     )
-    if represented_at is not None and settled_at is None and (utcnow() - represented_at).total_seconds() < EVERY_S:
+    if not is_due(represented_at, settled_at):
         return
     # While it grows, another object's step may be at it: that one, or the sweep, counts ours.
     study = step.session.scalars(

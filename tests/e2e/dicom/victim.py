@@ -17,7 +17,7 @@ from gateway.exchange.blobs import open_store
 from gateway.exchange.outbox import Outbox
 from gateway.model.audit import AuditTrail
 from gateway.model.store import Store
-from gateway.rcp import imaging
+from gateway.rcp.imaging_arrivals import Arrivals
 from gateway.rcp.step import DomainClock, Steps
 from gateway.settings import Address, Dicom, Settings
 
@@ -31,8 +31,8 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if when == "before-row":
-        keep = imaging.keep
-        storage.imaging.keep = lambda *arguments: (die(), keep(*arguments))[1]
+        keep = Arrivals.keep
+        Arrivals.keep = lambda *arguments: (die(), keep(*arguments))[1]
     elif when == "before-answer":
         commit = storage._Keeping.commit
         storage._Keeping.commit = lambda self: (commit(self), die())[0]
