@@ -29,6 +29,8 @@ from gateway.rcp.step import Step
 
 __all__ = [
     "ATTACHED",
+    "BY_PERSON",
+    "CROSSED",
     "FOREIGN",
     "PROPOSED",
     "QUARANTINED",
@@ -321,12 +323,13 @@ def attach(step: Step, study: Study) -> None:
 
 
 def _basis(study: Study, record: PatientRecord) -> str:
+    """Why a study is this record's: a person's word stands before a number that needed it."""
     said = _identifiers(study)
+    if accepted(study, record):
+        return BY_PERSON
     if (record.system, record.value) in said:
         return BY_IPP
-    if record.ins_qualified and (record.ins_system, record.ins_value) in said:
-        return BY_INS
-    return BY_PERSON if accepted(study, record) else BY_ORDER
+    return BY_INS if record.ins_qualified and (record.ins_system, record.ins_value) in said else BY_ORDER
 
 
 def _open_dossiers(session: Session, record: PatientRecord) -> list[tuple[uuid.UUID, uuid.UUID]]:

@@ -14,11 +14,13 @@ from gateway.rcp.report_content import Person, ReportContent
 
 if TYPE_CHECKING:
     from gateway.rcp.directory import EntryFacts
+    from gateway.rcp.imaging_facts import ObjectFacts
     from gateway.rcp.step import Step
 
 __all__ = [
     "Clock",
     "Directory",
+    "ImageObjects",
     "Letter",
     "Letters",
     "RenderedForm",
@@ -62,6 +64,19 @@ class Represent(Protocol):
 
     def __call__(self, step: Step, roots: Iterable[Any]) -> None:
         """Write new versions of what changed; nothing when nothing changed."""
+
+
+class ImageObjects(Protocol):
+    """Reads image objects that are kept already."""
+
+    def read(self, sha256: str) -> ObjectFacts:
+        """Give what one says.
+
+        Raises
+        ------
+        InvalidContent
+            It is no image object, or lacks what names it.
+        """
 
 
 @dataclass(frozen=True, slots=True)
