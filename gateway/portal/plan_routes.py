@@ -1,7 +1,7 @@
 """The routes of a care plan (PPS): draft, validation, new version, download; the verbs are `gateway.rcp.pps`.
 
 Promises: what is downloaded is the kept bytes, never rendered anew; a validation without the box « relu » is asked
-again; what somebody else wrote meanwhile is said and never overwritten unseen.
+again; what somebody else wrote meanwhile is said, and neither overwritten nor thrown away unseen.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ class PlanPages:
     def discard(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
         """Throw the draft away."""
 
-        def act(caller: Caller, _: dict[str, str]) -> Response:
-            identifier = opaque(dossier)
-            self._steps.run(caller, lambda step: pps.discard(step, identifier))
+        def act(caller: Caller, fields: dict[str, str]) -> Response:
+            identifier, read = opaque(dossier), fields.get(_READ, "")
+            self._steps.run(caller, lambda step: pps.discard(step, identifier, expected=read))
             return RedirectResponse(f"/dossiers/{identifier}/pps?fait=abandon", 303)
 
         return self._portal.posted(request, who, form, act)

@@ -22,7 +22,7 @@ from gateway.rcp.report_draft import LINE_MAX_CHARS, LIST_MAX, TEXT_MAX_CHARS, D
 from gateway.rcp.report_draft import ReportDraft as Draft
 from gateway.terminology import code_list
 
-__all__ = ["Given", "form_of", "lines_of", "read"]
+__all__ = ["Given", "differing", "form_of", "lines_of", "read"]
 
 _TREATMENTS: Final = "FRCP-TypeTraitement"
 #: Lines that are offered at least; two more than are filled, up to what a draft holds.
@@ -206,14 +206,41 @@ def _examinations(fields: Mapping[str, str], faults: dict[str, str]) -> Iterator
 # -- showing ---------------------------------------------------------------------------------------------------------
 
 
-def form_of(draft: Draft, *, action: str, asks_reason: bool, discard_url: str, faults: Faults) -> ReportForm:
+def form_of(
+    draft: Draft, *, action: str, asks_reason: bool, discard_url: str, faults: Faults, version: str = ""
+) -> ReportForm:
     """Show a draft in its fields, with what is to be corrected."""
     return ReportForm(
         action=action,
         groups=tuple(_groups(draft, asks_reason=asks_reason)),
         discard_url=discard_url,
+        version=version,
         errors=dict(faults),
     )
+
+
+def differing(known: Draft, given: Draft, *, asks_reason: bool) -> dict[str, str]:
+    """Say, field by field, what the draft says now and a form that was refused did not."""
+    theirs, ours = ({one.name: one for one in _fields(each, asks_reason=asks_reason)} for each in (known, given))
+    found = {}
+    for name, field in ours.items():
+        now = theirs.get(name)
+        if now is None or now.value != field.value:
+            found[name] = f"{field.label.rstrip(' *')} : le brouillon dit maintenant « {_in_words(now)} »."
+    return found
+
+
+def _fields(draft: Draft, *, asks_reason: bool) -> Iterator[ReportField]:
+    for group in _groups(draft, asks_reason=asks_reason):
+        yield from group.fields
+        for each in group.lines:
+            yield from each.fields
+
+
+def _in_words(field: ReportField | None) -> str:
+    if field is None or not field.value:
+        return "rien" if field is None or field.kind != "case" else "non"
+    return next((one.label for one in field.choices if one.value == field.value), field.value)
 
 
 def lines_of(draft: Draft) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,8 @@
 
 Promises: what is downloaded is the kept bytes, never rendered anew; that they were replaced or withdrawn since is said
 around them, by the name of the file and, for the version that replaces, by a link [RFC 5829]; a validation without the
-box « relu » is asked again.
+box « relu » is asked again; what another coordinator wrote meanwhile is said beside the field, and neither overwritten
+nor thrown away unseen.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
-from gateway.errors import InvalidContent, NotFound, Unsupported
+from gateway.errors import Conflict, InvalidContent, NotFound, Unsupported
 from gateway.portal import report_form, reports
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
+from gateway.portal.views import Report as ReportPage
 from gateway.portal.views import ReportForm
 from gateway.rcp import report, report_reading
 from gateway.rcp.access import Caller
@@ -29,6 +31,7 @@ __all__ = ["ReportPages"]
 
 #: Ending of an address to the form kept and the ending of the file.
 _FORMS: Final = {"pdf": "pdf", "cda.xml": "cda"}
+_READ: Final = "version"
 _UNREAD: Final = {"relu": "Cochez la case après avoir relu le compte rendu."}
 
 
@@ -61,10 +64,7 @@ class ReportPages:
     ) -> Response:
         def ask(step: Step) -> Answer:
             page, lines = reports.report_page(step.session, caller, step.now, dossier_id)
-            if form is not None and page.form is not None:
-                kept = page.form
-                page = replace(page, form=replace(form, discard_url=kept.discard_url, action=kept.action))
-            return page, lines
+            return page if form is None else _with_form(page, form), lines
 
         return self._portal.show(request, caller, ask, current="/seances", status=status)
 
@@ -81,10 +81,15 @@ class ReportPages:
                 corrects = under_way is not None and under_way.version > 1
                 given = report_form.read(fields, known, asks_reason=corrects)
                 if not given.faults:
-                    report.draft(step, identifier, given.draft)
+                    report.draft(step, identifier, given.draft, expected=fields.get(_READ, ""))
                 return given, corrects
 
-            given, corrects = self._steps.run(caller, verb)
+            try:
+                given, corrects = self._steps.run(caller, verb)
+            except Conflict as error:
+                if error.code != "cr-brouillon-change":
+                    raise
+                return self._again(request, caller, identifier, fields, error.text)
             if given.faults:
                 again = report_form.form_of(
                     given.draft, action="", asks_reason=corrects, discard_url="", faults=given.faults
@@ -94,6 +99,24 @@ class ReportPages:
             return RedirectResponse(f"{base}/validation" if given.then_validate else f"{base}?fait=brouillon", 303)
 
         return self._portal.posted(request, who, form, act)
+
+    def _again(
+        self, request: Request, caller: Caller, dossier_id: uuid.UUID, fields: dict[str, str], said: str
+    ) -> Response:
+        """Show what was sent again, and what the draft says now beside it."""
+
+        def ask(step: Step) -> Answer:
+            row = visible_dossier(step.session, caller, dossier_id)
+            under_way = reports.draft_of(step.session, row)
+            known = read_draft(under_way.draft) if under_way is not None else ReportDraft()
+            corrects = under_way is not None and under_way.version > 1
+            given = report_form.read(fields, known, asks_reason=corrects).draft
+            faults = {"compte-rendu": said, **report_form.differing(known, given, asks_reason=corrects)}
+            page, lines = reports.report_page(step.session, caller, step.now, dossier_id)
+            form = report_form.form_of(given, action="", asks_reason=corrects, discard_url="", faults=faults)
+            return _with_form(page, form), lines
+
+        return self._portal.show(request, caller, ask, current="/seances", status=409)
 
     def reread(self, request: Request, who: Who, dossier: str) -> Response:
         """Show what becomes final."""
@@ -138,9 +161,9 @@ class ReportPages:
     def discard(self, request: Request, who: Who, form: Form, dossier: str) -> Response:
         """Throw the draft away."""
 
-        def act(caller: Caller, _: dict[str, str]) -> Response:
-            identifier = opaque(dossier)
-            self._steps.run(caller, lambda step: report.discard(step, identifier))
+        def act(caller: Caller, fields: dict[str, str]) -> Response:
+            identifier, read = opaque(dossier), fields.get(_READ, "")
+            self._steps.run(caller, lambda step: report.discard(step, identifier, expected=read))
             return RedirectResponse(f"/dossiers/{identifier}/compte-rendu?fait=abandon", 303)
 
         return self._portal.posted(request, who, form, act)
@@ -174,3 +197,11 @@ class ReportPages:
             return StreamingResponse(self._portal.blobs.stream(sha256), media_type=content_type, headers=headers)
 
         return self._portal.signed_in(request, who, act)
+
+
+def _with_form(page: ReportPage, form: ReportForm) -> ReportPage:
+    """A page whose form came back; what it may do is what may be done now."""
+    kept = page.form
+    if kept is None:
+        return page
+    return replace(page, form=replace(form, action=kept.action, discard_url=kept.discard_url, version=kept.version))

@@ -146,6 +146,7 @@ def _form(row: Dossier, draft: Report | None, in_force: Report | None) -> v.Repo
         return None
     return report_form.form_of(
         read_draft(draft.draft) if draft is not None else ReportDraft(),
+        version=report_reading.draft_reading(draft),
         action=f"/dossiers/{row.id}/compte-rendu",
         asks_reason=draft is not None and draft.version > 1,
         discard_url=f"/dossiers/{row.id}/compte-rendu/abandon" if draft is not None else "",

@@ -138,6 +138,12 @@ def _reading(version: int, draft: Mapping[str, Any], report: Report) -> str:
     return hashlib.sha256(read).hexdigest()
 
 
+def _require_read(expected: str | None, now: str) -> None:
+    if expected is not None and expected != now:
+        text = "Le PPS, ou le compte rendu qu’il suit, a changé depuis que vous l’avez ouvert : relisez-le."
+        raise Conflict("pps-change", text)
+
+
 def write(step: Step, dossier_id: uuid.UUID, changes: Mapping[str, Any], *, expected: str | None = None) -> CarePlan:
     """Write the draft, begun the first time from what is known; an empty value erases.
 
@@ -159,9 +165,7 @@ def write(step: Step, dossier_id: uuid.UUID, changes: Mapping[str, Any], *, expe
     plan = under_way(step.session, dossier.id)
     if plan is not None and wanted == now:
         return plan
-    if expected is not None and expected != reading_of(step.session, dossier.id, report):
-        text = "Le PPS, ou le compte rendu qu’il suit, a changé depuis que vous l’avez ouvert : relisez-le."
-        raise Conflict("pps-change", text)
+    _require_read(expected, reading_of(step.session, dossier.id, report))
     event = "modification"
     if plan is None:
         former = in_force(step.session, dossier.id)
@@ -180,16 +184,22 @@ def write(step: Step, dossier_id: uuid.UUID, changes: Mapping[str, Any], *, expe
     return plan
 
 
-def discard(step: Step, dossier_id: uuid.UUID) -> None:
+def discard(step: Step, dossier_id: uuid.UUID, *, expected: str | None = None) -> None:
     """Throw the draft away; what was validated stays.
+
+    Parameters
+    ----------
+    expected
+        As `write`.
 
     Raises
     ------
     NotFound, Forbidden, Conflict
-        As `held`; ``pps-absent`` when there is no draft.
+        As `held`; ``pps-absent`` when there is no draft; ``pps-change``.
     """
-    dossier, _author, _report = held(step, dossier_id)
+    dossier, _author, report = held(step, dossier_id)
     plan = _draft(step, dossier)
+    _require_read(expected, reading_of(step.session, dossier.id, report))
     step.session.delete(plan)
     _written(step, plan, dossier, "modification", action="D")
 
@@ -231,9 +241,7 @@ def validate(
     if plan is None and former is not None and expected == _reading(former.version, former.draft, report):
         return former
     plan = _draft(step, dossier)
-    if expected is not None and expected != _reading(plan.version, plan.draft, report):
-        text = "Le PPS, ou le compte rendu qu’il suit, a changé depuis que vous l’avez relu : relisez-le."
-        raise Conflict("pps-change", text)
+    _require_read(expected, _reading(plan.version, plan.draft, report))
     _require_enough(plan)
     content = _content(step, plan, report, author)
     document = render(content)

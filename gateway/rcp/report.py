@@ -33,7 +33,7 @@ from gateway.rcp import access, dossier_states, report_draft, report_facts, repo
 from gateway.rcp.ports import RenderedForm, ReportForms, ReportMails
 from gateway.rcp.report_content import HIDDEN_FROM_PATIENT, Organisation, decode, encode
 from gateway.rcp.report_draft import ReportDraft
-from gateway.rcp.report_reading import latest, reading_of
+from gateway.rcp.report_reading import draft_reading, latest, reading_of
 from gateway.rcp.step import Step
 
 __all__ = ["Press", "cancel", "discard", "draft", "draft_under_way", "is_hidden", "revise", "show_patient", "validate"]
@@ -71,6 +71,7 @@ def draft(
     *,
     signatory: Practitioner | None = None,
     report_id: uuid.UUID | None = None,
+    expected: str | None = None,
 ) -> Report:
     """Write the draft, creating it the first time; the dossier is then discussed and its report a draft.
 
@@ -80,24 +81,29 @@ def draft(
         Who coordinates and wrote it, when the software of the RCP's own establishment brings it; else the caller.
     report_id
         Id of the report if it is made here, when the wire had to name it.
+    expected
+        What the coordinator had before him (`draft_reading`); who writes what stands there already changes nothing.
 
     Raises
     ------
     NotFound, Forbidden
         The dossier does not exist for the caller, or he does not coordinate its RCP.
     Conflict
-        ``seance-non-tenue``: the session was not opened yet; ``cr-valide``: the report is validated (`revise` it).
+        ``seance-non-tenue``: the session was not opened yet; ``cr-valide``: the report is validated (`revise` it);
+        ``cr-brouillon-change``: somebody else wrote the draft since it was read.
     InvalidContent
         ``cr-brouillon-invalide``, ``passage-impossible``.
     """
     dossier, author = _held(step, dossier_id, signatory)
     report = draft_under_way(step.session, dossier.id)
+    wanted = report_draft.kept(said)
     if report is None:
         if latest(step.session, dossier.id) is not None:
             text = "Le compte rendu est déjà validé : préparez une nouvelle version pour le corriger."
             raise Conflict("cr-valide", text)
         if dossier.session.state not in _HELD:
             raise Conflict("seance-non-tenue", "La séance n’a pas encore été ouverte.")
+        _require_read(None, expected)
         if dossier.state in _DISCUSSABLE:
             dossier_states.move(step, dossier, "discute")
         dossier_states.move(step, dossier, "cr-brouillon")
@@ -105,8 +111,12 @@ def draft(
             id=report_id or uuid7(), dossier_id=dossier.id, set_id=uuid.uuid4(), version=1, author_id=author.id
         )
         step.session.add(report)
+    elif report.draft == wanted:
+        return report  # the same form twice
+    else:
+        _require_read(report, expected)
     # A new object, because changes inside a JSON value are not seen.
-    report.draft = report_draft.kept(said)
+    report.draft = wanted
     _written(step, report, dossier, "modification", signatory=signatory)
     return report
 
@@ -159,18 +169,24 @@ def revise(
     return report
 
 
-def discard(step: Step, dossier_id: uuid.UUID) -> None:
+def discard(step: Step, dossier_id: uuid.UUID, *, expected: str | None = None) -> None:
     """Throw the draft away; a dossier whose only version it was is discussed again, without report.
+
+    Parameters
+    ----------
+    expected
+        As `draft`.
 
     Raises
     ------
-    NotFound, Forbidden
+    NotFound, Forbidden, Conflict
         As `draft`; ``cr-absent`` when there is no draft.
     """
     dossier, _author = _held(step, dossier_id)
     report = draft_under_way(step.session, dossier.id)
     if report is None:
         raise NotFound("cr-absent", "Aucun brouillon de compte rendu n’est en cours.")
+    _require_read(report, expected)
     if report.version == 1:
         dossier_states.move(step, dossier, "discute", "brouillon abandonné")
     step.session.delete(report)
@@ -338,6 +354,12 @@ def _held(step: Step, dossier_id: uuid.UUID, signatory: Practitioner | None = No
     if who is None:
         raise access.hidden(step.caller, "Dossier", dossier_id)
     return dossier, who
+
+
+def _require_read(report: Report | None, expected: str | None) -> None:
+    if expected is not None and expected != draft_reading(report):
+        text = "Quelqu’un d’autre a modifié ce brouillon depuis que vous l’avez ouvert : relisez-le."
+        raise Conflict("cr-brouillon-change", text)
 
 
 def draft_under_way(session: Session, dossier_id: uuid.UUID) -> Report | None:

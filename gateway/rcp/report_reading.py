@@ -19,7 +19,7 @@ from gateway.model.dossier import Dossier
 from gateway.model.report import Report, ReportForm
 from gateway.rcp import access, fiche
 
-__all__ = ["kept_form", "latest", "reading_of"]
+__all__ = ["draft_reading", "kept_form", "latest", "reading_of"]
 
 _PUBLISHED = ("valide", "remplace", "annule")
 
@@ -37,6 +37,12 @@ def reading_of(report: Report) -> uuid.UUID:
     attendees = sorted((str(one.practitioner_id), one.mode) for one in dossier.session.attendances)
     said = msgspec.json.encode([report.draft, fiche.reading_of(dossier), contributions, attendees], order="sorted")
     return uuid.uuid5(report.id, hashlib.sha256(said).hexdigest())
+
+
+def draft_reading(draft: Report | None) -> str:
+    """Name what somebody who writes a draft has before him: its words alone, or that there is none yet."""
+    said = msgspec.json.encode([str(draft.id), draft.draft] if draft is not None else [], order="sorted")
+    return hashlib.sha256(said).hexdigest()
 
 
 def latest(session: Session, dossier_id: uuid.UUID) -> Report | None:

@@ -61,6 +61,8 @@ class ReportForm:
     action: str
     groups: tuple[FieldGroup, ...] = ()
     discard_url: str = ""
+    #: What was read: saved and thrown away only if nobody wrote meanwhile.
+    version: str = ""
     errors: dict[str, str] = field(default_factory=dict)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -46,6 +48,18 @@ def open_with_everybody(site: Site, organiser: Browser) -> None:
     choices = organiser.get(path).xpath("//select[starts-with(@name, 'presence-')]/@name")
     modes = {name: "webconference" if index == 0 else "presentiel" for index, name in enumerate(choices)}
     organiser.post(f"{path}/presents", **modes)
+
+
+def draft(organiser: Browser, path: str, status: int = 303, **fields: str):
+    """Write the report's draft as a browser that has just opened it."""
+    version = organiser.get(path).xpath("//form//input[@name='version']/@value")
+    return organiser.post(path, status, **{"version": version[0] if version else "", **fields})
+
+
+def discard(organiser: Browser, path: str, status: int = 303, version: str | None = None):
+    """Throw the draft away as a browser that has just opened it, or that opened it when it had this version."""
+    (now,) = set(organiser.get(path).xpath("//form//input[@name='version']/@value"))
+    return organiser.post(f"{path}/abandon", status, version=now if version is None else version)
 
 
 def count(site: Site, statement) -> int:
@@ -108,7 +122,7 @@ def test_a_report_waits_for_the_session(site: Site, organiser: Browser, dossier:
 def test_a_report_is_drafted_reread_validated_and_downloaded(site: Site, organiser: Browser, dossier: Dossier) -> None:
     open_with_everybody(site, organiser)
     path = f"/dossiers/{dossier.id}/compte-rendu"
-    refused = organiser.post(path, 422, proposition=" ", referentiel="x" * 501)
+    refused = draft(organiser, path, 422, proposition=" ", referentiel="x" * 501)
     assert "Écrivez la proposition de prise en charge." in refused.text
     assert "Ce texte dépasse 500 caractères." in refused.text
     assert count(site, select(Report)) == 0
@@ -118,9 +132,9 @@ def test_a_report_is_drafted_reread_validated_and_downloaded(site: Site, organis
         "alternatives": "Chirurgie première.\n\n",
         "essai": "",
     }
-    answer = organiser.post(path, suite="valider", **fields)
+    answer = draft(organiser, path, suite="valider", **fields)
     assert answer.headers["location"] == f"{path}/validation"
-    organiser.post(path, suite="valider", **fields)
+    draft(organiser, path, suite="valider", **fields)
     assert count(site, select(Report)) == 1
     page = organiser.get(f"{path}/validation")
     said = words(page.xpath("//main")[0])
@@ -163,7 +177,7 @@ def test_a_report_is_drafted_reread_validated_and_downloaded(site: Site, organis
 def test_only_who_coordinates_sees_and_writes_a_draft(site: Site, organiser: Browser, dossier: Dossier) -> None:
     open_with_everybody(site, organiser)
     path = f"/dossiers/{dossier.id}/compte-rendu"
-    organiser.post(path, proposition="Secret du brouillon.")
+    draft(organiser, path, proposition="Secret du brouillon.")
     member = site.browser(
         site.world.session.scalars(select(RcpMember).where(RcpMember.role == "membre")).first().practitioner
     )
@@ -183,16 +197,16 @@ def test_a_correction_is_a_new_version_that_says_why(site: Site, organiser: Brow
         (version,) = organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")
         organiser.post(f"{path}/validation", version=version, relu="oui")
 
-    organiser.post(path, proposition="Une.")
+    draft(organiser, path, proposition="Une.")
     validate()
     organiser.post(f"{path}/correction")
     organiser.post(f"{path}/correction")
     assert count(site, select(Report)) == 2
     page = organiser.get(path)
     assert page.xpath("//textarea[@name='proposition']/text()")[0].strip() == "Une."
-    refused = organiser.post(path, 422, proposition="Deux.")
+    refused = draft(organiser, path, 422, proposition="Deux.")
     assert "Dites pourquoi le compte rendu est corrigé." in refused.text
-    organiser.post(path, proposition="Deux.", motif="Posologie précisée", nature="correction")
+    draft(organiser, path, proposition="Deux.", motif="Posologie précisée", nature="correction")
     validate()
     rows = organiser.get(path).xpath("//table[caption = 'Versions du compte rendu']//tbody/tr")
     assert [words(row.xpath("td[@data-label='État']")[0]) for row in rows] == [
@@ -200,22 +214,116 @@ def test_a_correction_is_a_new_version_that_says_why(site: Site, organiser: Brow
         "Remplacé par la version 2",
     ]
     organiser.post(f"{path}/correction")
-    organiser.post(f"{path}/abandon")
+    discard(organiser, path)
     assert count(site, select(Report)) == 2
+
+
+@pytest.fixture
+def second(site: Site) -> Browser:
+    """Another coordinator's browser."""
+    world = site.world
+    person = world.practitioner("COPILOTE")
+    world.session.add(RcpMember(rcp_id=world.rcp.id, practitioner_id=person.id, role="coordonnateur"))
+    world.session.commit()
+    return site.browser(person)
+
+
+def test_what_another_coordinator_wrote_meanwhile_is_shown_and_never_overwritten_unseen(
+    site: Site, organiser: Browser, second: Browser, dossier: Dossier
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    opened = organiser.get(path).xpath("//form//input[@name='version']/@value")[0]
+    theirs = {"traitement-1-code": "C15632", "enregistre": "oui"}
+    draft(second, path, proposition="Chimiothérapie.", surveillance="Scanner.", **theirs)
+    mine = {"proposition": "Chirurgie.", "synthese": "Masse du sein.", "surveillance": "Scanner.", "enregistre": ""}
+    refused = organiser.post(path, 409, version=opened, **mine)
+    page = html.document_fromstring(refused.text)
+    said = words(page.xpath("//div[@role='alert']")[0])
+    assert "Quelqu’un d’autre a modifié ce brouillon depuis que vous l’avez ouvert : relisez-le." in said
+    assert "Proposition de prise en charge : le brouillon dit maintenant « Chimiothérapie. »" in said
+    assert "Synthèse du cas : le brouillon dit maintenant « rien »" in said
+    assert "sans discussion : le brouillon dit maintenant « oui »" in said
+    assert "Surveillance" not in said  # both wrote the same
+    # What was typed is still in its field; what the form did not have is what the other wrote.
+    assert page.xpath("//textarea[@name='proposition']/text()")[0].strip() == "Chirurgie."
+    assert page.xpath("//select[@name='traitement-1-code']/option[@selected]/@value") == ["C15632"]
+    kept = {"proposition": "Chimiothérapie.", "surveillance": "Scanner.", "enregistre": True}
+    assert site.fresh().session.scalars(select(Report.draft)).one() == kept | {"traitements": [{"code": "C15632"}]}
+    # Read, it is written over by who then knows what he does.
+    (read,) = set(page.xpath("//form//input[@name='version']/@value"))
+    organiser.post(path, version=read, **mine)
+    assert site.fresh().session.scalars(select(Report.draft)).one()["proposition"] == "Chirurgie."
+
+
+def test_a_draft_that_another_wrote_in_meanwhile_is_not_thrown_away(
+    site: Site, organiser: Browser, second: Browser, dossier: Dossier
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    draft(organiser, path, proposition="Une.")
+    (opened,) = set(organiser.get(path).xpath("//form//input[@name='version']/@value"))
+    draft(second, path, proposition="Deux.")
+    assert "relisez-le" in discard(organiser, path, 409, version=opened).text
+    assert site.fresh().session.scalars(select(Report.draft)).one()["proposition"] == "Deux."
+    discard(organiser, path)
+    assert count(site, select(Report)) == 0
+    # The form that the second still has open begins no draft anew without his seeing that there is none.
+    draft(organiser, path, proposition="Trois.")
+    assert "« Trois. »" in draft(second, path, 409, version=opened, proposition="Deux.").text
+
+
+def test_a_draft_that_another_validated_meanwhile_is_corrected_by_a_new_version_only(
+    site: Site, organiser: Browser, second: Browser, dossier: Dossier
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    draft(organiser, path, proposition="Une.")
+    (opened,) = set(second.get(path).xpath("//form//input[@name='version']/@value"))
+    validated(organiser, path)
+    refused = second.post(path, 409, version=opened, proposition="Deux.")
+    assert "préparez une nouvelle version" in refused.text
+    organiser.post(f"{path}/correction")
+    again = second.post(path, 409, version=opened, proposition="Deux.", motif="Erreur", nature="correction")
+    assert "le brouillon dit maintenant « Une. »" in again.text
+    assert site.fresh().session.scalars(select(Report.draft).order_by(Report.version)).all()[1]["proposition"] == "Une."
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_two_coordinators_at_the_same_instant_are_one_draft_and_one_refusal(
+    site: Site, organiser: Browser, second: Browser, dossier: Dossier, begun: bool
+) -> None:
+    open_with_everybody(site, organiser)
+    path = f"/dossiers/{dossier.id}/compte-rendu"
+    if begun:
+        draft(organiser, path, proposition="Au début.")
+    (opened,) = set(organiser.get(path).xpath("//form//input[@name='version']/@value"))
+    both = threading.Barrier(2)
+
+    def write(browser: Browser) -> int:
+        both.wait(10)
+        sent = {"csrf": browser.token, "version": opened, "proposition": f"De {browser.token}"}
+        return browser.client.post(path, data=sent, headers={"origin": site.origin}).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(write, (organiser, second)))
+    assert sorted(found) == [303, 409]
+    winner = (organiser, second)[found.index(303)]
+    assert site.fresh().session.scalars(select(Report.draft)).one()["proposition"] == f"De {winner.token}"
 
 
 def test_what_validation_refuses_is_said_on_the_page(site: Site, organiser: Browser, dossier: Dossier) -> None:
     open_with_everybody(site, organiser)
     path = f"/dossiers/{dossier.id}/compte-rendu"
     organiser.get(f"{path}/validation", 409)
-    organiser.post(path, proposition="Une.")
+    draft(organiser, path, proposition="Une.")
     organiser.post(f"{path}/validation", 409, version=str(dossier.id), relu="oui")
     organiser.post(f"{path}/validation", 404, version="pas-un-identifiant", relu="oui")
     assert site.fresh().session.scalars(select(Report.state)).one() == "brouillon"
 
 
 def validated(organiser: Browser, path: str, **fields: str) -> None:
-    organiser.post(path, **{"proposition": "Une.", **fields})
+    draft(organiser, path, **{"proposition": "Une.", **fields})
     (version,) = organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")
     organiser.post(f"{path}/validation", version=version, relu="oui")
 
@@ -324,7 +432,7 @@ def test_a_draft_offers_whatever_the_national_report_holds(site: Site, organiser
         "incidents": "Son coupé cinq minutes",
         "remarque": "Souhaite continuer son travail",
     }
-    organiser.post(path, **fields)
+    draft(organiser, path, **fields)
     kept = {
         "synthese": "Masse du sein gauche.",
         "proposition": "Chirurgie première.",
@@ -370,7 +478,7 @@ def test_a_draft_offers_whatever_the_national_report_holds(site: Site, organiser
     organiser.post(path, **{name: value for name, value in form.form_values() if name != "csrf"})
     assert site.fresh().session.scalars(select(Report.draft)).one() == kept
     # What is not sent stays; what is sent empty goes.
-    organiser.post(path, proposition="Chirurgie.", essai="", **{"recommandation-fertilite": ""})
+    draft(organiser, path, proposition="Chirurgie.", essai="", **{"recommandation-fertilite": ""})
     changed = site.fresh().session.scalars(select(Report.draft)).one()
     gone = {"essai", "recommandations"}
     assert changed == {name: value for name, value in kept.items() if name not in gone} | {"proposition": "Chirurgie."}
@@ -394,7 +502,7 @@ def test_a_field_that_cannot_be_is_refused_beside_it_and_nothing_is_kept(
 ) -> None:
     open_with_everybody(site, organiser)
     path = f"/dossiers/{dossier.id}/compte-rendu"
-    refused = organiser.post(path, 422, **{"proposition": "Chirurgie.", "outil": "Visio", field: value})
+    refused = draft(organiser, path, 422, **{"proposition": "Chirurgie.", "outil": "Visio", field: value})
     assert said in refused.text
     page = html.document_fromstring(refused.text)
     (link,) = page.xpath("//div[@role='alert']//a/@href")
@@ -409,6 +517,6 @@ def test_a_treatment_that_ends_before_it_begins_is_refused(site: Site, organiser
     open_with_everybody(site, organiser)
     path = f"/dossiers/{dossier.id}/compte-rendu"
     dates = {"traitement-1-code": "C15632", "traitement-1-debut": "05/2026", "traitement-1-fin": "30/04/2026"}
-    assert "La fin précède le début." in organiser.post(path, 422, **dates).text
+    assert "La fin précède le début." in draft(organiser, path, 422, **dates).text
     # The same month is no contradiction; coded treatments alone are a proposal.
-    organiser.post(path, **(dates | {"traitement-1-fin": "01/05/2026"}))
+    draft(organiser, path, **(dates | {"traitement-1-fin": "01/05/2026"}))

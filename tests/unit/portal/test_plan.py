@@ -322,7 +322,11 @@ def test_a_plan_that_plans_nothing_or_ends_before_it_begins_is_not_validated(
     requester.post(path, **(_form(requester, path) | backwards))
     requester.post(f"{path}/validation", status=422, relu="oui", version=_version(requester, f"{path}/validation"))
     assert [one.state for one in _plans(site)] == ["brouillon"]
-    requester.post(f"{path}/abandon")
+    read = _version(requester, path)
+    requester.post(path, **(_form(requester, path) | {"patient": "Vit seule."}))
+    requester.post(f"{path}/abandon", status=409, version=read)  # who opened it before would throw away what is unread
+    assert [one.state for one in _plans(site)] == ["brouillon"]
+    requester.post(f"{path}/abandon", version=_version(requester, path))
     assert _plans(site) == []
     requester.post(f"{path}/abandon", status=409)
 

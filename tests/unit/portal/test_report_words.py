@@ -63,7 +63,8 @@ def _forms(reader: Browser, path: str) -> tuple[str, str]:
 
 
 def _validated(organiser: Browser, path: str, **said: str) -> None:
-    organiser.post(path, **said)
+    read = str(organiser.get(path).xpath("//form//input[@name='version']/@value")[0])
+    organiser.post(path, version=read, **said)
     read = str(organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")[0])
     organiser.post(f"{path}/validation", relu="oui", version=read)
 
