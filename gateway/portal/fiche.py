@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Contribution as ContributionRow
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.model.imaging import Instance, Series, StudyDossier
+from gateway.model.imaging import Instance, Series
 from gateway.model.imaging import Study as StudyRow
 from gateway.model.report import Report
 from gateway.portal import views as v
@@ -25,6 +25,7 @@ from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
+from gateway.portal.viewer import attached_studies, viewer_url
 from gateway.rcp import access, dossier_states
 from gateway.rcp.access import Caller
 from gateway.rcp.clinical import form_of, tumour_of
@@ -70,8 +71,8 @@ def fiche(
     ).first()
     webconference = row.session.rcp.webconference
     known = statements(row)
-    attached = _attached(session, caller, row)
-    studies = _studies(session, attached, row.session.zone)
+    attached = attached_studies(session, caller, row)
+    studies = _studies(session, row, attached)
     page = v.Dossier(
         reference=row.reference,
         state=words.dossier_badge(row.state),
@@ -280,19 +281,7 @@ def _answer(answer: AnswerFacts) -> str:
     return "\n".join(said)
 
 
-def _attached(session: Session, caller: Caller, row: Dossier) -> list[StudyRow]:
-    return list(
-        session.scalars(
-            select(StudyRow)
-            .join(StudyDossier, StudyDossier.study_id == StudyRow.id)
-            .where(StudyDossier.dossier_id == row.id, access.studies(caller))
-            .options(selectinload(StudyRow.series))
-            .order_by(StudyRow.started_at.desc().nulls_last(), StudyRow.id)
-        )
-    )
-
-
-def _studies(session: Session, attached: list[StudyRow], zone: str) -> tuple[v.Study, ...]:
+def _studies(session: Session, row: Dossier, attached: list[StudyRow]) -> tuple[v.Study, ...]:
     # Instances are counted, not their study's own figure, which follows them at a distance while images arrive.
     held = _instances(session, attached)
     found = []
@@ -302,13 +291,21 @@ def _studies(session: Session, attached: list[StudyRow], zone: str) -> tuple[v.S
             v.Study(
                 description=study.study_description or "Étude d’imagerie",
                 modality=", ".join(study.modalities),
-                at=words.local(study.started_at, zone) if study.started_at else None,
+                at=words.local(study.started_at, row.session.zone) if study.started_at else None,
                 series=len(series),
                 instances=sum(len(held.get(one.id, ())) for one in series),
-                images=tuple(image for one in series for image in _images(study, one, held.get(one.id, ()))),
+                images=tuple(image for one in series for image in _images(row, study, one, held.get(one.id, ()))),
+                url=_first_shown(row, series, held),
             )
         )
     return tuple(found)
+
+
+def _first_shown(row: Dossier, series: Sequence[Series], held: Mapping[uuid.UUID, Sequence[tuple[str, bool]]]) -> str:
+    """Return where a study is looked at: its first series with a picture, else the first that holds anything."""
+    full = [one for one in series if held.get(one.id)]
+    drawn = [one for one in full if any(drawable for _, drawable in held[one.id])]
+    return viewer_url(row.id, (drawn or full)[0].series_instance_uid) if full else ""
 
 
 def _instances(session: Session, attached: list[StudyRow]) -> dict[uuid.UUID, list[tuple[str, bool]]]:
@@ -328,15 +325,15 @@ def _series_key(series: Series) -> tuple[int, str]:
     return (series.series_number or 0, series.series_instance_uid)
 
 
-def _images(study: StudyRow, series: Series, held: Sequence[tuple[str, bool]]) -> Iterable[v.Image]:
+def _images(row: Dossier, study: StudyRow, series: Series, held: Sequence[tuple[str, bool]]) -> Iterable[v.Image]:
     drawn = [uid for uid, drawable in held if drawable]
     count = len(drawn)
     chosen = sorted({0, count // 2, count - 1})[:_IMAGES_PER_SERIES] if count else []
     for index in chosen:
         parent = f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}"
-        base = f"{parent}/instances/{drawn[index]}"
+        shown = viewer_url(row.id, series.series_instance_uid, drawn[index])
         said = f"{series.modality or 'Image'}, série {series.series_number or 1}, image {index + 1} sur {count}"
-        yield v.Image(f"{base}/thumbnail", f"{base}/rendered", said)
+        yield v.Image(f"{parent}/instances/{drawn[index]}/thumbnail", shown, said)
 
 
 def report_versions(session: Session, row: Dossier) -> tuple[v.ReportVersion, ...]:

@@ -36,11 +36,26 @@ __all__ = [
     "typographic",
 ]
 
+_CSS: Final = "text/css; charset=utf-8"
+_SCRIPT: Final = "text/javascript; charset=utf-8"
 STATIC_TYPES: Final = {
-    "portal.css": "text/css; charset=utf-8",
+    "portal.css": _CSS,
     "logo.svg": "image/svg+xml",
     "sample.svg": "image/svg+xml",
+    "viewer.css": _CSS,
+    "viewer.js": _SCRIPT,
+    "viewer_cine.js": _SCRIPT,
+    "viewer_dicom.js": _SCRIPT,
+    "viewer_document.js": _SCRIPT,
+    "viewer_geometry.js": _SCRIPT,
+    "viewer_gestures.js": _SCRIPT,
+    "viewer_measures.js": _SCRIPT,
+    "viewer_pane.js": _SCRIPT,
+    "viewer_pixels.js": _SCRIPT,
+    "viewer_store.js": _SCRIPT,
 }
+# What a module imports is asked for by the address that changes with its content, as a page asks for it.
+_IMPORT: Final = re.compile(rb'(?<=from ")\./([a-z_]+\.js)(?=";)')
 
 _NBSP: Final = "\N{NO-BREAK SPACE}"
 _NNBSP: Final = "\N{NARROW NO-BREAK SPACE}"
@@ -114,7 +129,8 @@ def static_file(name: str) -> bytes | None:
     """Return a static file's bytes, or None when the portal has no such file."""
     if name not in STATIC_TYPES:
         return None
-    return files("gateway.portal").joinpath("static", name).read_bytes()
+    content = files("gateway.portal").joinpath("static", name).read_bytes()
+    return _IMPORT.sub(lambda found: static_url(found[1].decode("ascii")).encode("ascii"), content)
 
 
 @cache

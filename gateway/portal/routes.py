@@ -21,6 +21,7 @@ from gateway.portal.received_routes import ReceivedPages
 from gateway.portal.report_endings import ReportEndings
 from gateway.portal.report_routes import ReportPages
 from gateway.portal.settings_routes import SettingsPages
+from gateway.portal.viewer_routes import ViewerPages
 
 __all__ = ["router"]
 
@@ -33,6 +34,7 @@ def router(portal: Portal) -> APIRouter:
         SettingsPages,
         PhysicianPages,
         FichePages,
+        ViewerPages,
         ReportEndings,
         ReportPages,
         ReceivedPages,

@@ -7,186 +7,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
 from sqlalchemy import delete, select
 
-from gateway.app.gateway import Gateway, open_gateway
-from gateway.app.http import application
-from gateway.demo.ct_phantom import DOMINIQUE, Phantom, write_series
-from gateway.demo.psc_accounts import Account, Post
-from gateway.demo.psc_standin import PscStandIn
-from gateway.dicom.storage import component
-from gateway.model.directory import Practitioner
+from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.dossier import Contribution, Correspondent, Dossier, DossierMove
-from gateway.model.meeting import Attendance, RcpMember
+from gateway.model.meeting import Attendance
 from gateway.model.message import Message
-from gateway.model.partner import PartnerCredential
 from gateway.model.person import PatientRecord
 from gateway.model.report import Report
-from gateway.settings import Address, Dicom, Mail, Organisation, Psc, Settings
-from gateway.web.background import served
-from tests.loopback import free_port
-from tests.psc_portal import portal_address
-from tests.world import World, build
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-PHONE = {"width": 360, "height": 640}
-DESK = {"width": 1280, "height": 900}
-HOSTILE = "<img src=x onerror=document.title='volé'>"
-#: Two days before the session of the world, and during it.
-BEFORE = datetime(2026, 3, 17, 13, 0, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class House:
-    """The served gateway, its world, its dossiers and its provider."""
-
-    origin: str
-    gateway: Gateway
-    world: World
-    dossier: Dossier
-    hostile: Dossier
-    accounts: list[Practitioner]
-
-    def fresh(self) -> World:
-        """The world, read again."""
-        self.world.session.rollback()
-        self.world.session.expire_all()
-        return self.world
-
-
-@pytest.fixture
-def house(database_url: str, tmp_path: Path) -> Iterator[House]:
-    port = free_port()
-    address = portal_address(port)
-    standin_accounts: list[Account] = []
-    standin = PscStandIn(
-        standin_accounts,
-        client_id="rcp",
-        client_secret="secret-du-simulateur",
-        redirect_uris=[f"{address}/psc/retour"],
-        logout_uris=[f"{address}/connexion"],
-    )
-    with standin.serving():
-        settings = Settings(
-            data_dir=tmp_path,
-            database_url=database_url,
-            http_bind=Address("127.0.0.1", port),
-            public_url=address,
-            clock=BEFORE,
-            psc=Psc(discovery_url=standin.discovery_url, client_id="rcp", client_secret="secret-du-simulateur"),
-            mail=Mail(address="rcp@3c.exemple.mssante.fr"),
-            organisation=Organisation(finess="990000010", oid_root="1.2.250.1.999.77", mssante_nil="000000"),
-        )
-        with open_gateway(settings) as gateway, gateway.store.session() as session:
-            world, dossier, hostile = _world(session)
-            people = [world.treating, world.requester, world.coordinator, world.stranger]
-            standin.accounts = tuple(
-                Account(
-                    who.idnps, who.given, who.family, "DR", (Post(speciality=who.speciality, structure_name="CHU X"),)
-                )
-                for who in people
-            )
-            with served(application(gateway), port=port) as origin:
-                yield House(origin, gateway, world, dossier, hostile, people)
-
-
-def _world(session) -> tuple[World, Dossier, Dossier]:
-    world = build(session)
-    world.network.name, world.network.contact = "DCC d’essai (fictif)", "3C d’essai – 05 00 00 00 00"
-    world.rcp.title = "Sénologie et gynécologie"
-    world.rcp.webconference = {"lien": "https://visio.example.org/senologie", "complement": "Code : 134679"}
-    for family, speciality in (("LAVAL", "SM05"), ("SIMON", "SM45")):
-        world.rcp.members.append(_member(world, world.practitioner(family, speciality=speciality)))
-    clinical = {
-        "tumour": {
-            "label": "Tumeur du sein",
-            "topography": {"code": "C50.4", "text": "Quadrant supéro-externe du sein"},
-            "morphology": {"code": "8500/3", "text": "Carcinome canalaire infiltrant"},
-        },
-        "form": {
-            "completed": True,
-            "answers": [
-                {"link_id": "motif.type", "values": ["Appareil : sein"]},
-                {"link_id": "tumeur.tnm", "values": ["cT2 N1 M0"]},
-                {"link_id": "etat.oms", "values": [1]},
-            ],
-        },
-    }
-    dossier = world.dossier(world.record(given_names=["DOMINIQUE", "ANNE"], birth_place="33063"), clinical=clinical)
-    hostile = world.dossier(world.record(birth_family=HOSTILE), question=f"{HOSTILE}\n\nEt ensuite ?")
-    session.commit()
-    return world, dossier, hostile
-
-
-def _member(world: World, person: Practitioner):
-    return RcpMember(rcp_id=world.rcp.id, practitioner_id=person.id, role="membre")
-
-
-@dataclass
-class Visitor:
-    """A person at a browser."""
-
-    context: BrowserContext
-    page: Page
-    origin: str
-
-    def go(self, path: str) -> int:
-        answer = self.page.goto(f"{self.origin}{path}")
-        assert answer is not None
-        return answer.status
-
-    def sign_in(self, who: Practitioner) -> None:
-        """From the sign-in page through the provider's list of accounts."""
-        self.page.get_by_role("link", name="Pro Santé Connect").first.click()
-        self.page.locator(f"button:has-text('{who.family}')").first.click()
-        self.page.wait_for_url(lambda url: url.startswith(self.origin) and "/psc/" not in url)
-
-    def read(self) -> str:
-        return re.sub(r"\s+", " ", self.page.locator("main").inner_text())
-
-
-@pytest.fixture
-def visitor(chromium: Browser, house: House):
-    opened: list[BrowserContext] = []
-
-    def open_browser(viewport=DESK, *, scripts: bool = True) -> Visitor:
-        context = chromium.new_context(
-            viewport=viewport, java_script_enabled=scripts, locale="fr-FR", timezone_id="Europe/Paris"
-        )
-        opened.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        return Visitor(context, page, house.origin)
-
-    yield open_browser
-    for context in opened:
-        context.close()
+from tests.e2e.portal_house import DESK, PHONE, House, send_images
 
 
 @pytest.mark.req("S0-007", "S2-027", "S2-036", "S3-020")
@@ -398,35 +232,6 @@ def test_the_printed_fiche_names_the_patient_on_each_sheet(house: House, visitor
     assert len(sheets) >= 2
     assert all("PAT-TROIS DOMINIQUE ANNE" in sheet for sheet in sheets)
     assert "Enregistrer ma contribution" not in " ".join(sheets)
-
-
-AE_TITLE = "CHUX_PACS"
-
-
-def send_images(house: House, phantom: Phantom, folder: Path) -> None:
-    """Send a series by C-STORE to the gateway's own DICOM port."""
-    house.world.session.add(
-        PartnerCredential(
-            partner_id=house.world.partner.id, kind="aet", value=AE_TITLE, details={"host": "127.0.0.1", "port": 104}
-        )
-    )
-    house.world.session.commit()
-    port = component(
-        replace(house.gateway.settings, dicom=Dicom(bind=Address("127.0.0.1", 0))),
-        house.gateway.steps,
-        house.gateway.blobs,
-    )
-    port.start()
-    try:
-        pacs = AE(AE_TITLE)
-        pacs.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-        association = pacs.associate("127.0.0.1", port.port, ae_title="RCPGATEWAY")
-        assert association.is_established
-        statuses = [association.send_c_store(path).Status for path in write_series(phantom, folder)]
-        association.release()
-    finally:
-        port.stop()
-    assert statuses == [0x0000] * len(statuses)
 
 
 PICTURES = "[...document.querySelectorAll('.thumbs img')].map(i => [i.complete, i.naturalWidth > 32])"

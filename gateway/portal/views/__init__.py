@@ -86,6 +86,7 @@ from gateway.portal.views.shared import (
     Tone,
     User,
 )
+from gateway.portal.views.viewer import Viewer, ViewerSeries, ViewerStill, ViewerStudy
 
 __all__ = [
     "Accessibility",
@@ -163,6 +164,10 @@ __all__ = [
     "Tone",
     "Tumour",
     "User",
+    "Viewer",
+    "ViewerSeries",
+    "ViewerStill",
+    "ViewerStudy",
     "Webconference",
     "WorkItem",
     "Worklist",

@@ -122,7 +122,7 @@ class Clinical:
 
 @dataclass(frozen=True)
 class Image:
-    """One rendered image of a series."""
+    """One image of a series: its thumbnail, and the page that shows it."""
 
     thumbnail_url: str
     full_url: str
@@ -139,6 +139,7 @@ class Study:
     series: int
     instances: int
     images: tuple[Image, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True)

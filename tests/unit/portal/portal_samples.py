@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -363,8 +364,43 @@ REPORT = v.Report(
         ),
     ),
 )
+_SERIES = v.ViewerSeries(
+    study_uid="1.2.3",
+    series_uid="1.2.3.1",
+    label="Axial 5 mm",
+    modality="CT",
+    images=3,
+    documents=0,
+    url="/dossiers/1/images?serie=1.2.3.1",
+    thumbnail_url="/static/sample.svg",
+    selected=True,
+)
+IMAGES = v.Viewer(
+    reference=DOSSIER.reference,
+    patient=PATIENT,
+    back_url="/dossiers/1",
+    studies=(
+        v.ViewerStudy(
+            "Scanner thoraco-abdomino-pelvien",
+            datetime(2023, 5, 2, 10, 12, tzinfo=PARIS),
+            (
+                _SERIES,
+                replace(
+                    _SERIES, series_uid="1.2.3.2", label="Dose", images=0, documents=1, thumbnail_url="", selected=False
+                ),
+            ),
+        ),
+    ),
+    still=v.ViewerStill(
+        "1.2.3.1.1", "/static/sample.svg", "Image 1 sur 3", 1, 3, pictured=True, next_url="/dossiers/1"
+    ),
+    chosen="1.2.3.1",
+)
+
 PAGES: dict[str, v.Page] = {
     "accueil": v.Home(CARDS),
+    "images": IMAGES,
+    "images-aucune": v.Viewer(reference=DOSSIER.reference, patient=PATIENT, back_url="/dossiers/1"),
     "rcps": v.Rcps(CARDS, "", (v.Choice("", "Tous les niveaux", selected=True), v.Choice("locale", "Locale"))),
     "rcp": v.Rcp(card=CARDS[0], quorum_rule=QUORUM.rule, sessions=(SLOT,), contact="secretariat@3c.example"),
     "reglages": v.RcpSettings(

@@ -1,0 +1,314 @@
+/* The page of the images: two panes, their tools, the keyboard.
+
+   Promises: without this file the page still shows one image at a time; what a hand does with it is never kept. */
+
+import * as geometry from "./viewer_geometry.js";
+import { attach } from "./viewer_gestures.js";
+import { Cine } from "./viewer_cine.js";
+import { Pane } from "./viewer_pane.js";
+import { Store } from "./viewer_store.js";
+
+const MEGABYTE = 1 << 20;
+const root = document.querySelector("[data-viewer]");
+const one = (selector) => root.querySelector(selector);
+const all = (selector) => [...root.querySelectorAll(selector)];
+
+/* Computed tomography's usual windows; an object's own come first. */
+const PRESETS = [
+  ["Médiastin", 40, 400], ["Poumon", -600, 1500], ["Os", 400, 1800], ["Abdomen", 60, 400], ["Cerveau", 40, 80], ["Foie", 90, 150],
+];
+const TOOLS = { w: "fenetre", s: "defiler", z: "zoom", p: "deplacer", l: "longueur", a: "angle", e: "ellipse" };
+
+const touch = window.matchMedia && window.matchMedia("(pointer: coarse)").matches;
+const saving = Boolean(navigator.connection && navigator.connection.saveData);
+const memory = navigator.deviceMemory || 4;
+const light = touch || saving || memory <= 2;
+
+const state = { tool: touch ? "defiler" : "fenetre", linked: true, double: false, active: 0 };
+const store = new Store({
+  budget: (memory <= 2 ? 64 : light ? 96 : 256) * MEGABYTE,
+  parallel: light ? 3 : 4,
+  arrived: (item) => panes.forEach((pane) => pane.arrived(item)),
+});
+const series = all("[data-serie]").map((link) => ({
+  link, study: link.dataset.etude, uid: link.dataset.serie, label: link.dataset.libelle,
+}));
+const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, changed }));
+const cine = new Cine({ pane: () => active(), changed: () => refreshTools() });
+const active = () => panes[state.active];
+
+function changed(pane, what) {
+  if (what === "image") {
+    follow(pane);
+    remember(pane);
+    announce(pane);
+  }
+  if (state.double) panes.forEach((it, i) => { it.line = lineOf(panes[1 - i]); if (it !== pane) it.redraw(); });
+  if (pane === active()) refreshTools();
+}
+
+const lineOf = (pane) => (pane.isImage ? pane.image : undefined);
+
+/* The other pane shows what lies nearest to the image that is turned to. */
+function follow(pane) {
+  if (!state.double || !state.linked || !pane.isImage) return;
+  const other = panes[1 - panes.indexOf(pane)];
+  const index = geometry.nearest(other.images, pane.image);
+  if (index !== undefined && index !== other.index) other.show(index, { quietly: true });
+}
+
+/* The address names what is seen, so that a page loaded again shows it again; it never names a person. */
+function remember(pane) {
+  if (pane !== panes[0] || !pane.image) return;
+  const address = new URL(window.location.href);
+  address.searchParams.set("serie", pane.series.uid);
+  address.searchParams.set("objet", pane.image.uid);
+  clearTimeout(state.remembering);
+  state.remembering = setTimeout(() => window.history.replaceState(null, "", address), 400);
+}
+
+/* Say where one is, once the stack rests. */
+function announce(pane) {
+  clearTimeout(state.announcing);
+  if (cine.playing) return;
+  state.announcing = setTimeout(() => {
+    one("[data-annonce]").textContent = `Image ${pane.index + 1} sur ${pane.images.length}`;
+  }, 600);
+}
+
+function activate(index) {
+  if (state.active !== index) {
+    cine.stop();
+    state.active = index;
+  }
+  panes.forEach((pane, i) => pane.root.classList.toggle("active", state.double && i === index));
+  refreshTools();
+}
+
+function open(entry, wanted) {
+  const pane = active();
+  cine.stop();
+  pane.open(entry, wanted).then(() => { refreshTools(); cine.recommended(); });
+  refreshTools();
+}
+
+function setDouble(double) {
+  state.double = double;
+  root.classList.toggle("double", double);
+  panes[1].root.hidden = !double;
+  if (double && !panes[1].series && series.length) {
+    const current = series.indexOf(panes[0].series);
+    const next = series[(current + 1) % series.length];
+    panes[1].open(next, next === panes[0].series && panes[0].image ? panes[0].image.uid : undefined).then(refreshTools);
+  }
+  if (!double) {
+    store.wish(panes[1], []);
+    panes[0].line = undefined;
+    panes[1].series = undefined;
+    panes[1].images = [];
+  }
+  activate(double ? state.active : 0);
+  panes.forEach((pane) => pane.refresh());
+}
+
+const linkable = () => state.double && geometry.alongside(lineOf(panes[0]), lineOf(panes[1]));
+
+function refreshTools() {
+  const pane = active();
+  for (const button of all("[data-outil]")) button.setAttribute("aria-pressed", String(button.dataset.outil === state.tool));
+  root.dataset.outil = state.tool;
+  const pressed = { inverser: pane.inverted, double: state.double, lier: state.linked && state.double, cine: cine.playing };
+  for (const button of all("[data-action]")) {
+    if (button.dataset.action in pressed) button.setAttribute("aria-pressed", String(pressed[button.dataset.action]));
+  }
+  one("[data-action=lier]").disabled = !linkable();
+  one("[data-action=cine]").disabled = pane.images.length < 2;
+  one("[data-action=inverser]").disabled = !pane.isImage || !pane.image.grey;
+  for (const entry of series) {
+    const shown = panes.findIndex((it, i) => it.series === entry && (i === 0 || state.double));
+    if (shown >= 0) entry.link.setAttribute("aria-current", "true");
+    else entry.link.removeAttribute("aria-current");
+  }
+  refreshPresets(pane);
+}
+
+/* Windows to choose from: the object's own, the usual ones of a CT, the whole extent. */
+function windowsOf(pane) {
+  if (!pane.isImage || !pane.image.grey) return [];
+  const own = pane.image.windows.map((it, i) => ({ ...it, label: it.label ? capital(it.label) : `Fenêtre ${i + 1} de l’image` }));
+  const usual = pane.image.modality === "CT" ? PRESETS.map(([label, center, width]) => ({ label, center, width, shape: "LINEAR" })) : [];
+  const known = new Set(own.map((it) => `${it.center}/${it.width}`));
+  const full = pane.full ? [{ ...pane.full, label: "Toute l’étendue" }] : [];
+  return [...own, ...usual.filter((it) => !known.has(`${it.center}/${it.width}`)), ...full];
+}
+
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1).toLowerCase();
+const same = (a, b) => a && b && a.center === b.center && a.width === b.width;
+
+function refreshPresets(pane) {
+  const select = one("#fenetrage");
+  const windows = windowsOf(pane);
+  const shown = pane.effective;
+  const names = windows.map((it, i) => `${it.label}${i < 9 ? `  (${i + 1})` : ""}`);
+  if (select.dataset.dit !== names.join("|")) {
+    select.dataset.dit = names.join("|");
+    select.textContent = "";
+    const free = select.appendChild(document.createElement("option"));
+    free.textContent = "Réglage libre";
+    free.value = "";
+    names.forEach((name, i) => {
+      const option = select.appendChild(document.createElement("option"));
+      option.textContent = name;
+      option.value = String(i);
+    });
+  }
+  select.disabled = !windows.length;
+  const chosen = windows.findIndex((it) => same(it, shown));
+  select.value = chosen < 0 ? "" : String(chosen);
+}
+
+function preset(index) {
+  const chosen = windowsOf(active())[index];
+  if (chosen) active().setWindow(chosen);
+}
+
+/* -- what buttons and keys do ------------------------------------------------------------------------------------ */
+
+const ACTIONS = {
+  ajuster: () => active().reset(),
+  inverser: () => {
+    active().inverted = !active().inverted;
+    active().refresh();
+    refreshTools();
+  },
+  cine: () => cine.toggle(),
+  effacer: () => {
+    active().measuresHere().length = 0;
+    active().pending = undefined;
+    active().redraw();
+  },
+  double: () => setDouble(!state.double),
+  lier: () => {
+    state.linked = !state.linked;
+    if (state.linked) follow(active());
+    refreshTools();
+  },
+  ecran: () => {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else if (root.requestFullscreen) root.requestFullscreen();
+  },
+  aide: () => help(true),
+};
+
+function help(open) {
+  const box = one("[data-aide]");
+  if (open === box.open) return;
+  if (open && box.showModal) box.showModal();
+  else if (open) box.setAttribute("open", "");
+  else if (box.close) box.close();
+  else box.removeAttribute("open");
+}
+
+function chooseTool(tool) {
+  active().pending = undefined;
+  state.tool = tool;
+  refreshTools();
+}
+
+function zoomBy(factor) {
+  const { width, height } = active().size;
+  active().setView(geometry.zoomed(active().view, factor, width / 2, height / 2, width, height));
+}
+
+function nudgeWindow(center, width) {
+  const pane = active();
+  const known = pane.effective;
+  if (!known || !pane.image.grey) return;
+  const step = Math.max(1, Math.round(known.width / 40));
+  pane.setWindow({ ...known, label: "", center: known.center + center * step, width: Math.max(1, known.width + width * step) });
+}
+
+function pan(x, y) {
+  const { view } = active();
+  active().setView({ ...view, x: view.x + x * 30, y: view.y + y * 30 });
+}
+
+function turn(steps) {
+  const current = series.indexOf(active().series);
+  const next = series[current + steps];
+  if (next) open(next);
+}
+
+const erase = () => {
+  active().measuresHere().pop();
+  active().redraw();
+};
+
+const KEYS = {
+  arrowup: () => active().move(-1), arrowleft: () => active().move(-1),
+  arrowdown: () => active().move(1), arrowright: () => active().move(1),
+  pageup: () => active().move(-10), pagedown: () => active().move(10),
+  home: () => active().move(-Infinity), end: () => active().move(Infinity),
+  " ": ACTIONS.cine, "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: ACTIONS.ajuster, "à": ACTIONS.ajuster,
+  i: ACTIONS.inverser, d: ACTIONS.double, k: ACTIONS.lier, f: ACTIONS.ecran, "?": ACTIONS.aide, h: ACTIONS.aide,
+  n: () => turn(1), b: () => turn(-1), c: () => state.double && focusPane(1 - state.active),
+  delete: erase, backspace: erase, escape: () => chooseTool(touch ? "defiler" : "fenetre"),
+};
+const SHIFTED = {
+  arrowup: () => nudgeWindow(1, 0), arrowdown: () => nudgeWindow(-1, 0),
+  arrowright: () => nudgeWindow(0, 1), arrowleft: () => nudgeWindow(0, -1),
+};
+const CONTROLLED = { arrowup: () => pan(0, -1), arrowdown: () => pan(0, 1), arrowleft: () => pan(-1, 0), arrowright: () => pan(1, 0) };
+
+function focusPane(index) {
+  activate(index);
+  panes[index].root.focus();
+}
+
+function onKey(event) {
+  const own = event.target.closest("select, input, textarea, dialog, a, button");
+  const key = event.key.toLowerCase();
+  if (event.altKey || event.metaKey) return;
+  // A field keeps its own keys, a link and a button theirs.
+  if (own && (own.matches("select, input, textarea, dialog") || key === " " || key === "enter")) return;
+  let act;
+  if (event.ctrlKey) act = CONTROLLED[key];
+  else if (event.shiftKey && SHIFTED[key]) act = SHIFTED[key];
+  // The row of digits of a French keyboard gives signs without the shift key: the physical key counts.
+  else if (/^(Digit|Numpad)[1-9]$/.test(event.code) && key !== "-") act = () => preset(Number(event.code.slice(-1)) - 1);
+  else if (KEYS[key]) act = KEYS[key];
+  else if (TOOLS[key]) act = () => chooseTool(TOOLS[key]);
+  if (!act) return;
+  event.preventDefault();
+  act();
+}
+
+/* -- begin ------------------------------------------------------------------------------------------------------- */
+
+function begin() {
+  root.classList.add("live");
+  for (const part of all("[data-vivant]")) part.hidden = false;
+  panes.forEach((pane, index) => {
+    attach(pane, { tool: () => state.tool, activate: () => activate(index) });
+    pane.root.addEventListener("focusin", () => activate(index));
+  });
+  for (const button of all("[data-outil]")) button.addEventListener("click", () => chooseTool(button.dataset.outil));
+  for (const button of all("[data-action]")) button.addEventListener("click", () => ACTIONS[button.dataset.action]());
+  one("#fenetrage").addEventListener("change", (event) => event.target.value !== "" && preset(Number(event.target.value)));
+  one("#vitesse").addEventListener("change", (event) => cine.setRate(Number(event.target.value)));
+  one("[data-aide-fin]").addEventListener("click", () => help(false));
+  for (const entry of series) {
+    entry.link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+      event.preventDefault();
+      open(entry);
+    });
+  }
+  root.addEventListener("keydown", onKey);
+  document.addEventListener("keydown", (event) => { if (event.target === document.body) onKey(event); });
+  const start = series.find((it) => it.uid === root.dataset.choisie) || series[0];
+  if (!start) return;
+  open(start, root.dataset.objet);
+}
+
+begin();

@@ -1,0 +1,386 @@
+/* One pane: a stack, the image that is seen of it, and how.
+
+   Promises: a fault of one object is a message in its place, and the stack goes on; what is drawn from the pixels says
+   « exact », what the server drew meanwhile « aperçu ». Rights are the server's. */
+
+import * as geometry from "./viewer_geometry.js";
+import { draw as drawMeasure, sentence } from "./viewer_measures.js";
+import { fullWindow, paint, table, valueAt } from "./viewer_pixels.js";
+import { Refusal, ask, pictureOf, pixelsOf } from "./viewer_store.js";
+import { stack } from "./viewer_dicom.js";
+import { show as showDocument } from "./viewer_document.js";
+
+const NBSP = "\u00a0";
+const SMOOTH_BELOW = 8;
+
+export class Pane {
+  constructor(root, { store, light, changed }) {
+    this.root = root;
+    this.store = store;
+    this.light = light;
+    this.changed = changed;
+    this.part = (name) => root.querySelector(`[data-part="${name}"]`);
+    this.canvas = this.part("toile");
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.source = document.createElement("canvas");
+    this.measures = new Map();
+    this.clear();
+    this.part("curseur").addEventListener("input", (event) => this.show(Number(event.target.value) - 1));
+    this.part("precedente").addEventListener("click", () => this.move(-1));
+    this.part("suivante").addEventListener("click", () => this.move(1));
+    if (window.ResizeObserver) new ResizeObserver(() => this.refresh()).observe(this.canvas);
+    else window.addEventListener("resize", () => this.refresh());
+  }
+
+  clear() {
+    this.series = undefined;
+    this.images = [];
+    this.index = 0;
+    this.forward = true;
+    this.window = undefined;
+    this.inverted = false;
+    this.view = geometry.FITTED;
+    this.probe = undefined;
+    this.line = undefined;
+    this.painted = "";
+  }
+
+  get image() {
+    return this.images[this.index];
+  }
+
+  get isImage() {
+    return Boolean(this.image && this.image.kind === "image");
+  }
+
+  get pixels() {
+    return this.isImage && this.image.measurable ? this.store.get(pixelsOf(this.image)) : undefined;
+  }
+
+  get size() {
+    return { width: this.canvas.clientWidth, height: this.canvas.clientHeight };
+  }
+
+  /* Load a series; `wanted` is the SOP Instance UID to begin with. */
+  async open(series, wanted) {
+    this.clear();
+    this.series = series;
+    this.store.wish(this, []);
+    this.say("Chargement de la série…");
+    this.root.dataset.etat = "chargement";
+    const root = "/dicom-web";
+    const address = `${root}/studies/${series.study}/series/${series.uid}/metadata`;
+    let images;
+    try {
+      images = stack(await (await ask(address, "application/dicom+json")).json(), root);
+    } catch (error) {
+      if (this.series === series) this.refuse(error);
+      return;
+    }
+    if (this.series !== series) return;
+    this.images = images;
+    const slider = this.part("curseur");
+    slider.max = String(Math.max(1, images.length));
+    slider.disabled = images.length < 2;
+    this.part("defilement").hidden = images.length < 2;
+    this.show(Math.max(0, images.findIndex((it) => it.uid === wanted)));
+  }
+
+  refuse(error) {
+    this.root.dataset.etat = "message";
+    this.say(error instanceof Refusal ? error.message : "Cette série ne peut pas être affichée.");
+    this.changed(this, "image");
+  }
+
+  move(steps) {
+    if (this.images.length) this.show(Math.min(this.images.length - 1, Math.max(0, this.index + steps)));
+  }
+
+  show(index, { quietly = false } = {}) {
+    if (!this.images[index]) return;
+    if (index !== this.index) this.forward = index > this.index;
+    this.index = index;
+    this.refresh();
+    this.changed(this, quietly ? "suivie" : "image");
+  }
+
+  /* Whether the image at an index is here to be drawn, or never will be. */
+  ready(index) {
+    const image = this.images[index];
+    if (!image || image.kind !== "image") return true;
+    const items = this.items(image);
+    return items.some((it) => this.store.get(it) || (this.store.refusal(it) && !this.store.refusal(it).passing));
+  }
+
+  items(image) {
+    const room = Math.max(this.size.width, this.size.height, 256) * this.density;
+    const picture = pictureOf(image, this.window, room);
+    return this.fromPixels(image) ? [pixelsOf(image), picture] : [picture];
+  }
+
+  get density() {
+    return Math.min(2, window.devicePixelRatio || 1);
+  }
+
+  /* A table of the object is the server's to apply, until a window is chosen. */
+  fromPixels(image) {
+    return image.exact && !(image.tabled && !this.window) && !this.store.refusal(pixelsOf(image));
+  }
+
+  wish() {
+    if (!this.isImage) {
+      this.store.wish(this, []);
+      return;
+    }
+    const wanted = [];
+    for (const index of geometry.around(this.index, this.images.length, this.forward)) {
+      const image = this.images[index];
+      if (image.kind === "image") {
+        const items = this.items(image);
+        if (index === this.index) {
+          if (!this.store.get(items[0])) wanted.push(items[items.length - 1]);
+          wanted.push(items[0]);
+          if (image.measurable && !image.exact) wanted.push(pixelsOf(image));
+        } else {
+          wanted.push(this.light ? items[items.length - 1] : items[0]);
+        }
+      }
+      if (wanted.length > (this.light ? 16 : 400)) break;
+    }
+    this.store.wish(this, wanted);
+  }
+
+  /* The window through which the image is seen; undefined when only the server knows it. */
+  get effective() {
+    if (this.window) return this.window;
+    if (!this.isImage || !this.image.grey || (this.image.tabled && !this.window)) return undefined;
+    if (this.image.windows.length) return this.image.windows[0];
+    return this.full;
+  }
+
+  get full() {
+    const { pixels, image } = this;
+    if (!pixels) return undefined;
+    if (this.fullOf !== image.key) [this.fullOf, this.fullKept] = [image.key, fullWindow(pixels, image)];
+    return this.fullKept;
+  }
+
+  setWindow(window) {
+    this.window = window;
+    this.refresh();
+    this.changed(this, "fenetre");
+  }
+
+  setView(view) {
+    this.view = view;
+    this.redraw();
+  }
+
+  reset() {
+    this.view = geometry.FITTED;
+    this.window = undefined;
+    this.inverted = false;
+    this.refresh();
+    this.changed(this, "fenetre");
+  }
+
+  measuresHere() {
+    const key = this.image ? this.image.key : "";
+    if (!this.measures.has(key)) this.measures.set(key, []);
+    return this.measures.get(key);
+  }
+
+  /* An item came, or was refused. */
+  arrived(item) {
+    if (this.isImage && this.items(this.image).concat(this.image.measurable ? [pixelsOf(this.image)] : []).some((it) => it.key === item.key)) this.redraw();
+  }
+
+  refresh() {
+    this.wish();
+    this.redraw();
+  }
+
+  redraw() {
+    if (this.asked) return;
+    this.asked = requestAnimationFrame(() => {
+      this.asked = undefined;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { width, height } = this.size;
+    const [w, h] = [Math.round(width * this.density), Math.round(height * this.density)];
+    if (this.canvas.width !== w || this.canvas.height !== h) Object.assign(this.canvas, { width: w, height: h });
+    this.context.setTransform(this.density, 0, 0, this.density, 0, 0);
+    if (!this.image) return;
+    const state = this.isImage ? this.drawImage(width, height) : "document";
+    // While the next image comes the former one stays, so a stack that is scrolled does not flicker.
+    if (state === "chargement" && this.root.dataset.etat !== "message" && this.root.dataset.etat !== "document") {
+      this.root.dataset.attente = "oui";
+    } else {
+      delete this.root.dataset.attente;
+      this.root.dataset.etat = state;
+      if (state === "document" || state === "message") this.blank(width, height);
+      this.describe(state);
+    }
+    if (state === "document") showDocument(this, this.image);
+    else if (state !== "message") this.say(state === "chargement" && !this.painted ? "Chargement de l’image…" : "");
+  }
+
+  blank(width, height) {
+    this.context.fillStyle = "#000";
+    this.context.fillRect(0, 0, width, height);
+    this.painted = "";
+  }
+
+  drawImage(width, height) {
+    const { image } = this;
+    const [best, other] = this.items(image);
+    const content = this.store.get(best) || (other && this.store.get(other));
+    if (!content) {
+      const refusal = this.store.refusal(best) || (other && this.store.refusal(other));
+      if (!refusal) return "chargement";
+      this.say(refusal.message, image);
+      return "message";
+    }
+    const exact = best.kind === "pixels" && this.store.get(best) === content;
+    const drawn = exact ? this.paintPixels(content) : content;
+    const box = geometry.place(image, this.view, width, height);
+    const { context } = this;
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, width, height);
+    context.imageSmoothingEnabled = box.scale < SMOOTH_BELOW;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(drawn, box.left, box.top, box.width, box.height);
+    if (!exact && this.inverted) {
+      context.globalCompositeOperation = "difference";
+      context.fillStyle = "#fff";
+      context.fillRect(box.left, box.top, box.width, box.height);
+      context.globalCompositeOperation = "source-over";
+    }
+    if (this.line) this.drawLine(box);
+    for (const measure of this.measuresHere()) drawMeasure(context, measure, image, this.pixels, box);
+    this.root.dataset.image = image.key;
+    return exact || !image.grey || !image.exact ? "exact" : "apercu";
+  }
+
+  paintPixels(pixels) {
+    const { image } = this;
+    const window = this.effective;
+    const shades = [image.bits, image.stored, image.high, image.signed, image.slope, image.intercept, image.inverse, this.inverted, window.center, window.width, window.shape].join();
+    const painted = `${image.key} ${shades}`;
+    if (this.painted === painted) return this.source;
+    if (this.source.width !== image.columns || this.source.height !== image.rows) {
+      Object.assign(this.source, { width: image.columns, height: image.rows });
+      this.data = undefined;
+    }
+    const context = this.source.getContext("2d");
+    if (!this.data) this.data = context.createImageData(image.columns, image.rows);
+    if (image.bits < 32 && this.shades !== shades) [this.shades, this.table] = [shades, table(image, window, this.inverted)];
+    paint(pixels, image, window, this.inverted, new Uint32Array(this.data.data.buffer), this.table);
+    context.putImageData(this.data, 0, 0);
+    this.painted = painted;
+    return this.source;
+  }
+
+  drawLine(box) {
+    const ends = geometry.cut(this.image, this.line);
+    if (!ends) return;
+    const [a, b] = ends.map((it) => geometry.toScreen(this.image, box, it));
+    this.context.setLineDash([8, 5]);
+    this.context.lineWidth = 1.5;
+    this.context.strokeStyle = "#4cc9f0";
+    this.context.beginPath();
+    this.context.moveTo(a.x, a.y);
+    this.context.lineTo(b.x, b.y);
+    this.context.stroke();
+    this.context.setLineDash([]);
+  }
+
+  /* A message in place of the image; empty takes it away. */
+  say(words) {
+    const box = this.part("message");
+    if (box.dataset.dit === words) return;
+    box.dataset.dit = words;
+    box.textContent = "";
+    box.hidden = !words;
+    if (words) box.appendChild(document.createElement("p")).textContent = words;
+  }
+
+  put(name, words) {
+    const part = this.part(name);
+    if (part && part.textContent !== words) part.textContent = words;
+  }
+
+  describe(state) {
+    const { image } = this;
+    const rank = `${this.index + 1}${NBSP}/${NBSP}${this.images.length}`;
+    this.put("rang", rank);
+    const slider = this.part("curseur");
+    slider.value = String(this.index + 1);
+    slider.setAttribute("aria-valuetext", `Image ${this.index + 1} sur ${this.images.length}`);
+    this.put("etude", image.study);
+    this.put("serie", [image.modality, image.series].filter(Boolean).join(" – "));
+    this.put("date", day(image.date));
+    this.put("identite", [image.patient.name, day(image.patient.birth)].filter(Boolean).join(", "));
+    const seen = state === "exact" || state === "apercu";
+    const place = seen && image.normal ? `position ${geometry.french(image.along, 1)}${NBSP}mm` : "";
+    const frame = seen && image.frames > 1 ? `image ${image.frame} de l’objet` : "";
+    this.put("position", [place, frame].filter(Boolean).join(", "));
+    const window = seen ? this.effective : undefined;
+    this.put("fenetre", window ? `C${NBSP}${geometry.french(window.center)} · L${NBSP}${geometry.french(window.width)}` : "");
+    this.put("qualite", state === "apercu" ? "aperçu" : "");
+    this.put("valeur", this.probed(seen));
+    this.sides(seen ? geometry.edges(image) : undefined);
+    this.ruler(seen);
+    this.list(seen);
+    const words = [`Image ${this.index + 1} sur ${this.images.length}`, image.series, place];
+    if (window) words.push(`fenêtre centre ${geometry.french(window.center)}, largeur ${geometry.french(window.width)}`);
+    this.canvas.setAttribute("aria-label", words.filter(Boolean).join(", "));
+  }
+
+  probed(seen) {
+    const pixels = this.pixels;
+    if (!seen || !pixels || !this.probe) return "";
+    const { width, height } = this.size;
+    const at = geometry.toImage(this.image, geometry.place(this.image, this.view, width, height), this.probe.x, this.probe.y);
+    const value = valueAt(pixels, this.image, at.x, at.y);
+    if (value === undefined) return "";
+    const digits = Number.isInteger(value) ? 0 : 2;
+    return `${geometry.french(value, digits)}${this.image.unit ? `${NBSP}${this.image.unit}` : ""}`;
+  }
+
+  sides(letters) {
+    for (const edge of ["left", "right", "top", "bottom"]) {
+      const mark = this.part(`cote-${edge}`);
+      mark.textContent = letters ? letters[edge] : "";
+      mark.title = letters ? geometry.sideNames(letters[edge]) : "";
+    }
+  }
+
+  ruler(seen) {
+    const part = this.part("regle");
+    const { width, height } = this.size;
+    const bar = seen ? geometry.scaleBar(this.image, geometry.place(this.image, this.view, width, height), width / 3) : undefined;
+    part.hidden = !bar;
+    if (!bar) return;
+    part.firstElementChild.style.width = `${bar.pixels}px`;
+    this.put("regle-texte", bar.label);
+  }
+
+  list(seen) {
+    const part = this.part("mesures");
+    const lines = seen ? this.measuresHere().map((it) => sentence(it, this.image, this.pixels)) : [];
+    if (part.dataset.dit === lines.join("|")) return;
+    part.dataset.dit = lines.join("|");
+    part.textContent = "";
+    for (const line of lines) part.appendChild(document.createElement("li")).textContent = line;
+  }
+}
+
+/* A date of DICOM as French prints it. */
+function day(written) {
+  const found = /^(\d{4})(\d{2})(\d{2})/.exec(written || "");
+  return found ? `${found[3]}/${found[2]}/${found[1]}` : "";
+}

@@ -1,0 +1,155 @@
+"""The images of a dossier: which studies and series there are, and the object to begin with.
+
+Promises: the dossier's and the studies' predicates of `gateway.rcp.access` stand in every query; what the caller may
+not see is the 404 of what does not exist. The bytes come from the DICOMweb wire, which asks for rights again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from gateway.model.audit import AuditFacts
+from gateway.model.dossier import Dossier
+from gateway.model.imaging import Instance, Series, Study, StudyDossier
+from gateway.portal import views as v
+from gateway.portal import words
+from gateway.portal.dossiers import visible_dossier
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+
+__all__ = ["attached_studies", "images", "viewer_url"]
+
+#: A picture without JavaScript is drawn at most so large.
+_STILL: Final = 1024
+
+
+def viewer_url(dossier_id: uuid.UUID, series_uid: str, instance_uid: str = "") -> str:
+    """Return the address that shows a series, from one of its objects on."""
+    address = f"/dossiers/{dossier_id}/images?serie={series_uid}"
+    return f"{address}&objet={instance_uid}" if instance_uid else address
+
+
+def attached_studies(session: Session, caller: Caller, row: Dossier) -> list[Study]:
+    """Return the studies of a dossier that exist for this caller, the latest first."""
+    return list(
+        session.scalars(
+            select(Study)
+            .join(StudyDossier, StudyDossier.study_id == Study.id)
+            .where(StudyDossier.dossier_id == row.id, access.studies(caller))
+            .options(selectinload(Study.series))
+            .order_by(Study.started_at.desc().nulls_last(), Study.id)
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a series holds: frames to look at, and objects without any."""
+
+    frames: int
+    documents: int
+
+
+def images(
+    session: Session, caller: Caller, now: datetime, dossier_id: uuid.UUID, series_uid: str = "", instance_uid: str = ""
+) -> tuple[v.Viewer, list[AuditFacts]]:
+    """Return the page, from the series and the object asked for, else from the first that there is.
+
+    Raises
+    ------
+    NotFound
+        The dossier, or a series asked for in it, does not exist for this caller.
+    """
+    row = visible_dossier(session, caller, dossier_id)
+    studies = attached_studies(session, caller, row)
+    held = _held(session, studies)
+    ordered = [
+        (study, series)
+        for study in studies
+        for series in sorted(study.series, key=lambda one: (one.series_number or 0, one.series_instance_uid))
+        if series.id in held
+    ]
+    pictured = [one for one in ordered if held[one[1].id].frames] or ordered
+    chosen = next((one for one in ordered if one[1].series_instance_uid == series_uid), None)
+    if series_uid and chosen is None:
+        # What was written is not quoted: it may be anything.
+        raise access.hidden(caller, "Dossier", dossier_id, text="Ces images n’existent pas dans ce dossier.")
+    if chosen is None and pictured:
+        chosen = pictured[0]
+    page = v.Viewer(
+        reference=row.reference,
+        patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
+        back_url=f"/dossiers/{row.id}",
+        studies=tuple(
+            v.ViewerStudy(
+                description=study.study_description or "Étude d’imagerie",
+                at=words.local(study.started_at, row.session.zone) if study.started_at else None,
+                series=tuple(
+                    _series(row, study, series, held[series.id], selected=chosen is not None and chosen[1] is series)
+                    for owner, series in ordered
+                    if owner is study
+                ),
+            )
+            for study in studies
+        ),
+        still=_still(session, row, *chosen, instance_uid) if chosen else None,
+        chosen=chosen[1].series_instance_uid if chosen else "",
+    )
+    line = access.facts(
+        caller, "consultation", persons=(row.record_id,), dossier=row.id, object_type="Images", object_id=str(row.id)
+    )
+    return page, [line]
+
+
+def _held(session: Session, studies: list[Study]) -> dict[uuid.UUID, _Held]:
+    wanted = [series.id for study in studies for series in study.series]
+    frames = func.coalesce(func.sum(func.coalesce(Instance.number_of_frames, 1)).filter(Instance.rows.is_not(None)), 0)
+    documents = func.count().filter(Instance.rows.is_(None))
+    rows = session.execute(
+        select(Instance.series_id, frames, documents).where(Instance.series_id.in_(wanted)).group_by(Instance.series_id)
+    )
+    return {series_id: _Held(int(drawn), int(others)) for series_id, drawn, others in rows}
+
+
+def _series(row: Dossier, study: Study, series: Series, held: _Held, *, selected: bool) -> v.ViewerSeries:
+    parent = f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}"
+    return v.ViewerSeries(
+        study_uid=study.study_instance_uid,
+        series_uid=series.series_instance_uid,
+        label=series.series_description or f"Série {series.series_number or ''}".strip(),
+        modality=series.modality or "",
+        images=held.frames,
+        documents=held.documents,
+        url=viewer_url(row.id, series.series_instance_uid),
+        thumbnail_url=f"{parent}/thumbnail" if held.frames else "",
+        selected=selected,
+    )
+
+
+def _still(session: Session, row: Dossier, study: Study, series: Series, wanted: str) -> v.ViewerStill | None:
+    found = session.execute(
+        select(Instance.sop_instance_uid, Instance.rows, Instance.columns)
+        .where(Instance.series_id == series.id)
+        .order_by(Instance.instance_number.nulls_last(), Instance.sop_instance_uid)
+    ).all()
+    uids = [uid for uid, _, _ in found]
+    at = uids.index(wanted) if wanted in uids else 0
+    uid, rows, columns = found[at]
+    parent = f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}/instances/{uid}"
+    large = rows is not None and max(rows, columns or 0) > _STILL
+    return v.ViewerStill(
+        instance_uid=uid,
+        url=f"{parent}/rendered" + (f"?viewport={_STILL},{_STILL}" if large else ""),
+        alt=f"Image {at + 1} sur {len(found)}",
+        number=at + 1,
+        count=len(found),
+        pictured=rows is not None,
+        previous_url=viewer_url(row.id, series.series_instance_uid, uids[at - 1]) if at else "",
+        next_url=viewer_url(row.id, series.series_instance_uid, uids[at + 1]) if at + 1 < len(uids) else "",
+    )
