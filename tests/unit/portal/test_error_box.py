@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email
 import email.policy
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select, update
@@ -179,6 +181,125 @@ def test_closing_needs_a_reason_and_is_done_by_one(site: Site, organiser: Browse
     assert "Situation traitée. Médecin joint par téléphone" in page
     assert "Que faire" not in page
     assert "Aucune erreur de messagerie n’attend." in words(organiser.get("/erreurs"))
+
+
+def _colleague(site: Site, name: str) -> Browser:
+    person = site.world.practitioner(name)
+    site.world.session.add(RcpMember(rcp_id=site.world.rcp.id, practitioner_id=person.id, role="secretaire"))
+    site.world.session.commit()
+    return site.browser(person)
+
+
+def _at_once(*acts: tuple[Browser, str, dict[str, str]]) -> list[int]:
+    """Send forms at the same instant; the status of each."""
+    together = threading.Barrier(len(acts))
+
+    def send(act: tuple[Browser, str, dict[str, str]]) -> int:
+        browser, path, fields = act
+        together.wait(10)
+        answer = browser.client.post(
+            path, data={"csrf": browser.token, **fields}, headers={"origin": str(browser.client.base_url)}
+        )
+        if answer.status_code == 409:
+            assert "Cette situation vient d’être traitée par une autre personne." in answer.text
+        return answer.status_code
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(send, acts))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("renvoyer", "renvoyer"),
+        ("rejouer", "rejouer"),
+        ("clore", "clore"),
+        ("renvoyer", "rejouer"),
+        ("renvoyer", "clore"),
+        ("rejouer", "clore"),
+    ],
+)
+def test_two_people_on_one_item_at_once_are_one_act_and_one_refusal(
+    site: Site, organiser: Browser, dossier: Dossier, mine: str, theirs: str
+) -> None:
+    world, other = site.world, _colleague(site, "LAVAL")
+    boxes = [
+        Mailbox(practitioner_id=world.treating.id, address=f"{name}@medecin.mssante.fr", source="essai",
+                as_of=world.treating.as_of)
+        for name in ("un", "deux")
+    ]  # fmt: skip
+    world.session.add_all(boxes)
+    world.session.commit()
+    item_id, message_id = bounced(site, status="5.2.2")
+    path = f"/erreurs/{item_id}"
+    fields = {"rejouer": {}, "clore": {"motif": "Joint par téléphone"}}
+    acts = [
+        (browser, f"{path}/{act}", fields.get(act) if act in fields else {"adresse": str(box.id)})
+        for browser, act, box in zip((organiser, other), (mine, theirs), boxes, strict=True)
+    ]
+    found = _at_once(*acts)
+    assert sorted(found) == [303, 409]
+    first_won = found[0] == 303
+    done = mine if first_won else theirs
+    session = site.fresh().session
+    out = session.scalars(select(Message).where(Message.direction == "out").order_by(Message.id)).all()
+    assert len(out) == (2 if done == "renvoyer" else 1)
+    first = session.get_one(Message, message_id)
+    assert first.state == ("en-attente" if done == "rejouer" else "rejete")
+    said = {"renvoyer": "renvoye", "rejouer": "rejoue", "clore": "Joint par téléphone"}[done]
+    closed = item(site, item_id)
+    assert closed.decision == said
+    assert (closed.closed_by == world.coordinator.idnps) == first_won
+    lines = [one for one in site.audit() if one.get("object_type") == "WorkItem" and one["event"] == "modification"]
+    assert len(lines) == 1
+
+
+def test_one_person_whose_form_goes_twice_at_once_sends_one_mail(
+    site: Site, organiser: Browser, dossier: Dossier
+) -> None:
+    box = Mailbox(practitioner_id=site.world.treating.id, address="un@medecin.mssante.fr", source="essai",
+                  as_of=site.world.treating.as_of)  # fmt: skip
+    site.world.session.add(box)
+    site.world.session.commit()
+    item_id, _ = bounced(site)
+    act = (organiser, f"/erreurs/{item_id}/renvoyer", {"adresse": str(box.id)})
+    assert _at_once(act, act, act) == [303, 303, 303]
+    out = site.fresh().session.scalars(select(Message.recipient).where(Message.direction == "out").order_by(Message.id))
+    assert out.all() == ["nguyen@medecin.mssante.fr", "un@medecin.mssante.fr"]
+
+
+def test_a_mail_that_two_people_tie_at_once_belongs_to_one_dossier(
+    site: Site, organiser: Browser, dossier: Dossier
+) -> None:
+    twin = site.world.dossier()
+    site.world.session.commit()
+    other, item_id = _colleague(site, "LAVAL"), stray(site)
+    references = (dossier.reference, twin.reference)
+    found = _at_once(
+        *(
+            (browser, f"/erreurs/{item_id}/rattacher", {"reference": reference})
+            for browser, reference in zip((organiser, other), references, strict=True)
+        )
+    )
+    assert sorted(found) == [303, 409]
+    session = site.fresh().session
+    kept_at = session.scalars(select(Message.dossier_id).where(Message.direction == "in")).one()
+    assert kept_at == (dossier.id, twin.id)[found.index(303)]
+
+
+def test_an_address_that_two_people_set_aside_and_take_back_ends_as_one_of_them_said(
+    site: Site, organiser: Browser, dossier: Dossier
+) -> None:
+    other = _colleague(site, "LAVAL")
+    item_id, _ = bounced(site, status="5.2.2")
+    path = f"/erreurs/{item_id}"
+    assert _at_once((organiser, f"{path}/oublier", {}), (other, f"{path}/reprendre", {})) == [303, 303]
+    session = site.fresh().session
+    unusable = session.scalars(
+        select(Mailbox.unusable_since).where(Mailbox.address == "nguyen@medecin.mssante.fr")
+    ).one()
+    # What the item says last is what holds.
+    assert item(site, item_id).details["adresse"] == ("perdue" if unusable is not None else "reprise")
 
 
 def test_what_no_text_holds_is_taken_from_what_a_person_writes(site: Site, organiser: Browser) -> None:
