@@ -13,12 +13,13 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 from fastapi import Depends, Request
 
 from gateway.dicom.command import is_uid
+from gateway.dicom.drawing import Drawing
 from gateway.dicom.query import Found, Images
 from gateway.errors import Forbidden, InvalidContent, NotFound, Unsupported
 from gateway.exchange.blobs import CHUNK_BYTES, BlobStore
@@ -27,7 +28,7 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.web.authenticators import BEARER, OPEN, SESSION, caller_of
 
-__all__ = ["Who", "Wire", "frame_numbers", "negotiate", "on_disk", "part", "records"]
+__all__ = ["Who", "Wire", "acceptable", "frame_numbers", "negotiate", "on_disk", "part", "records"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ _MAX_FRAMES: Final = 256
 _MAX_ACCEPT_CHARACTERS: Final = 1024
 # Decoding is processor work: more at once only makes each slower.
 _WORKERS: Final = 4
+# Requests whose picture may be under way.
+_WAITING: Final = 64
 # SMART scopes that read images, v2 and the words of v1.
 _READS_IMAGES: Final = re.compile(r"(?:system|user)/(?:\*|ImagingStudy)\.(?:c?ru?d?s?|read|\*)(?:\?.*)?")
 
@@ -45,10 +48,13 @@ Who = Annotated[Caller, Depends(caller_of(SESSION, BEARER, OPEN))]
 class Wire:
     """What searches, retrieval and rendering share: rights, refusals, the trail, the object as a file."""
 
-    def __init__(self, images: Images, blobs: BlobStore) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing) -> None:
         self._images = images
         self._blobs = blobs
+        self._drawing = drawing
         self._workers = anyio.CapacityLimiter(_WORKERS)
+        # Whoever waits for a place there waits in a thread, and is told when too many do.
+        self._drawers = anyio.CapacityLimiter(2 * _WAITING)
 
     async def _tell(
         self, caller: Caller, records: Iterable[uuid.UUID], kind: str, uid: str | None, **detail: int
@@ -77,6 +83,7 @@ class Wire:
         ------
         Forbidden, InvalidContent
         """
+        self._drawing.warm()  # who asks for anything here will want to see it
         if caller.kind is CallerKind.CLIENT and not any(_READS_IMAGES.fullmatch(scope) for scope in caller.scopes):
             refusal = Forbidden("scope", "Le jeton ne permet pas de lire l’imagerie (system/ImagingStudy.rs).")
             line = access.facts(caller, "refus", outcome="4", reason=refusal.code, object_type="Study")
@@ -100,6 +107,53 @@ class Wire:
                 return work(path)
 
         return await anyio.to_thread.run_sync(run, limiter=self._workers)
+
+    async def drawn(self, one: Found, work: str, **arguments: Any) -> tuple[str, bytes]:
+        """Have a drawing process do something with an object: see `gateway.dicom.drawing.Drawing.do`."""
+
+        def run() -> tuple[str, bytes]:
+            with on_disk(self._blobs, one) as path:
+                return self._drawing.do(work, path, key=one.sha256, **arguments)
+
+        return await anyio.to_thread.run_sync(run, limiter=self._drawers)
+
+
+def acceptable(request: Request, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the offered media types that ``accept=`` or ``Accept`` takes, the preferred first; maybe none.
+
+    The most specific range that names a type says how it is liked `[RFC 9110 §12.5.1]`.
+    """
+    liked: list[tuple[float, int, int, str]] = []
+    ranges = _ranges(request)
+    for rank, kind in enumerate(offered):
+        family = f"{kind.partition('/')[0]}/*"
+        for name in (kind, family, "*/*"):
+            found = next(((q, place) for place, (one, q) in enumerate(ranges) if one == name), None)
+            if found is not None:
+                liked.append((-found[0], found[1], rank, kind))
+                break
+    return tuple(kind for quality, _, _, kind in sorted(liked) if quality < 0)
+
+
+def _ranges(request: Request) -> list[tuple[str, float]]:
+    ranges = []
+    for text in _asked(request):
+        kind, *parameters = (piece.strip() for piece in text.split(";"))
+        values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
+        try:
+            ranges.append((kind.lower(), float(values.get("q", "1"))))
+        except ValueError:
+            continue
+    return ranges
+
+
+def _asked(request: Request) -> list[str]:
+    """Read ``accept=``, else ``Accept``, as its ranges."""
+    asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
+    if len(asked) > _MAX_ACCEPT_CHARACTERS:
+        text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
+        raise InvalidContent("accept-too-long", text, expression="Accept")
+    return re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", asked)
 
 
 def records(found: Iterable[Found]) -> set[uuid.UUID]:
@@ -142,12 +196,8 @@ def negotiate(request: Request, offered: tuple[str, ...], *, related: str | None
 
     ``related`` is the type of the parts of ``multipart/related``.
     """
-    asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
-    if len(asked) > _MAX_ACCEPT_CHARACTERS:
-        text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
-        raise InvalidContent("accept-too-long", text, expression="Accept")
     ranked: list[tuple[float, int, str]] = []
-    for position, text in enumerate(re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", asked)):
+    for position, text in enumerate(_asked(request)):
         kind, *parameters = (piece.strip() for piece in text.split(";"))
         values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
         part = values.get("type", "").strip('"')

@@ -23,9 +23,9 @@ from fastapi.responses import StreamingResponse
 
 from gateway.dicom.asking import Who, Wire, frame_numbers, negotiate, part, records
 from gateway.dicom.attributes import Level
+from gateway.dicom.drawing import Drawing
 from gateway.dicom.qido import question
 from gateway.dicom.query import Found, Images
-from gateway.dicom.render import frame_bytes
 from gateway.dicom.rendered import Rendering
 from gateway.errors import InvalidContent
 from gateway.exchange.blobs import BlobStore
@@ -40,26 +40,29 @@ _OCTETS: Final = "application/octet-stream"
 _MAX_FRAMES_BYTES: Final = 256 << 20
 
 
-def router(images: Images, blobs: BlobStore, *, base_url: str) -> APIRouter:
+def router(images: Images, blobs: BlobStore, *, base_url: str, drawing: Drawing | None = None) -> APIRouter:
     """Make the routes of ``/dicom-web``.
 
     Parameters
     ----------
     base_url
         Public URL of ``/dicom-web``, for Retrieve URLs.
+    drawing
+        The decoders at work; some of its own when None.
     """
     made = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
-    _Searches(images, blobs, base_url.rstrip("/")).add_to(made)
-    _Retrieval(images, blobs).add_to(made)
-    Rendering(images, blobs).add_to(made)
+    drawing = drawing or Drawing()
+    _Searches(images, blobs, drawing, base_url.rstrip("/")).add_to(made)
+    _Retrieval(images, blobs, drawing).add_to(made)
+    Rendering(images, blobs, drawing).add_to(made)
     return made
 
 
 class _Searches(Wire):
     """QIDO-RS `[PS3.18 10.6]` and metadata `[PS3.18 10.4.1.1.2]`."""
 
-    def __init__(self, images: Images, blobs: BlobStore, base: str) -> None:
-        super().__init__(images, blobs)
+    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing, base: str) -> None:
+        super().__init__(images, blobs, drawing)
         self._base = base
 
     def add_to(self, routes: APIRouter) -> None:
@@ -116,9 +119,6 @@ class _Searches(Wire):
 class _Retrieval(Wire):
     """WADO-RS `[PS3.18 10.4]`."""
 
-    def __init__(self, images: Images, blobs: BlobStore) -> None:
-        super().__init__(images, blobs)
-
     def add_to(self, routes: APIRouter) -> None:
         add = partial(routes.add_api_route, methods=["GET"], response_class=Response, response_model=None)
         one = "/studies/{study}/series/{series}/instances/{instance}"
@@ -156,7 +156,7 @@ class _Retrieval(Wire):
         negotiate(request, ("multipart/related",), related=_OCTETS)
         contents: list[bytes] = []
         for number in numbers:
-            contents.append(await self.on_file(one, partial(frame_bytes, frame=number)))
+            contents.append((await self.drawn(one, "frame", frame=number))[1])
             if sum(map(len, contents)) > _MAX_FRAMES_BYTES:
                 text = f"Ces images dépassent {_MAX_FRAMES_BYTES} octets par réponse : demandez-en moins à la fois."
                 raise InvalidContent("dicom-frames", text, expression="frames")

@@ -1,20 +1,27 @@
-"""What a browser can show of an object: pictures and thumbnails `[PS3.18 10.4.1.1.5, 10.4.1.1.6]`.
+"""What a browser can show of an object: pictures, thumbnails, documents `[PS3.18 10.4.1.1.5, 10.4.1.1.6]`.
 
-Promises: what `gateway.dicom.asking` does; pictures in JPEG, PNG or GIF.
+Promises: what `gateway.dicom.asking` does, of a kept picture too; pictures in JPEG, PNG or GIF, one alone or several as
+``multipart/related``; a structured report as a page, an encapsulated document as itself; a strong ETag. Of several
+pictures the broken ones are left out, and the answer says so (206).
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.dicom.asking import Who, Wire, frame_numbers, negotiate, records
-from gateway.dicom.query import Found
-from gateway.dicom.render import MEDIA_TYPES, Region, Window, render
-from gateway.errors import InvalidContent, Unsupported
+from gateway.dicom.asking import Who, Wire, acceptable, frame_numbers, negotiate, part, records
+from gateway.dicom.drawing import Drawing
+from gateway.dicom.legible import DOCUMENT_TYPES, POLICY
+from gateway.dicom.pictures import Picture, Pictures, tag
+from gateway.dicom.query import Found, Images
+from gateway.dicom.render import MEDIA_TYPES, Region, Window
+from gateway.errors import GatewayError, InvalidContent, Unsupported
+from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 
 __all__ = ["Rendering"]
@@ -22,56 +29,167 @@ __all__ = ["Rendering"]
 _THUMBNAIL: Final = Region(160, 160)
 _MAX_VIEWPORT: Final = 4096
 _NUMBER: Final = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?")
+# Of one answer, which is held whole.
+_MAX_PICTURES: Final = 256
+_MAX_PICTURES_BYTES: Final = 128 << 20
+_PRIVATE: Final = {"Cache-Control": "private, no-store", "Vary": "Accept"}
+# A page of ours may show a document inside it.
+_SHOWN: Final = {"Content-Security-Policy": POLICY, "X-Frame-Options": "SAMEORIGIN"}
 
 
 class Rendering(Wire):
     """``/rendered`` and ``/thumbnail``."""
 
+    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing) -> None:
+        super().__init__(images, blobs, drawing)
+        self._pictures = Pictures()
+
     def add_to(self, routes: APIRouter) -> None:
         """Add the routes."""
         add = partial(routes.add_api_route, methods=["GET"], response_class=Response, response_model=None)
-        one = "/studies/{study}/series/{series}/instances/{instance}"
-        for path in ("/studies/{study}", "/studies/{study}/series/{series}", one):
+        series = "/studies/{study}/series/{series}"
+        one = f"{series}/instances/{{instance}}"
+        for path in ("/studies/{study}", series, one):
             add(f"{path}/thumbnail", self.thumbnail)
+        for path in ("/studies/{study}", series):
+            add(f"{path}/rendered", self.several)
         add(f"{one}/rendered", self.rendered)
         add(f"{one}/frames/{{frames}}/rendered", self.rendered)
 
     async def rendered(
         self, request: Request, who: Who, study: str, series: str, instance: str, frames: str = "1"
     ) -> Response:
-        """Draw one frame of an instance."""
+        """Show one instance: a frame of it, or the document that it is."""
         [one, *_] = await self._found(who, study, series, instance)
         numbers = frame_numbers(frames)
-        if len(numbers) != 1:
-            raise Unsupported("not-acceptable", "Une seule image par réponse.", expression="frames")
-        return await self._picture(request, who, one, numbers[0], _viewport(request.query_params.get("viewport")))
+        if not one.pictured:
+            return await self._document(request, who, one)
+        asked = _asked(request)
+        if len(numbers) > 1:
+            return await self._multipart(request, who, [(one, number) for number in numbers], asked)
+        kind = negotiate(request, tuple(MEDIA_TYPES))
+        return await self._one(request, who, one, {**asked, "frame": numbers[0], "media_type": kind})
+
+    async def several(self, request: Request, who: Who, study: str, series: str | None = None) -> Response:
+        """Draw each instance of a series or a study that has a picture."""
+        found = await self._found(who, study, series, None)
+        pictured = [(one, 1) for one in found if one.pictured]
+        if not pictured:
+            raise Unsupported("dicom-no-pixels", "Aucune image dans ces objets.")
+        return await self._multipart(request, who, pictured, _asked(request))
 
     async def thumbnail(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
-        """Draw the one in the middle, small."""
+        """Draw the one in the middle, small; when it is broken, one that is not."""
         found = await self._found(who, study, series, instance)
         pictured = [one for one in found if one.pictured]
         if not pictured:
             raise Unsupported("dicom-no-pixels", "Aucune image dans ces objets.")
-        asked = _viewport(request.query_params.get("viewport"))
-        return await self._picture(request, who, pictured[len(pictured) // 2], 1, asked or _THUMBNAIL)
+        kind = negotiate(request, tuple(MEDIA_TYPES))
+        asked = {**_asked(request), "frame": 1, "media_type": kind}
+        asked["viewport"] = asked["viewport"] or _told(_THUMBNAIL)
+        tried = (pictured[len(pictured) // 2], pictured[0], pictured[-1])
+        for one in tried[:2]:
+            try:
+                return await self._one(request, who, one, asked)
+            except (InvalidContent, Unsupported):
+                continue
+        return await self._one(request, who, tried[2], asked)
 
-    async def _picture(
-        self, request: Request, who: Caller, one: Found, frame: int, viewport: Region | None
-    ) -> Response:
-        media_type = negotiate(request, tuple(MEDIA_TYPES))
-        window = request.query_params.get("window")
-        draw = partial(
-            render,
-            frame=frame,
-            media_type=media_type,
-            window=Window.parse(window) if window else None,
-            viewport=viewport,
-        )
-        content = await self.on_file(one, draw)
+    async def _one(self, request: Request, who: Caller, one: Found, asked: dict[str, Any]) -> Response:
+        name = tag(one.sha256, sorted(asked.items()))
+        headers = {**_PRIVATE, "ETag": name}
+        if _knows(request, name):
+            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            return Response(status_code=304, headers=headers)
+        media_type, content = await self._picture(one, asked)
         await self._tell(who, records([one]), "Rendered", one.instance_uid)
-        return Response(content, media_type=media_type, headers={"Cache-Control": "private, no-store"})
+        return Response(content, media_type=media_type, headers=headers)
+
+    async def _picture(self, one: Found, asked: dict[str, Any]) -> Picture:
+        name = tag(one.sha256, sorted(asked.items()))
+        return await self._pictures.get(name, lambda: self.drawn(one, "picture", **asked))
+
+    async def _multipart(
+        self, request: Request, who: Caller, wanted: list[tuple[Found, int]], asked: dict[str, Any]
+    ) -> Response:
+        kind = _part_type(request)
+        if len(wanted) > _MAX_PICTURES:
+            text = f"Au plus {_MAX_PICTURES} images dessinées par demande."
+            raise InvalidContent("dicom-frames", text, expression="frames")
+        boundary, held, body = secrets.token_hex(16), 0, []
+        refusal: GatewayError | None = None
+        for one, number in wanted:
+            try:
+                _, content = await self._picture(one, {**asked, "frame": number, "media_type": kind})
+            except (InvalidContent, Unsupported) as error:
+                refusal = error
+                continue
+            held += len(content)
+            if held > _MAX_PICTURES_BYTES:
+                text = f"Ces images dépassent {_MAX_PICTURES_BYTES} octets par réponse : demandez-en moins à la fois."
+                raise InvalidContent("dicom-frames", text, expression="frames")
+            body.append(part(boundary, kind, len(content)) + content + b"\r\n")
+        if refusal is not None and not body:
+            raise refusal
+        found = [one for one, _ in wanted]
+        await self._tell(who, records(found), "Rendered", found[0].study_uid, images=len(body))
+        media_type = f'multipart/related; type="{kind}"; boundary={boundary}'
+        content = b"".join((*body, f"--{boundary}--\r\n".encode("ascii")))
+        return Response(content, 206 if refusal is not None else 200, _PRIVATE, media_type)
+
+    async def _document(self, request: Request, who: Caller, one: Found) -> Response:
+        offered = acceptable(request, DOCUMENT_TYPES)
+        name = tag(one.sha256, "document", offered)
+        if _knows(request, name):
+            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            return Response(status_code=304, headers={**_PRIVATE, "ETag": name})
+        media_type, content = await self._pictures.get(name, lambda: self.drawn(one, "document", offered=offered))
+        await self._tell(who, records([one]), "Rendered", one.instance_uid)
+        headers = {**_PRIVATE, **_SHOWN, "ETag": name, "Content-Disposition": "inline"}
+        return Response(content, media_type=media_type, headers=headers)
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """Read the parameters of a picture `[PS3.18 8.3.5.1]` as what a drawing process is told."""
+    asked = request.query_params
+    window = asked.get("window")
+    viewport = _viewport(asked.get("viewport"))
+    read = Window.parse(window) if window else None
+    return {
+        "window": read and [read.center, read.width, read.function],
+        "viewport": viewport and _told(viewport),
+        "quality": _quality(asked.get("quality")),
+    }
+
+
+def _told(viewport: Region) -> list[Any]:
+    return [viewport.width, viewport.height, viewport.source and list(viewport.source)]
+
+
+def _quality(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 100:
+        raise InvalidContent("dicom-quality", "Paramètre « quality » invalide : 1 à 100.", expression="quality")
+    return int(text)
+
+
+def _knows(request: Request, name: str) -> bool:
+    known = request.headers.get("if-none-match", "")[:1024]
+    return known.strip() == "*" or name in (one.strip().removeprefix("W/") for one in known.split(","))
+
+
+def _part_type(request: Request) -> str:
+    """Choose the media type of the parts; a picture's own type cannot name several."""
+    for kind in MEDIA_TYPES:
+        try:
+            negotiate(request, ("multipart/related",), related=kind)
+        except Unsupported:
+            continue
+        return kind
+    raise Unsupported("not-acceptable", "Plusieurs images : multipart/related.", expression="Accept")
 
 
 def _viewport(text: str | None) -> Region | None:

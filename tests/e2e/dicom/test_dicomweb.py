@@ -185,7 +185,7 @@ REFUSED = {
     f"{ONE}/frames/0": 404,
     f"{ONE}/frames/2": 404,
     f"{ONE}/frames/x": 400,
-    f"{ONE}/frames/1,1,1/rendered": 406,
+    f"{ONE}/frames/1,1,1/rendered?accept=image/jpeg": 406,
     f"{ONE}/rendered?window=1": 400,
     f"{ONE}/rendered?viewport=0,5": 400,
     f"{ONE}/rendered?viewport=99999,5": 400,

@@ -1,0 +1,260 @@
+"""Decoders at work, outside of the process that serves: pictures, frames and documents out of what anybody sent.
+
+Decoders are C and C++ over bytes that a stranger wrote. They run in processes of their own (`gateway.dicom.easel`) with
+a bound on memory and time; one that crashes, hangs or swells costs its own picture and nothing else.
+
+Promises: `Drawing.do` gives bytes or a `GatewayError` with a code of its own for each limit, within the seconds that it
+may take; work that fails because its process had become worn is done once more in a new one; a fault that took a whole
+limit is remembered for a while, so that who asks again is told at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import msgspec
+
+from gateway import errors
+from gateway.dicom.easel import Answer, Order, send
+from gateway.errors import Fault, GatewayError, InvalidContent, Unavailable
+
+__all__ = ["Drawing"]
+
+_SECONDS: Final = 10.0
+_MEMORY_BYTES: Final = 2 << 30
+_MAX_ANSWER_BYTES: Final = 1 << 30
+#: How long a new process may take to come up, and how many refusals are remembered for how long.
+_START_S: Final = 30.0
+_REMEMBERED, _REMEMBERED_S = 1024, 600.0
+#: Orders that wait for a process; more are told to come back.
+_WAITING: Final = 64
+
+
+class Drawing:
+    """Drawing processes, started when they are needed and kept.
+
+    Parameters
+    ----------
+    processes
+        At most as many at once; as many as processors, at most four, when None.
+    seconds, memory_bytes
+        What one piece of work may take.
+    """
+
+    def __init__(
+        self, *, processes: int | None = None, seconds: float = _SECONDS, memory_bytes: int = _MEMORY_BYTES
+    ) -> None:
+        self.processes = processes or min(4, os.cpu_count() or 1)
+        self._seconds, self._memory = seconds, memory_bytes
+        self._places = threading.BoundedSemaphore(self.processes)
+        self._lock = threading.Lock()
+        self._idle: list[_Easel] = []
+        self._waiting = 0
+        self._refused: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
+        self._warmed = False
+        self._closed = False
+
+    def warm(self) -> None:
+        """Start one process beside what the caller does, once: the first picture does not wait for it."""
+        if not self._warmed:
+            self._warmed = True
+            threading.Thread(target=self._warm, name="drawing-warm", daemon=True).start()
+
+    def _warm(self) -> None:
+        with self._places:
+            if not self._idle:
+                self._put(_Easel(self._memory))
+
+    def do(self, work: str, path: Path, *, key: str, frame: int = 1, **arguments: Any) -> tuple[str, bytes]:
+        """Do a piece of work on a file; give its media type and bytes. Blocks: call it in a thread.
+
+        Parameters
+        ----------
+        work
+            One of `gateway.dicom.easel`: ``picture``, ``frame``, ``document``.
+        key
+            What names the content of the file, for what is remembered of it.
+
+        Raises
+        ------
+        InvalidContent
+            ``dicom-render-time``, ``dicom-render-memory``, ``dicom-render-crash``, and what the work refuses.
+        Unavailable
+            ``dicom-render-busy``.
+        """
+        self._remembered(key, frame)
+        with self._lock:
+            if self._waiting >= _WAITING:
+                text = f"Plus de {_WAITING} images attendent déjà d’être dessinées."
+                raise Unavailable("dicom-render-busy", text, retry_after_s=1)
+            self._waiting += 1
+        try:
+            with self._places:
+                self._remembered(key, frame)  # who waited behind the one that met the limit
+                order = Order(work, str(path), {"frame": frame, **arguments}, self._seconds)
+                answer = self._answer(order)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+        if not answer.kind:
+            return answer.media_type, answer.content
+        if answer.code in _LIMITS:
+            with self._lock:
+                self._refused[key, frame] = (time.monotonic(), answer.code)
+                while len(self._refused) > _REMEMBERED:
+                    self._refused.popitem(last=False)
+            raise self._limit(answer.code)
+        raise _refusal(answer)
+
+    def _answer(self, order: Order) -> Answer:
+        with self._lock:
+            easel = self._idle.pop() if self._idle else None
+        used = easel is not None
+        easel = easel or _Easel(self._memory)
+        answer = easel.answer(order)
+        if used and answer.code in ("dicom-render-memory", "dicom-render-crash"):
+            easel = _Easel(self._memory)
+            answer = easel.answer(order)
+        self._put(easel)
+        return answer
+
+    def _put(self, easel: _Easel) -> None:
+        with self._lock:
+            if easel.alive and not self._closed:
+                self._idle.append(easel)
+                return
+        easel.stop()
+
+    def _remembered(self, key: str, frame: int) -> None:
+        with self._lock:
+            when, code = self._refused.get((key, frame), (0.0, ""))
+            if code and time.monotonic() - when > _REMEMBERED_S:
+                del self._refused[key, frame]
+                code = ""
+        if code:
+            raise self._limit(code)
+
+    def _limit(self, code: str) -> InvalidContent:
+        text = _LIMITS[code].format(seconds=f"{self._seconds:g}", mebibytes=self._memory >> 20)
+        return InvalidContent(code, text, rule=True)
+
+    def close(self) -> None:
+        """End the processes."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for easel in idle:
+            easel.end()
+
+
+_LIMITS: Final = {
+    "dicom-render-time": "Le décodage de cette image dépasse {seconds} s.",
+    "dicom-render-memory": "Le décodage de cette image dépasse {mebibytes} Mio de mémoire.",
+    "dicom-render-crash": "Le décodeur n’a pas survécu à cette image.",
+}
+
+
+def _refusal(answer: Answer) -> GatewayError:
+    kind: type[GatewayError] = getattr(errors, answer.kind)
+    if issubclass(kind, InvalidContent):
+        return kind(answer.code, answer.text, expression=answer.expression, rule=answer.expression is None)
+    return kind(answer.code, answer.text, expression=answer.expression)
+
+
+class _Easel:
+    """One drawing process, which has said that it works.
+
+    Raises
+    ------
+    Fault
+        It does not start.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        # Neither the secrets of the environment nor threads that a decoder would start.
+        given = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
+        command = [sys.executable, "-P", "-m", "gateway.dicom.easel", str(memory_bytes)]
+        self._process = subprocess.Popen(  # noqa: S603 - ourselves
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**given, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+            start_new_session=True,  # a Ctrl-C in the terminal is for who started us
+        )
+        self._orders = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
+        self.alive = True
+        if self._received(time.monotonic() + _START_S).kind:
+            raise Fault("dicom-drawing", "Le processus de dessin ne démarre pas.")
+
+    def answer(self, order: Order) -> Answer:
+        """Give one order; a process that does not answer in time is ended."""
+        end = time.monotonic() + order.seconds
+        try:
+            send(self._orders, order)
+        except OSError:  # it ended in between
+            return self._crashed()
+        answer = self._received(end)
+        if answer.code == "dicom-render-memory":
+            self.stop()
+        return answer
+
+    def _received(self, end: float) -> Answer:
+        try:
+            length = struct.unpack(">I", self._read(4, end))[0]
+            if length > _MAX_ANSWER_BYTES:
+                return self._crashed()
+            return msgspec.msgpack.decode(self._read(length, end), type=Answer)
+        except TimeoutError:
+            self.stop()
+            return Answer(kind="InvalidContent", code="dicom-render-time")
+        except (OSError, EOFError, msgspec.DecodeError):
+            return self._crashed()
+
+    def _crashed(self) -> Answer:
+        self.stop()
+        ended = self._process.returncode == -signal.SIGXCPU
+        return Answer(kind="InvalidContent", code="dicom-render-time" if ended else "dicom-render-crash")
+
+    def _read(self, length: int, end: float) -> bytes:
+        number = self._answers.fileno()
+        waits = select.poll()
+        waits.register(number, select.POLLIN)
+        content = bytearray()
+        while len(content) < length:
+            if not waits.poll(max(0.0, end - time.monotonic()) * 1000):
+                raise TimeoutError
+            piece = os.read(number, min(length - len(content), 1 << 20))
+            if not piece:
+                raise EOFError
+            content += piece
+        return bytes(content)
+
+    def end(self) -> None:
+        """Let it go: it ends when nobody can ask it for anything more."""
+        self._orders.close()
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        self.alive = False
+        try:
+            self._process.wait(0.05 if self._process.poll() is None else 0)  # one that ends by itself says how
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        for pipe in (self._orders, self._answers):
+            with contextlib.suppress(OSError):  # what it did not read
+                pipe.close()
+        self._process.wait()
