@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app.gateway import Gateway
 from gateway.dicom import dicomweb
+from gateway.dicom.kept_objects import KeptObjects
 from gateway.dicom.query import Images
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
@@ -124,6 +125,7 @@ def application(gateway: Gateway) -> Application:
         csrf=csrf,
         letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
+        objects=KeptObjects(gateway.blobs),
         fictitious=settings.clock is not None,
     )
     client = (

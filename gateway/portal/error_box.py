@@ -117,7 +117,7 @@ def _line(session: Session, row: WorkItem, message: Message | None, reference: s
         text=words.WORK_REASONS.get(row.reason, row.reason),
         at=words.local(row.opened_at, _ZONE),
         url=f"/erreurs/{row.id}",
-        since=_since(now - row.opened_at),
+        since=words.since(now - row.opened_at),
         who=_who(session, row, message),
         reference=reference,
         tone="danger" if row.reason in words.URGENT_REASONS else "warning",
@@ -139,15 +139,6 @@ def _who(session: Session, row: WorkItem, message: Message | None) -> str:
         return mailboxes.displayed(session, message.sender) or "Expéditeur inconnu"
     person = session.get(Practitioner, message.recipient_id) if message.recipient_id else None
     return words.formal_name(person) if person is not None else mailboxes.displayed(session, message.recipient)
-
-
-def _since(age: timedelta) -> str:
-    hours = int(age.total_seconds() // 3600)
-    if hours < 1:
-        return "moins d’une heure"
-    if hours < 24:
-        return f"{hours} h"
-    return "1 jour" if hours < 48 else f"{hours // 24} jours"
 
 
 def item_page(

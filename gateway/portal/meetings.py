@@ -23,7 +23,7 @@ from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.informed import informed
 from gateway.portal.register import register_lines
-from gateway.rcp import access, dossier_states, register
+from gateway.rcp import access, dossier_states, imaging_cases, register
 from gateway.rcp.access import Caller
 from gateway.rcp.sessions import quorum_of
 from gateway.rcp.step import Step
@@ -230,6 +230,7 @@ def worklist(session: Session, caller: Caller) -> tuple[v.Worklist, list[AuditFa
             )
         ).all()
     )
+    decided = set(session.scalars(select(WorkItem.id).where(imaging_cases.decidable(caller))))
     items: list[v.WorkItem] = []
     kept: list[v.WorkItem] = []
     for row in rows:
@@ -243,6 +244,7 @@ def worklist(session: Session, caller: Caller) -> tuple[v.Worklist, list[AuditFa
                 at=words.local(row.opened_at, "Europe/Paris"),
                 tone="danger" if held else "warning",
                 url=f"/dossiers/{row.dossier_id}" if reference else "",
+                case_url=f"/imagerie/{row.id}" if row.id in decided else "",
             )
         )
     persons = tuple(dict.fromkeys(row.record_id for row in rows if row.record_id))

@@ -30,7 +30,7 @@ from gateway.portal.outcome import error_page
 from gateway.portal.render import STATIC_TYPES, render, static_file
 from gateway.rcp import access
 from gateway.rcp.access import Caller
-from gateway.rcp.ports import Letters
+from gateway.rcp.ports import ImageObjects, Letters
 from gateway.rcp.report import Press
 from gateway.rcp.step import Step, Steps
 from gateway.web.authenticators import SESSION, current_caller
@@ -83,6 +83,8 @@ class Portal:
         Composes the mail that a contribution causes; without it contributions are refused in words.
     press
         What validating a report needs; without it validation is refused in words.
+    objects
+        Reads images that are kept aside; without it they are not judged again.
     fictitious
         Whether every page says that its data are fictitious (demonstration).
     """
@@ -95,12 +97,14 @@ class Portal:
         blobs: BlobStore,
         letters: Letters | None = None,
         press: Press | None = None,
+        objects: ImageObjects | None = None,
         fictitious: bool = False,
     ) -> None:
         self.steps = steps
         self.blobs = blobs
         self.letters = letters
         self.press = press
+        self.objects = objects
         self._csrf = csrf
         self._fictitious = fictitious
 

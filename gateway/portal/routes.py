@@ -13,6 +13,7 @@ from fastapi import APIRouter
 
 from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
+from gateway.portal.imaging_routes import ImagingPages
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
@@ -41,6 +42,7 @@ def router(portal: Portal) -> APIRouter:
         PlanPages,
         OrganiserPages,
         ErrorBoxPages,
+        ImagingPages,
     )
     for pages in kinds:
         gathered.include_router(pages(portal).router())

@@ -7,7 +7,7 @@ reads the database.
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -47,6 +47,8 @@ __all__ = [
     "register_tone",
     "report_badge",
     "session_badge",
+    "sex_label",
+    "since",
     "slot",
     "speciality",
     "titled",
@@ -353,6 +355,21 @@ def identity(record: PatientRecord | Identity, *, with_birth: bool = True) -> st
 def birth(record: PatientRecord | Identity) -> str:
     """Return the date of birth of a record as people read it."""
     return _birth(record.birth_date)
+
+
+def sex_label(code: str) -> str:
+    """Return a sex in words."""
+    return _SEXES.get(code, "Inconnu")
+
+
+def since(age: timedelta) -> str:
+    """Say how long something waits, as people count."""
+    hours = int(age.total_seconds() // 3600)
+    if hours < 1:
+        return "moins d’une heure"
+    if hours < 24:
+        return f"{hours} h"
+    return "1 jour" if hours < 48 else f"{hours // 24} jours"
 
 
 def tumour_line(dossier: Dossier) -> str:

@@ -242,8 +242,10 @@ def give(
 
     Parameters
     ----------
-    record_id, reference
-        The record: one that the case names, or the one of a dossier that the caller organises.
+    record_id
+        The record: one that the case names, or the one of `reference`; none: that one.
+    reference
+        A dossier that the caller organises, beside which he decided.
     confirmed
         Whether he said that he compared both sides; asked for where something speaks against the record.
     seen
@@ -291,16 +293,15 @@ def _both_sides(
     before = read(session, caller, item.id, reference)
     if before.study is None or before.object is not None:
         raise Conflict("decision-impossible", "Cette situation ne porte sur aucune étude à rattacher.")
-    if reference:
-        record = _by_reference(session, caller, reference)
-        if record is None:
-            text = "Aucun dossier que vous organisez ne porte cette référence."
-            raise access.hidden(caller, "Dossier", reference.strip()[:40], text=text)
-    else:
-        record = next((one.record for one in before.candidates if one.record.id == record_id), None)
-        if record is None:
-            text = "Choisissez le patient à qui sont ces images."
-            raise InvalidContent("enregistrement-absent", text, expression="patient", rule=True)
+    other = _by_reference(session, caller, reference) if reference else None
+    if reference and other is None:
+        text = "Aucun dossier que vous organisez ne porte cette référence."
+        raise access.hidden(caller, "Dossier", reference.strip()[:40], text=text)
+    named = (one.record for one in before.candidates if one.record.id == record_id)
+    record = next(named, None) if record_id is not None else other
+    if record is None:
+        text = "Choisissez le patient à qui sont ces images."
+        raise InvalidContent("enregistrement-absent", text, expression="patient", rule=True)
     # As `imaging_match.recheck` asks: held before the record is read, so that a correction is seen or sees this.
     imaging_match.serialise(session, imaging_match.keys_of(record))
     [study] = step.lock(Study, before.study.id)

@@ -31,6 +31,7 @@ from gateway.portal.views.dossier import (
     Tumour,
     Webconference,
 )
+from gateway.portal.views.imaging import ImagingCandidate, ImagingCase, ImagingCaseLine, ImagingCases, ImagingTrait
 from gateway.portal.views.mailing import ErrorBox, ErrorItem, ErrorLine
 from gateway.portal.views.meeting import (
     Attendee,
@@ -117,6 +118,11 @@ __all__ = [
     "HistoryLine",
     "Home",
     "Image",
+    "ImagingCandidate",
+    "ImagingCase",
+    "ImagingCaseLine",
+    "ImagingCases",
+    "ImagingTrait",
     "Informed",
     "InformedLine",
     "InteropLine",

@@ -157,6 +157,7 @@ class WorkItem:
     at: datetime
     tone: Tone = "warning"
     url: str = ""
+    case_url: str = ""
 
 
 @dataclass(frozen=True)
