@@ -15,8 +15,9 @@ import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -27,6 +28,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gateway.dicom.attributes import day_key, name_key, time_key
 from gateway.dicom.command import is_uid
+from gateway.dicom.repeated import Made, Raw, Watched
 from gateway.errors import InvalidContent
 from gateway.identifiers import Oid
 from gateway.rcp.facts import IdentifierFact, Sex
@@ -44,6 +46,9 @@ _DEFER_BYTES: Final = 64 * 1024
 MAX_INFLATED_BYTES: Final = 256 << 20
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _MAX_BINARY_BYTES: Final = 1024
+
+_CHARACTER_SET: Final = 0x00080005
+_SOP_INSTANCE_UID: Final = 0x00080018
 
 # An index takes no longer value.
 _MAX_SEARCHED: Final = 1024
@@ -78,21 +83,47 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
     try:
         _refuse_deflate_bomb(source)
         ds = pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES)
+        raw = Raw(ds)
         said = _Attributes(ds)
         identifiers = _uids(ds, said)
+        series_name = (identifiers["SeriesInstanceUID"], zone)
+        shared = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
         facts = ObjectFacts(
-            patient=_patient(said),
-            study=_study(said, identifiers, zone),
-            series=_series(said, identifiers, zone),
+            patient=shared.patient,
+            study=shared.study,
+            series=shared.series,
             instance=_instance(said, identifiers),
-            dicom_json=_dicom_json(ds),
-            unreadable=tuple(sorted(said.unreadable)),
+            dicom_json=_dicom_json(ds, raw),
+            unreadable=tuple(sorted(said.unreadable | shared.unreadable)),
         )
     except InvalidContent:
         raise
     except Exception as error:
         raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.") from error
     return facts
+
+
+class _Shared(NamedTuple):
+    """What the objects of a series say alike, as a rule."""
+
+    patient: ImagedPatientFacts
+    study: StudyFacts
+    series: SeriesFacts
+    unreadable: frozenset[str]
+
+
+_SHARED: Final[Made[_Shared]] = Made(1024)
+
+
+def _shared(ds: Watched, *, identifiers: dict[str, str], zone: tzinfo) -> _Shared:
+    said = _Attributes(ds)
+    said.uid("StudyInstanceUID")
+    return _Shared(
+        _patient(said),
+        _study(said, identifiers, zone),
+        _series(said, identifiers, zone),
+        frozenset(said.unreadable),
+    )
 
 
 def _refuse_deflate_bomb(source: Path | BinaryIO) -> None:
@@ -116,7 +147,7 @@ def _refuse_deflate_bomb(source: Path | BinaryIO) -> None:
 class _Attributes:
     """First values of attributes by keyword, as plain types; what is against its type is dropped and named."""
 
-    def __init__(self, ds: Dataset, unreadable: set[str] | None = None) -> None:
+    def __init__(self, ds: Dataset | Watched, unreadable: set[str] | None = None) -> None:
         self._ds = ds
         self.unreadable: set[str] = set() if unreadable is None else unreadable
 
@@ -332,24 +363,43 @@ def _instance(said: _Attributes, uids: dict[str, str]) -> InstanceFacts:
     )
 
 
-def _dicom_json(ds: FileDataset) -> bytes:
+#: JSON of an attribute by its bytes; empty when it is left out.
+_ENCODED: Final[dict[Any, bytes]] = {}
+_MOST_ENCODED: Final = 20_000
+# Of the JSON, whatever the object's was.
+_UTF8: Final = b'{"vr":"CS","Value":["ISO_IR 192"]}'
+
+
+def _dicom_json(ds: FileDataset, raw: Raw) -> bytes:
     """Encode the object's DICOM JSON `[PS3.18 F.2]`: no pixels, no bulk value, no attribute that cannot be read."""
-    tree: dict[str, Any] = {}
-    for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag, keep_deferred=True)
-        if isinstance(raw, RawDataElement) and raw.value is None and raw.length and raw.VR not in ("SQ", None):
-            continue  # deferred: longer than _DEFER_BYTES
-        try:
-            element = ds[tag]
-            if element.VR in _BINARY and len(element.value or b"") > _MAX_BINARY_BYTES:
-                continue
-            tree[f"{tag:08X}"] = element.to_json_dict(None, 0)
-        except RecursionError:
-            raise
-        except Exception:  # noqa: BLE001, S112 - one attribute against its type does not hide the others
-            continue
-    tree["00080005"] = {"vr": "CS", "Value": ["ISO_IR 192"]}  # of the JSON, whatever the object's was
-    return msgspec.json.encode(tree, enc_hook=_plain)
+    members = {_CHARACTER_SET: _UTF8}
+    for tag in raw.tags():
+        key = raw.key(tag)
+        encoded = _ENCODED.get(key) if key is not None else None
+        if encoded is None:
+            encoded = _encoded(ds, tag)
+            if key is not None and tag != _SOP_INSTANCE_UID:
+                if len(_ENCODED) >= _MOST_ENCODED:
+                    _ENCODED.clear()
+                _ENCODED[key] = encoded
+        if encoded and tag != _CHARACTER_SET:
+            members[tag] = encoded
+    return b"{" + b",".join([b'"%08X":%s' % (tag, members[tag]) for tag in sorted(members)]) + b"}"
+
+
+def _encoded(ds: FileDataset, tag: int) -> bytes:
+    raw = ds.get_item(tag, keep_deferred=True)
+    if isinstance(raw, RawDataElement) and raw.value is None and raw.length and raw.VR not in ("SQ", None):
+        return b""  # deferred: longer than _DEFER_BYTES
+    try:
+        element = ds[tag]
+        if element.VR in _BINARY and len(element.value or b"") > _MAX_BINARY_BYTES:
+            return b""
+        return msgspec.json.encode(element.to_json_dict(None, 0), enc_hook=_plain)
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001 - one attribute against its type does not hide the others
+        return b""
 
 
 def _plain(value: Any) -> str | float | int:
