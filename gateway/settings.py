@@ -207,6 +207,8 @@ class Limits:
         What all entries of one batch or transaction may take together.
     answer_bytes
         Resources of one answer together: a page of a search with its includes, of a history, a Bundle of responses.
+    stow_bytes
+        One STOW-RS request, all of its objects together.
     search_page
         Resources of one page, whatever ``_count`` asks for.
     search_included
@@ -233,6 +235,7 @@ class Limits:
     search_seconds: int = _limit(10, 1, 600)
     search_minutes: int = _limit(15, 1, 24 * 60)
     dicom_associations: int = _limit(50, 1, 10_000)
+    stow_bytes: int = _limit(16 << 30, 1 << 10, 1 << 40)
     requests_per_minute: int = _limit(6000, 1, 10_000_000)
 
     @staticmethod

@@ -25,6 +25,7 @@ from gateway.app.gateway import Gateway
 from gateway.dicom import dicomweb
 from gateway.dicom.kept_objects import KeptObjects
 from gateway.dicom.query import Images
+from gateway.dicom.storage import Keeper
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.auth import SmartServer, open_caller
@@ -145,7 +146,15 @@ def application(gateway: Gateway) -> Application:
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
     images = Images(reads)
-    app.include_router(dicomweb.router(images, gateway.blobs, base_url=f"{settings.public_url}/dicom-web"))
+    app.include_router(
+        dicomweb.router(
+            images,
+            gateway.blobs,
+            base_url=f"{settings.public_url}/dicom-web",
+            keeper=Keeper(gateway.steps, gateway.blobs),
+            limits=settings.limits,
+        )
+    )
     app.include_router(portal_routes.router(portal))
     _answer_errors(app, portal)
 

@@ -58,13 +58,20 @@ def is_uid(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """A C-STORE-RQ on an accepted presentation context `[PS3.7 9.3.1.1]`."""
+    """A C-STORE-RQ on an accepted presentation context `[PS3.7 9.3.1.1]`, or one part of a STOW-RS request.
+
+    Parameters
+    ----------
+    study_instance_uid
+        The study that the address names, when one does: STOW-RS only.
+    """
 
     context_id: int
     message_id: int
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    study_instance_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

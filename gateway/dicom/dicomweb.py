@@ -1,4 +1,6 @@
-"""DICOMweb: QIDO-RS searches, WADO-RS retrieval, metadata and frames `[PS3.18 10]`; `gateway.dicom.rendered` draws.
+"""DICOMweb: QIDO-RS searches, WADO-RS retrieval, metadata and frames `[PS3.18 10]`.
+
+`gateway.dicom.rendered` draws, `gateway.dicom.stow` stores.
 
 ``router(images, blobs, base_url=…)`` is mounted under ``/dicom-web``; it takes the callers of `SESSION`, `BEARER` and
 `OPEN`.
@@ -27,9 +29,13 @@ from gateway.dicom.drawing import Drawing
 from gateway.dicom.qido import question
 from gateway.dicom.query import Found, Images
 from gateway.dicom.rendered import Rendering
+from gateway.dicom.storage import Keeper
+from gateway.dicom.stow import Storing
 from gateway.errors import InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
+from gateway.settings import Limits
+from gateway.web.body import Limit
 
 __all__ = ["router"]
 
@@ -40,7 +46,15 @@ _OCTETS: Final = "application/octet-stream"
 _MAX_FRAMES_BYTES: Final = 256 << 20
 
 
-def router(images: Images, blobs: BlobStore, *, base_url: str, drawing: Drawing | None = None) -> APIRouter:
+def router(
+    images: Images,
+    blobs: BlobStore,
+    *,
+    base_url: str,
+    drawing: Drawing | None = None,
+    keeper: Keeper | None = None,
+    limits: Limits | None = None,
+) -> APIRouter:
     """Make the routes of ``/dicom-web``.
 
     Parameters
@@ -49,12 +63,17 @@ def router(images: Images, blobs: BlobStore, *, base_url: str, drawing: Drawing 
         Public URL of ``/dicom-web``, for Retrieve URLs.
     drawing
         The decoders at work; some of its own when None.
+    keeper
+        Storage, the same as the DICOM port's; without it nothing is laid down (STOW-RS).
     """
     made = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
     drawing = drawing or Drawing()
     _Searches(images, blobs, drawing, base_url.rstrip("/")).add_to(made)
     _Retrieval(images, blobs, drawing).add_to(made)
     Rendering(images, blobs, drawing).add_to(made)
+    if keeper is not None:
+        stow_bytes = (limits or Limits()).stow_bytes
+        Storing(images, keeper, base_url.rstrip("/"), Limit(Limits.variable("stow_bytes"), stow_bytes)).add_to(made)
     return made
 
 

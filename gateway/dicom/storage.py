@@ -131,6 +131,10 @@ class Keeper:
         return _Keeping(self._steps, self._arrivals, self._blobs, request, peer)
 
 
+class _OtherStudyError(InvalidContent):
+    """An object laid down at the address of another study."""
+
+
 class _Keeping:
     """One object on its way in (`gateway.dicom.intake.Sink`)."""
 
@@ -159,6 +163,8 @@ class _Keeping:
         try:
             facts = self._facts(blob)
             refusal = self._arrivals.keep(self._caller, facts, content)
+        except _OtherStudyError:
+            raise  # told at once: nothing for anybody to look at
         except InvalidContent as error:
             self._aside(content, error.code)
             raise
@@ -183,6 +189,8 @@ class _Keeping:
         said = (facts.instance.sop_instance_uid, facts.instance.sop_class_uid)
         if said != (self._request.sop_instance_uid, self._request.sop_class_uid):
             raise InvalidContent("dicom-mismatch", "Objet autre que celui que la commande annonce.", rule=True)
+        if self._request.study_instance_uid not in (None, facts.study.study_instance_uid):
+            raise _OtherStudyError("study-mismatch", "Objet d’une autre étude que celle de l’adresse.", rule=True)
         return facts
 
     def _aside(self, content: Content, reason: str) -> None:

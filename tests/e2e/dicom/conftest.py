@@ -19,8 +19,9 @@ from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.dicom import dicomweb
 from gateway.dicom.query import Images
 from gateway.dicom.scp import Scp
-from gateway.dicom.storage import component
+from gateway.dicom.storage import Keeper, component
 from gateway.errors import GatewayError
+from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.represent import Representer
 from gateway.model.partner import PartnerCredential
 from gateway.model.reads import Reads
@@ -29,7 +30,6 @@ from gateway.rcp.step import Steps
 from gateway.settings import Address, Dicom, Settings
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.background import served
-from gateway.web.outcome import http_status
 from tests import world as worlds
 from tests.loopback import free_port, wait_until
 
@@ -115,9 +115,20 @@ class Web:
     callers: dict[str, Caller]
 
     def get(self, path: str, who: str = "ehr", accept: str = "*/*") -> tuple[int, dict[str, str], bytes]:
-        request = urllib.request.Request(self.url + path, headers={"Accept": accept, "Authorization": f"Bearer {who}"})
+        return self._asked(urllib.request.Request(self.url + path, headers=self._headers(who, accept)))
+
+    def post(
+        self, path: str, body: bytes, kind: str, who: str = "ehr", accept: str = "*/*"
+    ) -> tuple[int, dict[str, str], bytes]:
+        headers = {**self._headers(who, accept), "Content-Type": kind}
+        return self._asked(urllib.request.Request(self.url + path, body, headers))
+
+    def _headers(self, who: str, accept: str) -> dict[str, str]:
+        return {"Accept": accept, "Authorization": f"Bearer {who}"}
+
+    def _asked(self, request: urllib.request.Request) -> tuple[int, dict[str, str], bytes]:
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as refusal:
             return refusal.code, dict(refusal.headers), refusal.read()
@@ -128,7 +139,7 @@ class Web:
 
 
 @pytest.fixture
-def web(store, trail, blobs) -> Iterator[Web]:
+def web(store, trail, blobs, represented) -> Iterator[Web]:
     port = free_port()
     callers: dict[str, Caller] = {}
     url = f"http://127.0.0.1:{port}/dicom-web"
@@ -139,11 +150,13 @@ def web(store, trail, blobs) -> Iterator[Web]:
         return callers.get(request.headers.get("authorization", "").removeprefix("Bearer "))
 
     app.state.authenticators.register(BEARER, by_token)
-    app.include_router(dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url))
+    keeper = Keeper(represented, blobs)
+    app.include_router(dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url, keeper=keeper))
 
     @app.exception_handler(GatewayError)
     def refuse(request: Request, error: GatewayError):
-        return JSONResponse({"code": error.code}, http_status(error))
+        status, _, _ = fhir_outcome.answer(error)
+        return JSONResponse({"code": error.code}, status)
 
     with served(app, port=port):
         yield Web(url, callers)

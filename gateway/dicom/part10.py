@@ -1,0 +1,75 @@
+"""What a Part 10 file says of itself before its data set: the File Meta Information `[PS3.10 7.1]`.
+
+Promises: reads the beginning of a file as it comes and says when it needs more; refuses by name what is no such file.
+What the data set says is `gateway.dicom.translate`'s.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from gateway.dicom.command import StoreRequest, is_uid
+from gateway.errors import InvalidContent
+
+__all__ = ["MAX_HEAD_BYTES", "announced"]
+
+#: Preamble and File Meta Information; private information of the sender may stand there.
+MAX_HEAD_BYTES: Final = 1 << 20
+_PREFIX_END: Final = 132
+_LONG: Final = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"UC", b"UR", b"OV", b"SV", b"UV"})
+_WANTED: Final = {0x0002: "MediaStorageSOPClassUID", 0x0003: "MediaStorageSOPInstanceUID", 0x0010: "TransferSyntaxUID"}
+
+
+def announced(head: bytes, *, whole: bool = False) -> tuple[StoreRequest, int] | None:
+    """Read which object a file holds and where its data set begins; None while more bytes are needed.
+
+    Parameters
+    ----------
+    whole
+        Whether nothing follows.
+
+    Raises
+    ------
+    InvalidContent
+        ``dicom-unreadable``: no Part 10 file. ``dicom-missing-uid``: it does not say what it holds.
+    """
+    if len(head) >= _PREFIX_END and head[128:132] != b"DICM":
+        raise _unreadable()
+    said: dict[int, str] = {}
+    position = _PREFIX_END
+    while True:
+        if len(head) - position >= 2 and head[position : position + 2] != b"\x02\x00":
+            break
+        read = _element(head, position)
+        if read is None:
+            if whole or len(head) > MAX_HEAD_BYTES:
+                raise _unreadable()
+            return None
+        number, value, position = read
+        if number in _WANTED:
+            said[number] = value.rstrip(b"\0 ").decode("ascii", "replace")
+    for number, keyword in _WANTED.items():
+        if not is_uid(said.get(number, "")):
+            text = f"Objet DICOM sans {keyword} valide."
+            raise InvalidContent("dicom-missing-uid", text, expression=keyword, rule=True)
+    return StoreRequest(1, 1, said[0x0002], said[0x0003], said[0x0010]), position
+
+
+def _element(head: bytes, position: int) -> tuple[int, bytes, int] | None:
+    """Read one element, Explicit VR Little Endian: its number, its value, the next one's place; None beyond the end."""
+    try:
+        _, number, vr, length = struct.unpack_from("<HH2sH", head, position)
+        start = position + 8
+        if vr in _LONG:
+            [length] = struct.unpack_from("<L", head, start)
+            start += 4
+    except struct.error:
+        return None
+    if length > MAX_HEAD_BYTES:
+        raise _unreadable()
+    return (number, head[start : start + length], start + length) if start + length <= len(head) else None
+
+
+def _unreadable() -> InvalidContent:
+    return InvalidContent("dicom-unreadable", "Objet DICOM illisible.")
