@@ -141,11 +141,18 @@ class Psc:
 
 @dataclass(frozen=True)
 class Dicom:
-    """The DICOM port."""
+    """The DICOM port.
+
+    Attributes
+    ----------
+    tls_destinations
+        AE titles of the applications that images are sent to over TLS.
+    """
 
     bind: Address = Address("127.0.0.1", 11112)
     ae_title: str = "RCPGATEWAY"
     tls: Tls = Tls()
+    tls_destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -371,6 +378,10 @@ def _ae_title(text: str) -> str:
     return text.strip()
 
 
+def _ae_titles(text: str) -> tuple[str, ...]:
+    return tuple(_ae_title(title) for title in text.split(",") if title.strip())
+
+
 def _text(text: str) -> str:
     return text
 
@@ -436,6 +447,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_DICOM_BIND": _Variable("dicom.bind", _address),
     "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),
     **_tls("RCP_DICOM", "dicom.tls"),
+    "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
     "RCP_MLLP_BIND": _Variable("mllp_bind", _address),
     **_tls("RCP_MLLP", "mllp_tls"),
     "RCP_SECRET_KEY": _Variable("secret_key", _text, secret=True),
