@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,8 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from sqlalchemy import ColumnElement, Select, literal, select
 
 from gateway.dicom.command import Answer
-from gateway.dicom.destinations import Registered, destination
 from gateway.dicom.levels import GET, MOVE, Wanted, wanted
-from gateway.dicom.scu import Outbound, Patience
+from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set, store_command
 from gateway.dicom.services import GoneError, Request, Service
 from gateway.errors import GatewayError, InvalidContent
@@ -38,9 +36,10 @@ from gateway.exchange.blobs import BlobStore
 from gateway.model.imaging import Instance, Series, Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
+from gateway.rcp.imaging_destinations import Destination, destination
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["MAX_SUB_OPERATIONS", "Batch", "Retrieval", "batches"]
+__all__ = ["MAX_SUB_OPERATIONS", "Batch", "Retrieval", "batches", "no_context"]
 
 LOG = logging.getLogger(__name__)
 
@@ -109,25 +108,21 @@ class Retrieval:
 
     Parameters
     ----------
-    ae_title
-        Ours, as destinations see it.
-    tls
-        For destinations that were registered with TLS.
+    ours
+        How destinations see us.
     """
 
     def __init__(
         self,
         steps: Steps,
         blobs: BlobStore,
+        ours: Ours,
         *,
-        ae_title: str,
-        tls: ssl.SSLContext | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._steps = steps
         self._blobs = blobs
-        self._ae_title = ae_title
-        self._tls = tls
+        self._ours = ours
         self._patience = patience or Patience()
 
     def services(self) -> tuple[Service[Caller], ...]:
@@ -164,7 +159,7 @@ class Retrieval:
             nonlocal message_id
             context_id = request.storage_context(piece.sop_class_uid, piece.transfer_syntax_uid)
             if context_id is None:
-                return _no_context(piece)
+                return no_context(piece)
             message_id = message_id % 0xFFFF + 1
             with self._blobs.open(piece.sha256) as file:
                 seek_data_set(file)
@@ -205,9 +200,9 @@ class Retrieval:
             LOG.warning("dicom sub-operation failed: %s", error.code)
             return Answer(_NOT_SENT.status, error.code)
 
-    def open(self, to: Registered, contexts: Sequence[tuple[str, Sequence[str]]]) -> Outbound:
+    def open(self, to: Destination, contexts: Sequence[tuple[str, Sequence[str]]]) -> Outbound:
         """Associate with a destination."""
-        return Outbound(to.where, self._ae_title, contexts, tls=self._tls, patience=self._patience)
+        return Outbound(to, self._ours, contexts, patience=self._patience)
 
     def file(self, piece: Piece) -> Any:
         """Open the kept file of an object."""
@@ -238,7 +233,7 @@ def batches(pieces: Sequence[Piece]) -> Iterator[Batch]:
 class _Towards:
     """The way to a destination: opened at its first object, again when it broke, given up when it breaks twice."""
 
-    def __init__(self, retrieval: Retrieval, to: Registered, objects: Sequence[_Object], by: Originator) -> None:
+    def __init__(self, retrieval: Retrieval, to: Destination, objects: Sequence[_Object], by: Originator) -> None:
         pieces = [one.piece for one in objects if one.may_go]
         self._retrieval = retrieval
         self._to = to
@@ -263,7 +258,7 @@ class _Towards:
                 self._association = self._retrieval.open(self._to, self._batch.contexts)
             context_id = self._association.context(piece.sop_class_uid, piece.transfer_syntax_uid)
             if context_id is None:
-                return _no_context(piece)
+                return no_context(piece)
             with self._retrieval.file(piece) as file:
                 answer = self._association.store(piece, file, context_id, self._by)
         except GatewayError as error:
@@ -280,12 +275,12 @@ class _Towards:
             association.release()
 
 
-def _no_context(piece: Piece) -> Answer:
+def no_context(piece: Piece) -> Answer:
     """No context of the receiver holds this object as it is kept; said with the syntax, which names no patient."""
-    return Answer(_NOT_SENT.status, f"transfer-syntax-refused: {piece.transfer_syntax_uid}"[:64])
+    return Answer(0x0122, f"transfer-syntax-refused: {piece.transfer_syntax_uid}"[:64])
 
 
-def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Registered | None, list[_Object]]:
+def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Destination | None, list[_Object]]:
     """Find the destination and what is to be sent to it."""
     to = destination(step.session, title)
     if to is None:
@@ -295,7 +290,7 @@ def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Registered | No
     return to, _objects(step, asked=asked, to=to)
 
 
-def _objects(step: Step, *, asked: Wanted, to: Registered | None = None) -> list[_Object]:
+def _objects(step: Step, *, asked: Wanted, to: Destination | None = None) -> list[_Object]:
     """Find what is asked for, and write down that it leaves; the same object from two partners is one."""
     caller = step.caller
     foreign = to is not None and to.partner_id != caller.partner_id
@@ -318,7 +313,7 @@ def _objects(step: Step, *, asked: Wanted, to: Registered | None = None) -> list
     return list(objects.values())
 
 
-def _tell(step: Step, asked: Wanted, to: Registered | None, studies: dict[str, set[uuid.UUID]], objects: int) -> None:
+def _tell(step: Step, asked: Wanted, to: Destination | None, studies: dict[str, set[uuid.UUID]], objects: int) -> None:
     if not studies:
         named = next(iter((*asked.studies, *asked.series, *asked.instances)), None)
         step.audit("refus", outcome="4", reason="inconnu", object_type="Study", object_id=named)
@@ -329,7 +324,7 @@ def _tell(step: Step, asked: Wanted, to: Registered | None, studies: dict[str, s
             persons=tuple(sorted(persons)),
             object_type="Study",
             object_id=uid,
-            recipient=to.where.ae_title if to is not None else None,
+            recipient=to.ae_title if to is not None else None,
             detail={"service": "C-GET" if to is None else "C-MOVE", "objects": objects},
         )
 

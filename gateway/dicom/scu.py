@@ -22,7 +22,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
@@ -48,9 +48,10 @@ from gateway.dicom.command import (
 )
 from gateway.dicom.sending import Originator, Piece, event_command, fragments, p_data, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
+from gateway.rcp.imaging_destinations import Destination
 from gateway.settings import Tls
 
-__all__ = ["MAX_CONTEXTS", "Destination", "Outbound", "Patience", "client_tls"]
+__all__ = ["MAX_CONTEXTS", "Ours", "Outbound", "Patience", "client_tls"]
 
 #: Presentation contexts of one association: odd numbers of one byte `[PS3.8 9.3.2.2]`.
 MAX_CONTEXTS: Final = 128
@@ -75,13 +76,22 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """A registered application and where it listens."""
+class Ours:
+    """How the gateway calls: its AE title, and which destinations it speaks TLS to.
+
+    Parameters
+    ----------
+    encrypted
+        AE titles of destinations that are reached over TLS.
+    """
 
     ae_title: str
-    host: str
-    port: int
-    tls: bool = False
+    tls: Tls = field(default_factory=Tls)
+    encrypted: frozenset[str] = frozenset()
+
+    def context(self, destination: Destination) -> ssl.SSLContext | None:
+        """Give the TLS towards a destination; None when it is reached in the clear."""
+        return client_tls(self.tls) if destination.ae_title in self.encrypted else None
 
 
 def client_tls(tls: Tls) -> ssl.SSLContext:
@@ -120,11 +130,10 @@ class Outbound:
     def __init__(
         self,
         destination: Destination,
-        ae_title: str,
+        ours: Ours,
         contexts: Sequence[tuple[str, Sequence[str]]],
         *,
         as_scp: Iterable[str] = (),
-        tls: ssl.SSLContext | None = None,
         patience: Patience | None = None,
     ) -> None:
         self._patience = patience or Patience()
@@ -132,17 +141,16 @@ class Outbound:
         self._accepted: dict[int, tuple[str, str]] = {}
         self.max_pdu_bytes = 0
         self.usable = True
-        if destination.tls and tls is None:
-            raise _unreachable("TLS non configuré")
         try:
+            tls = ours.context(destination)
             self._socket = socket.create_connection((destination.host, destination.port), self._patience.connect_s)
         except OSError as error:
             raise _unreachable(type(error).__name__) from error
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if destination.tls and tls is not None:
+            if tls is not None:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=destination.host)
-            self._negotiate(_proposal(destination, ae_title, contexts, as_scp), contexts)
+            self._negotiate(_proposal(destination, ours.ae_title, contexts, as_scp), contexts)
         except BaseException as error:
             self._close()
             if isinstance(error, (OSError, ProtocolError)):

@@ -22,11 +22,11 @@ from io import BytesIO
 from typing import Any, Final, Generic, TypeVar
 
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE, N_ACTION
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE, N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import decode, encode
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_RELEASE, P_DATA
 from pynetdicom.presentation import PresentationContext
 
 from gateway.dicom import outcome
@@ -203,6 +203,51 @@ class Request:
         if not isinstance(message, C_STORE) or not message.is_valid_response or message.Status is None:
             raise GoneError
         return Answer(int(message.Status))
+
+    # ---- a report on the same association
+
+    def leaves_within(self, seconds: float) -> bool:
+        """Whether the caller asks to release, or goes, within a time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._leaves():
+                return True
+            time.sleep(0.005)
+        return self._leaves()
+
+    def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data_set: Dataset) -> Answer | None:
+        """Send an N-EVENT-REPORT on the caller's association; None when it leaves or does not answer.
+
+        Requests that come meanwhile are served afterwards.
+        """
+        message = N_EVENT_REPORT()
+        message.MessageID = 1
+        message.AffectedSOPClassUID = UID(sop_class_uid)
+        message.AffectedSOPInstanceUID = UID(sop_instance_uid)
+        message.EventTypeID = event_type
+        syntax = self._syntax
+        encoded = encode(data_set, syntax.is_implicit_VR, syntax.is_little_endian)
+        message.EventInformation = BytesIO(encoded or b"")
+        dimse = self._association.dimse
+        self._wait_for_room()
+        dimse.send_msg(message, self._context.context_id)
+        self._stir()
+        until, others, answer = time.monotonic() + self._idle_s, [], None
+        while answer is None and time.monotonic() < until and not (self._leaves() and dimse.msg_queue.empty()):
+            context_id, one = dimse.get_msg(block=False)
+            if isinstance(one, N_EVENT_REPORT) and one.Status is not None:
+                answer = Answer(int(one.Status))
+            elif one is not None:
+                others.append((context_id, one))
+            else:
+                time.sleep(0.002)
+        for other in others:
+            dimse.msg_queue.put(other)
+        return answer
+
+    def _leaves(self) -> bool:
+        waiting = self._association.dul.peek_next_pdu()
+        return not self.alive or isinstance(waiting, A_RELEASE)
 
     def _stir(self) -> None:
         self._association.dul._idle_timer.restart()  # noqa: SLF001 - our own sending is a sign of life

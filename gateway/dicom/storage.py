@@ -20,9 +20,10 @@ from sqlalchemy import select
 
 from gateway.dicom import outcome, translate
 from gateway.dicom.command import Answer, StoreRequest, part10_head
+from gateway.dicom.commitment import Commitments
 from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
-from gateway.dicom.scu import client_tls
+from gateway.dicom.scu import Ours
 from gateway.dicom.wire import Limits
 from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
 from gateway.exchange.blobs import Blob, BlobStore
@@ -35,7 +36,7 @@ from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
-__all__ = ["Keeper", "Partners", "component"]
+__all__ = ["Keeper", "Partners", "component", "ours"]
 
 LOG = logging.getLogger(__name__)
 
@@ -47,13 +48,19 @@ def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]
         ae_title=settings.dicom.ae_title,
         peers=Partners(steps, trial=not settings.prod),
         storage=Keeper(steps, blobs),
-        services=Retrieval(
-            steps, blobs, ae_title=settings.dicom.ae_title, tls=client_tls(settings.dicom.tls)
-        ).services(),
+        services=(
+            *Retrieval(steps, blobs, ours(settings)).services(),
+            *Commitments(steps, blobs, ours(settings)).services(),
+        ),
         limits=Limits(max_associations=settings.limits.dicom_associations),
         tls=settings.dicom.tls,
         require_called_ae_title=settings.prod,
     )
+
+
+def ours(settings: Settings) -> Ours:
+    """How this gateway calls other applications."""
+    return Ours(settings.dicom.ae_title, settings.dicom.tls, frozenset(settings.dicom.tls_destinations))
 
 
 class Partners:

@@ -24,7 +24,7 @@ from sqlalchemy import update
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
-from gateway.dicom.scu import Patience
+from gateway.dicom.scu import Ours, Patience
 from gateway.dicom.storage import Keeper, Partners
 from gateway.dicom.wire import Limits
 from gateway.model.partner import PartnerCredential
@@ -73,7 +73,7 @@ def make_scp(represented, blobs):
     running = []
 
     def make(patience: Patience | None = None, limits: Limits | None = None) -> Scp:
-        retrieval = Retrieval(represented, blobs, ae_title="RCPGATEWAY", patience=patience)
+        retrieval = Retrieval(represented, blobs, Ours("RCPGATEWAY"), patience=patience)
         port = Scp(
             bind=Address("127.0.0.1", 0),
             ae_title="RCPGATEWAY",

@@ -11,27 +11,28 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.dicom.scu import Destination
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["Registered", "destination"]
+__all__ = ["Destination", "destination"]
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """A destination and the organisation that answers for it."""
+class Destination:
+    """A registered application, where it listens, and the organisation that answers for it."""
 
-    where: Destination
+    ae_title: str
+    host: str
+    port: int
     partner_id: uuid.UUID
 
     @property
     def caller(self) -> Caller:
-        """The organisation as somebody who sees images: what it may not see is not sent to it."""
-        return Caller(kind=CallerKind.PACS, partner_id=self.partner_id, identifier=self.where.ae_title, wire="dicom")
+        """The organisation as somebody who sees images: what it may not see is not moved to it."""
+        return Caller(kind=CallerKind.PACS, partner_id=self.partner_id, identifier=self.ae_title, wire="dicom")
 
 
-def destination(session: Session, ae_title: str) -> Registered | None:
+def destination(session: Session, ae_title: str) -> Destination | None:
     """Find a live application by its AE title; none without a place where it listens."""
     credential = session.scalars(
         select(PartnerCredential)
@@ -46,7 +47,4 @@ def destination(session: Session, ae_title: str) -> Registered | None:
     if credential is None:
         return None
     host, port = credential.details.get("host"), credential.details.get("port")
-    if not host or not port:
-        return None
-    tls = bool(credential.details.get("tls"))
-    return Registered(Destination(ae_title, str(host), int(port), tls), credential.partner_id)
+    return Destination(ae_title, str(host), int(port), credential.partner_id) if host and port else None

@@ -1,0 +1,220 @@
+"""Storage commitment: a PACS asks whether its objects are kept, and is told `[PS3.4 J.3]`.
+
+N-ACTION is answered once the report is in the outbox; the report (N-EVENT-REPORT) then goes on the same association if
+the caller stays on it, else on a new one that the worker opens, again until it is taken.
+
+Promises
+--------
+* « Kept » means that the object's row and its bytes, at their length, are there; what the caller may not see is told as
+  what does not exist.
+* A report survives a crash between the answer and itself; it may come twice, never not at all.
+* The same transaction asked again is judged again.
+
+Does not read the bytes again: the blob store verifies them by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.dimse_primitives import N_ACTION
+from pynetdicom.dsutils import decode, encode
+from sqlalchemy import select
+
+from gateway.dicom.command import is_uid
+from gateway.dicom.levels import MAX_UIDS
+from gateway.dicom.scu import Ours, Outbound, Patience
+from gateway.dicom.services import Request, Service
+from gateway.errors import InvalidContent, Unsupported
+from gateway.exchange import jobs
+from gateway.exchange.blobs import BlobStore
+from gateway.exchange.outbox import Delivery, Outcome, Outgoing
+from gateway.model.imaging import Instance, Series, Study
+from gateway.model.message import Message
+from gateway.model.store import utcnow
+from gateway.rcp import access
+from gateway.rcp.access import Caller
+from gateway.rcp.imaging_destinations import Destination
+from gateway.rcp.step import Step, Steps
+
+__all__ = ["KIND", "Commitments", "report"]
+
+LOG = logging.getLogger(__name__)
+
+SOP_CLASS: Final = "1.2.840.10008.1.20.1"
+_SOP_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
+_REQUEST: Final = 1
+_ALL_KEPT, _SOME_NOT = 1, 2
+_NO_SUCH_OBJECT, _CLASS_CONFLICT = 0x0112, 0x0119
+
+CHANNEL: Final = "dicom"
+KIND: Final = "confirmation"
+
+#: How long the caller's own association has for the report before a new one is opened for it.
+GRACE_S: Final = 15.0
+#: How long we look whether the caller leaves right after its request, as many do.
+_LEAVES_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+class Commitments:
+    """The commitment service of one process."""
+
+    def __init__(self, steps: Steps, blobs: BlobStore, ours: Ours) -> None:
+        self._steps = steps
+        self._blobs = blobs
+        self._ours = ours
+
+    def services(self) -> tuple[Service[Caller], ...]:
+        """Give the lines of the port's table."""
+        return (Service(frozenset({SOP_CLASS}), N_ACTION, self.act),)
+
+    def act(self, request: Request, caller: Caller) -> None:
+        """Answer one N-ACTION, then report."""
+        message = request.message
+        if message.ActionTypeID != _REQUEST or str(message.RequestedSOPInstanceUID) != _SOP_INSTANCE:
+            raise Unsupported("dicom-action", "Action inconnue de ce service.")
+        transaction, references = _asked(request.identifier("ActionInformation"))
+        message_id, answer = self._steps.run(
+            caller, partial(self._judge, transaction=transaction, references=references)
+        )
+        request.respond(0x0000)
+        if request.leaves_within(_LEAVES_S):
+            return
+        said = request.report(SOP_CLASS, _SOP_INSTANCE, _event_type(answer), answer)
+        if said is not None and said.status == 0x0000:
+            self._steps.run(caller, partial(_told, message_id=message_id))
+        else:
+            LOG.info("dicom commitment: the report waits for a new association")
+
+    def _judge(self, step: Step, *, transaction: str, references: Sequence[_Reference]) -> tuple[uuid.UUID, Dataset]:
+        known = {
+            row.sop_instance_uid: row
+            for row in step.session.execute(
+                select(
+                    Instance.sop_instance_uid,
+                    Instance.sop_class_uid,
+                    Instance.sha256,
+                    Instance.size_bytes,
+                    Study.record_id,
+                )
+                .join(Series, Series.id == Instance.series_id)
+                .join(Study, Study.id == Series.study_id)
+                .where(
+                    access.studies(step.caller),
+                    Instance.sop_instance_uid.in_([one.sop_instance_uid for one in references]),
+                )
+                # Own objects last, so that they stand for those of the same UID that others sent.
+                .order_by((Instance.partner_id == step.caller.partner_id).asc())
+            )
+        }
+        kept: list[Dataset] = []
+        lost: list[Dataset] = []
+        for one in references:
+            row = known.get(one.sop_instance_uid)
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
+            if row is None or self._blobs.size(row.sha256) != row.size_bytes:
+                item.FailureReason = _NO_SUCH_OBJECT
+            elif row.sop_class_uid != one.sop_class_uid:
+                item.FailureReason = _CLASS_CONFLICT
+            (lost if "FailureReason" in item else kept).append(item)
+        answer = Dataset()
+        answer.RetrieveAETitle = self._ours.ae_title
+        answer.TransactionUID = transaction
+        if kept:
+            answer.ReferencedSOPSequence = kept
+        if lost:
+            answer.FailedSOPSequence = lost
+        step.audit(
+            "recherche",
+            object_type="Instance",
+            persons=tuple(sorted({row.record_id for row in known.values() if row.record_id is not None})),
+            detail={"service": "storage-commitment", "objects": len(references), "missing": len(lost)},
+        )
+        return _post(step, transaction, answer), answer
+
+
+def _asked(information: Dataset) -> tuple[str, list[_Reference]]:
+    """Read the Action Information `[PS3.4 table J.3-1]`."""
+    transaction = str(information.get("TransactionUID") or "")
+    items = information.get("ReferencedSOPSequence") or []
+    if not is_uid(transaction) or not items:
+        raise InvalidContent("dicom-identifier", "TransactionUID ou ReferencedSOPSequence absent.", rule=True)
+    if len(items) > MAX_UIDS:
+        raise InvalidContent("dicom-identifier", f"Plus de {MAX_UIDS} objets.", rule=True)
+    references = [
+        _Reference(str(item.get("ReferencedSOPClassUID") or ""), str(item.get("ReferencedSOPInstanceUID") or ""))
+        for item in items
+    ]
+    if not all(is_uid(one.sop_class_uid) and is_uid(one.sop_instance_uid) for one in references):
+        raise InvalidContent("dicom-identifier", "UID invalide dans ReferencedSOPSequence.", rule=True)
+    return transaction, references
+
+
+def _event_type(answer: Dataset) -> int:
+    return _SOME_NOT if "FailedSOPSequence" in answer else _ALL_KEPT
+
+
+def _post(step: Step, transaction: str, answer: Dataset) -> uuid.UUID:
+    """Keep the report to be sent on a new association, unless the caller takes it on its own before."""
+    content = encode(answer, is_implicit_vr=True, is_little_endian=True) or b""
+    title = str(step.caller.identifier)
+    message = step.post(
+        Outgoing(
+            channel=CHANNEL,
+            kind=KIND,
+            key=f"{KIND}|{step.caller.partner_id}|{title}|{transaction}|{uuid.uuid4()}",
+            content=content,
+            sender=transaction,
+            recipient=title,
+            partner_id=step.caller.partner_id,
+        )
+    )
+    message.not_before = utcnow() + timedelta(seconds=GRACE_S)
+    step.session.flush()
+    jobs.nudge(step.session, message.id, at=message.not_before)
+    return message.id
+
+
+def _told(step: Step, *, message_id: uuid.UUID) -> None:
+    """The caller took the report on its own association."""
+    message = step.session.get(Message, message_id, with_for_update=True)
+    if message is not None and message.state == "en-attente":
+        message.state, message.done_at = "envoye", utcnow()
+
+
+def report(content: bytes, to: Destination, ours: Ours, patience: Patience | None = None) -> Delivery:
+    """Send a kept report on a new association, as the provider that we are `[PS3.4 J.3.3]`.
+
+    Raises
+    ------
+    GatewayError
+        No association, or it broke.
+    """
+    syntaxes = [str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian)]
+    with Outbound(to, ours, [(SOP_CLASS, syntaxes)], as_scp=[SOP_CLASS], patience=patience) as association:
+        context_id = association.context(SOP_CLASS)
+        if context_id is None:
+            return Delivery(Outcome.REFUSED, "dicom-context-refused", "L’application ne reçoit pas de confirmation.")
+        data_set = decode(io.BytesIO(content), is_implicit_vr=True, is_little_endian=True)
+        explicit = association.transfer_syntax(context_id) == str(ExplicitVRLittleEndian)
+        encoded = encode(data_set, is_implicit_vr=False, is_little_endian=True) if explicit else content
+        answer = association.event_report(SOP_CLASS, _SOP_INSTANCE, _event_type(data_set), encoded or b"", context_id)
+    if answer.status == 0x0000:
+        return Delivery(Outcome.DELIVERED)
+    return Delivery(Outcome.REFUSED, f"dicom-{answer.status:04x}", "L’application a refusé la confirmation.")
