@@ -24,8 +24,9 @@ from email.utils import getaddresses
 from gateway.errors import InvalidContent
 from gateway.mssante import envelope, parts, receipts
 from gateway.rcp.ports import SealedLetter
+from gateway.rcp.received_codes import LABELS, error_code
 
-__all__ = ["Answering", "Request", "error_code", "request"]
+__all__ = ["Answering", "Request", "request"]
 
 _POLICY = policy.SMTP.clone(cte_type="7bit")
 _SUBJECT_CHARACTERS = 200
@@ -37,40 +38,16 @@ _LINE = re.compile(rb"[^\r\n]{0,998}(?:\r\n|\Z)")
 #: What may be sent back by itself: a person's mail, or what an application sends of its own accord.
 _ASKABLE = frozenset({"no", "auto-generated"})
 _MACHINE_HEADERS = ("Precedence", "List-Id", "X-Autoreply", "X-Autorespond")
-_LABELS: Mapping[str, tuple[str, str]] = {
-    # The field of the report is ASCII [RFC 8098 §3.1]; the text for people is not.
-    "900": ("Version de document incorrecte", "version de document incorrecte"),
-    "901": ("Auteur non autorise", "auteur non autorisé à remplacer ou à supprimer ce document"),
-    "902": ("Identifiant patient inconnu", "identifiant patient inconnu"),
-    "903": ("INS absent du document", "INS absent du document"),
-    "904": ("INS ou traits differents", "INS ou traits différents de ceux qui sont connus"),
-    "905": ("Traits INS incomplets", "traits d’identité incomplets"),
-    "906": ("Autre erreur", "autre erreur"),
+_ASCII_LABELS: Mapping[str, str] = {
+    # The field of the report is ASCII [RFC 8098 §3.1]; the text for people (`received_codes.LABELS`) is not.
+    "900": "Version de document incorrecte",
+    "901": "Auteur non autorise",
+    "902": "Identifiant patient inconnu",
+    "903": "INS absent du document",
+    "904": "INS ou traits differents",
+    "905": "Traits INS incomplets",
+    "906": "Autre erreur",
 }
-#: Why a document waits for a person, by the code that its sender is told; all else is 906.
-_CODES: Mapping[str, str] = {
-    "version-perimee": "900",
-    "document-retire": "900",
-    "xdm-action": "900",
-    "auteur-non-autorise": "901",
-    "document-patient-inconnu": "902",
-    "plusieurs-patients": "902",
-    "traits-differents": "904",
-    "document-autre-patient": "904",
-    "ins-differente": "904",
-    "ins-cle": "904",
-    "ins-forme": "904",
-    "ins-sans-cle": "904",
-    "ins-obsolete": "904",
-    "ins-essai": "904",
-    "plusieurs-ins": "904",
-    "traits-absents": "905",
-}
-
-
-def error_code(reason: str | None) -> str | None:
-    """Return the integration error that a reason is told as; none when there is none."""
-    return None if reason is None else _CODES.get(reason, "906")
 
 
 @dataclass(frozen=True)
@@ -187,12 +164,12 @@ class Answering:
         mode = "automatic-action/MDN-sent-automatically"
         said.append(f"Disposition: {mode}; processed{'/error' if code is not None else ''}")
         if code is not None:
-            said.append(f"Error: {code}^{_LABELS[code][0]}^applicationErrorCondition")
+            said.append(f"Error: {code}^{_ASCII_LABELS[code]}^applicationErrorCondition")
         return "".join(f"{line}\r\n" for line in said)
 
 
 def _text(code: str | None) -> bytes:
-    said = "Document intégré." if code is None else f"Document non intégré\u00a0: {code} {_LABELS[code][1]}."
+    said = "Document intégré." if code is None else f"Document non intégré\u00a0: {code} {LABELS[code]}."
     made = EmailMessage(policy=_POLICY)
     made.set_content(said + "\n", charset="utf-8", cte="quoted-printable")
     del made["MIME-Version"]
