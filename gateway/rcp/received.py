@@ -94,6 +94,8 @@ class Incoming(Struct, frozen=True, kw_only=True):
         The record of which the sender says that it is about.
     document_id
         The id that it gets when it is new.
+    objection
+        Why a person must look at it first, which the wire knows and the document does not say.
     """
 
     channel: Literal["mssante", "fhir", "hl7v2"]
@@ -103,6 +105,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
     hint: uuid.UUID | None = None
     record_id: uuid.UUID | None = None
     document_id: uuid.UUID | None = None
+    objection: str | None = None
 
 
 def copy_set(set_id: str | None) -> str | None:
@@ -136,7 +139,7 @@ def take_document(
     named = {one for one in (hint.record_id if hint is not None else None, incoming.record_id) if one is not None}
     if reason is None and not named <= {one.id for one in records}:
         reason = "document-autre-patient"  # X33
-    reason = reason or _objection(header, incoming, known, records)
+    reason = reason or _objection(header, incoming, known, records) or incoming.objection
     if incoming.withdraws:
         return (
             (None, reason) if reason is not None else (_withdraw(step, header, incoming, known, records, digest), None)
@@ -154,7 +157,7 @@ def take_document(
                 step.touch(old)
     step.session.add(row)
     step.session.flush()
-    if incoming.message_id is None:
+    if incoming.channel != "mssante":  # else its mail is the question
         _ask(step, row)
     _tell(step, row, "creation", "C")
     return row, reason
@@ -262,17 +265,24 @@ def _withdraw(
     sha256: str,
 ) -> ReceivedDocument:
     """Take a document back; one that never came is refused when it comes (R02)."""
-    row = next((one for one in known if one.unique_id == header.unique_id and one.sha256 in {sha256, None}), None)
-    if row is None:
+    # By its identifier: its sender may have written it anew to withdraw it, and nobody must go on reading it.
+    rows = [
+        one
+        for one in known
+        if one.unique_id == header.unique_id and (one.state in _HELD or one.sha256 in {sha256, None})
+    ]
+    if not rows:
         row = _row(header, incoming, step.now)
         row.sha256, row.size_bytes, row.record_id = None, 0, records[0].id
         step.session.add(row)
+        rows = [row]
     copies = [one for one in known if header.set_id is not None and one.set_id == copy_set(header.set_id)]
-    for one in (row, *(one for one in copies if one.version == header.version and one.state in _HELD)):
+    for one in (*rows, *(one for one in copies if one.version == header.version and one.state in _HELD)):
         one.state, one.reason = "retire", None
         step.session.flush()
+        _ask(step, one)
         _tell(step, one, "modification", "U")
-    return row
+    return rows[0]
 
 
 def _row(header: DocumentHeader, incoming: Incoming, now: datetime) -> ReceivedDocument:
