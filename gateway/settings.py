@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from gateway.errors import InvalidContent
+from gateway.errors import Fault, InvalidContent
 
 __all__ = [
     "VARIABLES",
@@ -27,6 +28,7 @@ __all__ = [
     "Limits",
     "Mail",
     "MailServer",
+    "Mllp",
     "Organisation",
     "Psc",
     "Settings",
@@ -68,6 +70,30 @@ class Tls:
     def enabled(self) -> bool:
         """Whether a certificate is configured."""
         return self.certificate is not None
+
+    def serving(self) -> ssl.SSLContext | None:
+        """Return how a port of ours speaks, `None` for plain.
+
+        TLS 1.2 or later `[BCP 195]`; a client certificate is required once authorities are configured.
+
+        Raises
+        ------
+        Fault
+            ``tls-fichiers``: the files are no certificate, key or authorities, or do not belong together.
+        """
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.authorities is not None:
+                context.load_verify_locations(self.authorities)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except OSError as error:
+            text = "Le certificat, sa clé ou les autorités (RCP_…_TLS_…) ne sont pas utilisables ensemble."
+            raise Fault("tls-fichiers", text) from error
+        return context
 
 
 @dataclass(frozen=True)
@@ -153,6 +179,21 @@ class Dicom:
     ae_title: str = "RCPGATEWAY"
     tls: Tls = Tls()
     tls_destinations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mllp:
+    """The HL7 v2 port.
+
+    Attributes
+    ----------
+    matrix
+        ``strict`` refuses a document whose flags follow no rule of the national matrix; ``lenient`` remarks it.
+    """
+
+    bind: Address = Address("127.0.0.1", 2575)
+    tls: Tls = Tls()
+    matrix: Literal["lenient", "strict"] = "lenient"
 
 
 @dataclass(frozen=True)
@@ -243,6 +284,8 @@ class Limits:
     search_minutes: int = _limit(15, 1, 24 * 60)
     dicom_associations: int = _limit(50, 1, 10_000)
     stow_bytes: int = _limit(16 << 30, 1 << 10, 1 << 40)
+    mllp_connections: int = _limit(50, 1, 10_000)
+    mllp_message_bytes: int = _limit(20 << 20, 1 << 10, 256 << 20)
     requests_per_minute: int = _limit(6000, 1, 10_000_000)
 
     @staticmethod
@@ -275,13 +318,12 @@ class Settings:
     http_bind: Address = Address("127.0.0.1", 8080)
     http_workers: int = 1
     public_url: str = "http://127.0.0.1:8080"
-    mllp_bind: Address = Address("127.0.0.1", 2575)
-    mllp_tls: Tls = Tls()
     secret_key: str | None = field(default=None, repr=False)
     organisation: Organisation = Organisation()
     trusted_proxies: tuple[str, ...] = ()
     fhir: Fhir = Fhir()
     dicom: Dicom = Dicom()
+    mllp: Mllp = Mllp()
     mail: Mail = Mail()
     psc: Psc = Psc()
     annuaire_url: str | None = None
@@ -448,8 +490,9 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),
     **_tls("RCP_DICOM", "dicom.tls"),
     "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
-    "RCP_MLLP_BIND": _Variable("mllp_bind", _address),
-    **_tls("RCP_MLLP", "mllp_tls"),
+    "RCP_MLLP_BIND": _Variable("mllp.bind", _address),
+    "RCP_MLLP_MATRIX": _Variable("mllp.matrix", _choice("lenient", "strict")),
+    **_tls("RCP_MLLP", "mllp.tls"),
     "RCP_SECRET_KEY": _Variable("secret_key", _text, secret=True),
     "RCP_ORGANISATION_FINESS": _Variable("organisation.finess", _text),
     "RCP_OID_ROOT": _Variable("organisation.oid_root", _text),
@@ -493,7 +536,8 @@ VARIABLES: dict[str, _Variable] = {
 _BRANCHES: dict[str, type[Any]] = {
     "dicom": Dicom,
     "dicom.tls": Tls,
-    "mllp_tls": Tls,
+    "mllp": Mllp,
+    "mllp.tls": Tls,
     "organisation": Organisation,
     "fhir": Fhir,
     "mail": Mail,
@@ -565,7 +609,7 @@ def _coherence_faults(settings: Settings) -> list[str]:
     faults = [f"RCP_MSSANTE_… : messagerie sans TLS refusée hors de cette machine ({host})" for host in plain_abroad]
     for name, tls in (
         ("DICOM", settings.dicom.tls),
-        ("MLLP", settings.mllp_tls),
+        ("MLLP", settings.mllp.tls),
         ("MSSANTE", settings.mail.tls),
         ("PSC", settings.psc.tls),
     ):

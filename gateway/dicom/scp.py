@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,12 +30,12 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gateway.dicom import outcome
 from gateway.dicom.command import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, StoreRequest, is_uid
 from gateway.dicom.intake import Sink
-from gateway.dicom.services import Served, Service, service_contexts
+from gateway.dicom.services import Served, Service, granted, service_contexts
 from gateway.dicom.wire import Diverter, Limits, assert_library, divert
 from gateway.errors import GatewayError, UnknownIdentity
 from gateway.settings import Address, Tls
 
-__all__ = ["Peers", "Scp", "Storage", "tls_context"]
+__all__ = ["Peers", "Scp", "Storage"]
 
 LOG = logging.getLogger(__name__)
 
@@ -79,19 +78,6 @@ class Storage(Protocol[P_contra]):
     def open(self, request: StoreRequest, peer: P_contra) -> Sink:
         """Begin to keep one object of a known peer."""
         ...
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext | None:
-    """TLS 1.2 or later `[BCP 195]`; a client certificate is required once authorities are configured."""
-    if tls.certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    if tls.authorities is not None:
-        context.load_verify_locations(tls.authorities)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def is_storage(abstract_syntax: UID) -> bool:
@@ -214,7 +200,7 @@ class Scp(Generic[P]):
         self._peers = peers
         self._storage = storage
         self._services = services
-        self._tls = tls_context(tls or Tls())
+        self._tls = (tls or Tls()).serving()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -245,6 +231,7 @@ class Scp(Generic[P]):
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_SOP_EXTENDED, self._on_extended),
             *(
                 (event, self._on_end)
                 for event in (evt.EVT_RELEASED, evt.EVT_ABORTED, evt.EVT_REJECTED, evt.EVT_CONN_CLOSE)
@@ -321,6 +308,9 @@ class Scp(Generic[P]):
             with self._lock:
                 diverter = self._diverters[association]
             diverter.open_sink = lambda request: self._storage.open(request, peer)
+
+    def _on_extended(self, event: Any) -> dict[str, bytes]:
+        return granted(self._services, {str(uid): bytes(said) for uid, said in event.app_info.items()})
 
     def _reject(self, association: Any, reason: tuple[int, int, int]) -> None:
         association.acse.send_reject(*reason)
