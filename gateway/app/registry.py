@@ -59,7 +59,7 @@ def partner_commands(settings_of: Any) -> typer.Typer:
         jwks: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Clés publiques.")] = None,
         jwks_uri: Annotated[str | None, typer.Option(help="Adresse des clés publiques.")] = None,
         aet: Annotated[list[str] | None, typer.Option(help="Application DICOM : AET@hôte:port.")] = None,
-        mllp: Annotated[list[str] | None, typer.Option(help="Hôte MLLP.")] = None,
+        mllp: Annotated[list[str] | None, typer.Option(help="Pair MLLP : hôte, sha256:EMPREINTE[@hôte].")] = None,
         peer: Annotated[list[str] | None, typer.Option(help="Base FHIR d’une passerelle paire.")] = None,
     ) -> None:
         """Register an organisation: what it may write, and its credentials on each wire."""
@@ -72,7 +72,7 @@ def partner_commands(settings_of: Any) -> typer.Typer:
             jwks=_jwks(jwks),
             jwks_uri=jwks_uri,
             ae_titles=tuple(_ae_title(text) for text in aet or ()),
-            mllp_hosts=tuple(mllp or ()),
+            mllp_peers=tuple(mllp or ()),
             peers=tuple(peer or ()),
         )
         with open_gateway(settings_of()) as gateway:

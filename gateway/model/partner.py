@@ -46,7 +46,7 @@ class PartnerCredential(Keyed, Base):
     """How one wire recognises a partner.
 
     ``kind``/``value``: ``fhir`` / client_id (details: ``jwks`` or ``jwks_uri``), ``aet`` / AE title (details: ``host``,
-    ``port``), ``mllp`` / host, ``peer`` / base URL, ``mailbox`` / address.
+    ``port``), ``mllp`` / host or certificate (`gateway.rcp.mllp_peers`), ``peer`` / base URL, ``mailbox`` / address.
     """
 
     __tablename__ = "partner_credential"

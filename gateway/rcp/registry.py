@@ -28,6 +28,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.store import utcnow
 from gateway.rcp.calendar import holiday_zone, time_zone
 from gateway.rcp.identity import EVERY_DOMAIN
+from gateway.rcp.mllp_peers import MllpPeer
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -81,6 +82,8 @@ class PartnerFacts(Struct, frozen=True, kw_only=True):
         Assigning domains of the patient identifiers that it may write: OID or URL.
     jwks, jwks_uri
         Public keys of its FHIR client, or where they are published.
+    mllp_peers
+        As `gateway.rcp.mllp_peers` writes them.
     """
 
     name: str
@@ -91,7 +94,7 @@ class PartnerFacts(Struct, frozen=True, kw_only=True):
     jwks: dict[str, Any] | None = None
     jwks_uri: str | None = None
     ae_titles: tuple[AeTitle, ...] = ()
-    mllp_hosts: tuple[str, ...] = ()
+    mllp_peers: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     mailboxes: tuple[str, ...] = ()
 
@@ -158,7 +161,7 @@ def add_partner(step: Step, facts: PartnerFacts) -> Partner:
     Raises
     ------
     InvalidContent
-        ``finess-…``, ``ipp-domaine``, ``droit-fhir``, ``cle-publique``, ``cle-privee``, ``titre-ae``,
+        ``finess-…``, ``ipp-domaine``, ``droit-fhir``, ``cle-publique``, ``cle-privee``, ``titre-ae``, ``pair-mllp``,
         ``adresse-invalide``, ``mssante-forme``.
     Conflict
         ``partenaire-existant``, ``identifiant-de-partenaire`` (a credential of another live partner).
@@ -240,7 +243,7 @@ def _credentials(facts: PartnerFacts) -> list[tuple[str, str, dict[str, Any]]]:
     for application in facts.ae_titles:
         where = {"host": application.host, "port": application.port} if application.host else {}
         found.append(("aet", _ae_title(application.title), where))
-    found += [("mllp", host, {}) for host in facts.mllp_hosts]
+    found += [("mllp", MllpPeer.parse(peer).value, {}) for peer in facts.mllp_peers]
     found += [("peer", _url(peer, "peer"), {}) for peer in facts.peers]
     found += [("mailbox", MssanteAddress.parse(box, expression="mailbox").value, {}) for box in facts.mailboxes]
     return found
