@@ -35,6 +35,8 @@ RECEIVED_REASONS: Final = {
     "auteur-non-autorise": "Un autre que son auteur veut remplacer ou retirer un document reçu.",
     "document-retire": "Un document déjà retiré par son auteur est arrivé.",
     "meme-identifiant-autres-octets": "Un document reçu porte l’identifiant d’un autre, avec un autre contenu.",
+    "document-masque": "Le document reçu est masqué aux professionnels de santé par son auteur.",
+    "hl7-non-traite": "Un message HL7 v2 reçu n’a pas pu être traité ; il est conservé.",
     "version-perimee": "Une version plus récente du document reçu est déjà là.",
     "zip-bombe": f"{_ARCHIVE}\u00a0: sa taille ou le nombre de ses entrées dépasse les limites, ou n’est pas la vraie.",
     "zip-chemin": f"{_ARCHIVE}\u00a0: une entrée sort de l’archive ou n’est pas un fichier.",
