@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from gateway.app.components import prepared
+from gateway.app.gateway import open_gateway
 from gateway.app.mail import MailPeers, mail_peers
 from gateway.errors import GatewayError, Unavailable
 from gateway.exchange.blobs import open_store
@@ -23,6 +24,8 @@ from gateway.mssante.outcome import delivery
 from gateway.mssante.revocation import RevocationLists
 from gateway.psc.oidc import PscClient
 from gateway.rcp import templates
+from gateway.rcp.mllp_peers import MllpPeer, addresses
+from gateway.rcp.registry import partners
 from gateway.settings import Settings
 
 __all__ = ["probe"]
@@ -63,9 +66,21 @@ def _revocation(lists: RevocationLists) -> None:
         raise Unavailable("mssante-crl", fault)
 
 
+def _mllp(settings: Settings) -> None:
+    """Read the port's certificate as the port does, and look for every registered sender's address."""
+    settings.mllp.tls.serving()
+    with open_gateway(settings) as gateway, gateway.store.session() as session:
+        kept = [one.value for found in partners(session) for one in found.credentials if one.kind == "mllp"]
+    hosts = sorted({host for one in kept if (host := MllpPeer.parse(one).host) is not None})
+    lost = [host for host in hosts if not addresses(host)]
+    if lost:
+        raise Unavailable("mllp-adresse", f"Adresse introuvable pour un pair MLLP : {', '.join(lost)}.")
+
+
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "base", lambda: _database(settings)
     yield "fichiers", lambda: _blobs(settings)
+    yield "mllp", lambda: _mllp(settings)
     if settings.mail.texts is not None:
         texts = settings.mail.texts
         yield "messages", lambda: _texts(texts)

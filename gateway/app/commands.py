@@ -16,7 +16,7 @@ import typer
 
 from gateway.app import logs
 from gateway.app.registry import network_commands, partner_commands
-from gateway.app.serve import COMPONENTS, PLANNED, hold_leash, supervise
+from gateway.app.serve import COMPONENTS, hold_leash, supervise
 from gateway.errors import GatewayError
 from gateway.settings import Settings, SettingsError, load
 
@@ -45,7 +45,7 @@ def _settings() -> Settings:
 @cli.command()
 def serve(
     only: Annotated[
-        str | None, typer.Option(help="Composants à lancer, séparés par des virgules : http, dicom, worker.")
+        str | None, typer.Option(help="Composants à lancer, séparés par des virgules : http, dicom, mllp, worker.")
     ] = None,
     leash: Annotated[bool, typer.Option("--leash", hidden=True)] = False,  # noqa: FBT002 - typer's flag
 ) -> None:
@@ -53,9 +53,6 @@ def serve(
     settings = _settings()
     wanted = tuple(name.strip() for name in only.split(",")) if only else COMPONENTS
     for name in wanted:
-        if name in PLANNED:
-            typer.echo(f"Le composant « {name} » n’est pas encore construit.", err=True)
-            raise typer.Exit(1)
         if name not in COMPONENTS:
             typer.echo(f"Composant inconnu : « {name} » (attendu : {', '.join(COMPONENTS)}).", err=True)
             raise typer.Exit(2)

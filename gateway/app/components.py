@@ -30,6 +30,7 @@ from gateway.exchange.jobs import Periodic, Worker
 from gateway.exchange.replaying import send_again
 from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
+from gateway.hl7v2 import wire as hl7v2
 from gateway.identifiers import MssanteAddress
 from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
@@ -140,6 +141,19 @@ def _dicom(settings: Settings) -> None:
         port.stop()
 
 
+def _mllp(settings: Settings) -> None:
+    stop = _until_told()
+    with open_gateway(settings) as gateway:
+        port = hl7v2.component(settings, gateway.steps, gateway.blobs)
+        try:
+            port.start()
+        except OSError as error:
+            raise Unavailable("mllp-bind", f"L’adresse {settings.mllp.bind} ne peut pas être écoutée.") from error
+        log.info("mllp-ready", address=str(settings.mllp.bind), tls=settings.mllp.tls.enabled)
+        stop.wait()
+        port.stop()
+
+
 def _deliveries(gateway: Gateway) -> Deliveries:
     channels = [gateway.mail.channel] if gateway.mail and gateway.mail.channel else []
 
@@ -152,13 +166,14 @@ def _deliveries(gateway: Gateway) -> Deliveries:
 
 def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
     """The inbox with the readers that this process has, and the one of the mailbox."""
+    messages = hl7v2.reader(gateway.settings, gateway.steps, gateway.blobs)
     address = gateway.settings.mail.address
     if address is None:
-        return Inbox(gateway.store, gateway.blobs), None
+        return Inbox(gateway.store, gateway.blobs, [messages]), None
     letters = gateway.mail.letters if gateway.mail else None
     answering = Answering(letters.address, letters.nil, letters.name) if letters is not None else None
     intake = MailIntake(gateway.steps, address=address, letters=letters, blobs=gateway.blobs, answering=answering)
-    inbox = Inbox(gateway.store, gateway.blobs, [intake])
+    inbox = Inbox(gateway.store, gateway.blobs, [intake, messages])
     return inbox, intake.attach(inbox)
 
 
@@ -288,4 +303,4 @@ def replayed(settings: Settings, message_id: uuid.UUID) -> str:
         return "Message reçu traité à nouveau." if settled else "Message reçu gardé : il n’a pas pu être traité."
 
 
-_RUNNERS = {"http": _http, "dicom": _dicom, "worker": _worker}
+_RUNNERS = {"http": _http, "dicom": _dicom, "mllp": _mllp, "worker": _worker}

@@ -20,9 +20,7 @@ import structlog
 
 __all__ = ["COMPONENTS", "hold_leash", "supervise"]
 
-COMPONENTS: tuple[str, ...] = ("http", "dicom", "worker")
-#: Wires of the contract that are not built yet.
-PLANNED: tuple[str, ...] = ("mllp",)
+COMPONENTS: tuple[str, ...] = ("http", "dicom", "mllp", "worker")
 
 _DRAIN_S = 25.0
 _MAX_PAUSE_S = 15.0

@@ -127,6 +127,7 @@ def _addresses(theatre: Theatre) -> list[tuple[str, str]]:
         ("FHIR R4", f"{theatre.url}/fhir/metadata"),
         ("DICOMweb", f"{theatre.url}/dicom-web"),
         ("DICOM", f"{addresses.ae_title}@{addresses.host}:{addresses.dicom}"),
+        ("HL7 v2 (MLLP)", f"{addresses.host}:{addresses.mllp}"),
         ("IMAP", f"{theatre.mail.host}:{theatre.mail.port}, STARTTLS, mot de passe {theatre.mail.password}"),
     ]
 

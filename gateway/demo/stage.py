@@ -88,6 +88,7 @@ class Addresses:
 
     http: int
     dicom: int
+    mllp: int
     host: str = "127.0.0.1"
     ae_title: str = "RCPGATEWAY"
 
@@ -119,9 +120,11 @@ class Stage:
             "RCP_PUBLIC_URL": addresses.public_url,
             "RCP_DICOM_BIND": f"{addresses.host}:{addresses.dicom}",
             "RCP_DICOM_AE_TITLE": addresses.ae_title,
+            "RCP_MLLP_BIND": f"{addresses.host}:{addresses.mllp}",
             "RCP_LOG_FORMAT": "json",
             **environment,
         }
+        self._ports = (addresses.dicom, addresses.mllp)
         self.log = folder / "gateway.log"
         self._log_before = 0
         self._runs: list[tuple[datetime, datetime]] = []
@@ -167,7 +170,7 @@ class Stage:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise Unavailable("passerelle-arretee", f"La passerelle s’est arrêtée au démarrage.\n{self.log_end()}")
-            if self._said_ready() and self._answers() and self._listens(self.addresses.dicom):
+            if self._said_ready() and self._answers() and all(map(self._listens, self._ports)):
                 return
             time.sleep(_POLL_S)
         raise Unavailable("passerelle-muette", f"La passerelle ne répond pas après {_START_S:.0f} s.\n{self.log_end()}")
@@ -175,7 +178,7 @@ class Stage:
     def _said_ready(self) -> bool:
         """Whether our own processes listen: an answer alone may be another gateway's."""
         said = self.log.read_bytes()[self._log_before :]
-        return all(word in said for word in (b'"http-ready"', b'"dicom-ready"'))
+        return all(word in said for word in (b'"http-ready"', b'"dicom-ready"', b'"mllp-ready"'))
 
     def _answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):

@@ -32,7 +32,7 @@ __all__ = ["APPLICATION_BOX", "People", "Seen", "Theatre", "open_theatre"]
 APPLICATION_BOX = "rcp.passerelle@exemple.mssante.fr"
 _HOSPITAL = "CHU X"
 _POLL_S = 0.5
-_HTTP, _DICOM, _PSC, _SMTP, _IMAP, _BOXES = 8080, 11112, 8090, 8025, 8143, 8091
+_HTTP, _DICOM, _MLLP, _PSC, _SMTP, _IMAP, _BOXES = 8080, 11112, 2575, 8090, 8025, 8143, 8091
 # Who the gateway is in documents, UIDs and mails; the arc is the specification's fictitious one.
 _FINESS, _OID_ROOT, _NIL = "000897413", "1.2.250.1.999999.2026", "DEMONSTRATION"
 
@@ -140,7 +140,7 @@ def open_theatre(folder: Path, narrator: Narrator) -> Iterator[Theatre]:
         def port(wanted: int) -> int:
             return free_port(wanted if usual else 0)
 
-        addresses = Addresses(http=port(_HTTP), dicom=port(_DICOM))
+        addresses = Addresses(http=port(_HTTP), dicom=port(_DICOM), mllp=port(_MLLP))
         psc = PscStandIn(
             accounts,
             client_id="rcp-gateway",

@@ -24,15 +24,16 @@ def services() -> dict[str, dict[str, object]]:
 
 
 def test_the_wires_are_separate_services_of_one_image(services) -> None:
-    ours = {name: services[name] for name in ("web", "dicom", "worker", "migrate")}
+    ours = {name: services[name] for name in ("web", "dicom", "hl7v2", "worker", "migrate")}
     assert len({service["image"] for service in ours.values()}) == 1
     assert ours["web"]["command"] == ["serve", "--only", "http"]
     assert ours["dicom"]["command"] == ["serve", "--only", "dicom"]
+    assert ours["hl7v2"]["command"] == ["serve", "--only", "mllp"]
     assert ours["worker"]["command"] == ["serve", "--only", "worker"]
 
 
 def test_no_service_of_ours_can_become_root(services) -> None:
-    for name in ("web", "dicom", "worker", "migrate", "psc"):
+    for name in ("web", "dicom", "hl7v2", "worker", "migrate", "psc"):
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["security_opt"] == ["no-new-privileges:true"]
         assert services[name]["read_only"] is True
