@@ -1,0 +1,248 @@
+"""Objects that arrive together: what stands and what each sender is told is as if one came after another."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import msgspec
+import psycopg
+import pytest
+from sqlalchemy import delete, func, select, update
+
+from gateway.errors import Conflict, InvalidContent, Unavailable
+from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
+from gateway.model.partner import Partner
+from gateway.rcp import imaging, imaging_arrivals
+from gateway.rcp.imaging import Content
+from gateway.rcp.imaging_arrivals import Arrivals
+from tests.image_samples import STUDY, content, facts, pacs, send
+from tests.loopback import wait_until
+from tests.world import audit_lines, build
+
+
+class Scene:
+    """A hospital whose PACS sends on many associations, and a hand on when a group is written."""
+
+    def __init__(self, session, steps, monkeypatch) -> None:
+        self.session, self.steps = session, steps
+        self.world = build(session)
+        self.world.dossier(self.world.record(value="000003"))
+        session.commit()
+        self.arrivals = Arrivals(steps)
+        self.groups: list[int] = []
+        self.open = threading.Event()
+        self.open.set()
+        put = imaging_arrivals._put
+
+        def watched(step, keyed):
+            self.groups.append(len(keyed))
+            assert self.open.wait(20)
+            return put(step, keyed)
+
+        monkeypatch.setattr(imaging_arrivals, "_put", watched)
+
+    def keep(self, said, kept: Content | None = None):
+        return self.arrivals.keep(pacs(self.world), said, kept or content(said))
+
+    def together(self, *objects) -> list[Future]:
+        """Send a first one alone; all others wait until it is in, and form the next group."""
+        first, *others = objects
+        self.groups.clear()
+        self.open.clear()
+        with ThreadPoolExecutor(len(objects)) as senders:
+            sent = [senders.submit(self.keep, *first)]
+            assert wait_until(lambda: self.groups)
+            for number, one in enumerate(others, 1):  # one after another: the order of the queue is known
+                sent.append(senders.submit(self.keep, *one))
+                assert wait_until(lambda number=number: len(self.arrivals._queue) == number)
+            self.open.set()
+        return sent
+
+    def count(self, kind=Instance) -> int:
+        self.session.rollback()
+        return self.session.scalar(select(func.count()).select_from(kind))
+
+    def numbers(self) -> list[int]:
+        self.session.rollback()
+        return list(self.session.scalars(select(Instance.instance_number).order_by(Instance.instance_number)))
+
+
+@pytest.fixture
+def scene(store, steps, monkeypatch):
+    with store.session() as session:
+        made = Scene(session, steps, monkeypatch)
+        assert made.keep(facts(1)) is None
+        yield made
+
+
+def alike(*numbers: int) -> list[tuple]:
+    return [(facts(number),) for number in numbers]
+
+
+def test_those_who_wait_are_one_group(scene):
+    sent = scene.together(*alike(*range(2, 9)))
+    assert [one.result() for one in sent] == [None] * 7
+    assert scene.groups == [1, 6]
+    assert scene.numbers() == list(range(1, 9))
+    assert (scene.count(Study), scene.count(Series)) == (1, 1)
+
+
+def test_a_row_is_the_same_whoever_wrote_it(scene):
+    """By the group, and by `imaging.keep` for an object of another series."""
+    said = facts(2)
+    assert scene.keep(said) is None
+    assert scene.groups == [1]
+    other = msgspec.structs.replace(
+        facts(2, sop="1.2.3"), series=msgspec.structs.replace(said.series, series_instance_uid="1.2.4")
+    )
+    assert send(scene.steps, scene.world, other, content(said)) is None
+    scene.session.rollback()
+    first, second = (
+        scene.session.execute(select(Instance.__table__).where(Instance.sop_instance_uid == uid)).one()._asdict()
+        for uid in (said.instance.sop_instance_uid, "1.2.3")
+    )
+    differing = {"id", "series_id", "sop_instance_uid", "received_at"}
+    assert set(first) == set(imaging_arrivals._COLUMNS)
+    assert {name: first[name] for name in first if name not in differing} == {
+        name: second[name] for name in second if name not in differing
+    }
+
+
+def broken(said) -> tuple:
+    """What the database takes of nobody: no hash."""
+    return said, Content(None, 1)  # type: ignore[arg-type]
+
+
+def test_one_that_fails_is_undone_alone_and_tells_its_own_sender(scene):
+    first, second, third, fourth = scene.together(*alike(2, 3), broken(facts(4)), *alike(5))
+    assert [one.result() for one in (first, second, fourth)] == [None] * 3
+    assert third.exception() is not None
+    assert scene.numbers() == [1, 2, 3, 5]
+
+
+def test_a_known_one_is_kept_once_and_other_bytes_are_refused_to_its_sender_alone(scene):
+    other = Content("f" * 64, 9)
+    sent = scene.together(*alike(2, 1, 3), (facts(1), other), *alike(4))
+    answers = [one.result() for one in sent]
+    assert [type(one) for one in answers] == [type(None), type(None), type(None), Conflict, type(None)]
+    assert answers[3].code == "duplicate-instance"
+    assert scene.numbers() == [1, 2, 3, 4]
+    [aside] = scene.session.scalars(select(QuarantinedObject)).all()
+    assert (aside.sha256, aside.reason) == (other.sha256, "autres-octets")
+
+
+def test_the_same_uid_twice_in_one_group_is_one_object(scene):
+    other = Content("f" * 64, 9)
+    sent = scene.together(*alike(2, 3), (facts(3), other), *alike(3))
+    answers = [one.result() for one in sent]
+    assert sum(isinstance(one, Conflict) for one in answers) in (1, 2)  # who was first decides
+    kept = scene.session.scalars(select(Instance.sha256).where(Instance.instance_number == 3)).all()
+    assert len(kept) == 1
+    assert (kept[0] == other.sha256) == (sum(isinstance(one, Conflict) for one in answers) == 2)
+
+
+@pytest.mark.parametrize("difference", [{"patient": "000099"}, {"family": "AUTRE"}])
+def test_another_patient_s_object_is_refused_to_its_sender_alone(scene, difference):
+    sent = scene.together(*alike(2, 3), (facts(4, **difference),), *alike(5))
+    answers = [one.result() for one in sent]
+    assert [type(one) for one in answers] == [type(None), type(None), InvalidContent, type(None)]
+    assert answers[2].code == "identity-mismatch"
+    assert scene.numbers() == [1, 2, 3, 5]
+    assert scene.session.scalars(select(QuarantinedObject.reason)).all() == ["identite-autre-que-l-etude"]
+
+
+def test_what_a_study_says_now_decides_not_what_it_said(scene):
+    """Between two objects somebody gives the study to another patient."""
+    scene.session.execute(update(Study).values(patient_id="000077"))
+    scene.session.commit()
+    assert scene.keep(facts(2)).code == "identity-mismatch"
+
+
+def test_a_late_object_brings_a_settled_study_forward(scene, monkeypatch):
+    assert scene.keep(facts(2)) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(imaging, "EVERY_S", 0.0)
+        assert imaging.settle(scene.steps) == 1
+    scene.session.rollback()
+    assert scene.session.scalars(select(Study)).one().settled_at is not None
+    assert scene.keep(facts(3)) is None
+    assert scene.groups[-1] == 1  # the series is known: it was written by a group
+    scene.session.expire_all()
+    scene.session.rollback()
+    study = scene.session.scalars(select(Study)).one()
+    assert (study.instances_count, study.settled_at) == (3, None)
+
+
+def test_a_series_that_is_gone_is_made_again(scene):
+    scene.session.execute(delete(Instance))
+    scene.session.execute(delete(Series))
+    scene.session.commit()
+    assert scene.keep(facts(2)) is None
+    assert (scene.numbers(), scene.count(Series)) == ([2], 1)
+
+
+def test_when_the_database_goes_all_of_the_group_are_told_to_send_again(scene, database_url, monkeypatch):
+    put = imaging_arrivals._put
+
+    def cut(step, keyed):
+        if len(keyed) > 1:
+            pid = step.session.connection().connection.driver_connection.info.backend_pid
+            with psycopg.connect(database_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        return put(step, keyed)
+
+    monkeypatch.setattr(imaging_arrivals, "_put", cut)
+    first, *others = scene.together(*alike(2, 3, 4, 5))
+    assert first.result() is None
+    assert [type(one.exception()) for one in others] == [Unavailable] * 3
+    assert scene.numbers() == [1, 2]
+    sent = scene.together(*alike(3), *alike(4))
+    assert [one.result() for one in sent] == [None] * 2
+    assert scene.numbers() == [1, 2, 3, 4]
+
+
+def test_a_crowd_on_two_processes_loses_nothing_and_doubles_nothing(scene, make_steps):
+    """Two processes know nothing of each other; every object is sent to both."""
+    other = Arrivals(make_steps())
+    numbers = list(range(2, 42))
+
+    def send_all(arrivals: Arrivals, mine: list[int]) -> list[object]:
+        return [arrivals.keep(pacs(scene.world), facts(number), content(facts(number))) for number in mine]
+
+    jobs: list[Future[list[object]]] = []
+    with ThreadPoolExecutor(8) as senders:
+        for part in range(4):
+            jobs.append(senders.submit(send_all, scene.arrivals, numbers[part::4]))
+            jobs.append(senders.submit(send_all, other, numbers[part::4][::-1]))
+    assert {answer for job in jobs for answer in job.result()} == {None}
+    assert scene.numbers() == list(range(1, 42))
+    assert (scene.count(Study), scene.count(Series), scene.count(QuarantinedObject)) == (1, 1, 0)
+
+
+def test_partners_in_one_group_keep_their_own_objects(scene):
+    """The same study from two hospitals: two studies, and each trail names its own sender."""
+    scene.session.rollback()
+    second = Partner(network_id=scene.world.network.id, name="CHU Y", finess="590000002", patient_domains=["https://y"])
+    scene.session.add(second)
+    scene.session.commit()
+    caller = replace(pacs(scene.world), partner_id=second.id, identifier="CHUY_PACS")
+    assert scene.arrivals.keep(caller, facts(1), content(facts(1))) is None
+    scene.open.clear()
+    scene.groups.clear()
+    with ThreadPoolExecutor(3) as senders:
+        jobs = [senders.submit(scene.keep, facts(2))]
+        assert wait_until(lambda: scene.groups)
+        jobs.append(senders.submit(scene.arrivals.keep, caller, facts(2), content(facts(2))))
+        jobs.append(senders.submit(scene.keep, facts(3)))
+        assert wait_until(lambda: len(scene.arrivals._queue) == 2)
+        scene.open.set()
+    assert [job.result() for job in jobs] == [None] * 3
+    assert scene.groups == [1, 2]
+    scene.session.rollback()
+    found = scene.session.execute(
+        select(Instance.partner_id, Study.partner_id)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+    ).all()
+    assert sorted(found) == sorted([(scene.world.partner.id,) * 2] * 3 + [(second.id,) * 2] * 2)
+    assert STUDY in {line["object_id"] for line in audit_lines(scene.session)}
