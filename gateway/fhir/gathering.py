@@ -3,21 +3,26 @@
 [FHIR R4 http#create]
 
 A commit and each statement cost the database and this process about the same for one resource as for twenty. Creates of
-one type by one caller that come while others are being written therefore form the next group; nobody waits for company:
-whoever comes alone is written at once (docs/adr/0018).
+one type by one caller that come while others are being written therefore form the next group. Whoever comes alone is
+written at once. After a group its senders are about to send again: the next one waits for as many as there were, no
+longer than `PATIENCE_S`, or it would be written with one and leave the others for the group behind it (docs/adr/0018).
 
 Promises: what stands afterwards, what is answered and what the trail says are those of one step each: as soon as one of
 a group is refused, or names what another one names, the group is undone and each is written alone, so that nobody
 learns of another's refusal; an answer leaves after the commit of its group; locks are taken in the order of a
-transaction. Not promised: in which order creates of different requests take effect.
+transaction. A caller that goes away changes nothing for the others. Not promised: in which order creates of different
+requests take effect.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import structlog
 
@@ -31,12 +36,14 @@ from gateway.rcp import identity
 from gateway.rcp.caller import Caller
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["GATHERED", "Gathering"]
+__all__ = ["GATHERED", "PATIENCE_S", "Gathering"]
 
 log = structlog.get_logger(__name__)
 
 #: Types of which many are created at once; others are written one a step.
 GATHERED = frozenset({"Patient"})
+#: How long a group waits at most for as many as the one before it had, in seconds.
+PATIENCE_S: Final = 0.006
 #: How many are written together at most.
 _MOST = 32
 
@@ -47,40 +54,75 @@ class _ApartError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One create: its thread sleeps until somebody has written it, or it is its turn to write."""
+    """One create that waits for its answer."""
 
     caller: Caller
     take: Callable[[], Operation]
-    woken: threading.Lock = field(default_factory=threading.Lock)
-    leads: bool = False
-    done: Done | None = None
-    error: GatewayError | None = None
+    alone: Callable[[], Done]
+    answer: asyncio.Future[Done]
 
-    def __post_init__(self) -> None:
-        self.woken.acquire()
+    def tell(self, told: Done | BaseException) -> None:
+        """Answer, unless nobody waits any more."""
+        if self.answer.done():
+            return
+        if isinstance(told, Done):
+            self.answer.set_result(told)
+        else:
+            self.answer.set_exception(told)
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """Creates of one type by one caller, in the order in which they came, while one of them is being written."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    wanted: int = 1
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def join(self, one: _Waiting) -> None:
+        """Wait behind the others."""
+        self.waiting.append(one)
+        if len(self.waiting) >= self.wanted:
+            self.enough.set()
+
+    async def group(self) -> list[_Waiting]:
+        """Who is written next; nobody when nobody came."""
+        if len(self.waiting) < self.wanted:
+            self.enough.clear()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self.enough.wait()
+            except TimeoutError:
+                pass
+        found = [self.waiting.popleft() for _ in range(min(len(self.waiting), _MOST))]
+        self.wanted = len(found)
+        return found
 
 
 class Gathering:
-    """Writes creates, together when they wait at the same time.
+    """Writes creates, together when they wait at the same time; asked in one event loop.
 
     Parameters
     ----------
     writing
         Opens one step's writes.
+    threads
+        Where groups are written.
     """
 
-    def __init__(self, steps: Steps, writing: Callable[[Step], Writing]) -> None:
+    def __init__(self, steps: Steps, writing: Callable[[Step], Writing], threads: Executor) -> None:
         self._steps = steps
         self._writing = writing
-        self._lock = threading.Lock()
-        self._queues: dict[tuple[str, Caller], deque[_Waiting]] = {}
+        self._threads = threads
+        self._lines: dict[tuple[str, Caller], _Line] = {}
+        self._writers: set[asyncio.Task[None]] = set()
 
     @staticmethod
     def takes(operation: Operation) -> bool:
         """Whether an operation may be written with others: a create without a condition."""
         return operation.method == "POST" and operation.kind in GATHERED and operation.query is None
 
-    def run(self, caller: Caller, kind: str, take: Callable[[], Operation], alone: Callable[[], Done]) -> Done:
+    async def run(self, caller: Caller, kind: str, take: Callable[[], Operation], alone: Callable[[], Done]) -> Done:
         """Write one create, alone or with others.
 
         Parameters
@@ -95,51 +137,46 @@ class Gathering:
         GatewayError
             What `alone` raises; `Unavailable`, when nothing is known of what became of the group.
         """
-        mine = _Waiting(caller, take)
+        loop = asyncio.get_running_loop()
+        # What is said of this request (its id) is said in the thread that writes it alone, too.
+        told = contextvars.copy_context()
+        mine = _Waiting(caller, take, lambda: told.run(alone), loop.create_future())
         key = (kind, replace(caller, address=None, request_id=None))
-        with self._lock:
-            if key in self._queues:
-                self._queues[key].append(mine)
-            else:
-                self._queues[key], mine.leads = deque(), True
-        if not mine.leads:
-            mine.woken.acquire()
-        if mine.leads:
-            self._lead(key, mine, alone)
-        if mine.error is not None:
-            raise mine.error
-        return mine.done if mine.done is not None else alone()
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+            line.join(mine)
+            writer = loop.create_task(self._serve(key, line))
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        else:
+            line.join(mine)
+        return await mine.answer
 
-    def _lead(self, key: tuple[str, Caller], mine: _Waiting, alone: Callable[[], Done]) -> None:
-        """Write what waits."""
-        with self._lock:
-            queue = self._queues[key]
-            group = [mine, *(queue.popleft() for _ in range(min(len(queue), _MOST - 1)))]
+    async def _serve(self, key: tuple[str, Caller], line: _Line) -> None:
+        """Write what waits in a line, until nobody does."""
+        loop = asyncio.get_running_loop()
+        group: Sequence[_Waiting] = ()
         try:
-            if len(group) == 1:
-                mine.done = alone()
-            else:
-                self._write(key, group)
+            while group := await line.group():
+                told: Sequence[Done | BaseException] | None = None
+                if len(group) > 1:
+                    told = await loop.run_in_executor(self._threads, self._write, group)
+                if told is None:
+                    written = (loop.run_in_executor(self._threads, one.alone) for one in group)
+                    told = await asyncio.gather(*written, return_exceptions=True)
+                for one, answer in zip(group, told, strict=True):
+                    one.tell(answer)
+        except RuntimeError as error:
+            # The threads are closed: nobody waits for ever.
+            for one in (*group, *line.waiting):
+                one.tell(Unavailable("stopping", "La passerelle s’arrête.", retry_after_s=5))
+            log.warning("group-stopped", size=len(group), error=type(error).__name__)
         finally:
-            self._hand_over(key, mine)
-            for one in group[1:]:
-                one.woken.release()
+            del self._lines[key]
 
-    def _hand_over(self, key: tuple[str, Caller], mine: _Waiting) -> None:
-        """Let the first of those that came meanwhile lead the next group; once."""
-        with self._lock:
-            if not mine.leads:
-                return
-            mine.leads = False
-            following = self._queues[key].popleft() if self._queues[key] else None
-            if following is None:
-                del self._queues[key]
-                return
-            following.leads = True
-        following.woken.release()
-
-    def _write(self, key: tuple[str, Caller], group: Sequence[_Waiting]) -> None:
-        """Write a group; who has neither an answer nor an error afterwards is written alone."""
+    def _write(self, group: Sequence[_Waiting]) -> Sequence[Done | BaseException] | None:
+        """Write a group, in a thread: what each is told, or `None` when each is to be written alone."""
         used: list[bool] = []
 
         def verb(step: Step) -> list[Done]:
@@ -147,25 +184,19 @@ class Gathering:
                 raise _ApartError
             used.append(True)
             try:
-                answers = self._together(step, group)
+                return self._together(step, group)
             except GatewayError as refusal:
                 # Not told to the trail here: it is refused again, alone.
                 raise _ApartError from refusal
-            # While the database writes this group and waits for the disk, the next one is put together.
-            self._hand_over(key, group[0])
-            return answers
 
         try:
-            answers = self._steps.run(group[0].caller, verb)
+            return self._steps.run(group[0].caller, verb)
         except Unavailable as error:
             # The connection may have been lost while it was committed: written again, a second one might stand.
-            for one in group:
-                one.error = error
+            return [error] * len(group)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is undone, and tells its own request when alone
             log.debug("group-apart", size=len(group), error=type(error.__cause__ or error).__name__)
-        else:
-            for one, done in zip(group, answers, strict=True):
-                one.done = done
+            return None
 
     def _together(self, step: Step, group: Sequence[_Waiting]) -> list[Done]:
         operations = [one.take() for one in group]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +29,7 @@ from gateway.fhir import (
     write,
 )
 from gateway.fhir.allowance import Allowance
+from gateway.fhir.document import Tree
 from gateway.fhir.gathering import Gathering
 from gateway.fhir.locating import Locator
 from gateway.fhir.negotiation import (
@@ -58,6 +59,8 @@ __all__ = ["CONDITIONAL", "PATCH_FORMATS", "SYSTEM_INTERACTIONS", "WriteRoutes",
 SYSTEM_INTERACTIONS = ("transaction", "batch")
 #: Conditional interactions of every writable type, as CapabilityStatement.rest.resource says them.
 CONDITIONAL: Mapping[str, Any] = {"conditionalCreate": True, "conditionalUpdate": True, "conditionalDelete": "single"}
+#: A body of so many bytes at most is read faster than a thread is woken for it.
+_SHORT_BYTES: Final = 8192
 #: Bodies of a PATCH [FHIR R4 capabilitystatement, patchFormat].
 PATCH_FORMATS = (patch.JSON_PATCH, "application/fhir+json", "application/fhir+xml")
 
@@ -117,10 +120,10 @@ class WriteRoutes:
         self._limits = limits
         self._offered = offered
         self._update_create = update_create
-        self._gathering = Gathering(steps, self._writing)
 
     def add(self, router: Router) -> None:  # noqa: C901 - one function a route
         """Add them."""
+        gathering = Gathering(self._steps, self._writing, router.threads)
 
         @router.post("/fhir")
         @router.post("/fhir/")
@@ -133,13 +136,23 @@ class WriteRoutes:
             return self._check(request, who, content, kind)
 
         @router.post("/fhir/{kind}")
-        def create(request: Request, kind: str, who: Caller, content: bytes) -> Response:
+        async def create(request: Request, kind: str, who: Caller, content: bytes) -> Response:
             if any(name not in {"_format", "_pretty"} for name in request.query_params):
                 text = "La condition d’une création s’écrit dans l’en-tête If-None-Exist, non dans l’adresse."
                 raise InvalidContent("condition-mal-placee", text)
             condition = request.headers.get("if-none-exist")
             query = condition.rpartition("?")[2] if condition is not None else None
-            return self._write(request, who, content, Operation("POST", kind, {}, query=query))
+            operation = Operation("POST", kind, {}, query=query)
+            if not Gathering.takes(operation):
+                asked = {"request": request, "who": who, "content": content, "operation": operation}
+                answer: Response = await router.in_thread(self._write, **asked)
+                return answer
+            if len(content) > _SHORT_BYTES:
+                await router.in_thread(self._read, request=request, content=content, operation=operation)
+            else:
+                self._read(request, content, operation)
+            take, alone = self._ways(request, who, operation, lambda: tree_of(request, content, self._limits))
+            return self._written(request, await gathering.run(here(who, request), kind, take, alone))
 
         @router.put("/fhir/{kind}/{identity}")
         def update(request: Request, kind: str, identity: str, who: Caller, content: bytes) -> Response:
@@ -228,7 +241,8 @@ class WriteRoutes:
         removal.require_unreferred(writing, operation)
         return writing.done(operation)
 
-    def _write(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
+    def _read(self, request: Request, content: bytes, operation: Operation) -> None:
+        """Read what is to be written, or refuse it."""
         require_type(operation.kind)
         require_format(request)
         operation.tree = tree_of(request, content, self._limits)
@@ -236,6 +250,9 @@ class WriteRoutes:
             text = "Le type de la ressource n’est pas celui de l’adresse."
             raise InvalidContent("type-different", text, expression=f"{operation.tree['resourceType']}"[:64])
         validate.accept(operation.tree)
+
+    def _write(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
+        self._read(request, content, operation)
         return self._run(request, who, operation, lambda: tree_of(request, content, self._limits))
 
     def _patch(self, request: Request, who: Caller, content: bytes, operation: Operation) -> Response:
@@ -285,7 +302,14 @@ class WriteRoutes:
         told = validation.answer(asked(), kind, request.path_params.get("identity"), rehearse)
         return Response(told, 200, NO_STORE, media_type=MEDIA)
 
-    def _run(self, request: Request, who: Caller, operation: Operation, again: Any) -> Response:
+    def _run(self, request: Request, who: Caller, operation: Operation, again: Callable[[], Tree]) -> Response:
+        _, alone = self._ways(request, who, operation, again)
+        return self._written(request, alone())
+
+    def _ways(
+        self, request: Request, who: Caller, operation: Operation, again: Callable[[], Tree]
+    ) -> tuple[Callable[[], Operation], Callable[[], Done]]:
+        """Give what hands out the operation, as often as it is asked, and what writes it in a step of its own."""
         operation.if_match = request.headers.get("if-match")
         operation.if_none_match = request.headers.get("if-none-match")
         asked = functools.partial(
@@ -308,9 +332,7 @@ class WriteRoutes:
         def alone() -> Done:
             return self._steps.run(caller, lambda step: self._carry_out(step, take()))
 
-        if Gathering.takes(operation):
-            return self._written(request, self._gathering.run(caller, operation.kind, take, alone))
-        return self._written(request, alone())
+        return take, alone
 
     def _written(self, request: Request, done: Done) -> Response:
         headers = dict(NO_STORE)

@@ -93,6 +93,11 @@ class Router(BaseRoute):
         What every endpoint is surrounded with: it answers whatever is raised.
     otherwise
         Answers what no route took.
+
+    Attributes
+    ----------
+    threads
+        Where plain functions are called.
     """
 
     def __init__(
@@ -112,7 +117,7 @@ class Router(BaseRoute):
         self._otherwise = around(otherwise)
         self._table: dict[tuple[str, int], list[Route]] = {}
         # The framework's way into a thread wakes it by a condition written in Python: twice the price of this one.
-        self._threads = ThreadPoolExecutor(_THREADS, "fhir")
+        self.threads = ThreadPoolExecutor(_THREADS, "fhir")
         self.routes: list[Route] = []
 
     def add(self, methods: Sequence[str], path: str) -> Callable[[Endpoint], Endpoint]:
@@ -176,10 +181,10 @@ class Router(BaseRoute):
         response = await handler(Request(scope, receive, send))
         await response(scope, receive, send)
 
-    def _in_thread(self, endpoint: Endpoint, said: dict[str, Any]) -> Awaitable[Response]:
+    def in_thread(self, endpoint: Endpoint, **said: Any) -> Awaitable[Any]:
         """Call a plain function in a thread, with what is said of the request (its id) there too."""
         run = functools.partial(contextvars.copy_context().run, endpoint, **said)
-        return asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return asyncio.get_running_loop().run_in_executor(self.threads, run)
 
     def _called(self, endpoint: Endpoint) -> _Handler:
         asked = frozenset(inspect.signature(endpoint).parameters)
@@ -194,7 +199,7 @@ class Router(BaseRoute):
                 said["who"] = await self._caller(request)
             if "content" in asked:
                 said["content"] = await self._body(request)
-            answer: Response = await endpoint(**said) if waits else await self._in_thread(endpoint, said)
+            answer: Response = await endpoint(**said) if waits else await self.in_thread(endpoint, **said)
             return answer
 
         return handler

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
+from gateway.fhir.gathering import _Waiting
 from gateway.model.audit import AuditLine
 from gateway.model.person import PatientRecord, PersonLink
 from gateway.rcp.step import hold
@@ -35,15 +36,8 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 
 def gathered() -> int:
-    """Requests of this process's server that wait for, or write, a group."""
-    count = 0
-    for frame in list(sys._current_frames().values()):
-        at: Any = frame
-        while at is not None:
-            if at.f_code.co_filename.endswith("gathering.py") and at.f_code.co_name == "run":
-                count += 1
-            at = at.f_back
-    return count
+    """Creates that wait for an answer of this process's server, or are being written."""
+    return sum(isinstance(one, _Waiting) and not one.answer.done() for one in gc.get_objects())
 
 
 @dataclass
