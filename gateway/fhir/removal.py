@@ -19,6 +19,7 @@ from gateway.errors import Conflict
 from gateway.fhir import search_columns
 from gateway.fhir.keeping import Owner, remove
 from gateway.fhir.search_conditions import refers
+from gateway.fhir.write_orders import forget_order
 from gateway.fhir.writing import Operation, Writing, reference_key
 from gateway.model.meeting import RcpSession
 from gateway.model.person import PatientRecord
@@ -60,6 +61,7 @@ def carry_out(writing: Writing, operation: Operation) -> None:
         root_id=row.root_id,
     )
     remove(writing.step.session, operation.kind, row.id, owner)
+    forget_order(writing, operation.kind, row.id)
     writing.removed[operation.kind, row.id] = row
     if row.root_kind is None:
         writing.step.audit(

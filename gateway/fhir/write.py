@@ -20,6 +20,7 @@ from gateway.fhir.write_dossier import write_form, write_request, write_task
 from gateway.fhir.write_fiche import write_clinical
 from gateway.fhir.write_kept import keep_as_sent
 from gateway.fhir.write_message import write_communication
+from gateway.fhir.write_orders import note_order
 from gateway.fhir.write_patient import write_patient
 from gateway.fhir.write_report import write_composition
 from gateway.fhir.write_session import write_session
@@ -48,6 +49,7 @@ def apply(writing: Writing, operation: Operation) -> None:
     if wanted not in {None, operation.identity}:
         text = "Ce que dit la ressource existe déjà sous un autre identifiant."
         raise Conflict("cle-modifiee", text, expression=f"{operation.kind}.id")
+    note_order(writing, operation)
     writing.trees[f"{operation.kind}/{operation.identity}"] = operation.tree
 
 

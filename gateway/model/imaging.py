@@ -170,7 +170,7 @@ class QuarantinedObject(Keyed, Base):
 
 
 class AwaitedStudy(Keyed, Base):
-    """Images that are awaited for a patient.
+    """Images that are awaited for a patient; whether they came is read from what is attached.
 
     Attributes
     ----------
@@ -180,16 +180,13 @@ class AwaitedStudy(Keyed, Base):
         ``Type/id`` of the resource that orders them, or ``portail/`` and an id.
     keys
         ``ACSN|system|value``, ``PLAC|…``, ``FILL|…``: the numbers that the objects may carry; each once more without
-        its system, since most objects name none.
-    state
-        ``attendue`` or ``annulee``; whether they came is read from what is attached.
+        its system, since most objects name none. ``UID||…``: the study itself.
     """
 
     __tablename__ = "awaited_study"
     __table_args__ = (
         UniqueConstraint("partner_id", "source"),
         Index("ix_awaited_study_keys", "keys", postgresql_using="gin"),
-        CheckConstraint("state IN ('attendue', 'annulee')", name="state"),
     )
 
     record_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("patient_record.id"), index=True)
@@ -200,6 +197,5 @@ class AwaitedStudy(Keyed, Base):
     label: Mapped[str | None]
     modality: Mapped[str | None]
     planned_on: Mapped[date | None]
-    state: Mapped[str] = mapped_column(default="attendue")
     author: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(default=utcnow)

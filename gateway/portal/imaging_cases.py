@@ -198,7 +198,7 @@ def _traits(study: Study, candidates: Iterable[Candidate]) -> Iterable[v.Imaging
         frozenset({"identifiants-contradictoires"}),
     )
     orders = [key.split("|", 2) for key in study.order_keys]
-    shown = " ; ".join(f"{_ORDERS.get(kind, kind)} {value}" for kind, system, value in orders if not system)
+    shown = " ; ".join(f"{_ORDERS[kind]} {value}" for kind, system, value in orders if not system and kind in _ORDERS)
     if shown:
         yield line("Demandes", shown, ("" for _ in records), frozenset({"demande-d-un-autre-patient"}))
 

@@ -35,6 +35,7 @@ from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.store import utcnow
 from gateway.rcp import access, imaging_awaited
+from gateway.rcp.facts import IdentifierFact
 from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.imaging_match import (
     ATTACHED,
@@ -274,7 +275,7 @@ def _study(step: Step, partner: Partner, facts: ObjectFacts) -> Study:
         traits=traits(facts.patient),
         accession_number=said.accession.value if said.accession else None,
         accession_system=(said.accession.system or None) if said.accession else None,
-        order_keys=imaging_awaited.keys_of(said.orders),
+        order_keys=imaging_awaited.keys_of((*said.orders, IdentifierFact(system="", value=uid, kind="UID"))),
         study_description=said.description,
         referring_physician=said.referring_physician,
         started_at=started if isinstance(started, datetime) else None,

@@ -24,11 +24,10 @@ from gateway.model.person import PatientRecord
 from gateway.rcp import dossier_states
 from gateway.rcp.facts import IdentifierFact
 
-__all__ = ["AWAITED", "CANCELLED", "Awaited", "Imagery", "Ordered", "imagery", "keys_of", "ordered", "placer_keys"]
+__all__ = ["Awaited", "Imagery", "Ordered", "imagery", "keys_of", "ordered", "placer_keys"]
 
-AWAITED, CANCELLED = "attendue", "annulee"
-#: Numbers of orders that objects carry: accession, placer's and filler's order numbers.
-_KINDS = frozenset({"ACSN", "PLAC", "FILL"})
+#: Numbers by which objects and orders name each other: accession, placer's and filler's order, the study itself.
+_KINDS = frozenset({"ACSN", "PLAC", "FILL", "UID"})
 
 
 def keys_of(orders: Iterable[IdentifierFact]) -> list[str]:
@@ -62,7 +61,6 @@ def ordered(session: Session, study: Study) -> list[Ordered]:
         select(AwaitedStudy.record_id, AwaitedStudy.keys).where(
             AwaitedStudy.partner_id == study.partner_id,
             AwaitedStudy.keys.overlap(study.order_keys),
-            AwaitedStudy.state == AWAITED,
         )
     ).tuples()
     values = {key.rpartition("|")[2] for key in said if key.startswith("PLAC|")}
@@ -171,7 +169,6 @@ def imagery(
     wanted = session.scalars(
         select(AwaitedStudy)
         .where(
-            AwaitedStudy.state == AWAITED,
             or_(
                 AwaitedStudy.dossier_id.in_(ids),
                 AwaitedStudy.dossier_id.is_(None) & AwaitedStudy.record_id.in_(sorted(of_record)),

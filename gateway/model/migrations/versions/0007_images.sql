@@ -19,12 +19,10 @@ CREATE TABLE awaited_study (
     label text,
     modality text,
     planned_on date,
-    state text NOT NULL,
     author text,
     at timestamptz NOT NULL,
     CONSTRAINT pk_awaited_study PRIMARY KEY (id),
     CONSTRAINT uq_awaited_study_partner_id_source UNIQUE (partner_id, source),
-    CONSTRAINT ck_awaited_study_state CHECK (state IN ('attendue', 'annulee')),
     CONSTRAINT fk_awaited_study_record_id FOREIGN KEY(record_id) REFERENCES patient_record (id),
     CONSTRAINT fk_awaited_study_dossier_id FOREIGN KEY(dossier_id) REFERENCES dossier (id),
     CONSTRAINT fk_awaited_study_partner_id FOREIGN KEY(partner_id) REFERENCES partner (id)
