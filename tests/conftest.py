@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.exchange.blobs import BlobStore
     from gateway.rcp.step import Steps
 
-pytest_plugins = ["tests.requirements"]
+pytest_plugins = ["tests.identities", "tests.requirements"]
 
 
 @dataclass

@@ -24,6 +24,8 @@ from tests.e2e.test_mail_exchange import rows, scene  # noqa: F401 (a fixture)
 from tests.e2e.test_mail_in import send
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 SENDER = servers.TREATING
 ARCHIVE = xdm_samples.zipped(xdm_samples.valid())
 TRAITS = identity.traits_key("PAT-TROIS", "DOMINIQUE", "1979-03-28", "F")

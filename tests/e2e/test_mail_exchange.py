@@ -38,6 +38,8 @@ from tests.e2e.test_mail_wire import QUICK, Script
 from tests.loopback import free_port
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 SENDS = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)
 LETTERS = Composer(address=servers.GATEWAY, nil="000000", name="RCP Sein")
 

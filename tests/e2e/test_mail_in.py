@@ -24,6 +24,8 @@ from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.e2e.test_mail_exchange import rows, scene  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 LETTERS = Composer(address=servers.GATEWAY, nil="000000", name="RCP Sein", answers_read=True)
 
 

@@ -33,6 +33,8 @@ from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.loopback import free_port
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 QUICK = Timeouts(connect_s=5, command_s=5, final_answer_s=5)
 
 

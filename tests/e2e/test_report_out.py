@@ -34,6 +34,8 @@ from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.e2e.test_mail_wire import QUICK
 from tests.world import audit_lines, build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 HELD = datetime(2026, 3, 19, 15, 0, tzinfo=UTC)
 PATIENT = {
     "ins_system": "urn:oid:1.2.250.1.213.1.4.10",

@@ -24,6 +24,8 @@ from gateway.mssante.translate import Composer
 from gateway.rcp import contribution, notification
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 GATEWAY = "rcp@3c.mssante.fr"
 PHYSICIAN = "nguyen@medecin.mssante.fr"
 STRANGER = "robert@medecin.mssante.fr"

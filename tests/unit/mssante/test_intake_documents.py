@@ -30,6 +30,8 @@ from tests import xdm_samples as samples
 from tests.report_samples import content
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 GATEWAY = "rcp@3c.mssante.fr"
 SENDER = "dpi@clinique-exemple.mssante.fr"
 INS = "279035121518989"

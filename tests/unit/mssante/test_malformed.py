@@ -22,6 +22,8 @@ from gateway.mssante.receipts import Kind
 from tests import xdm_samples as samples
 from tests.xdm_samples import METADATA, valid, with_document, with_metadata, zipped
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 INS = "279035121518989^^^&amp;1.2.250.1.213.1.4.10&amp;ISO^NH"
 EXPANDS = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>'
 FETCHES = b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from gateway.mssante.receipts import Kind, Receipt, read
 from gateway.mssante.translate import RECEIPT_KINDS
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 OURS = "20261126.1042.1.r01@passerelle.ch-exemple.mssante.example"
 
 

@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gateway.mssante.revocation import RevocationLists, Untrusted
 from tests.e2e.mail_servers import Authority
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 
 @pytest.fixture
 def scene(tmp_path):

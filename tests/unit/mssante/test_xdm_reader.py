@@ -14,6 +14,8 @@ from gateway.rcp.report_content import Identifier, Replaced
 from tests import xdm_samples as samples
 from tests.report_samples import content
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 INS = "279035121518989^^^&amp;1.2.250.1.213.1.4.10&amp;ISO^NH"
 
 

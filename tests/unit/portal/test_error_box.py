@@ -21,6 +21,8 @@ from gateway.rcp.notification import plan_due
 from tests.unit.portal.conftest import LETTERS, Browser, Site, words
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 SECRET = "Mme DUPONT va mieux depuis mardi"
 
 

@@ -28,6 +28,8 @@ from gateway.rcp.notice_rules import REASONS
 from gateway.rcp.notification import plan_due
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 LETTERS = Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein")
 REGISTERED = datetime(2026, 3, 9, 13, 0, tzinfo=UTC)
 NOW = REGISTERED + timedelta(minutes=1)

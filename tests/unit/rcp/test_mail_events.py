@@ -21,6 +21,8 @@ from gateway.mssante.translate import Composer
 from gateway.rcp import access, deadlines, mail_events, notification
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 # Tuesday 17 March 2026, 08:00 in Paris: two working days before the world's meeting.
 SENDS = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)
 LETTERS = Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein")

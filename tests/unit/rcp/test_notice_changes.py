@@ -27,6 +27,8 @@ from gateway.rcp.notification import plan_due
 from gateway.rcp.session_plan import SessionFacts
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 LETTERS = Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein")
 #: The morning of the notification, two days before the session of the world (19/03/2026 at 14h00 in Paris).
 NOTIFIED = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)

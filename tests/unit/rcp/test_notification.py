@@ -25,6 +25,8 @@ from gateway.rcp import access, notification
 from gateway.rcp.notice_rules import CONDITIONS, REASONS
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 # The world's meeting: Thursday 19 March 2026, 14:00 in Paris (13:00Z). Two working days before: Tuesday 17 March.
 SENDS = datetime(2026, 3, 17, 7, 0, tzinfo=UTC)
 LIMIT = datetime(2026, 3, 17, 13, 0, tzinfo=UTC)

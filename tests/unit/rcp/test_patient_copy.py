@@ -11,6 +11,8 @@ from gateway.model.message import Message
 from gateway.model.person import PatientRecord
 from gateway.rcp.patient_copy import copies, patient_address
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 ROOT = "urn:oid:1.2.250.1.213.1.4"
 # Keys checked by hand, 97 - (number mod 97): the test patient of mssante.md 2.10, and the same born in Corsica.
 TEST = {

@@ -35,6 +35,8 @@ from tests import report_samples
 from tests.report_samples import cisis, national_validator
 from tests.world import build
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 NS = {"c": "urn:hl7-org:v3"}
 HELD = datetime(2026, 3, 19, 15, 0, tzinfo=UTC)
 SAID = ReportDraft(
