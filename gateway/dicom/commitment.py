@@ -31,7 +31,7 @@ from pynetdicom.dsutils import decode, encode
 from sqlalchemy import select
 
 from gateway.dicom.command import is_uid
-from gateway.dicom.levels import MAX_UIDS
+from gateway.dicom.levels import MAX_UIDS, values
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.services import Request, Service
 from gateway.errors import InvalidContent, Unsupported
@@ -151,14 +151,17 @@ class Commitments:
 
 def _asked(information: Dataset) -> tuple[str, list[_Reference]]:
     """Read the Action Information `[PS3.4 table J.3-1]`."""
-    transaction = str(information.get("TransactionUID") or "")
-    items = information.get("ReferencedSOPSequence") or []
+    transaction = next(iter(values(information, "TransactionUID")), "")
+    try:
+        items = list(information.get("ReferencedSOPSequence") or [])
+    except Exception as error:  # the library raises whatever its parser met
+        raise InvalidContent("dicom-identifier", "ReferencedSOPSequence illisible.", rule=True) from error
     if not is_uid(transaction) or not items:
         raise InvalidContent("dicom-identifier", "TransactionUID ou ReferencedSOPSequence absent.", rule=True)
     if len(items) > MAX_UIDS:
         raise InvalidContent("dicom-identifier", f"Plus de {MAX_UIDS} objets.", rule=True)
     references = [
-        _Reference(str(item.get("ReferencedSOPClassUID") or ""), str(item.get("ReferencedSOPInstanceUID") or ""))
+        _Reference(*("\\".join(values(item, f"ReferencedSOP{what}UID")) for what in ("Class", "Instance")))
         for item in items
     ]
     if not all(is_uid(one.sop_class_uid) and is_uid(one.sop_instance_uid) for one in references):

@@ -63,15 +63,25 @@ def _refused(text: str, expression: str) -> InvalidContent:
 
 def level_of(identifier: Dataset, sop_class_uid: str) -> str:
     """Read the Query/Retrieve Level (0008,0052); refuse one that the model has not."""
-    level = str(identifier.get("QueryRetrieveLevel") or "").strip()
+    said = values(identifier, "QueryRetrieveLevel")
+    level = said[0] if said else ""
     if level not in _OF[sop_class_uid]:
         raise _refused("QueryRetrieveLevel absent ou inconnu du modèle.", "QueryRetrieveLevel")
     return level
 
 
 def values(identifier: Dataset, keyword: str) -> tuple[str, ...]:
-    """Give the values of a key, none for an absent or empty one."""
-    value = identifier.get(keyword)
+    """Give the values of a key, none for an absent or empty one.
+
+    Raises
+    ------
+    InvalidContent
+        The value is none of its representation.
+    """
+    try:
+        value = identifier.get(keyword)
+    except Exception as error:  # the library raises whatever its parser met
+        raise _refused("Valeur illisible.", keyword) from error
     several = value if isinstance(value, (MultiValue, list, tuple)) else [value]
     return tuple(text for one in several if one is not None and (text := str(one).strip()))
 

@@ -49,6 +49,8 @@ _PAIRS: Final = 120  # presentation contexts of one association towards a destin
 _TRIES: Final = 2  # associations that a destination may break in a row
 _UID_LIST_BYTES: Final = 60_000  # a UI value in explicit VR holds 65 534
 
+#: Relational retrieval is granted when asked `[PS3.4 C.5.2.1]`; keys of higher levels may be left out in any case.
+_RELATIONAL: Final = b"\x01"
 _SUCCESS, _PENDING, _CANCELLED = 0x0000, 0xFF00, 0xFE00
 _WARNING, _ALL_FAILED, _UNKNOWN_DESTINATION, _TOO_MANY = 0xB000, 0xA702, 0xA801, 0xA701
 _NOT_SENT: Final = Answer(0x0110, "")
@@ -128,8 +130,8 @@ class Retrieval:
     def services(self) -> tuple[Service[Caller], ...]:
         """Give the lines of the port's table."""
         return (
-            Service(frozenset(MOVE), C_MOVE, self.move),
-            Service(frozenset(GET), C_GET, self.get),
+            Service(frozenset(MOVE), C_MOVE, self.move, extended=_RELATIONAL),
+            Service(frozenset(GET), C_GET, self.get, extended=_RELATIONAL),
         )
 
     # ---- C-MOVE

@@ -33,7 +33,7 @@ from gateway.dicom import outcome
 from gateway.dicom.command import Answer
 from gateway.errors import GatewayError, InvalidContent
 
-__all__ = ["GoneError", "Request", "Served", "Service", "service_contexts"]
+__all__ = ["GoneError", "Request", "Served", "Service", "granted", "service_contexts"]
 
 LOG = logging.getLogger(__name__)
 
@@ -67,11 +67,24 @@ class Service(Generic[P]):
     serve
         Called in the association's thread with the request and its caller; sends every response itself. A
         `GatewayError` that it raises becomes the last response.
+    extended
+        What SOP class extended negotiation grants: 1 for each byte that may be asked for.
     """
 
     sop_classes: frozenset[str]
     message: type
     serve: Callable[[Request, P], None]
+    extended: bytes = b""
+
+
+def granted(services: Iterable[Service[Any]], asked: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Answer SOP class extended negotiation: of what is asked, what the table grants `[PS3.7 D.3.3.5]`."""
+    return {
+        uid: bytes(ours & theirs for ours, theirs in zip(service.extended, asked[uid], strict=False))
+        for service in services
+        for uid in service.sop_classes
+        if service.extended and asked.get(uid)
+    }
 
 
 def service_contexts(services: Iterable[Service[Any]]) -> dict[str, list[str]]:
@@ -82,8 +95,16 @@ def service_contexts(services: Iterable[Service[Any]]) -> dict[str, list[str]]:
 class Request:
     """One request on an accepted association, and what is said in answer."""
 
-    def __init__(self, association: Association, message: Any, context: PresentationContext, idle_s: float) -> None:
+    def __init__(
+        self,
+        association: Association,
+        message: Any,
+        context: PresentationContext,
+        idle_s: float,
+        extended: bytes = b"",
+    ) -> None:
         self.message = message
+        self.extended = extended
         self.sop_class_uid = str(context.abstract_syntax)
         self._association: Any = association
         self._context = context
@@ -96,7 +117,7 @@ class Request:
         return self._association  # type: ignore[no-any-return] # kept untyped for its private names
 
     def identifier(self, keyword: str = "Identifier") -> Dataset:
-        """Read the data set of the request; refuse what is none."""
+        """Read the data set of the request; refuse what is none. Values are parsed when they are looked at."""
         encoded = getattr(self.message, keyword, None)
         if encoded is None:
             raise InvalidContent("dicom-identifier", "Jeu de données absent de la requête.", rule=True)
@@ -106,8 +127,6 @@ class Request:
             found = decode(
                 encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax == DeflatedExplicitVRLittleEndian
             )
-            for element in found:  # values are parsed on access: what cannot be is refused here
-                element.value  # noqa: B018
         except Exception as error:  # the library raises whatever its parser met
             raise InvalidContent("dicom-identifier", "Jeu de données illisible.", rule=True) from error
         return found
@@ -285,7 +304,9 @@ class Served(Generic[P]):
             self._stock(message, context_id)
             return
         association._is_paused = True  # noqa: SLF001 - as stock: the conversation is ours until it ends
-        request = Request(association, message, context, self._idle_s)
+        asked = {str(uid): bytes(said) for uid, said in association.requestor.sop_class_extended.items()}
+        extended = granted([service], asked).get(str(context.abstract_syntax), b"")
+        request = Request(association, message, context, self._idle_s, extended)
         try:
             self._serve(service, request)
         except GoneError:

@@ -172,6 +172,10 @@ class Orthanc:
         with urllib.request.urlopen(urllib.request.Request(self.http + path, data), timeout=60) as answer:
             return json.loads(answer.read())
 
+    def get(self, path: str) -> list | dict:
+        with urllib.request.urlopen(self.http + path, timeout=60) as answer:
+            return json.loads(answer.read())
+
     def put(self, path: str, body: dict) -> None:
         request = urllib.request.Request(self.http + path, json.dumps(body).encode(), method="PUT")
         urllib.request.urlopen(request, timeout=30).close()
