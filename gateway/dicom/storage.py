@@ -21,6 +21,7 @@ from sqlalchemy import select
 from gateway.dicom import outcome, translate
 from gateway.dicom.command import Answer, StoreRequest, part10_head
 from gateway.dicom.commitment import Commitments
+from gateway.dicom.find import Searches
 from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
 from gateway.dicom.scu import Ours
@@ -49,6 +50,7 @@ def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]
         peers=Partners(steps, trial=not settings.prod),
         storage=Keeper(steps, blobs),
         services=(
+            *Searches(steps, settings.dicom.ae_title).services(),
             *Retrieval(steps, blobs, ours(settings)).services(),
             *Commitments(steps, blobs, ours(settings)).services(),
         ),
