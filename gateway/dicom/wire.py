@@ -72,7 +72,7 @@ class Limits:
     max_command_bytes: int = 65_536
     max_message_bytes: int = 16 << 20  # a message on the stock path, which keeps it in memory
     max_object_bytes: int = 8 << 30  # one composite object
-    buffer_bytes: int = 1 << 20  # per association, only while stores are under way
+    buffer_bytes: int = 256 << 10  # per association while stores are under way: hashed while the peer sends on
     idle_s: float = 60.0  # silence of the peer, and the time one PDU may take
     acse_s: float = 30.0  # negotiation
     handshake_s: float = 10.0  # TLS

@@ -42,6 +42,9 @@ CHUNK_BYTES = 1 << 20
 
 Bytes = bytes | bytearray | memoryview
 
+#: After so many bytes the disk may begin with what was written: less is left to wait for at the end.
+_EARLY_BYTES = 256 << 10
+
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LIMIT_BYTES = 4 << 30
 _RETRY = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
@@ -78,12 +81,18 @@ class Staged:
         self._limit_bytes = limit_bytes
         self._hash = hashlib.sha256()
         self._size_bytes = 0
+        self._begun_bytes = 0
         self._path, self._file = store._open_staging()  # noqa: SLF001 - the two halves of one class
 
     @property
     def size_bytes(self) -> int:
         """How much was written so far."""
         return self._size_bytes
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are until `commit`, for who must look at them first."""
+        return self._path
 
     def write(self, content: Bytes) -> None:
         """Append bytes.
@@ -105,6 +114,16 @@ class Staged:
         with _local_errors():
             while view.nbytes:
                 view = view[self._file.write(view) or 0 :]
+            if self._size_bytes - self._begun_bytes >= _EARLY_BYTES:
+                # The kernel sends what is dirty there to the disk, and does not wait; of a range that it has begun
+                # with before it would forget what is clean.
+                os.posix_fadvise(
+                    self._file.fileno(),
+                    self._begun_bytes,
+                    self._size_bytes - self._begun_bytes,
+                    os.POSIX_FADV_DONTNEED,
+                )
+                self._begun_bytes = self._size_bytes
 
     def commit(self) -> Blob:
         """Keep the content durably and name it; returns after the last sync, or after the remote store's answer."""
