@@ -27,7 +27,7 @@ from gateway.dicom.scp import Scp
 from gateway.dicom.scu import Ours
 from gateway.dicom.wire import Limits
 from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
-from gateway.exchange.blobs import Blob, BlobStore
+from gateway.exchange.blobs import BlobStore
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access, imaging, registry
 from gateway.rcp.access import Caller, CallerKind
@@ -140,10 +140,6 @@ class Keeper:
         return _Keeping(self._steps, self._arrivals, self._blobs, request, peer)
 
 
-class _OtherStudyError(InvalidContent):
-    """An object laid down at the address of another study."""
-
-
 class _Keeping:
     """One object on its way in (`gateway.dicom.intake.Sink`)."""
 
@@ -166,14 +162,12 @@ class _Keeping:
         self._stack.close()
 
     def commit(self) -> Answer:
+        facts = self._facts()
         blob = self._staged.commit()
         self._stack.close()
         content = Content(blob.sha256, blob.size_bytes)
         try:
-            facts = self._facts(blob)
-            refusal = self._arrivals.keep(self._caller, facts, content)
-        except _OtherStudyError:
-            raise  # told at once: nothing for anybody to look at
+            refusal = self._kept(facts, content)
         except InvalidContent as error:
             self._aside(content, error.code)
             raise
@@ -188,18 +182,23 @@ class _Keeping:
             raise refusal
         return Answer()
 
-    def _facts(self, blob: Blob) -> ObjectFacts:
-        path = self._blobs.path(blob.sha256)
-        if path is not None:
-            facts = translate.read(path)
-        else:
-            with self._blobs.open(blob.sha256) as file:
-                facts = translate.read(file)
+    def _kept(self, facts: ObjectFacts | Exception, content: Content) -> GatewayError | None:
+        if isinstance(facts, Exception):
+            raise facts
+        return self._arrivals.keep(self._caller, facts, content)
+
+    def _facts(self) -> ObjectFacts | Exception:
+        """Read the object while the disk is at it; what cannot be read is kept all the same."""
+        try:
+            facts = translate.read(self._staged.path)
+        except Exception as error:  # noqa: BLE001 - raised again once the bytes are kept
+            return error
         said = (facts.instance.sop_instance_uid, facts.instance.sop_class_uid)
         if said != (self._request.sop_instance_uid, self._request.sop_class_uid):
-            raise InvalidContent("dicom-mismatch", "Objet autre que celui que la commande annonce.", rule=True)
+            return InvalidContent("dicom-mismatch", "Objet autre que celui que la commande annonce.", rule=True)
         if self._request.study_instance_uid not in (None, facts.study.study_instance_uid):
-            raise _OtherStudyError("study-mismatch", "Objet d’une autre étude que celle de l’adresse.", rule=True)
+            # Told at once: nothing for anybody to look at.
+            raise InvalidContent("study-mismatch", "Objet d’une autre étude que celle de l’adresse.", rule=True)
         return facts
 
     def _aside(self, content: Content, reason: str) -> None:
