@@ -24,7 +24,7 @@ from gateway.model.received import ReceivedDocument
 from gateway.model.store import utcnow
 from gateway.rcp import received
 from tests import hl7_samples as samples
-from tests.unit.hl7v2.conftest import IPP, Scene
+from tests.hl7_scene import IPP, Scene
 from tests.world import audit_lines
 
 ACCEPTED = ("AA", "", "", "")
