@@ -256,7 +256,8 @@ def prefers(request: Request) -> str:
         name, _, value = part.strip().partition("=")
         if name == "return":
             return value
-    return "representation" if request.url.path.rstrip("/") != "/fhir" else "minimal"
+    path: str = request.scope["path"]
+    return "representation" if path.rstrip("/") != "/fhir" else "minimal"
 
 
 def strict(request: Request) -> bool:

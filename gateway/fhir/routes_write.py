@@ -151,8 +151,9 @@ class WriteRoutes:
                 await router.in_thread(self._read, request=request, content=content, operation=operation)
             else:
                 self._read(request, content, operation)
-            take, alone = self._ways(request, who, operation, lambda: tree_of(request, content, self._limits))
-            return self._written(request, await gathering.run(here(who, request), kind, take, alone))
+            caller = here(who, request)
+            take, alone = self._ways(request, caller, operation, lambda: tree_of(request, content, self._limits))
+            return self._written(request, await gathering.run(caller, kind, take, alone))
 
         @router.put("/fhir/{kind}/{identity}")
         def update(request: Request, kind: str, identity: str, who: Caller, content: bytes) -> Response:
@@ -303,11 +304,11 @@ class WriteRoutes:
         return Response(told, 200, NO_STORE, media_type=MEDIA)
 
     def _run(self, request: Request, who: Caller, operation: Operation, again: Callable[[], Tree]) -> Response:
-        _, alone = self._ways(request, who, operation, again)
+        _, alone = self._ways(request, here(who, request), operation, again)
         return self._written(request, alone())
 
     def _ways(
-        self, request: Request, who: Caller, operation: Operation, again: Callable[[], Tree]
+        self, request: Request, caller: Caller, operation: Operation, again: Callable[[], Tree]
     ) -> tuple[Callable[[], Operation], Callable[[], Done]]:
         """Give what hands out the operation, as often as it is asked, and what writes it in a step of its own."""
         operation.if_match = request.headers.get("if-match")
@@ -323,7 +324,6 @@ class WriteRoutes:
             patch=operation.patch,
         )
         first = [operation]
-        caller = here(who, request)
 
         def take() -> Operation:
             # After a clash with another writer it starts from what was asked, read again.
