@@ -23,6 +23,7 @@ from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
+from gateway.portal.imaging_awaited import awaited_images
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
 from gateway.portal.viewer import attached_studies, viewer_url
@@ -89,6 +90,7 @@ def fiche(
         tumour=_tumour(row, known),
         clinical=_clinical(row, known),
         studies=studies,
+        images=awaited_images(session, row, editable=editable(session, caller, row)),
         contributions=contributions(row, caller, organises=bool(parts)),
         contribution_form=form,
         contribution_closed=_closed(own, validated=validated),

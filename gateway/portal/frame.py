@@ -46,6 +46,7 @@ NOTICES: Final = {
     "adresse": Notice("Cette adresse n’est plus utilisée.", "success"),
     "reprise": Notice("Cette adresse est de nouveau utilisée.", "success"),
     "rattache": Notice("Le courriel est rattaché au dossier.", "success"),
+    "images-attendues": Notice("Les images attendues sont enregistrées.", "success"),
     "images-rattachees": Notice("Ces images sont rattachées au patient.", "success"),
     "images-laissees": Notice("Ces images restent hors de tout dossier.", "info"),
     "images-admises": Notice("Ces images sont admises.", "success"),

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Dossier
-from gateway.model.imaging import StudyDossier
 from gateway.model.meeting import Attendance, RcpSession
 from gateway.model.person import WorkItem
 from gateway.model.report import Report
@@ -25,6 +24,8 @@ from gateway.portal.informed import informed
 from gateway.portal.register import register_lines
 from gateway.rcp import access, dossier_states, imaging_cases, register
 from gateway.rcp.access import Caller
+from gateway.rcp.fiche import imagery_of
+from gateway.rcp.imaging_awaited import Imagery
 from gateway.rcp.sessions import quorum_of
 from gateway.rcp.step import Step
 from gateway.terminology import code_list
@@ -140,7 +141,7 @@ def _actions(row: RcpSession) -> tuple[v.Action, ...]:
 
 def _lines(session: Session, caller: Caller, rows: list[Dossier]) -> Iterable[v.SessionDossier]:
     ids = [row.id for row in rows]
-    imaged = set(session.scalars(select(StudyDossier.dossier_id).where(StudyDossier.dossier_id.in_(ids))))
+    imagery = imagery_of(session, rows)
     reports = select(Report.dossier_id, Report.state).where(Report.dossier_id.in_(ids)).order_by(Report.version)
     reported = dict(session.execute(reports).tuples().all())
     writes: dict[uuid.UUID, bool] = {}
@@ -162,9 +163,9 @@ def _lines(session: Session, caller: Caller, rows: list[Dossier]) -> Iterable[v.
             state=words.dossier_badge(row.state),
             tumour=words.tumour_line(row),
             reason=row.reason_text or "",
-            missing=tuple(_missing(row, imaged=row.id in imaged)),
+            missing=tuple(_missing(row, imagery[row.id])),
             contribution=bool(row.contributions),
-            imaging=row.id in imaged,
+            imaging=imagery[row.id].received > 0,
             urgent=row.urgent,
             physician_awaited=any(one.wishes_to_attend for one in row.correspondents),
             report_url=f"/dossiers/{row.id}/compte-rendu" if shown else "",
@@ -172,12 +173,14 @@ def _lines(session: Session, caller: Caller, rows: list[Dossier]) -> Iterable[v.
         )
 
 
-def _missing(row: Dossier, *, imaged: bool) -> Iterable[str]:
+def _missing(row: Dossier, images: Imagery) -> Iterable[str]:
     if not row.question:
         yield "question posée"
     if row.prefiche_at is None:
         yield "formulaire"
-    if not imaged:
+    if images.missing:
+        yield f"images attendues ({len(images.missing)})"
+    elif not images.complete:
         yield "imagerie"
 
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 
 from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
+from gateway.portal.imaging_awaited_routes import AwaitedPages
 from gateway.portal.imaging_routes import ImagingPages
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
@@ -43,6 +44,7 @@ def router(portal: Portal) -> APIRouter:
         OrganiserPages,
         ErrorBoxPages,
         ImagingPages,
+        AwaitedPages,
     )
     for pages in kinds:
         gathered.include_router(pages(portal).router())

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,12 +26,12 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.model.dossier import Dossier
-from gateway.model.imaging import StudyDossier
 from gateway.model.meeting import Rcp
 from gateway.model.report import Report
 from gateway.rcp import access, dossier_states, french
 from gateway.rcp.clinical import form_of, form_values, tumour_of, tumour_values
 from gateway.rcp.fiche_fields import Field, check, concept_of, field_named, fields
+from gateway.rcp.imaging_awaited import Imagery, imagery
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -41,10 +41,12 @@ __all__ = [
     "edit",
     "editable",
     "held",
+    "imagery_of",
     "in_words",
     "label_of",
     "lacking",
     "missing",
+    "missing_images",
     "noted",
     "reading_of",
     "require_enough",
@@ -321,13 +323,25 @@ def lacking(dossier: Dossier) -> tuple[str, ...]:
 
 def missing(session: Session, dossier: Dossier) -> tuple[str, ...]:
     """What a complete dossier still needs, in words: the question, the RCP's own fields, its images (S0-082)."""
+    return (*_unsaid(dossier), *missing_images(imagery_of(session, [dossier])[dossier.id]))
+
+
+def _unsaid(dossier: Dossier) -> tuple[str, ...]:
     known = statements(dossier)
-    found = [fields()[key].label for key in _needed(dossier) if key not in known]
-    without = known.get("examens.sans_imagerie")
-    held_images = select(StudyDossier.study_id).where(StudyDossier.dossier_id == dossier.id).limit(1)
-    if not (without is not None and without.value) and session.scalar(held_images) is None:
-        found.append("Imagerie, ou « sans imagerie »")
-    return tuple(found)
+    return tuple(fields()[key].label for key in _needed(dossier) if key not in known)
+
+
+def imagery_of(session: Session, dossiers: Sequence[Dossier]) -> dict[uuid.UUID, Imagery]:
+    """Return what each dossier awaits and what of it came; « sans imagerie » is what its fiche says."""
+    said = ((one.id, statements(one).get("examens.sans_imagerie")) for one in dossiers)
+    return imagery(session, dossiers, {key for key, without in said if without is not None and without.value})
+
+
+def missing_images(known: Imagery) -> tuple[str, ...]:
+    """Say which images are missing, in words."""
+    if known.missing:
+        return tuple(f"Images attendues\u00a0: {one.label}" for one in known.missing)
+    return () if known.complete else ("Imagerie, ou « sans imagerie »",)
 
 
 def _needed(dossier: Dossier) -> Iterable[str]:
@@ -336,8 +350,9 @@ def _needed(dossier: Dossier) -> Iterable[str]:
 
 def completeness(session: Session, dossier: Dossier) -> tuple[int, tuple[str, ...]]:
     """Return which share of what a complete dossier needs is there, in per cent, and what is `missing`."""
-    found, needed = missing(session, dossier), len(list(_needed(dossier))) + 1  # and its images
-    return 100 * (needed - len(found)) // needed, found
+    unsaid, images = _unsaid(dossier), missing_images(imagery_of(session, [dossier])[dossier.id])
+    needed = len(list(_needed(dossier))) + 1  # and its images, however many
+    return 100 * (needed - len(unsaid) - bool(images)) // needed, (*unsaid, *images)
 
 
 def require_enough(dossier: Dossier) -> None:

@@ -31,7 +31,16 @@ from gateway.portal.views.dossier import (
     Tumour,
     Webconference,
 )
-from gateway.portal.views.imaging import ImagingCandidate, ImagingCase, ImagingCaseLine, ImagingCases, ImagingTrait
+from gateway.portal.views.imaging import (
+    AwaitedImages,
+    AwaitedLine,
+    AwaitedPage,
+    ImagingCandidate,
+    ImagingCase,
+    ImagingCaseLine,
+    ImagingCases,
+    ImagingTrait,
+)
 from gateway.portal.views.mailing import ErrorBox, ErrorItem, ErrorLine
 from gateway.portal.views.meeting import (
     Attendee,
@@ -94,6 +103,9 @@ __all__ = [
     "Action",
     "Answer",
     "Attendee",
+    "AwaitedImages",
+    "AwaitedLine",
+    "AwaitedPage",
     "Badge",
     "Browsers",
     "Choice",

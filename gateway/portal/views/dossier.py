@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gateway.portal.views.imaging import AwaitedImages
 from gateway.portal.views.shared import Badge, Choice, Page, Patient, Professional, Slot
 
 __all__ = [
@@ -237,6 +238,7 @@ class Dossier(Page):
     tumour: Tumour | None = None
     clinical: Clinical = Clinical()
     studies: tuple[Study, ...] = ()
+    images: AwaitedImages | None = None
     contributions: tuple[Contribution, ...] = ()
     contribution_form: ContributionForm | None = None
     contribution_closed: str = ""

@@ -5,9 +5,59 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gateway.portal.views.shared import Page, Tone
+from gateway.portal.views.shared import Badge, Choice, Page, Patient, Tone
 
-__all__ = ["ImagingCandidate", "ImagingCase", "ImagingCaseLine", "ImagingCases", "ImagingTrait"]
+__all__ = [
+    "AwaitedImages",
+    "AwaitedLine",
+    "AwaitedPage",
+    "ImagingCandidate",
+    "ImagingCase",
+    "ImagingCaseLine",
+    "ImagingCases",
+    "ImagingTrait",
+]
+
+
+@dataclass(frozen=True)
+class AwaitedLine:
+    """One exam that a dossier awaits."""
+
+    label: str
+    modality: str
+    planned: str
+    by: str
+    received: bool
+    remove_url: str = ""
+
+
+@dataclass(frozen=True)
+class AwaitedImages:
+    """« Images attendues / reçues » of one dossier; ``edit_url`` is empty for who reads only."""
+
+    received: int
+    state: Badge
+    lines: tuple[AwaitedLine, ...] = ()
+    edit_url: str = ""
+
+
+@dataclass(frozen=True)
+class AwaitedPage(Page):
+    """`/dossiers/{id}/images-attendues`: what the dossier awaits, and the form that declares more."""
+
+    template = "imaging_awaited.html"
+    title = "Images attendues"
+    reference: str = field(kw_only=True)
+    patient: Patient = field(kw_only=True)
+    images: AwaitedImages = field(kw_only=True)
+    back_url: str = ""
+    action: str = ""
+    key: str = ""
+    label_characters: int = 0
+    modalities: tuple[Choice, ...] = ()
+    given: str = ""
+    planned: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -128,3 +128,49 @@ def test_a_form_without_the_session_s_token_does_nothing(site, organiser, held):
     given = form(organiser, f"/imagerie/{held}")
     organiser.post(f"/imagerie/{held}/rattacher", 403, token="faux", **given, motif=WHY, confirme="oui")
     assert site.fresh().session.scalars(select(WorkItem.closed_at)).one() is None
+
+
+# ---- « images attendues et reçues »
+
+
+@pytest.mark.req("S0-082")
+def test_what_is_awaited_is_flagged_on_the_fiche_and_in_the_list_until_it_comes(site):
+    record = site.world.record(value="000003")
+    row = site.world.dossier(record)
+    site.world.session.commit()
+    requester, organiser = site.browser(site.world.requester), site.browser(site.world.coordinator)
+    url = f"/dossiers/{row.id}"
+    assert "Imagerie, ou « sans imagerie »" in words(requester.get(url))
+    page = requester.get(f"{url}/images-attendues")
+    [key] = page.xpath("//input[@name='cle']/@value")
+    wrong = requester.post(
+        f"{url}/images-attendues", 422, cle=key, examen="IRM mammaire", modalite="MR", prevu="demain"
+    )
+    assert "Écrivez une date" in wrong.text
+    assert 'value="IRM mammaire"' in wrong.text
+    for _ in range(2):
+        requester.post(f"{url}/images-attendues", cle=key, examen="IRM mammaire", modalite="MR", prevu="")
+    shown = words(requester.get(url))
+    assert "1 examen manque" in shown
+    assert shown.count("Manquantes IRM mammaire") == 1
+    assert "Images attendues : IRM mammaire" in shown
+    assert "images attendues (1)" in words(organiser.get(f"/seances/{row.session_id}"))
+    assert send(site.steps, site.world, facts(modality="MR")) is None
+    shown = words(requester.get(url))
+    assert "Rien ne manque" in shown
+    assert "Reçues IRM mammaire" in shown
+    assert "Images attendues : IRM mammaire" not in shown
+    assert "images attendues" not in words(organiser.get(f"/seances/{row.session_id}"))
+
+
+def test_who_reads_only_sees_what_is_awaited_and_declares_nothing(site):
+    row = site.world.dossier(site.world.record(value="000003"))
+    site.world.session.commit()
+    treating, stranger = site.browser(site.world.treating), site.browser(site.world.stranger)
+    url = f"/dossiers/{row.id}"
+    assert "Images attendues et reçues" in words(treating.get(url))
+    assert not treating.get(url).xpath(f"//a[@href='{url}/images-attendues']")
+    treating.get(f"{url}/images-attendues", 404)
+    treating.post(f"{url}/images-attendues", 403, cle="a" * 32, examen="IRM", modalite="MR")
+    stranger.get(f"{url}/images-attendues", 404)
+    stranger.post(f"{url}/images-attendues", 404, cle="a" * 32, examen="IRM", modalite="MR")
