@@ -72,9 +72,14 @@ def house(database_url: str, tmp_path: Path) -> Iterator[House]:
 def visitor(chromium: Browser, house: House):
     opened: list[BrowserContext] = []
 
-    def open_browser(viewport=DESK, *, scripts: bool = True) -> Visitor:
+    def open_browser(viewport=DESK, *, scripts: bool = True, touch: bool = False) -> Visitor:
         context = chromium.new_context(
-            viewport=viewport, java_script_enabled=scripts, locale="fr-FR", timezone_id="Europe/Paris"
+            viewport=viewport,
+            java_script_enabled=scripts,
+            has_touch=touch,
+            is_mobile=touch,
+            locale="fr-FR",
+            timezone_id="Europe/Paris",
         )
         opened.append(context)
         page = context.new_page()

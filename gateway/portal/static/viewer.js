@@ -266,11 +266,11 @@ function focusPane(index) {
 }
 
 function onKey(event) {
-  const own = event.target.closest("select, input, textarea, dialog, a, button");
   const key = event.key.toLowerCase();
   if (event.altKey || event.metaKey) return;
-  // A field keeps its own keys, a link and a button theirs.
-  if (own && (own.matches("select, input, textarea, dialog") || key === " " || key === "enter")) return;
+  // A list and the help keep their own keys, a link and a button theirs; the slider turns like all the rest.
+  if (event.target.closest("select, dialog")) return;
+  if (event.target.closest("a, button") && (key === " " || key === "enter")) return;
   let act;
   if (event.ctrlKey) act = CONTROLLED[key];
   else if (event.shiftKey && SHIFTED[key]) act = SHIFTED[key];
@@ -298,6 +298,13 @@ function begin() {
   one("#vitesse").addEventListener("change", (event) => cine.setRate(Number(event.target.value)));
   one("[data-aide-fin]").addEventListener("click", () => help(false));
   for (const entry of series) {
+    const thumbnail = entry.link.querySelector("img");
+    // A picture that cannot be drawn says so in its pane; its place in the list stays black.
+    const look = () => thumbnail.classList.toggle("v-none", thumbnail.complete && !thumbnail.naturalWidth);
+    if (thumbnail) {
+      for (const event of ["load", "error"]) thumbnail.addEventListener(event, look);
+      look();
+    }
     entry.link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
       event.preventDefault();
@@ -305,7 +312,6 @@ function begin() {
     });
   }
   root.addEventListener("keydown", onKey);
-  document.addEventListener("keydown", (event) => { if (event.target === document.body) onKey(event); });
   const start = series.find((it) => it.uid === root.dataset.choisie) || series[0];
   if (!start) return;
   open(start, root.dataset.objet);
