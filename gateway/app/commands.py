@@ -150,6 +150,17 @@ def replay(message_id: Annotated[uuid.UUID, typer.Argument(help="Identifiant du 
     typer.echo(replayed(_settings(), message_id))
 
 
+@cli.command("send-images")
+def send_images(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    ae_title: Annotated[str, typer.Argument(help="Titre AE d’une application enregistrée (partner add --aet).")],
+) -> None:
+    """Send a study of a dossier to a registered DICOM application, once for the same images."""
+    from gateway.app.components import images_sent
+
+    typer.echo(images_sent(_settings(), study, ae_title))
+
+
 @cli.command("import-annuaire")
 def import_annuaire(
     files: Annotated[

@@ -22,11 +22,14 @@ import uvicorn
 from sqlalchemy.orm import Session
 
 from gateway.app.gateway import Gateway, open_gateway
+from gateway.dicom.outgoing import DicomChannel
 from gateway.dicom.storage import component as dicom
+from gateway.dicom.storage import ours
 from gateway.errors import NotFound, Unavailable
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.inbox import Inbox
 from gateway.exchange.jobs import Periodic, Worker
+from gateway.exchange.outbox import Channel
 from gateway.exchange.replaying import send_again
 from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
@@ -36,9 +39,20 @@ from gateway.model.message import Message
 from gateway.model.sealing import seal, verify
 from gateway.mssante.intake import MailIntake
 from gateway.mssante.mdn import Answering
-from gateway.rcp import announcements, deadlines, directory_refresh, imaging, mail_events, notification, report_sending
+from gateway.rcp import (
+    announcements,
+    deadlines,
+    directory_refresh,
+    imaging,
+    imaging_sending,
+    mail_events,
+    notification,
+    report_sending,
+)
 from gateway.rcp.access import SYSTEM
+from gateway.rcp.notice_changes import CHANGE
 from gateway.rcp.notification import PlanLine
+from gateway.rcp.resending import require_same
 from gateway.rcp.step import Step
 from gateway.settings import Settings
 
@@ -155,10 +169,13 @@ def _mllp(settings: Settings) -> None:
 
 
 def _deliveries(gateway: Gateway) -> Deliveries:
-    channels = [gateway.mail.channel] if gateway.mail and gateway.mail.channel else []
+    channels: list[Channel] = [DicomChannel(gateway.store, gateway.blobs, ours(gateway.settings))]
+    if gateway.mail and gateway.mail.channel:
+        channels.append(gateway.mail.channel)
 
     def settled(session: Session, message: Message) -> None:
         changed = mail_events.after_delivery(session, message)
+        imaging_sending.after_delivery(session, message)
         gateway.representer.keep(session, [message, *changed], {})
 
     return Deliveries(gateway.store, gateway.blobs, gateway.trail, channels, settled=settled)
@@ -283,6 +300,20 @@ def planned(settings: Settings) -> notification.Run:
         return notification.plan_due(gateway.steps, gateway.mail.letters)
 
 
+def images_sent(settings: Settings, study_uid: str, ae_title: str) -> str:
+    """Put a study into the outbox for a registered application; what was done, in French."""
+    with open_gateway(settings) as gateway:
+
+        def verb(step: Step) -> tuple[uuid.UUID, str]:
+            message = imaging_sending.send(step, study_uid, ae_title)
+            return message.id, message.state
+
+        message_id, state = gateway.steps.run(SYSTEM, verb)
+    if state == "en-attente":
+        return f"Étude dans la file d’envoi, pour {ae_title} : message {message_id}."
+    return f"Ces images ont déjà été confiées à l’envoi pour {ae_title} (état : {state}) : message {message_id}."
+
+
 def replayed(settings: Settings, message_id: uuid.UUID) -> str:
     """Send one outgoing message again, or process one incoming message again; what was done, in French."""
     with open_gateway(settings) as gateway:
@@ -294,6 +325,8 @@ def replayed(settings: Settings, message_id: uuid.UUID) -> str:
             step.audit("envoi", action="E", object_type="Message", object_id=str(message_id), reason="rejeu")
             if kept.direction == "in":
                 return None
+            if kept.kind == CHANGE:  # of what has changed again, no word is true
+                require_same(step, kept)
             return send_again(step.session, message_id).recipient
 
         recipient = gateway.steps.run(SYSTEM, verb)

@@ -100,15 +100,16 @@ def send(step: Step, study_uid: str, ae_title: str) -> Message:
             details={"study": str(studies[0].id)},
         )
     )
-    step.audit(
-        "envoi",
-        action="C",
-        persons=tuple(sorted({study.record_id for study in studies if study.record_id is not None})),
-        object_type="Study",
-        object_id=study_uid,
-        recipient=ae_title,
-        detail={"service": "C-STORE", "objects": len(manifest.objects)},
-    )
+    if message.domain_at == step.now:  # else it was asked before, and leaves no second time
+        step.audit(
+            "envoi",
+            action="C",
+            persons=tuple(sorted({study.record_id for study in studies if study.record_id is not None})),
+            object_type="Study",
+            object_id=study_uid,
+            recipient=ae_title,
+            detail={"service": "C-STORE", "objects": len(manifest.objects)},
+        )
     return message
 
 
