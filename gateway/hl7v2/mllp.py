@@ -136,7 +136,7 @@ class Framer:
             if self._held is None:
                 begin = data.find(START, at)
                 outside = data[at : begin if begin >= 0 else len(data)]
-                self.stray += len(outside.strip(b"\r\n"))
+                self.stray += len(outside.translate(None, b"\r\n"))
                 if begin < 0:
                     return
                 self._held, self._size, at = bytearray(), 0, begin + 1
