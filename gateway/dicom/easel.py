@@ -61,7 +61,7 @@ def receive(source: BinaryIO) -> bytes | None:
 
 def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     """What can be asked for: each takes a path and arguments, and gives a media type and bytes."""
-    from gateway.dicom import legible, render
+    from gateway.dicom import legible, render, transcode
     from gateway.dicom.frames import Frames
 
     opened = lru_cache(maxsize=4)(Frames)  # a series of frames of one object: its header is read once
@@ -83,7 +83,19 @@ def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     def document(path: Path, **asked: Any) -> tuple[str, bytes]:
         return legible.document(path, tuple(asked["offered"]))
 
-    return {"picture": picture, "frame": frame, "document": document}
+    def encoded(path: Path, **asked: Any) -> tuple[str, bytes]:
+        return asked["media_type"], transcode.encoded_frame(opened(path), asked["frame"], asked["media_type"])
+
+    def transcoded(path: Path, **asked: Any) -> tuple[str, bytes]:
+        return "application/dicom", transcode.transcoded(path, asked["transfer_syntax"])
+
+    return {
+        "picture": picture,
+        "frame": frame,
+        "document": document,
+        "encoded": encoded,
+        "transcoded": transcoded,
+    }
 
 
 def main(memory_bytes: int) -> None:
@@ -93,6 +105,7 @@ def main(memory_bytes: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):  # decoders print what they think of the bytes
         os.dup2(nothing, number)
+    sys.modules["requests"] = None  # type: ignore[assignment]  # pydicom's way to the network: not here, and slow to load
     works = _works()
     for kind, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
         resource.setrlimit(kind, (most, most))

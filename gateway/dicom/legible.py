@@ -142,6 +142,7 @@ def _head(ds: Dataset) -> Iterator[str]:
         )
         for one in said(ds, "VerifyingObserverSequence") or ()
     ]
+    earlier = len(said(ds, "PredecessorDocumentsSequence") or ())
     rows = (
         ("Patient", _name(said(ds, "PatientName"))),
         ("Né(e) le", _instant(said(ds, "PatientBirthDate"))),
@@ -151,6 +152,8 @@ def _head(ds: Dataset) -> Iterator[str]:
         ("Établissement", str(said(ds, "InstitutionName") or "")),
         ("Date", _instant(f"{said(ds, 'ContentDate') or ''}{said(ds, 'ContentTime') or ''}")),
         ("État", ", ".join(one for one in state if one)),
+        ("Précision", str(said(ds, "CompletionFlagDescription") or "")),
+        ("Fait suite à", f"{earlier} compte(s) rendu(s) antérieur(s)" if earlier else ""),
         *(("Vérifié par", one) for one in observers),
     )
     yield '<dl class="tete">'

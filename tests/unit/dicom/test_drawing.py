@@ -1,0 +1,227 @@
+"""Drawing processes: each limit is named, and none of them costs anybody else's picture."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set, write_series
+from gateway.dicom import drawing
+from gateway.dicom.drawing import Drawing
+from gateway.dicom.render import render
+from gateway.errors import GatewayError, InvalidContent, Unavailable, Unsupported
+from tests.loopback import wait_until
+
+FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+ASKED = {"media_type": "image/png", "window": None, "viewport": None, "quality": None}
+
+
+@pytest.fixture
+def make_drawing():
+    made = []
+
+    def make(**given) -> Drawing:
+        made.append(Drawing(processes=1, **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    one = Drawing(processes=1)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def ct(tmp_path):
+    return write_series(DOMINIQUE, tmp_path / "ct")[2]
+
+
+@pytest.fixture
+def heavy(tmp_path):
+    """As many pixels as are taken, with a hole for a body: seconds of work in a few kilobytes of disk."""
+    ds = slice_data_set(DOMINIQUE, 1)
+    ds.Rows = ds.Columns = 8192
+    ds.PixelData = b"\0\0"
+    path = tmp_path / "heavy.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    size = 8192 * 8192 * 2
+    content = path.read_bytes()
+    assert content.endswith(b"OW\0\0\2\0\0\0\0\0")
+    with path.open("r+b") as file:
+        file.seek(-6, os.SEEK_END)
+        file.write(size.to_bytes(4, "little"))
+        file.truncate(len(content) - 2 + size)
+    return path
+
+
+def children() -> set[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "gateway.dicom.easel"], capture_output=True, text=True
+    )
+    return {int(line) for line in found.stdout.split()}
+
+
+def peak_kib(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def code_of(call) -> str:
+    with pytest.raises(GatewayError) as refusal:
+        call()
+    return refusal.value.code
+
+
+def test_a_picture_is_the_one_drawn_here(shared, ct):
+    kind, content = shared.do("picture", ct, key="a", **ASKED)
+    assert (kind, content) == ("image/png", render(ct, media_type="image/png"))
+    windowed = shared.do("picture", ct, key="a", **{**ASKED, "window": [40, 400, "LINEAR"], "viewport": [9, 9, None]})
+    assert windowed[1] != content
+
+
+def test_time_is_bounded_and_a_process_that_took_it_is_replaced(make_drawing, heavy, ct):
+    slow = make_drawing(seconds=0.3)
+    others = children()
+    slow.do("picture", ct, key="ct", **ASKED)
+    [child] = children() - others
+    assert code_of(lambda: slow.do("picture", heavy, key="heavy", **ASKED)) == "dicom-render-time"
+    assert slow.do("picture", ct, key="ct", **ASKED)[1]
+    assert child not in children()
+
+
+def test_what_took_a_limit_is_refused_at_once_afterwards(make_drawing, heavy, monkeypatch):
+    slow = make_drawing(seconds=0.3)
+    assert code_of(lambda: slow.do("picture", heavy, key="heavy", **ASKED)) == "dicom-render-time"
+    monkeypatch.setattr(slow, "_answer", lambda _: pytest.fail("asked again"))
+    with pytest.raises(InvalidContent, match=r"0\.3 s"):
+        slow.do("picture", heavy, key="heavy", **ASKED)
+    monkeypatch.setattr(drawing, "_REMEMBERED_S", -1.0)
+    with pytest.raises(pytest.fail.Exception):
+        slow.do("picture", heavy, key="heavy", **ASKED)
+
+
+def test_memory_is_bounded(make_drawing, heavy, ct):
+    small = make_drawing(memory_bytes=500 << 20, seconds=60)
+    assert code_of(lambda: small.do("picture", heavy, key="heavy", **ASKED)) == "dicom-render-memory"
+    assert small.do("picture", ct, key="ct", **ASKED)[1]
+
+
+def test_a_decoder_that_crashes_costs_its_own_picture(make_drawing, heavy, ct):
+    one = make_drawing(seconds=60)
+    codes = []
+    work = threading.Thread(
+        target=lambda: codes.append(code_of(lambda: one.do("picture", heavy, key="heavy", **ASKED)))
+    )
+    before = children()
+    work.start()
+    assert wait_until(lambda: children() - before)
+    [child] = children() - before
+    # Once it holds pixels it works on them; a signal before that would meet a process that only starts.
+    assert wait_until(lambda: peak_kib(child) > 150_000)
+    os.kill(child, signal.SIGSEGV)
+    work.join(30)
+    assert codes == ["dicom-render-crash"]
+    assert one.do("picture", ct, key="ct", **ASKED)[1]
+
+
+def test_a_process_that_was_killed_while_idle_is_replaced(make_drawing, ct):
+    one = make_drawing()
+    before = children()
+    one.do("picture", ct, key="ct", **ASKED)
+    [child] = children() - before
+    os.kill(child, signal.SIGKILL)
+    assert one.do("picture", ct, key="ct", **ASKED)[1]
+
+
+def test_they_end_with_the_process_that_started_them_and_know_no_secret(tmp_path):
+    program = (
+        "import os,signal,subprocess,sys,time\n"
+        "from gateway.dicom.drawing import Drawing\n"
+        "one = Drawing(processes=1)\n"
+        "one._warm()\n"
+        "command = ['pgrep', '-P', str(os.getpid()), '-f', 'gateway.dicom.easel']\n"
+        "found = subprocess.run(command, capture_output=True, text=True)\n"
+        "print(found.stdout.split()[0], flush=True)\n"
+        "signal.pause()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RCP_SECRET_KEY": "s3cret"},
+    )
+    child = int(parent.stdout.readline())
+    assert b"s3cret" not in Path(f"/proc/{child}/environ").read_bytes()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    def gone() -> bool:
+        status = Path(f"/proc/{child}/status")
+        return not status.exists() or "State:\tZ" in status.read_text()
+
+    assert wait_until(gone)
+
+
+def test_more_than_may_wait_are_told_to_come_back(shared, ct, monkeypatch):
+    monkeypatch.setattr(drawing, "_WAITING", 0)
+    with pytest.raises(Unavailable) as refusal:
+        shared.do("picture", ct, key="ct", **ASKED)
+    assert (refusal.value.code, refusal.value.retry_after_s) == ("dicom-render-busy", 1)
+
+
+def test_a_refusal_keeps_its_kind(shared, ct):
+    with pytest.raises(Unsupported):
+        shared.do("picture", FILES / "rtplan.dcm", key="plan", **ASKED)
+    assert code_of(lambda: shared.do("picture", ct, key="ct", **{**ASKED, "frame": 2})) == "inconnu"
+    assert code_of(lambda: shared.do("picture", Path("/nonexistent"), key="none", **ASKED)) == "dicom-unreadable"
+
+
+#: Small files of each compression, and what may be changed in them without their ceasing to be DICOM at all.
+SEEDS = (
+    "MR_small.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "SC_rgb_small_odd_jpeg.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
+    "JPGExtended.dcm",
+    "test-SR.dcm",
+    "liver_1frame.dcm",
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=6),
+    kept=st.floats(0.3, 1),
+)
+def test_whatever_the_bytes_are_there_is_an_answer(shared, tmp_path, seed, changes, kept):
+    content = bytearray((FILES / seed).read_bytes())
+    for place, bytes_ in changes:
+        at = 132 + int(place * (len(content) - 140))
+        content[at : at + len(bytes_)] = bytes_
+    path = tmp_path / "fuzzed.dcm"
+    path.write_bytes(content[: max(200, int(len(content) * kept))] if kept < 0.9 else content)
+    work, asked = ("document", {"offered": ("text/html",)}) if "SR" in seed else ("picture", ASKED)
+    try:
+        kind, made = shared.do(work, path, key=os.urandom(8).hex(), **asked)
+    except GatewayError as refusal:
+        code, kind, made = refusal.code, "refused", b"-"
+    else:
+        code = "dicom-"
+    assert code.startswith("dicom-")
+    assert made
+    assert kind in ("image/png", "text/html", "refused")

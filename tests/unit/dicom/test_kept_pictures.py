@@ -1,0 +1,99 @@
+"""Pictures kept in memory: bounded, drawn once, and never one for another."""
+
+import asyncio
+
+import pytest
+
+from gateway.dicom.pictures import Pictures, tag
+from gateway.errors import InvalidContent
+
+
+class Easel:
+    """Draws pictures of a size, counts them, and waits when it is told to."""
+
+    def __init__(self, size=100, refuse=False):
+        self.size, self.refuse, self.drawn = size, refuse, 0
+        self.gate = None
+
+    async def draw(self):
+        self.drawn += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refuse:
+            raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.")
+        return "image/png", bytes(self.size)
+
+
+def test_what_is_asked_for_again_is_not_drawn_again():
+    async def story():
+        kept, easel = Pictures(), Easel()
+        assert await kept.get("a", easel.draw) == await kept.get("a", easel.draw)
+        assert easel.drawn == 1
+        await kept.get("b", easel.draw)
+        assert easel.drawn == 2
+
+    asyncio.run(story())
+
+
+def test_bytes_are_bounded_and_the_longest_unasked_goes():
+    async def story():
+        kept, easel = Pictures(most_bytes=400), Easel(100)
+        for name in "abcd":
+            await kept.get(name, easel.draw)
+        await kept.get("a", easel.draw)
+        await kept.get("e", easel.draw)  # b goes
+        assert easel.drawn == 5
+        await kept.get("a", easel.draw)
+        assert easel.drawn == 5
+        await kept.get("b", easel.draw)
+        assert easel.drawn == 6
+        large = Easel(101)
+        await kept.get("large", large.draw)
+        await kept.get("large", large.draw)
+        assert large.drawn == 2  # more than a quarter of all is not kept
+        assert kept._held <= 400
+
+    asyncio.run(story())
+
+
+def test_who_ask_at_once_share_one_drawing_though_the_first_goes_away():
+    async def story():
+        kept, easel = Pictures(), Easel()
+        easel.gate = asyncio.Event()
+        asking = [asyncio.create_task(kept.get("a", easel.draw)) for _ in range(5)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        await asyncio.sleep(0)
+        easel.gate.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert easel.drawn == 1
+        assert {kind for kind, _ in answers[1:]} == {"image/png"}
+
+    asyncio.run(story())
+
+
+def test_a_refusal_is_told_to_all_and_not_kept():
+    async def story():
+        kept, easel = Pictures(), Easel(refuse=True)
+        for _ in range(2):
+            with pytest.raises(InvalidContent):
+                await kept.get("a", easel.draw)
+        assert easel.drawn == 2
+        easel.refuse = False
+        assert await kept.get("a", easel.draw)
+
+    asyncio.run(story())
+
+
+def test_a_tag_stands_for_one_picture():
+    asked = {"frame": 1, "media_type": "image/png", "window": [1.0, 2.0, "LINEAR"]}
+    names = {
+        tag("0" * 64, sorted(asked.items())),
+        tag("1" * 64, sorted(asked.items())),
+        tag("0" * 64, sorted({**asked, "frame": 2}.items())),
+        tag("0" * 64, sorted({**asked, "window": None}.items())),
+    }
+    assert len(names) == 4
+    assert tag("0" * 64, sorted(asked.items())) in names
+    assert all(name[0] == name[-1] == '"' and name[1:-1].isalnum() for name in names)
