@@ -150,7 +150,7 @@ def replay(step: Step, item_id: uuid.UUID) -> None:
         return
     message = _message(step, item)
     if message is not None and message.direction == "out" and message.state in ENDED:
-        resending.require_true(step, message)
+        resending.require_same(step, message)
         send_again(step.session, message.id)
     elif message is not None and message.direction == "in":
         read_again(step.session, message.id)

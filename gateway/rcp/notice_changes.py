@@ -4,7 +4,8 @@ Promises: what counts is the last notification that was made for him and what it
 so that a change taken back before the next run tells nobody, and the same change is told once whatever runs twice, at
 once, or is killed (the dossier is locked while it is decided; the key of the mail is its number for this physician).
 Nothing leaves unless the RCP wants it (``renotification_auto``), after the patient's opposition, to who is no longer
-the treating physician, or once the meeting has begun; a mail that failed is a person's, never sent anew by itself.
+the treating physician, or once the meeting has begun; a mail that failed is a person's, never sent anew by itself; one
+that waits still and is true no more is held back, and told nobody anything.
 Not promised: changes of notifications that were made before it was kept what they say.
 
 [spec features 4.2 M1c, S2-012]
@@ -18,15 +19,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from gateway.identifiers import uuid7
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import Message, NotificationEntry
+from gateway.model.message import Attempt, Message, NotificationEntry
 from gateway.model.person import PatientRecord
+from gateway.model.store import utcnow
 from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.caller import Caller
 from gateway.rcp.letters import change_values, compose, full_name
@@ -42,6 +44,7 @@ __all__ = [
     "Told",
     "announce_changes",
     "announce_changes_due",
+    "holds_still",
     "notified_sessions",
     "renotifies",
     "told_of",
@@ -135,6 +138,8 @@ _COLUMNS = (
 )
 
 
+#: Mails that left, may have, or are to; what was held back told nothing.
+_HAD: Final = or_(Message.state != "annule", Message.uncertain_at.is_not(None))
 _TREATED = exists().where(
     Correspondent.dossier_id == Dossier.id,
     Correspondent.practitioner_id == Message.recipient_id,
@@ -163,7 +168,7 @@ def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iter
         .where(
             Message.direction == "out",
             Message.channel == mailing.CHANNEL,
-            Message.state != "annule",
+            _HAD,
             # A first notification that did not arrive told nothing; a change that did not is not sent again by itself.
             or_(Message.kind == CHANGE, (Message.kind == KIND) & Message.state.not_in(sorted(_LOST))),
             *wanted,
@@ -254,6 +259,70 @@ def notified_sessions(session: Session, rcp_id: uuid.UUID, now: datetime) -> Seq
     return [Notified(*row) for row in rows]
 
 
+def holds_still(session: Session, message: Message, now: datetime) -> bool:
+    """Whether all that a notification says, or a mail that told of a change, is still so, and the last word of it.
+
+    A meeting that has begun, or a patient who opposed, leaves nothing to say. Of a notification that kept nothing of
+    what it says it is not known: it holds.
+    """
+    dossier = session.get(Dossier, message.dossier_id) if message.dossier_id is not None else None
+    said = message.details.get("annonce")
+    if dossier is None or not said:
+        return True
+    later = select(Message.id).where(
+        Message.direction == "out",
+        Message.channel == mailing.CHANNEL,
+        Message.kind.in_((KIND, CHANGE)),
+        Message.dossier_id == message.dossier_id,
+        Message.recipient_id == message.recipient_id,
+        Message.created_at > message.created_at,
+        _HAD,
+    )
+    if dossier.opposed_at is not None or session.scalar(later.limit(1)) is not None:
+        return False
+    meeting = dossier.session
+    if "fin" in message.details:
+        over = dossier.state in dossier_states.FINAL or meeting.state in {"annulee", "reportee"}
+        return over and datetime.fromisoformat(said["debut"]) > now
+    changes = _changes(message.details, dossier.state, meeting.state, meeting.starts_at, meeting.rcp.webconference, now)
+    return not changes and meeting.starts_at > now
+
+
+def _hold_back(step: Step, dossier: Dossier) -> None:
+    """Cancel the mails of changes that wait and say what is true no more.
+
+    Of those under way nobody knows whether they arrive: they count as told.
+    """
+    waiting = step.session.scalars(
+        _waiting(Message.dossier_id == dossier.id)
+        .order_by(Message.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    stale = [message for message in waiting if not holds_still(step.session, message, step.now)]
+    # Asked once the rows are locked: an attempt begins under the lock of its message.
+    under_way = select(Attempt.message_id).where(
+        Attempt.message_id.in_([message.id for message in stale]), Attempt.ended_at.is_(None)
+    )
+    leaving = set(step.session.scalars(under_way)) if stale else set()
+    for message in stale:
+        message.state, message.reason = "annule", "changement qui n’est plus vrai, retenu avant l’envoi"
+        if message.id in leaving:
+            message.uncertain_at = message.uncertain_at or utcnow()
+        step.touch(message)
+    step.session.flush()
+
+
+def _waiting(*wanted: ColumnElement[bool]) -> Select[Message]:
+    return select(Message).where(
+        Message.direction == "out",
+        Message.channel == mailing.CHANNEL,
+        Message.kind == CHANGE,
+        Message.state == "en-attente",
+        *wanted,
+    )
+
+
 def announce_changes_due(steps: Steps, letters: Letters) -> int:
     """Tell every physician whose meeting changed after he was notified; each dossier in a step of its own.
 
@@ -261,17 +330,16 @@ def announce_changes_due(steps: Steps, letters: Letters) -> int:
     """
     now = steps.clock.now()
     with steps.store.session() as session:
-        due = list(
-            dict.fromkeys(
-                one.dossier_id for one in _told(session, now, _BY_ITSELF, RcpSession.starts_at > now) if one.changes
-            )
-        )
+        stale = [one.dossier_id for one in session.scalars(_waiting()) if not holds_still(session, one, now)]
+        changed = (one for one in _told(session, now, _BY_ITSELF, RcpSession.starts_at > now) if one.changes)
+        due = list(dict.fromkeys(key for key in (*stale, *(one.dossier_id for one in changed)) if key is not None))
     return steps.each(due, lambda key, step: announce_changes(step, key, letters), refused="change-not-announced")
 
 
 def announce_changes(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
     """Tell the physicians of one dossier what changed since they were told; say how many mails leave."""
     [dossier] = step.lock(Dossier, dossier_id)
+    _hold_back(step, dossier)
     rcp = dossier.session.rcp
     if dossier.opposed_at is not None or rcp.fictive or not renotifies(rcp):
         return 0

@@ -18,17 +18,19 @@ from gateway.model.directory import Mailbox, Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.message import Message, NotificationEntry
 from gateway.model.report import Report
-from gateway.rcp import mailboxes, mailing, report_letters
+from gateway.rcp import mailboxes, mailing, notice_changes, report_letters
 from gateway.rcp.letters import compose, full_name, preliminary_values
 from gateway.rcp.ports import Letter, Letters, RenderedForm, ReportKind, ReportMails, SealedLetter
 from gateway.rcp.report_content import decode
 from gateway.rcp.step import Step
 
-__all__ = ["other_addresses", "require_true", "resend"]
+__all__ = ["other_addresses", "require_same", "require_true", "resend"]
 
 _NOTICE = "M1"
 #: Letters that invite to a meeting: with its beginning, or the patient's opposition, there is nothing to tell.
 _BEFORE = frozenset({_NOTICE, "M3", "M4"})
+#: Letters that say when and where the meeting is: their very words may be true no more.
+_SAYING = frozenset({_NOTICE, notice_changes.CHANGE})
 
 
 def other_addresses(step: Step, message: Message) -> Sequence[Mailbox]:
@@ -59,6 +61,20 @@ def require_true(step: Step, message: Message) -> None:
     report = step.session.get(Report, message.report_id) if message.report_id is not None else None
     if report is not None and report.state != (report_letters.state_told(message.kind) or report.state):
         raise Conflict("renvoi-perime", "Ce compte rendu a été remplacé ou retiré depuis : il n’est pas renvoyé.")
+
+
+def require_same(step: Step, message: Message) -> None:
+    """Refuse to send the very bytes of a letter again that say what is no longer so.
+
+    Raises
+    ------
+    Conflict
+        ``renvoi-perime``.
+    """
+    require_true(step, message)
+    if message.kind in _SAYING and not notice_changes.holds_still(step.session, message, step.now):
+        text = "Ce courriel ne dit plus ce qui est : la réunion a changé depuis, a commencé, ou un autre l’a suivi."
+        raise Conflict("renvoi-perime", text)
 
 
 def resend(

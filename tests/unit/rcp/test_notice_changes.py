@@ -11,20 +11,33 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import delete, select, update
 
-from gateway.errors import Unavailable
+from gateway.errors import Conflict, Unavailable
+from gateway.exchange.outbox import Outbox
 from gateway.fhir.represent import Representer
 from gateway.model.directory import Mailbox, Organisation, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import Message, NotificationEntry
+from gateway.model.message import Attempt, Message, NotificationEntry
 from gateway.model.partner import Partner
 from gateway.model.person import WorkItem
 from gateway.model.representation import TABLES
+from gateway.model.store import Store
 from gateway.mssante.translate import Composer
-from gateway.rcp import access, inscription, notice_changes, session_plan
+from gateway.rcp import (
+    access,
+    error_box,
+    inscription,
+    mail_events,
+    mailing,
+    notice_changes,
+    resending,
+    session_plan,
+)
 from gateway.rcp.announcements import announce_due
 from gateway.rcp.notification import plan_due
 from gateway.rcp.session_plan import SessionFacts
+from gateway.rcp.step import Steps
+from tests.properties.crashing import killed_before_line
 from tests.world import build
 
 pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
@@ -91,6 +104,16 @@ def mails(scene):
     with scene.store.session() as session:
         rows = session.scalars(select(Message).where(Message.kind == "M1c").order_by(Message.id)).all()
         return [(row, email.message_from_bytes(row.content, policy=email.policy.default)) for row in rows]
+
+
+def left(scene, state="envoye"):
+    with scene.store.session() as session:
+        session.execute(update(Message).where(Message.kind == "M1c", Message.state == "en-attente").values(state=state))
+        session.commit()
+
+
+def states(scene):
+    return [row.state for row, _ in mails(scene)]
 
 
 def body(scene):
@@ -251,12 +274,132 @@ def test_a_change_taken_back_tells_nobody_and_a_second_one_is_told(scene):
     assert announce_due(scene.steps, LETTERS) == 0
     moved(scene)
     assert announce_due(scene.steps, LETTERS) == 1
+    left(scene)
     moved(scene, days=0)
     assert announce_due(scene.steps, LETTERS) == 1
     (first, _), (second, mail) = mails(scene)
     assert first.message_id != second.message_id
     assert "jeudi 26 mars 2026 à 14h00 -> jeudi 19 mars 2026 à 14h00" in mail.get_content()
     assert "Les informations transmises le 17/03/2026 à 10h30" in mail.get_content()
+
+
+def withdrawn(scene):
+    def withdraw(step):
+        [row] = step.lock(Dossier, scene.dossier)
+        inscription.cancel(step, row)
+
+    scene.steps.run(scene.client, withdraw)
+
+
+#: What makes a mail untrue that says that the session is a week later.
+UNTRUE = {
+    "moved again": lambda scene: moved(scene, days=14),
+    "moved back": lambda scene: moved(scene, days=0),
+    "another link": lambda scene: change(scene, Rcp, scene.rcp, webconference=NEW_VIDEO),
+    "cancelled": lambda scene: scene.steps.run(
+        scene.client, lambda step: session_plan.cancel_session(step, scene.meeting)
+    ),
+    "withdrawn": withdrawn,
+    "opposed": lambda scene: change(scene, Dossier, scene.dossier, opposed_at=LATER),
+    "begun": lambda scene: setattr(scene.clock, "at", scene.starts + timedelta(days=7)),
+}
+#: Of which another mail tells.
+NEWS = frozenset({"moved again", "another link", "cancelled", "withdrawn"})
+
+
+@pytest.mark.parametrize("why", UNTRUE)
+def test_a_mail_that_waits_and_is_true_no_more_is_held_back_and_told_nothing(scene, why):
+    moved(scene)
+    assert announce_due(scene.steps, LETTERS) == 1
+    assert states(scene) == ["en-attente"]
+    UNTRUE[why](scene)
+    assert [announce_due(scene.steps, LETTERS) for _ in range(2)] == [int(why in NEWS), 0]
+    assert states(scene) == ["annule"] + ["en-attente"] * (why in NEWS)
+    if why in {"moved again", "another link"}:
+        # What is told is told of the first notification, which he had; the one between never reached him.
+        said = mails(scene)[-1][1].get_content()
+        assert "Les informations transmises le 17/03/2026 à 08h00" in said
+        assert "jeudi 19 mars 2026 à 14h00 -> jeudi" in said
+
+
+def test_a_mail_under_way_counts_as_told_when_it_is_held_back(scene):
+    moved(scene)
+    announce_due(scene.steps, LETTERS)
+    with scene.store.session() as session:
+        [message] = session.scalars(select(Message).where(Message.kind == "M1c"))
+        session.add(Attempt(message_id=message.id))
+        session.commit()
+    moved(scene, days=0)
+    assert announce_due(scene.steps, LETTERS) == 1
+    (first, _), (_, mail) = mails(scene)
+    assert (first.state, first.uncertain_at is not None) == ("annule", True)
+    assert "jeudi 26 mars 2026 à 14h00 -> jeudi 19 mars 2026 à 14h00" in mail.get_content()
+
+
+@pytest.mark.parametrize("state", ["parque", "refuse"])
+@pytest.mark.parametrize("why", ["still true", *UNTRUE])
+def test_a_parked_mail_leaves_by_nobodys_wish_once_it_is_true_no_more(scene, why, state):
+    moved(scene)
+    announce_due(scene.steps, LETTERS)
+    with scene.store.session() as session:
+        message = session.scalars(select(Message).where(Message.kind == "M1c")).one()
+        message.state = state
+        mail_events.ask_person(session, message, "envoi-rejete", about=message)
+        item = session.scalars(select(WorkItem.id).where(WorkItem.message_id == message.id)).one()
+        session.commit()
+    UNTRUE.get(why, lambda _: None)(scene)
+    announce_due(scene.steps, LETTERS)  # what is told meanwhile makes the former mail no truer
+    refused = []
+
+    def replay(step):
+        try:
+            error_box.replay(step, item)
+        except Conflict as error:
+            refused.append(error.code)
+        return step.session.get_one(Message, message.id).state
+
+    after = scene.steps.run(scene.coordinator, replay)
+    assert (after, refused) == (("en-attente", []) if why == "still true" else (state, ["renvoi-perime"]))
+
+
+def test_a_notification_that_says_another_hour_than_now_is_not_sent_again_as_it_is(scene):
+    with scene.store.session() as session:
+        session.execute(update(Message).values(state="parque"))
+        session.commit()
+    option(scene, renotification_auto=False)
+
+    def same(step):
+        resending.require_same(step, step.session.scalars(select(Message).where(Message.kind == "M1")).one())
+
+    scene.steps.run(scene.coordinator, same)
+    moved(scene)
+    with pytest.raises(Conflict) as refused:
+        scene.steps.run(scene.coordinator, same)
+    assert refused.value.code == "renvoi-perime"
+
+
+def test_killed_before_any_line_a_change_is_told_once(scene, database_url, blobs, trail):
+    """SIGKILL before the n-th line of what tells of changes, for each n; then another worker comes."""
+    moved(scene)
+    traced = {module.__file__ for module in (notice_changes, mailing)}
+
+    def announce():
+        store = Store(database_url, pool_size=2)  # a forked process must not speak on its parent's connections
+        announce_due(Steps(store, scene.clock, trail, Outbox(blobs), lambda *_: None), LETTERS)
+
+    scene.store.close()
+    number, died = 1, True
+    while died:
+        died = killed_before_line(number, announce, traced)
+        number += 9
+    assert number > 90
+    scene.store = Store(database_url, pool_size=2)
+    [(message, _)] = mails(scene)
+    assert (message.state, message.key.rpartition("|")[2]) == ("en-attente", "1")
+    with scene.store.session() as session:
+        [line] = session.scalars(select(NotificationEntry).where(NotificationEntry.kind.like("M1c%")))
+        assert (line.kind, line.message_id) == ("M1c.1", message.id)
+    scene.store.close()
 
 
 def test_workers_at_once_tell_once(scene):
