@@ -19,10 +19,11 @@ import msgspec
 
 from gateway.dicom import commitment
 from gateway.dicom.command import Answer
+from gateway.dicom.conversion import Conversion, suitable
 from gateway.dicom.retrieve import batches, no_context
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Piece
-from gateway.errors import Fault, Forbidden, Unavailable
+from gateway.errors import Fault, Forbidden, InvalidContent, Unavailable
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Delivery, Outcome
 from gateway.model.message import Message
@@ -43,9 +44,17 @@ class DicomChannel:
     name = imaging_sending.CHANNEL
     idempotent = True
 
-    def __init__(self, store: Store, blobs: BlobStore, ours: Ours, *, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        ours: Ours,
+        *,
+        patience: Patience | None = None,
+        conversion: Conversion | None = None,
+    ) -> None:
         self._store = store
-        self._blobs = blobs
+        self._conversion = conversion or Conversion(blobs)
         self._ours = ours
         self._patience = patience
         self._kinds: dict[str, Callable[[Message, bytes, Destination], Delivery]] = {
@@ -100,15 +109,15 @@ class DicomChannel:
         return Delivery(Outcome.DELIVERED, facts=facts)
 
     def _store_one(self, association: Outbound, piece: Piece) -> Answer:
-        context_id = association.context(piece.sop_class_uid, piece.transfer_syntax_uid)
-        if context_id is None:
+        chosen = suitable(piece, association.context)
+        if chosen is None:
             return no_context(piece)
+        context_id, syntax = chosen
         try:
-            file = self._blobs.open(piece.sha256)
-        except Fault as error:  # the bytes are gone or altered: the others go on
+            with self._conversion.opened(piece, syntax) as file:
+                return association.store(piece, file, context_id)
+        except (Fault, InvalidContent) as error:  # its bytes are gone, or cannot be converted: the others go on
             return Answer(0xC000, error.code)
-        with file:
-            return association.store(piece, file, context_id)
 
 
 def packed(positions: Collection[int]) -> str:

@@ -4,12 +4,12 @@ Promises
 --------
 * Only objects that the caller may see are counted or sent; for C-MOVE, only to a registered application, and nothing
   that its organisation may not see: such an object is a failed sub-operation.
-* An object leaves in the transfer syntax that it is kept in; a receiver that does not take it makes the sub-operation
-  fail, and the last response names the syntax.
+* An object leaves in the transfer syntax that it is kept in; for a receiver that does not take it, uncompressed
+  (`gateway.dicom.conversion`); else the sub-operation fails, and the last response names the syntax.
 * Audit lines are durable before the first byte leaves. No database session is held while bytes are sent.
 * A C-CANCEL ends the work after the object under way; so does a caller or a receiver that went away.
 
-Does not convert, and holds no object in memory: the blob store's file goes to the socket piece by piece.
+What leaves as it is kept is never in memory whole: the blob store's file goes to the socket piece by piece.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, cast
@@ -27,6 +27,7 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from sqlalchemy import ColumnElement, Select, literal, select
 
 from gateway.dicom.command import Answer
+from gateway.dicom.conversion import UNCOMPRESSED, Conversion, suitable
 from gateway.dicom.levels import GET, MOVE, Wanted, wanted
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set, store_command
@@ -45,7 +46,7 @@ LOG = logging.getLogger(__name__)
 
 #: What the counters of a response can say (US).
 MAX_SUB_OPERATIONS: Final = 65_535
-_PAIRS: Final = 120  # presentation contexts of one association towards a destination
+_PAIRS: Final = 60  # classes with a syntax on one association: 128 contexts with their uncompressed ones
 _TRIES: Final = 2  # associations that a destination may break in a row
 _UID_LIST_BYTES: Final = 60_000  # a UI value in explicit VR holds 65 534
 
@@ -121,9 +122,10 @@ class Retrieval:
         ours: Ours,
         *,
         patience: Patience | None = None,
+        conversion: Conversion | None = None,
     ) -> None:
         self._steps = steps
-        self._blobs = blobs
+        self.conversion = conversion or Conversion(blobs)
         self._ours = ours
         self._patience = patience or Patience()
 
@@ -159,11 +161,12 @@ class Retrieval:
 
         def store(piece: Piece) -> Answer:
             nonlocal message_id
-            context_id = request.storage_context(piece.sop_class_uid, piece.transfer_syntax_uid)
-            if context_id is None:
+            chosen = suitable(piece, request.storage_context)
+            if chosen is None:
                 return no_context(piece)
+            context_id, syntax = chosen
             message_id = message_id % 0xFFFF + 1
-            with self._blobs.open(piece.sha256) as file:
+            with self.conversion.opened(piece, syntax) as file:
                 seek_data_set(file)
                 pieces = fragments(store_command(piece, message_id), file, request.max_pdu_bytes)
                 request.send((context_id, one) for one in pieces)
@@ -206,17 +209,13 @@ class Retrieval:
         """Associate with a destination."""
         return Outbound(to, self._ours, contexts, patience=self._patience)
 
-    def file(self, piece: Piece) -> Any:
-        """Open the kept file of an object."""
-        return self._blobs.open(piece.sha256)
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Objects that follow one another on one association, with the contexts that they need."""
 
     first: int
-    contexts: tuple[tuple[str, tuple[str]], ...]
+    contexts: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def batches(pieces: Sequence[Piece]) -> Iterator[Batch]:
@@ -225,11 +224,17 @@ def batches(pieces: Sequence[Piece]) -> Iterator[Batch]:
     for position, piece in enumerate(pieces):
         pair = (piece.sop_class_uid, piece.transfer_syntax_uid)
         if pair not in pairs and len(pairs) == _PAIRS:
-            yield Batch(first, tuple((abstract, (transfer,)) for abstract, transfer in pairs))
+            yield Batch(first, _contexts(pairs))
             first, pairs = position, {}
         pairs[pair] = None
     if pairs:
-        yield Batch(first, tuple((abstract, (transfer,)) for abstract, transfer in pairs))
+        yield Batch(first, _contexts(pairs))
+
+
+def _contexts(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Offer each class in the syntaxes of its objects, each by itself, and uncompressed."""
+    kept = [(abstract, (transfer,)) for abstract, transfer in pairs]
+    return (*kept, *((abstract, UNCOMPRESSED) for abstract in dict.fromkeys(abstract for abstract, _ in kept)))
 
 
 class _Towards:
@@ -258,10 +263,11 @@ class _Towards:
             if self._association is None or not self._association.usable:
                 assert self._batch is not None  # noqa: S101 - the first object begins the first batch
                 self._association = self._retrieval.open(self._to, self._batch.contexts)
-            context_id = self._association.context(piece.sop_class_uid, piece.transfer_syntax_uid)
-            if context_id is None:
+            chosen = suitable(piece, self._association.context)
+            if chosen is None:
                 return no_context(piece)
-            with self._retrieval.file(piece) as file:
+            context_id, syntax = chosen
+            with self._retrieval.conversion.opened(piece, syntax) as file:
                 answer = self._association.store(piece, file, context_id, self._by)
         except GatewayError as error:
             if error.code.startswith("dicom-peer"):

@@ -7,8 +7,9 @@ import urllib.error
 
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelMove as PatientMove,
@@ -279,15 +280,57 @@ def test_an_object_leaves_in_the_syntax_that_it_is_kept_in(kept, compressed, tmp
     assert data_sets(target.iterdir()) == {data_set(compressed)}
 
 
-def test_a_receiver_that_does_not_take_the_syntax_is_told_which(kept, compressed):
-    association = ask(kept.port, StudyGet, roles=[(CTImageStorage, ExplicitVRLittleEndian)])
-    association.bind(evt.EVT_C_STORE, lambda _: 0)
-    responses = list(association.send_c_get(identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid), StudyGet))
+def got(port: int, study: str, *syntaxes: str):
+    """Last response, and what came: SOP Instance UID → (transfer syntax, data set)."""
+    association = ask(port, StudyGet, roles=[(CTImageStorage, list(syntaxes))])
+    found = {}
+
+    def store(event):
+        found[str(event.request.AffectedSOPInstanceUID)] = (str(event.context.transfer_syntax), event.dataset)
+        return 0
+
+    association.bind(evt.EVT_C_STORE, store)
+    responses = list(association.send_c_get(identifier("STUDY", StudyInstanceUID=study), StudyGet))
     association.release()
-    status, failed = responses[-1]
+    return responses[-1], found
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+def test_a_receiver_that_does_not_take_the_syntax_gets_the_same_pixels_in_its_own(kept, compressed, ct, syntax):
+    (status, _), found = got(kept.port, DOMINIQUE.study_uid, syntax)
+    assert (status.Status, numbers(status)) == (0x0000, (6, 0, 0))
+    assert {transfer for transfer, _ in found.values()} == {syntax}
+    sent = {ds.SOPInstanceUID: ds for ds in map(dcmread, [*ct, compressed])}
+    assert found.keys() == sent.keys()
+    for uid, (_, ds) in found.items():
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = syntax
+        assert (ds.pixel_array == sent[uid].pixel_array).all()
+        assert (ds.PatientName, ds.StudyInstanceUID) == (sent[uid].PatientName, sent[uid].StudyInstanceUID)
+
+
+def test_a_receiver_that_takes_no_syntax_of_an_object_is_told_which(kept, compressed):
+    (status, failed), found = got(kept.port, DOMINIQUE.study_uid, JPEGBaseline8Bit)
+    assert (status.Status, numbers(status)) == (0xA702, (0, 6, 0))
+    assert status.ErrorComment == f"transfer-syntax-refused: {ExplicitVRLittleEndian}"
+    assert len(failed.FailedSOPInstanceUIDList) == 6
+    assert found == {}
+
+
+def test_an_object_that_cannot_be_converted_fails_alone(kept, ct, tmp_path):
+    """Its compressed pixels are no pixels."""
+    ds = dcmread(ct[0])
+    ds.PixelData = encapsulate([b"no pixels at all"])
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{DOMINIQUE.study_uid}.1.56"
+    ds.save_as(tmp_path / "broken.dcm", enforce_file_format=True)
+    assert storescu(kept.port, tmp_path / "broken.dcm", option="-xy").returncode == 0
+    (status, failed), found = got(kept.port, DOMINIQUE.study_uid, ExplicitVRLittleEndian)
     assert (status.Status, numbers(status)) == (0xB000, (5, 1, 0))
-    assert status.ErrorComment == f"transfer-syntax-refused: {RLELossless}"
-    assert failed.FailedSOPInstanceUIDList == f"{DOMINIQUE.study_uid}.1.55"
+    assert status.ErrorComment == f"transfer-syntax-refused: {JPEGBaseline8Bit}"
+    assert failed.FailedSOPInstanceUIDList == ds.SOPInstanceUID
+    assert len(found) == 5
 
 
 # ---- counts, cancel, broken peers

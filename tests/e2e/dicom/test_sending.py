@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom import AE, evt
 from sqlalchemy import select, update
 
@@ -175,11 +176,14 @@ def test_what_a_receiver_refuses_for_good_is_put_before_a_person(kept, session, 
 def test_a_syntax_that_is_not_taken_is_refused_by_name_after_the_others_left(
     kept, session, send, deliveries, scripted, ct, tmp_path
 ):
+    """Compressed pixels that are no pixels cannot be converted either."""
     ds = dcmread(ct[0])
-    ds.compress(RLELossless, generate_instance_uid=False)
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{DOMINIQUE.study_uid}.1.55"
-    ds.save_as(tmp_path / "rle.dcm", enforce_file_format=True)
-    assert storescu(kept.port, tmp_path / "rle.dcm", option="-xr").returncode == 0
+    ds.PixelData = encapsulate([b"no pixels at all"])
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{DOMINIQUE.study_uid}.1.56"
+    ds.save_as(tmp_path / "broken.dcm", enforce_file_format=True)
+    assert storescu(kept.port, tmp_path / "broken.dcm", option="-xy").returncode == 0
     received = []
     scripted(lambda event: received.append(event) or 0x0000)
     sent = send("SCRIPTED")
@@ -187,7 +191,7 @@ def test_a_syntax_that_is_not_taken_is_refused_by_name_after_the_others_left(
     assert len(received) == 5
     session.rollback()
     [attempt] = session.scalars(select(Attempt).where(Attempt.message_id == sent)).all()
-    assert (attempt.code, RLELossless in attempt.reason) == ("dicom-objects-refused", True)
+    assert (attempt.code, f"refused: {JPEGBaseline8Bit}" in attempt.reason) == ("dicom-objects-refused", True)
 
 
 def test_a_destination_that_was_revoked_meanwhile_is_not_sent_to(kept, elsewhere, session, send, deliveries, tmp_path):
