@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.app.gateway import open_gateway
-from gateway.app.http import application
-from gateway.demo.psc_accounts import Account, Post
-from gateway.demo.psc_standin import PscStandIn
-from gateway.settings import Address, Mail, Organisation, Psc, Settings
-from gateway.web.background import served
-from tests.e2e.portal_house import BEFORE, CHROMIUM, DESK, FLAGS, House, Visitor, furnish
-from tests.loopback import free_port
-from tests.psc_portal import portal_address
+from tests.e2e.portal_house import CHROMIUM, DESK, FLAGS, House, Visitor, served_house
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -34,38 +26,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def house(database_url: str, tmp_path: Path) -> Iterator[House]:
-    port = free_port()
-    address = portal_address(port)
-    standin_accounts: list[Account] = []
-    standin = PscStandIn(
-        standin_accounts,
-        client_id="rcp",
-        client_secret="secret-du-simulateur",
-        redirect_uris=[f"{address}/psc/retour"],
-        logout_uris=[f"{address}/connexion"],
-    )
-    with standin.serving():
-        settings = Settings(
-            data_dir=tmp_path,
-            database_url=database_url,
-            http_bind=Address("127.0.0.1", port),
-            public_url=address,
-            clock=BEFORE,
-            psc=Psc(discovery_url=standin.discovery_url, client_id="rcp", client_secret="secret-du-simulateur"),
-            mail=Mail(address="rcp@3c.exemple.mssante.fr"),
-            organisation=Organisation(finess="990000010", oid_root="1.2.250.1.999.77", mssante_nil="000000"),
-        )
-        with open_gateway(settings) as gateway, gateway.store.session() as session:
-            world, dossier, hostile = furnish(session)
-            people = [world.treating, world.requester, world.coordinator, world.stranger]
-            standin.accounts = tuple(
-                Account(
-                    who.idnps, who.given, who.family, "DR", (Post(speciality=who.speciality, structure_name="CHU X"),)
-                )
-                for who in people
-            )
-            with served(application(gateway), port=port) as origin:
-                yield House(origin, gateway, world, dossier, hostile, people)
+    with served_house(database_url, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

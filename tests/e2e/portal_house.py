@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,20 @@ from typing import TYPE_CHECKING
 from pydicom import dcmread
 from pynetdicom import AE
 
-from gateway.app.gateway import Gateway
+from gateway.app.gateway import Gateway, open_gateway
+from gateway.app.http import application
 from gateway.demo.ct_phantom import Phantom, write_series
+from gateway.demo.psc_accounts import Account, Post
+from gateway.demo.psc_standin import PscStandIn
 from gateway.dicom.storage import component
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpMember
 from gateway.model.partner import PartnerCredential
-from gateway.settings import Address, Dicom
+from gateway.settings import Address, Dicom, Mail, Organisation, Psc, Settings
+from gateway.web.background import served
+from tests.loopback import free_port
+from tests.psc_portal import portal_address
 from tests.world import World, build
 
 if TYPE_CHECKING:
@@ -59,6 +66,43 @@ class House:
         self.world.session.rollback()
         self.world.session.expire_all()
         return self.world
+
+
+@contextmanager
+def served_house(database_url: str, folder: Path) -> Iterator[House]:
+    """Serve the whole application over a migrated and empty database, with a provider of identities beside it."""
+    port = free_port()
+    address = portal_address(port)
+    standin_accounts: list[Account] = []
+    standin = PscStandIn(
+        standin_accounts,
+        client_id="rcp",
+        client_secret="secret-du-simulateur",
+        redirect_uris=[f"{address}/psc/retour"],
+        logout_uris=[f"{address}/connexion"],
+    )
+    with standin.serving():
+        settings = Settings(
+            data_dir=folder,
+            database_url=database_url,
+            http_bind=Address("127.0.0.1", port),
+            public_url=address,
+            clock=BEFORE,
+            psc=Psc(discovery_url=standin.discovery_url, client_id="rcp", client_secret="secret-du-simulateur"),
+            mail=Mail(address="rcp@3c.exemple.mssante.fr"),
+            organisation=Organisation(finess="990000010", oid_root="1.2.250.1.999.77", mssante_nil="000000"),
+        )
+        with open_gateway(settings) as gateway, gateway.store.session() as session:
+            world, dossier, hostile = furnish(session)
+            people = [world.treating, world.requester, world.coordinator, world.stranger]
+            standin.accounts = tuple(
+                Account(
+                    who.idnps, who.given, who.family, "DR", (Post(speciality=who.speciality, structure_name="CHU X"),)
+                )
+                for who in people
+            )
+            with served(application(gateway), port=port) as origin:
+                yield House(origin, gateway, world, dossier, hostile, people)
 
 
 def furnish(session) -> tuple[World, Dossier, Dossier]:

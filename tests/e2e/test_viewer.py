@@ -444,6 +444,7 @@ def test_a_broken_object_says_so_and_the_stack_goes_on_to_documents(look) -> Non
     assert screen.part("message") == ""
     screen.press("n")
     link = page.get_by_role("link", name="Ouvrir le PDF")
+    link.wait_for()
     assert "Courrier de sortie" in screen.part("message")
     answer = page.request.get(page.url.split("/dossiers")[0] + link.get_attribute("href"))
     assert answer.headers["content-type"] == "application/pdf"
