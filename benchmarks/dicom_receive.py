@@ -9,6 +9,8 @@ once, ``TCP_NODELAY=1`` for all of them (without it Debian's dcmtk waits for del
 * the gateway: ``rcp-gateway serve --only dicom`` on PostgreSQL with fsync on; each object is synced and its row
   committed before it is answered.
 
+At the end 50 associations are opened and left alone, and what they cost the gateway is told.
+
 Rounds alternate, each with objects nobody has seen, and the median is told; ratios, not figures, travel between
 machines.
 """
@@ -22,6 +24,7 @@ import os
 import shutil
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -188,6 +191,28 @@ def send(client: str, port: int, files: list[Path], associations: int) -> float:
     return len(files) / took
 
 
+def idle(port: int, pid: int, count: int, seconds: float) -> float:
+    """Processor time a second that associations cost on which nothing happens."""
+
+    def item(kind: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(body)) + body
+
+    context = bytes(4) + item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2")
+    body = struct.pack(">HH", 1, 0) + b"RCPGATEWAY".ljust(16) + b"IDLE".ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, b"\1" + context[1:])
+    body += item(0x50, item(0x51, struct.pack(">L", 16_384)) + item(0x52, b"1.2.3.4"))
+    with ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            sock.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+            if sock.recv(1) != b"\2":
+                sys.exit("an association was not accepted")
+        time.sleep(2)
+        before, start = processor_s(pid), time.perf_counter()
+        time.sleep(seconds)
+        return (processor_s(pid) - before) / (time.perf_counter() - start)
+
+
 @dataclass
 class Arguments(argparse.Namespace):
     """What the command line says."""
@@ -248,10 +273,13 @@ def main() -> None:
                     shutil.rmtree(folder)
             shutil.rmtree(root / "storescp")
             (root / "storescp").mkdir()
+        resting = idle(ports["gateway"], pids["gateway"], 50, 10.0)
         print(
             f"{said.objects} objects of {objects.kib} KiB, median of {said.rounds} rounds, "
             f"{said.processes} process(es) of the gateway; load {os.getloadavg()[0]:.1f}"
         )
+        reached = "reached" if resting < 0.1 else "MISSED"
+        print(f"50 idle associations: {resting:.1%} of a core (less than 10 % wanted: {reached})")
         for client, associations in itertools.product(clients, ASSOCIATIONS):
             print(f"{client}, {associations} association{'s' * (associations > 1)}")
             ours = statistics.median(rates["gateway", client, associations])

@@ -74,7 +74,8 @@ class Tls:
     def serving(self) -> ssl.SSLContext | None:
         """Return how a port of ours speaks, `None` for plain.
 
-        TLS 1.2 or later `[BCP 195]`; a client certificate is required once authorities are configured.
+        TLS 1.2 or later with forward secrecy `[BCP 195]`; a client certificate is required once authorities are
+        configured.
 
         Raises
         ------
@@ -85,6 +86,7 @@ class Tls:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
         try:
             context.load_cert_chain(self.certificate, self.key)
             if self.authorities is not None:
@@ -171,12 +173,18 @@ class Dicom:
 
     Attributes
     ----------
+    workers
+        Processes that share the port.
+    duplicates
+        What is answered to other bytes under a known SOPInstanceUID, which are kept aside: ``refuse`` or ``warn``.
     tls_destinations
         AE titles of the applications that images are sent to over TLS.
     """
 
     bind: Address = Address("127.0.0.1", 11112)
     ae_title: str = "RCPGATEWAY"
+    workers: int = 1
+    duplicates: str = "refuse"
     tls: Tls = Tls()
     tls_destinations: tuple[str, ...] = ()
 
@@ -488,6 +496,8 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_PUBLIC_URL": _Variable("public_url", _url("http", "https")),
     "RCP_DICOM_BIND": _Variable("dicom.bind", _address),
     "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),
+    "RCP_DICOM_WORKERS": _Variable("dicom.workers", _bounded(1, 32)),
+    "RCP_DICOM_DUPLICATES": _Variable("dicom.duplicates", _choice("refuse", "warn")),
     **_tls("RCP_DICOM", "dicom.tls"),
     "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
     "RCP_MLLP_BIND": _Variable("mllp.bind", _address),

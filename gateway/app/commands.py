@@ -59,7 +59,8 @@ def serve(
     if leash:
         hold_leash()
     # Several processes of a component share its port; a child is one of them.
-    processes = [name for name in wanted for _ in range(settings.http_workers if name == "http" else 1)]
+    many = {"http": settings.http_workers, "dicom": settings.dicom.workers}
+    processes = [name for name in wanted for _ in range(many.get(name, 1))]
     if leash or len(processes) == 1:
         from gateway.app.components import run
 
@@ -73,7 +74,7 @@ def serve(
     from gateway.app.components import prepared, sharing
 
     try:
-        with sharing(settings) as environment, prepared(settings):
+        with sharing(settings, wanted) as environment, prepared(settings):
             code = supervise(processes, environment)
     except GatewayError as refusal:
         typer.echo(f"rcp-gateway : {refusal.text}", err=True)

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -54,7 +54,7 @@ from gateway.rcp.notice_changes import CHANGE
 from gateway.rcp.notification import PlanLine
 from gateway.rcp.resending import require_same
 from gateway.rcp.step import Step
-from gateway.settings import Settings
+from gateway.settings import Address, Settings
 
 if TYPE_CHECKING:  # the framework is loaded by the component that serves HTTP alone
     from fastapi import FastAPI
@@ -94,8 +94,7 @@ def _until_told() -> threading.Event:
     return stop
 
 
-def _listening(settings: Settings, *, shared: bool) -> socket.socket:
-    bind = settings.http_bind
+def _listening(bind: Address, code: str, *, shared: bool) -> socket.socket:
     try:
         return socket.create_server(
             (bind.host, bind.port),
@@ -104,7 +103,7 @@ def _listening(settings: Settings, *, shared: bool) -> socket.socket:
             reuse_port=shared,
         )
     except OSError as error:
-        raise Unavailable("http-bind", f"L’adresse {bind} ne peut pas être écoutée.") from error
+        raise Unavailable(code, f"L’adresse {bind} ne peut pas être écoutée.") from error
 
 
 def _http(settings: Settings) -> None:
@@ -112,7 +111,7 @@ def _http(settings: Settings) -> None:
 
     with open_gateway(settings) as gateway:
         application = http.application(gateway)
-        listening = _listening(settings, shared=settings.http_workers > 1)
+        listening = _listening(settings.http_bind, "http-bind", shared=settings.http_workers > 1)
         log.info("http-ready", address=str(settings.http_bind), public_url=settings.public_url)
         _collect_seldom()
         uvicorn.Server(_server_settings(application)).run(sockets=[listening])
@@ -243,20 +242,23 @@ def _mailbox_read(gateway: Gateway, intake: MailIntake | None, stop: threading.E
 
 
 @contextmanager
-def sharing(settings: Settings) -> Iterator[Mapping[str, str]]:
-    """Let several processes answer on the HTTP port, and give the environment in which they count in one place.
+def sharing(settings: Settings, wanted: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """Let several processes answer on one port, and give the environment in which those of HTTP count in one place.
 
     Raises
     ------
     Unavailable
-        ``http-bind``: somebody else listens there already; processes that share a port would share it with him too.
+        ``http-bind``, ``dicom-bind``: somebody else listens there already; processes that share a port would share it
+        with him too.
     """
-    if settings.http_workers == 1:
+    if "dicom" in wanted and settings.dicom.workers > 1:
+        _listening(settings.dicom.bind, "dicom-bind", shared=False).close()
+    if "http" not in wanted or settings.http_workers == 1:
         yield {}
         return
     from gateway.web.metrics import COUNTED_TOGETHER
 
-    _listening(settings, shared=False).close()
+    _listening(settings.http_bind, "http-bind", shared=False).close()
     with tempfile.TemporaryDirectory(prefix="rcp-metrics-") as folder:
         yield {COUNTED_TOGETHER: folder}
 

@@ -172,10 +172,10 @@ def _sentence(told: _Told) -> str:
         return "La passerelle rattache le scanner au dossier, par l’IPP et son domaine"
     verb = "dépose" if line.event == "imagerie" and line.action == "C" else _WORDS.get(line.event, line.event)
     what = _OBJECTS.get(line.object_type or "", line.object_type or "")
-    if line.event == "envoi":
+    if line.object_type == "Message":
         what = _MAILS.get(str(detail.get("kind") or detail.get("type")), what)
         # One line when the message is kept with its step, one when the operator has taken it.
-        verb = "envoie" if line.wire == "mssante" else "prépare"
+        verb = "prépare" if line.event == "creation" else verb
     whom = f" pour {line.recipient}" if line.recipient else ""
     times = f" ({told.times} fois)" if told.times > 1 else ""
     return f"{who} {verb} {what}{whom}{times}"

@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import traceback
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from gateway.dicom.command import Answer
 from gateway.errors import Fault, GatewayError, InvalidContent, Unavailable
 
-__all__ = ["DIMSE_STATUS", "answer", "as_gateway_error", "where"]
+__all__ = ["DIMSE_STATUS", "answer", "as_gateway_error", "warning", "where"]
 
 # Category → status of a C-STORE-RSP [PS3.4 B.2.3] [PS3.7 C]. 0x0111 is PS3.7's general « duplicate SOP instance ».
 DIMSE_STATUS: Final[dict[str, int]] = {
@@ -33,6 +34,9 @@ DIMSE_STATUS: Final[dict[str, int]] = {
 
 # InvalidContent(rule=True): readable, but against what its SOP class promises.
 _AGAINST_A_RULE: Final = 0xA900  # Error: Data Set does not match SOP Class
+
+# What is kept under the UID differs from what was sent; the nearest of the warnings of a C-STORE-RSP [PS3.4 B.2.3].
+_COERCED: Final = 0xB000
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -59,6 +63,11 @@ def answer(error: BaseException) -> Answer:
         status = _AGAINST_A_RULE
     # The code first: it is what an integrator searches for, and it is never cut.
     return Answer(status, _ascii(f"{known.code}: {known.text}")[:64].rstrip())
+
+
+def warning(error: GatewayError) -> Answer:
+    """Tell a sender that its object stands aside, without an error that would stop what it sends."""
+    return replace(answer(error), status=_COERCED)
 
 
 def where(error: BaseException) -> str:

@@ -126,8 +126,14 @@ class _Server(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
     limits = Limits()
+    shared = False
     _handshakes = 0
     _lock = threading.Lock()
+
+    def server_bind(self) -> None:
+        if self.shared:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # type: ignore[union-attr] # as below
+        super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         # Stock shakes hands here, without a limit of time: one silent client would block the port.
@@ -162,6 +168,12 @@ class _Server(ThreadedAssociationServer):
         """Stock collects garbage here every 60 turns; our associations leave no cycles worth it."""
 
 
+class _SharedServer(_Server):
+    """One of several on a port."""
+
+    shared = True
+
+
 class Scp(Generic[P]):
     """The listening port.
 
@@ -181,6 +193,8 @@ class Scp(Generic[P]):
         Plain when no certificate is given.
     require_called_ae_title
         Reject callers that name another AE title than ours.
+    shared
+        Whether other processes listen on the same port: the kernel gives each connection to one of them.
     """
 
     def __init__(
@@ -194,9 +208,11 @@ class Scp(Generic[P]):
         limits: Limits | None = None,
         tls: Tls | None = None,
         require_called_ae_title: bool = False,
+        shared: bool = False,
     ) -> None:
         self._bind = bind
         self._limits = limits or Limits()
+        self._shared = shared
         self._peers = peers
         self._storage = storage
         self._services = services
@@ -240,7 +256,7 @@ class Scp(Generic[P]):
         server: Any = self._ae.make_server(
             (self._bind.host, self._bind.port),
             ssl_context=self._tls,
-            server_class=_Server,
+            server_class=_SharedServer if self._shared else _Server,
             evt_handlers=handlers,
         )
         server.limits = self._limits

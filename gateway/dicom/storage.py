@@ -26,7 +26,7 @@ from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
 from gateway.dicom.scu import Ours
 from gateway.dicom.wire import Limits
-from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
+from gateway.errors import Conflict, GatewayError, InvalidContent, UnknownIdentity
 from gateway.exchange.blobs import BlobStore
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access, imaging, registry
@@ -48,7 +48,7 @@ def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]
         bind=settings.dicom.bind,
         ae_title=settings.dicom.ae_title,
         peers=Partners(steps, trial=not settings.prod),
-        storage=Keeper(steps, blobs),
+        storage=Keeper(steps, blobs, tolerant=settings.dicom.duplicates == "warn"),
         services=(
             *Searches(steps, settings.dicom.ae_title).services(),
             *Retrieval(steps, blobs, ours(settings)).services(),
@@ -57,6 +57,7 @@ def component(settings: Settings, steps: Steps, blobs: BlobStore) -> Scp[Caller]
         limits=Limits(max_associations=settings.limits.dicom_associations),
         tls=settings.dicom.tls,
         require_called_ae_title=settings.prod,
+        shared=settings.dicom.workers > 1,
     )
 
 
@@ -128,25 +129,40 @@ def _addresses(host: str) -> set[str]:
 
 
 class Keeper:
-    """Storage of the port (`gateway.dicom.scp.Storage`)."""
+    """Storage of the port (`gateway.dicom.scp.Storage`).
 
-    def __init__(self, steps: Steps, blobs: BlobStore) -> None:
+    Parameters
+    ----------
+    tolerant
+        Answer a warning, not an error, to other bytes under a known SOPInstanceUID; they are kept aside all the same.
+    """
+
+    def __init__(self, steps: Steps, blobs: BlobStore, *, tolerant: bool = False) -> None:
         self._steps = steps
+        self._tolerant = tolerant
         self._arrivals = Arrivals(steps)
         self._blobs = blobs
 
     def open(self, request: StoreRequest, peer: Caller) -> _Keeping:
         """Begin to keep one object."""
-        return _Keeping(self._steps, self._arrivals, self._blobs, request, peer)
+        return _Keeping(self._steps, self._arrivals, self._blobs, request, peer, tolerant=self._tolerant)
 
 
 class _Keeping:
     """One object on its way in (`gateway.dicom.intake.Sink`)."""
 
     def __init__(
-        self, steps: Steps, arrivals: Arrivals, blobs: BlobStore, request: StoreRequest, caller: Caller
+        self,
+        steps: Steps,
+        arrivals: Arrivals,
+        blobs: BlobStore,
+        request: StoreRequest,
+        caller: Caller,
+        *,
+        tolerant: bool,
     ) -> None:
         self._steps = steps
+        self._tolerant = tolerant
         self._arrivals = arrivals
         self._blobs = blobs
         self._request = request
@@ -178,9 +194,11 @@ class _Keeping:
             LOG.error("dicom object not understood: %s", outcome.where(error))  # noqa: TRY400 - no traceback in the log
             self._aside(content, "defaut")
             raise
-        if refusal is not None:
-            raise refusal
-        return Answer()
+        if refusal is None:
+            return Answer()
+        if self._tolerant and isinstance(refusal, Conflict):
+            return outcome.warning(refusal)
+        raise refusal
 
     def _kept(self, facts: ObjectFacts | Exception, content: Content) -> GatewayError | None:
         if isinstance(facts, Exception):

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.documents import cda_header
 from gateway.errors import NotFound
 from gateway.model.received import ReceivedDocument
+from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.pages import Portal, Who, opaque
 from gateway.portal.received import shown_with
@@ -81,7 +82,8 @@ class ReceivedPages:
                     object_sha256=found.sha256,
                 )
                 old = "-remplace" if found.state == _SUPERSEDED else ""
-                return content, f"document-recu-{row.reference}-{found.received_at:%Y%m%d}{old}.{ending}"
+                day = words.local(found.received_at, row.session.zone)
+                return content, f"document-recu-{row.reference}-{day:%Y%m%d}{old}.{ending}"
 
             content, name = self._portal.steps.run(caller, verb)
             headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}

@@ -143,8 +143,8 @@ def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Va
         message = mailing.post(step, dossier, sealed, kind=kind, key=key, recipient=who, address=address)
         entry.code, entry.message_id = "ENVOYEE", message.id
         step.audit(
-            "envoi",
-            action="E",
+            "creation",  # that it left is told when it has (« envoi »)
+            action="C",
             persons=(dossier.record_id,),
             dossier=dossier.id,
             object_type="Message",

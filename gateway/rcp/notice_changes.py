@@ -429,8 +429,8 @@ def _post(
     ends: dict[str, Any] = dict.fromkeys(("fin",) * bool(one.changes & _ENDS), True)
     message = mailing.post(step, dossier, sealed, kind=CHANGE, key=key, recipient=who, address=address, **ends)
     step.audit(
-        "envoi",
-        action="E",
+        "creation",  # that it left is told when it has (« envoi »)
+        action="C",
         persons=(dossier.record_id,),
         dossier=dossier.id,
         object_type="Message",

@@ -250,8 +250,8 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
     )
     entry.message_id, entry.late = message.id, case.decision.late
     step.audit(
-        "envoi",
-        action="E",
+        "creation",  # that it left is told when it has (« envoi »)
+        action="C",
         persons=(dossier.record_id,),
         dossier=dossier.id,
         object_type="Message",

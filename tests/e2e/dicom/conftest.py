@@ -65,7 +65,7 @@ def make_port(represented, blobs, tmp_path) -> Iterator[Callable[..., Scp]]:
     running = []
 
     def make(**more) -> Scp:
-        settings = Settings(data_dir=tmp_path, dicom=Dicom(bind=Address("127.0.0.1", 0)), **more)
+        settings = Settings(data_dir=tmp_path, **{"dicom": Dicom(bind=Address("127.0.0.1", 0)), **more})
         port = component(settings, represented, blobs)
         port.start()
         running.append(port)

@@ -102,6 +102,17 @@ def kept(site: Site, data: bytes, state: str = "attache", *, mine: bool = True, 
     return f"/dossiers/{dossier.id}/documents/{row.id}"
 
 
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Paris", "20260319"), ("America/Martinique", "20260318"), ("Pacific/Noumea", "20260319")]
+)
+def test_the_name_of_the_file_has_the_day_of_the_rcp(documents: Site, zone: str, day: str) -> None:
+    """Half an hour past midnight in Paris is still the day before in Greenwich and in Fort-de-France."""
+    documents.world.meeting.zone = zone
+    where = kept(documents, N1, received_at=datetime(2026, 3, 18, 23, 30, tzinfo=UTC))
+    got = documents.browser(documents.world.treating).client.get(f"{where}.pdf")
+    assert got.headers["content-disposition"].endswith(f'-{day}.pdf"')
+
+
 @pytest.fixture
 def documents(site: Site, blobs) -> Site:
     site.blobs = blobs
