@@ -28,7 +28,7 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.web.authenticators import BEARER, OPEN, SESSION, caller_of
 
-__all__ = ["Who", "Wire", "acceptable", "frame_numbers", "negotiate", "on_disk", "part", "records"]
+__all__ = ["Who", "Wire", "acceptable", "asked_types", "frame_numbers", "negotiate", "on_disk", "part", "records"]
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def acceptable(request: Request, offered: tuple[str, ...]) -> tuple[str, ...]:
 
 def _ranges(request: Request) -> list[tuple[str, float]]:
     ranges = []
-    for text in _asked(request):
+    for text in asked_types(request):
         kind, *parameters = (piece.strip() for piece in text.split(";"))
         values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
         try:
@@ -147,7 +147,7 @@ def _ranges(request: Request) -> list[tuple[str, float]]:
     return ranges
 
 
-def _asked(request: Request) -> list[str]:
+def asked_types(request: Request) -> list[str]:
     """Read ``accept=``, else ``Accept``, as its ranges."""
     asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
     if len(asked) > _MAX_ACCEPT_CHARACTERS:
@@ -197,7 +197,7 @@ def negotiate(request: Request, offered: tuple[str, ...], *, related: str | None
     ``related`` is the type of the parts of ``multipart/related``.
     """
     ranked: list[tuple[float, int, str]] = []
-    for position, text in enumerate(_asked(request)):
+    for position, text in enumerate(asked_types(request)):
         kind, *parameters = (piece.strip() for piece in text.split(";"))
         values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
         part = values.get("type", "").strip('"')

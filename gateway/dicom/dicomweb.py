@@ -15,23 +15,20 @@ Not here yet: STOW-RS, transcoding on retrieval, bulk data other than pixels, co
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
-from gateway.dicom.asking import Who, Wire, frame_numbers, negotiate, part, records
+from gateway.dicom.asking import Who, Wire, negotiate, records
 from gateway.dicom.attributes import Level
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.qido import question
-from gateway.dicom.query import Found, Images
+from gateway.dicom.query import Images
 from gateway.dicom.rendered import Rendering
+from gateway.dicom.retrieval import Retrieval
 from gateway.dicom.storage import Keeper
 from gateway.dicom.stow import Storing
-from gateway.errors import InvalidContent
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
@@ -69,7 +66,7 @@ def router(
     made = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
     drawing = drawing or Drawing()
     _Searches(images, blobs, drawing, base_url.rstrip("/")).add_to(made)
-    _Retrieval(images, blobs, drawing).add_to(made)
+    Retrieval(images, blobs, drawing).add_to(made)
     Rendering(images, blobs, drawing).add_to(made)
     if keeper is not None:
         stow_bytes = (limits or Limits()).stow_bytes
@@ -133,54 +130,3 @@ class _Searches(Wire):
             raise await self._hidden(who, "Study", study)
         await self._tell(who, records(found), "Metadata", instance or series or study)
         return Response(b"[" + b",".join(answers) + b"]", media_type=_JSON)
-
-
-class _Retrieval(Wire):
-    """WADO-RS `[PS3.18 10.4]`."""
-
-    def add_to(self, routes: APIRouter) -> None:
-        add = partial(routes.add_api_route, methods=["GET"], response_class=Response, response_model=None)
-        one = "/studies/{study}/series/{series}/instances/{instance}"
-        for path in ("/studies/{study}", "/studies/{study}/series/{series}", one):
-            add(path, self.objects)
-        add(f"{one}/frames/{{frames}}", self.frames)
-
-    async def objects(
-        self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
-    ) -> Response:
-        found = await self._found(who, study, series, instance)
-        single = (_DICOM,) if instance else ()
-        chosen = negotiate(request, ("multipart/related", *single), related=_DICOM)
-        await self._tell(who, records(found), "Instance" if instance else "Study", instance or study, objets=len(found))
-        if chosen == _DICOM:
-            headers = {"Content-Length": str(found[0].size_bytes)}
-            return StreamingResponse(self._blobs.stream_async(found[0].sha256), media_type=_DICOM, headers=headers)
-        boundary = secrets.token_hex(16)
-        return StreamingResponse(
-            self._parts(found, boundary), media_type=f'multipart/related; type="{_DICOM}"; boundary={boundary}'
-        )
-
-    async def _parts(self, found: list[Found], boundary: str) -> AsyncIterator[bytes]:
-        for one in found:
-            kind = f"{_DICOM}; transfer-syntax={one.transfer_syntax_uid}"
-            yield part(boundary, kind, one.size_bytes)
-            async for chunk in self._blobs.stream_async(one.sha256):
-                yield chunk
-            yield b"\r\n"
-        yield f"--{boundary}--\r\n".encode("ascii")
-
-    async def frames(self, request: Request, who: Who, study: str, series: str, instance: str, frames: str) -> Response:
-        [one, *_] = await self._found(who, study, series, instance)
-        numbers = frame_numbers(frames)
-        negotiate(request, ("multipart/related",), related=_OCTETS)
-        contents: list[bytes] = []
-        for number in numbers:
-            contents.append((await self.drawn(one, "frame", frame=number))[1])
-            if sum(map(len, contents)) > _MAX_FRAMES_BYTES:
-                text = f"Ces images dépassent {_MAX_FRAMES_BYTES} octets par réponse : demandez-en moins à la fois."
-                raise InvalidContent("dicom-frames", text, expression="frames")
-        await self._tell(who, records([one]), "Frame", instance, images=len(numbers))
-        boundary = secrets.token_hex(16)
-        body = b"".join(part(boundary, _OCTETS, len(content)) + content + b"\r\n" for content in contents)
-        end = f"--{boundary}--\r\n".encode("ascii")
-        return Response(body + end, media_type=f'multipart/related; type="{_OCTETS}"; boundary={boundary}')

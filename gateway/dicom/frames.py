@@ -195,6 +195,18 @@ class Frames:
             content = np.packbits(loose[first % 8 :][:bits], bitorder="little").tobytes()
         return content[first // 8 - start :][: -(-bits // 8)]
 
+    def place(self, frame: int) -> int | None:
+        """Where a frame's bytes begin in the file; None when they are not a piece of it as they stand."""
+        bits = self._frame_bits()
+        if self._content is not None or self.syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or bits % 8:
+            return None
+        return self._start + (frame - 1) * bits // 8
+
+    @property
+    def length(self) -> int:
+        """Bytes of the pixels in the file."""
+        return self._length
+
     def _frame_bits(self) -> int:
         pixels = self.rows * self.columns
         if self.interpretation in _SHARED_CHROMINANCE and self.samples == 3:

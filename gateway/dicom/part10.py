@@ -1,13 +1,18 @@
-"""What a Part 10 file says of itself before its data set: the File Meta Information `[PS3.10 7.1]`.
+"""Which object a Part 10 file holds, by its first bytes: its head, and the UIDs that it begins with `[PS3.10 7.1]`.
 
 Promises: reads the beginning of a file as it comes and says when it needs more; refuses by name what is no such file.
-What the data set says is `gateway.dicom.translate`'s.
+The data set decides: whoever gave an object another UID often left the old one in the head. What else the data set says
+is `gateway.dicom.translate`'s.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Final
+
+from pydicom.filereader import read_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from gateway.dicom.command import StoreRequest, is_uid
 from gateway.errors import InvalidContent
@@ -17,6 +22,9 @@ __all__ = ["MAX_HEAD_BYTES", "announced"]
 #: Preamble and File Meta Information; private information of the sender may stand there.
 MAX_HEAD_BYTES: Final = 1 << 20
 _PREFIX_END: Final = 132
+#: Of the data set: its UIDs are among its first elements.
+_BEGINNING_BYTES: Final = 16 << 10
+_SOP_INSTANCE_UID: Final = 0x00080018
 _LONG: Final = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"UC", b"UR", b"OV", b"SV", b"UV"})
 _WANTED: Final = {0x0002: "MediaStorageSOPClassUID", 0x0003: "MediaStorageSOPInstanceUID", 0x0010: "TransferSyntaxUID"}
 
@@ -49,11 +57,29 @@ def announced(head: bytes, *, whole: bool = False) -> tuple[StoreRequest, int] |
         number, value, position = read
         if number in _WANTED:
             said[number] = value.rstrip(b"\0 ").decode("ascii", "replace")
+    if len(head) - position < _BEGINNING_BYTES and not whole:
+        return None
+    said |= _own(head[position : position + _BEGINNING_BYTES], said.get(0x0010, ""))
     for number, keyword in _WANTED.items():
         if not is_uid(said.get(number, "")):
             text = f"Objet DICOM sans {keyword} valide."
             raise InvalidContent("dicom-missing-uid", text, expression=keyword, rule=True)
     return StoreRequest(1, 1, said[0x0002], said[0x0003], said[0x0010]), position
+
+
+def _own(beginning: bytes, transfer_syntax: str) -> dict[int, str]:
+    """Read what the data set itself says to be; nothing when that cannot be read here."""
+    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+        return {}
+    implicit, little = transfer_syntax == ImplicitVRLittleEndian, transfer_syntax != ExplicitVRBigEndian
+    try:
+        ds = read_dataset(
+            io.BytesIO(beginning), implicit, little, stop_when=lambda tag, _vr, _length: tag > _SOP_INSTANCE_UID
+        )
+        own = {0x0002: str(ds.get("SOPClassUID") or ""), 0x0003: str(ds.get("SOPInstanceUID") or "")}
+    except Exception:  # noqa: BLE001 - what the library raises depends on what the bytes led it to
+        return {}
+    return {number: uid for number, uid in own.items() if is_uid(uid)}
 
 
 def _element(head: bytes, position: int) -> tuple[int, bytes, int] | None:

@@ -47,6 +47,7 @@ MAX_INFLATED_BYTES: Final = 256 << 20
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _MAX_BINARY_BYTES: Final = 1024
 
+_PIXEL_DATA: Final = 0x7FE00010
 _CHARACTER_SET: Final = 0x00080005
 _SOP_INSTANCE_UID: Final = 0x00080018
 
@@ -371,8 +372,10 @@ _UTF8: Final = b'{"vr":"CS","Value":["ISO_IR 192"]}'
 
 
 def _dicom_json(ds: FileDataset, raw: Raw) -> bytes:
-    """Encode the object's DICOM JSON `[PS3.18 F.2]`: no pixels, no bulk value, no attribute that cannot be read."""
+    """Encode the object's DICOM JSON `[PS3.18 F.2]`: no attribute that cannot be read; pixels and bulk by address."""
     members = {_CHARACTER_SET: _UTF8}
+    if "Rows" in ds and "Columns" in ds:
+        members[_PIXEL_DATA] = _elsewhere(_PIXEL_DATA, "OW")
     for tag in raw.tags():
         key = raw.key(tag)
         encoded = _ENCODED.get(key) if key is not None else None
@@ -387,14 +390,19 @@ def _dicom_json(ds: FileDataset, raw: Raw) -> bytes:
     return b"{" + b",".join([b'"%08X":%s' % (tag, members[tag]) for tag in sorted(members)]) + b"}"
 
 
+def _elsewhere(tag: int, vr: str) -> bytes:
+    """Say where a value is, below the object's own address: `gateway.dicom.query` puts that before it."""
+    return b'{"vr":"%s","BulkDataURI":"bulkdata/%08X"}' % (vr.encode("ascii", "replace"), tag)
+
+
 def _encoded(ds: FileDataset, tag: int) -> bytes:
     raw = ds.get_item(tag, keep_deferred=True)
     if isinstance(raw, RawDataElement) and raw.value is None and raw.length and raw.VR not in ("SQ", None):
-        return b""  # deferred: longer than _DEFER_BYTES
+        return _elsewhere(tag, raw.VR or "UN")  # deferred: longer than _DEFER_BYTES
     try:
         element = ds[tag]
         if element.VR in _BINARY and len(element.value or b"") > _MAX_BINARY_BYTES:
-            return b""
+            return _elsewhere(tag, element.VR)
         return msgspec.json.encode(element.to_json_dict(None, 0), enc_hook=_plain)
     except RecursionError:
         raise

@@ -115,18 +115,18 @@ class Web:
     callers: dict[str, Caller]
 
     def get(self, path: str, who: str = "ehr", accept: str = "*/*") -> tuple[int, dict[str, str], bytes]:
-        return self._asked(urllib.request.Request(self.url + path, headers=self._headers(who, accept)))
+        return self.asked(urllib.request.Request(self.url + path, headers=self._headers(who, accept)))
 
     def post(
         self, path: str, body: bytes, kind: str, who: str = "ehr", accept: str = "*/*"
     ) -> tuple[int, dict[str, str], bytes]:
         headers = {**self._headers(who, accept), "Content-Type": kind}
-        return self._asked(urllib.request.Request(self.url + path, body, headers))
+        return self.asked(urllib.request.Request(self.url + path, body, headers))
 
     def _headers(self, who: str, accept: str) -> dict[str, str]:
         return {"Accept": accept, "Authorization": f"Bearer {who}"}
 
-    def _asked(self, request: urllib.request.Request) -> tuple[int, dict[str, str], bytes]:
+    def asked(self, request: urllib.request.Request) -> tuple[int, dict[str, str], bytes]:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, dict(answer.headers), answer.read()

@@ -216,5 +216,5 @@ def test_a_window_and_a_viewport_are_applied(shown, web):
 
 def test_a_single_object_may_be_had_without_multipart(shown, web, ct):
     status, headers, body = web.get(ONE, "physician", "application/dicom")
-    assert (status, headers["content-type"]) == (200, "application/dicom")
+    assert (status, headers["content-type"]) == (200, "application/dicom; transfer-syntax=1.2.840.10008.1.2.1")
     assert dcmread(io.BytesIO(body)) == dcmread(ct[2])
