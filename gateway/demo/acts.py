@@ -194,6 +194,15 @@ def _physician(theatre: Theatre) -> None:
         _require(not offered & _CLASSICAL, "Fiche en lecture seule", f"champs modifiables : {offered & _CLASSICAL}")
         file = narrator.write("04-fiche.html", fiche.body)
         narrator.seen("Elle lit la fiche, en lecture seule", wire="HTTP", outcome=f"page {fiche.path}", file=file)
+        images = browser.open(fiche.link("Regarder les images"))
+        stills = [image.get("src") for image in images.tree.iter("img") if "/rendered" in (image.get("src") or "")]
+        _require(len(stills) == 1, "Images du dossier", f"aucune image sur la page {images.path}")
+        narrator.seen(
+            "Elle regarde le scanner dans son navigateur : coupes, fenêtres, mesures, deux séries côte à côte",
+            wire="HTTP",
+            outcome=f"page {images.path}",
+            file=narrator.write("04-images.html", images.body),
+        )
         done = browser.submit(
             fiche,
             fiche.form("commentaire"),
