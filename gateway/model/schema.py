@@ -11,6 +11,7 @@ from gateway.model import (  # noqa: F401 - each brings its tables
     directory,
     dossier,
     imaging,
+    imaging_copy,
     meeting,
     message,
     network,
