@@ -263,6 +263,8 @@ class Limits:
         What all entries of one batch or transaction may take together.
     answer_bytes
         Resources of one answer together: a page of a search with its includes, of a history, a Bundle of responses.
+    attachment_bytes, attachment_files
+        One file that is laid beside a dossier in the portal, and how many one form holds.
     stow_bytes
         One STOW-RS request, all of its objects together.
     search_page
@@ -291,6 +293,8 @@ class Limits:
     search_seconds: int = _limit(10, 1, 600)
     search_minutes: int = _limit(15, 1, 24 * 60)
     dicom_associations: int = _limit(50, 1, 10_000)
+    attachment_bytes: int = _limit(20 << 20, 1 << 10, 1 << 30)
+    attachment_files: int = _limit(10, 1, 100)
     stow_bytes: int = _limit(16 << 30, 1 << 10, 1 << 40)
     mllp_connections: int = _limit(50, 1, 10_000)
     mllp_message_bytes: int = _limit(20 << 20, 1 << 10, 256 << 20)
@@ -331,6 +335,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     fhir: Fhir = Fhir()
     dicom: Dicom = Dicom()
+    dicomweb_origins: tuple[str, ...] = ()
     mllp: Mllp = Mllp()
     mail: Mail = Mail()
     psc: Psc = Psc()
@@ -432,6 +437,15 @@ def _ae_titles(text: str) -> tuple[str, ...]:
     return tuple(_ae_title(title) for title in text.split(",") if title.strip())
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _names(text)
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError("attendu des origines comme « https://visionneuse.example », sans chemin")
+    return origins
+
+
 def _text(text: str) -> str:
     return text
 
@@ -500,6 +514,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_DICOM_DUPLICATES": _Variable("dicom.duplicates", _choice("refuse", "warn")),
     **_tls("RCP_DICOM", "dicom.tls"),
     "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
+    "RCP_DICOMWEB_ORIGINS": _Variable("dicomweb_origins", _origins),
     "RCP_MLLP_BIND": _Variable("mllp.bind", _address),
     "RCP_MLLP_MATRIX": _Variable("mllp.matrix", _choice("lenient", "strict")),
     **_tls("RCP_MLLP", "mllp.tls"),

@@ -46,6 +46,8 @@ NOTICES: Final = {
     "adresse": Notice("Cette adresse n’est plus utilisée.", "success"),
     "reprise": Notice("Cette adresse est de nouveau utilisée.", "success"),
     "rattache": Notice("Le courriel est rattaché au dossier.", "success"),
+    "pieces": Notice("Les documents sont joints au dossier.", "success"),
+    "piece-retiree": Notice("Le document est retiré du dossier.", "info"),
     "images-attendues": Notice("Les images attendues sont enregistrées.", "success"),
     "images-rattachees": Notice("Ces images sont rattachées au patient.", "success"),
     "images-laissees": Notice("Ces images restent hors de tout dossier.", "info"),

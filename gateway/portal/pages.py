@@ -33,6 +33,7 @@ from gateway.rcp.access import Caller
 from gateway.rcp.ports import ImageObjects, Letters
 from gateway.rcp.report import Press
 from gateway.rcp.step import Step, Steps
+from gateway.settings import Limits
 from gateway.web.authenticators import SESSION, current_caller
 from gateway.web.body import Limit, form_under
 from gateway.web.csrf import CSRF_FIELD, Csrf
@@ -83,6 +84,8 @@ class Portal:
         Composes the mail that a contribution causes; without it contributions are refused in words.
     press
         What validating a report needs; without it validation is refused in words.
+    limits
+        What may be sent at once.
     objects
         Reads images that are kept aside; without it they are not judged again.
     fictitious
@@ -98,6 +101,7 @@ class Portal:
         letters: Letters | None = None,
         press: Press | None = None,
         objects: ImageObjects | None = None,
+        limits: Limits | None = None,
         fictitious: bool = False,
     ) -> None:
         self.steps = steps
@@ -105,6 +109,7 @@ class Portal:
         self.letters = letters
         self.press = press
         self.objects = objects
+        self.limits = limits or Limits()
         self._csrf = csrf
         self._fictitious = fictitious
 

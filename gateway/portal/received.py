@@ -16,6 +16,7 @@ from gateway.model.dossier import Dossier
 from gateway.model.received import ReceivedDocument
 from gateway.portal import views as v
 from gateway.portal import words
+from gateway.rcp import attachments
 
 __all__ = ["received_lines", "shown_with"]
 
@@ -25,6 +26,8 @@ _STATES = {"attache": "", "remplace": ", remplacé par une version plus récente
 
 def shown_with(document: ReceivedDocument, row: Dossier) -> bool:
     """Whether the bytes of a document may be had by whoever sees a dossier."""
+    if document.channel == attachments.CHANNEL:
+        return False  # beside the dossier, by addresses of their own
     here = document.dossier_id == row.id or (document.dossier_id is None and document.record_id == row.record_id)
     return here and document.state in {"attache", "remplace"} and document.sha256 is not None
 
@@ -47,6 +50,7 @@ def received_lines(session: Session, row: Dossier) -> Iterable[v.InteropLine]:
             or_(ReceivedDocument.dossier_id == row.id, patient),
             ReceivedDocument.state.in_(sorted(_STATES)),
             ReceivedDocument.sha256.is_not(None),
+            ReceivedDocument.channel != attachments.CHANNEL,
         )
         .order_by(ReceivedDocument.received_at.desc(), ReceivedDocument.id)
         .limit(_SHOWN)

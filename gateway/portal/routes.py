@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from gateway.portal.attachment_routes import AttachmentPages
 from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
 from gateway.portal.imaging_awaited_routes import AwaitedPages
@@ -45,6 +46,7 @@ def router(portal: Portal) -> APIRouter:
         ErrorBoxPages,
         ImagingPages,
         AwaitedPages,
+        AttachmentPages,
     )
     for pages in kinds:
         gathered.include_router(pages(portal).router())

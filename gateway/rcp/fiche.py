@@ -43,6 +43,7 @@ __all__ = [
     "held",
     "imagery_of",
     "in_words",
+    "is_open",
     "label_of",
     "lacking",
     "missing",
@@ -213,7 +214,7 @@ def _keep(dossier: Dossier, kept: dict[str, Any]) -> bool:
 
 def editable(session: Session, caller: access.Caller, dossier: Dossier) -> bool:
     """Whether this person may edit the fiche now: the requester or an organiser, until the report is validated."""
-    return _may_edit(session, caller, dossier) and _open(session, dossier)
+    return _may_edit(session, caller, dossier) and is_open(session, dossier)
 
 
 def held(step: Step, dossier_id: uuid.UUID) -> Dossier:
@@ -238,7 +239,7 @@ def held(step: Step, dossier_id: uuid.UUID) -> Dossier:
             step.caller, "refus", outcome="4", reason="lecture-seule", object_type="Dossier", object_id=str(dossier_id)
         )
         raise error
-    if not _open(step.session, dossier):
+    if not is_open(step.session, dossier):
         text = "La fiche ne change plus : le compte rendu est validé, ou le dossier refusé ou annulé."
         raise Conflict("formulaire-clos", text)
     return dossier
@@ -252,7 +253,7 @@ def _may_edit(session: Session, caller: access.Caller, dossier: Dossier) -> bool
     return bool(access.roles_in(session, caller, dossier.session.rcp_id) & access.ORGANISERS)
 
 
-def _open(session: Session, dossier: Dossier) -> bool:
+def is_open(session: Session, dossier: Dossier) -> bool:
     """Whether it still changes: before a validation, and again while a correction is being written."""
     if dossier.state in dossier_states.FINAL:
         return False

@@ -27,6 +27,7 @@ WAITING = f"{CANONICAL}/StructureDefinition/document-en-attente"
 
 _STATUS = {"attache": "current", "remplace": "superseded", "retire": "entered-in-error"}
 _LOINC = "http://loinc.org"
+_CONTENT_TYPES = {"pdf": "application/pdf", "png": "image/png", "jpeg": "image/jpeg", "gif": "image/gif"}
 
 
 def document_reference(row: ReceivedDocument, record: PatientRecord, sha1_base64: str) -> Tree | None:
@@ -82,7 +83,7 @@ def binary(row: ReceivedDocument, content: bytes) -> Tree:
 
 
 def _content_type(row: ReceivedDocument) -> str:
-    return "application/pdf" if row.format == "pdf" else "text/xml"
+    return _CONTENT_TYPES.get(row.format, "text/xml")
 
 
 def identifier(said: str) -> Tree:

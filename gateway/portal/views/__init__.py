@@ -7,6 +7,7 @@ Does not promise that the reader may see it: `gateway.rcp.access` decides before
 
 from __future__ import annotations
 
+from gateway.portal.views.attachments import AttachedFile, Attachments, AttachmentsPage
 from gateway.portal.views.dossier import (
     Answer,
     Clinical,
@@ -102,6 +103,9 @@ __all__ = [
     "Accessibility",
     "Action",
     "Answer",
+    "AttachedFile",
+    "Attachments",
+    "AttachmentsPage",
     "Attendee",
     "AwaitedImages",
     "AwaitedLine",

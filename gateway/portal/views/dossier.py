@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gateway.portal.views.attachments import Attachments
 from gateway.portal.views.imaging import AwaitedImages
 from gateway.portal.views.shared import Badge, Choice, Page, Patient, Professional, Slot
 
@@ -239,6 +240,7 @@ class Dossier(Page):
     clinical: Clinical = Clinical()
     studies: tuple[Study, ...] = ()
     images: AwaitedImages | None = None
+    attachments: Attachments = field(default_factory=Attachments)
     contributions: tuple[Contribution, ...] = ()
     contribution_form: ContributionForm | None = None
     contribution_closed: str = ""

@@ -1,0 +1,165 @@
+"""The routes of the files beside a dossier; the verbs are `gateway.rcp.attachments`.
+
+Promises: who is not signed in sends nothing; a form of several files is taken whole or refused whole, each fault with
+the file's number and name; a file is given to whoever sees the dossier, once the line that says so is durable, with
+headers that let no browser take it for anything else. Its name says the dossier's reference, never the patient.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from gateway.documents import attached
+from gateway.errors import GatewayError, InvalidContent, NotFound
+from gateway.portal import attachments as pages
+from gateway.portal.dossiers import visible_dossier
+from gateway.portal.forms import line
+from gateway.portal.pages import Answer, Form, Portal, Who, opaque
+from gateway.rcp import access, attachments
+from gateway.rcp.access import Caller
+from gateway.rcp.attachments import KINDS, NewFile
+from gateway.rcp.step import Step
+from gateway.web.body import Limit, form_under
+from gateway.web.next_path import sign_in_address
+
+__all__ = ["AttachmentPages"]
+
+_FIELDS_BYTES: Final = 64 * 1024
+#: Nothing in it runs, whatever it is taken for.
+_SAFE: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class AttachmentPages:
+    """The files beside one dossier."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._steps = portal.steps
+
+    def router(self) -> APIRouter:
+        """Build the routes."""
+        router = APIRouter(include_in_schema=False)
+        router.add_api_route("/dossiers/{dossier}/pieces", self.page, methods=["GET"])
+        router.add_api_route("/dossiers/{dossier}/pieces", self.add, methods=["POST"])
+        router.add_api_route("/dossiers/{dossier}/pieces/{file}", self.file, methods=["GET"])
+        router.add_api_route("/dossiers/{dossier}/pieces/{piece}/retirer", self.take_back, methods=["POST"])
+        return router
+
+    def page(self, request: Request, who: Who, dossier: str) -> Response:
+        """Show the files and the form."""
+        return self._portal.signed_in(request, who, lambda caller: self._show(request, caller, opaque(dossier), {}))
+
+    def _show(self, request: Request, caller: Caller, key: uuid.UUID, errors: dict[str, str]) -> Response:
+        def ask(step: Step) -> Answer:
+            return pages.attachments_page(step.session, caller, key, self._portal.limits, errors)
+
+        return self._portal.show(request, caller, ask, current="/patients", status=422 if errors else 200)
+
+    async def add(self, request: Request, who: Who, dossier: str) -> Response:
+        """Keep files; the body is read only for who is signed in."""
+        if who is None:
+            return RedirectResponse(sign_in_address(request), 303)
+        limits = self._portal.limits
+        most = limits.attachment_bytes * limits.attachment_files + _FIELDS_BYTES
+        try:
+            form = await form_under(
+                request,
+                Limit(f"{limits.variable('attachment_bytes')} × {limits.variable('attachment_files')}", most),
+                max_files=limits.attachment_files,
+            )
+        except GatewayError as error:
+            return await run_in_threadpool(self._portal.refused, request, error, who)
+        try:
+            return await run_in_threadpool(self._add, request, who, form, dossier)
+        finally:
+            await form.close()
+
+    def _add(self, request: Request, who: Caller, form: FormData, dossier: str) -> Response:
+        def act(caller: Caller, _: dict[str, str]) -> Response:
+            key = opaque(dossier)
+            # Whoever may not is told before a decoder looks at what he sent.
+            self._steps.run(caller, lambda step: self._require(step, key))
+            sent = [one for one in form.getlist("fichiers") if isinstance(one, UploadFile) and one.filename]
+            try:
+                files = self._judged(sent)
+                self._steps.run(caller, lambda step: attachments.add(step, key, files, self._portal.blobs))
+            except InvalidContent as error:
+                return self._show(request, caller, key, {"fichiers": error.text})
+            return RedirectResponse(f"/dossiers/{key}/pieces?fait=pieces", 303)
+
+        return self._portal.posted(request, who, form, act)
+
+    def _require(self, step: Step, key: uuid.UUID) -> None:
+        row = visible_dossier(step.session, step.caller, key)
+        if not attachments.may_add(step.session, step.caller, row):
+            # The verb's own refusal, in its own words.
+            attachments.add(step, key, (), self._portal.blobs)
+
+    def _judged(self, sent: Sequence[UploadFile]) -> list[NewFile]:
+        """Read and judge each file, one in memory at a time beside what is kept of the others."""
+        if not sent:
+            raise InvalidContent("fichier-absent", "Choisissez au moins un fichier.", expression="fichiers", rule=True)
+        limits = self._portal.limits
+        bounds = attached.Bounds(max_bytes=limits.attachment_bytes)
+        files = []
+        for number, one in enumerate(sent, 1):
+            name = line(one.filename or "")[: attachments.NAME_CHARACTERS]
+            try:
+                found = attached.judge(one.file.read(limits.attachment_bytes + 1), bounds)
+            except InvalidContent as error:
+                text = f"Fichier {number} (« {name} ») : {error.text}"
+                raise InvalidContent(error.code, text, expression="fichiers", rule=True) from error
+            files.append(NewFile(name=name, kind=found.kind, content=found.content))
+        return files
+
+    def file(self, request: Request, who: Who, dossier: str, file: str) -> Response:
+        """Give the kept bytes: a picture to be shown, a PDF to be saved."""
+
+        def act(caller: Caller) -> Response:
+            dossier_id, (named, _, ending) = opaque(dossier), file.partition(".")
+            document_id = opaque(named)
+
+            def verb(step: Step) -> tuple[str, str]:
+                row = visible_dossier(step.session, caller, dossier_id)
+                found = next(iter(attachments.own(step.session, row, document_id)), None)
+                if found is None or found.state != "attache" or found.format != ending or found.sha256 is None:
+                    raise access.hidden(caller, "ReceivedDocument", document_id)
+                step.audit(
+                    "consultation",
+                    persons=(row.record_id,),
+                    dossier=row.id,
+                    object_type="ReceivedDocument",
+                    object_id=str(found.id),
+                    object_sha256=found.sha256,
+                )
+                return found.sha256, f"document-{row.reference}-{found.received_at:%Y%m%d}.{ending}"
+
+            if ending not in KINDS:
+                raise NotFound("inconnu", "Ressource inconnue.")
+            sha256, name = self._steps.run(caller, verb)
+            shown = "attachment" if ending == "pdf" else "inline"
+            headers = {**_SAFE, "Content-Disposition": f'{shown}; filename="{name}"'}
+            return Response(self._portal.blobs.read(sha256), media_type=KINDS[ending], headers=headers)
+
+        return self._portal.signed_in(request, who, act)
+
+    def take_back(self, request: Request, who: Who, form: Form, dossier: str, piece: str) -> Response:
+        """Take back a file."""
+
+        def act(caller: Caller, _: dict[str, str]) -> Response:
+            key, document_id = opaque(dossier), opaque(piece)
+            self._steps.run(caller, lambda step: attachments.take_back(step, key, document_id))
+            return RedirectResponse(f"/dossiers/{key}/pieces?fait=piece-retiree", 303)
+
+        return self._portal.posted(request, who, form, act)

@@ -1,0 +1,212 @@
+"""Files beside a dossier, through the real forms: what is taken, from whom, and to whom it is given."""
+
+from __future__ import annotations
+
+import io
+import threading
+import uuid
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from gateway.model.dossier import Dossier
+from gateway.model.received import ReceivedDocument
+from gateway.model.report import Report
+from gateway.web.csrf import CSRF_FIELD
+from tests.attached_samples import SECRET, bmp, gif, jpeg, pdf, pixels, png
+from tests.unit.portal.conftest import Browser, Site, words
+
+
+@pytest.fixture
+def dossier(site: Site) -> Dossier:
+    row = site.world.dossier()
+    site.world.session.commit()
+    return row
+
+
+def send(browser: Browser, dossier: Dossier, *files: tuple[str, bytes], status: int = 303, token: str | None = None):
+    """Send a form of several files, as a browser does."""
+    answer = browser.client.post(
+        f"/dossiers/{dossier.id}/pieces",
+        data={CSRF_FIELD: browser.token if token is None else token},
+        files=[("fichiers", (name, content, "application/octet-stream")) for name, content in files],
+        headers={"origin": str(browser.client.base_url)},
+    )
+    assert answer.status_code == status, (answer.status_code, answer.text[-600:])
+    return answer
+
+
+def kept(site: Site) -> list[ReceivedDocument]:
+    return list(site.fresh().session.scalars(select(ReceivedDocument).order_by(ReceivedDocument.id)))
+
+
+@pytest.mark.req("S0-065")
+def test_several_files_are_kept_by_their_content_and_shown_with_the_dossier(site, dossier):
+    requester = site.browser(site.world.requester)
+    sent = {"scan.jpg": jpeg(), "capture.png": png(), "ciné.gif": gif(), "compte rendu.pdf": pdf(title="CR")}
+    send(requester, dossier, *sent.items())
+    rows = kept(site)
+    assert [(one.title, one.format, one.state) for one in rows] == [
+        ("scan.jpg", "jpeg", "attache"),
+        ("capture.png", "png", "attache"),
+        ("ciné.gif", "gif", "attache"),
+        ("compte rendu.pdf", "pdf", "attache"),
+    ]
+    page = requester.get(f"/dossiers/{dossier.id}")
+    shown = page.xpath("//section[@aria-labelledby='documents']//img/@src")
+    assert shown == [f"/dossiers/{dossier.id}/pieces/{one.id}.{one.format}" for one in rows[:3]]
+    for one, (name, made) in zip(rows, sent.items(), strict=True):
+        answer = requester.client.get(f"/dossiers/{dossier.id}/pieces/{one.id}.{one.format}")
+        assert answer.status_code == 200
+        assert SECRET not in answer.content
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
+        disposition = answer.headers["content-disposition"]
+        assert disposition.startswith("attachment" if name.endswith("pdf") else "inline")
+        assert one.title not in disposition
+        if name.endswith("pdf"):
+            assert answer.content == made
+            assert answer.headers["content-type"] == "application/pdf"
+        else:
+            assert pixels(answer.content) == pixels(made)
+    lines = [one for one in site.audit() if one["object_type"] == "ReceivedDocument"]
+    assert [one["event"] for one in lines] == ["creation"] * 4 + ["consultation"] * 4
+    assert {tuple(one["persons"]) for one in lines} == {(str(dossier.record_id),)}
+
+
+@pytest.mark.req("S0-065")
+def test_a_photograph_that_is_called_png_is_a_photograph(site, dossier):
+    send(site.browser(site.world.requester), dossier, ("photo.png", jpeg()))
+    [row] = kept(site)
+    assert row.format == "jpeg"
+    answer = site.browser(site.world.requester).client.get(f"/dossiers/{dossier.id}/pieces/{row.id}.jpeg")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert (
+        site.browser(site.world.requester).client.get(f"/dossiers/{dossier.id}/pieces/{row.id}.png").status_code == 404
+    )
+
+
+@pytest.mark.req("S0-065")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("image.bmp", bmp()),
+        ("image.png", b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"),
+        ("page.pdf", b"<!DOCTYPE html><script>alert(1)</script>"),
+        ("programme.pdf", pdf(script="app.alert(1)")),
+        ("coupé.jpg", jpeg()[:200]),
+    ],
+)
+def test_a_form_with_one_bad_file_is_refused_whole_and_says_which(site, dossier, name, content):
+    answer = send(site.browser(site.world.requester), dossier, ("bon.png", png()), (name, content), status=422)
+    assert f"Fichier 2 (« {name} »)" in answer.text.replace("\u00a0", " ")
+    assert "alert(1)" not in answer.text
+    assert kept(site) == []
+
+
+def test_an_empty_form_says_so(site, dossier):
+    assert "Choisissez au moins un fichier." in send(site.browser(site.world.requester), dossier, status=422).text
+
+
+def test_the_same_file_twice_is_one(site, dossier):
+    for _ in range(2):
+        send(site.browser(site.world.requester), dossier, ("a.png", png()), ("b.png", png()))
+    assert len(kept(site)) == 1
+
+
+def test_two_people_at_once_with_the_same_file_keep_one(site, dossier):
+    start = threading.Barrier(2)
+
+    def go(person):
+        browser = site.browser(person)
+        start.wait()
+        send(browser, dossier, ("a.png", png()))
+
+    both = [threading.Thread(target=go, args=(one,)) for one in (site.world.requester, site.world.treating)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert len(kept(site)) == 1
+
+
+@pytest.mark.req("S3-018")
+def test_the_treating_physician_reads_and_adds_and_another_one_finds_nothing(site, dossier):
+    requester, treating = site.browser(site.world.requester), site.browser(site.world.treating)
+    stranger = site.browser(site.world.stranger)
+    send(requester, dossier, ("a.png", png()))
+    [row] = kept(site)
+    url = f"/dossiers/{dossier.id}/pieces/{row.id}.png"
+    assert treating.client.get(url).status_code == 200
+    assert stranger.client.get(url).status_code == 404
+    send(treating, dossier, ("b.pdf", pdf()))
+    send(stranger, dossier, ("c.png", jpeg()), status=404)
+    stranger.get(f"/dossiers/{dossier.id}/pieces", 404)
+    assert len(kept(site)) == 2
+    # Not through a dossier of his own either.
+    own = site.world.dossier(requester_id=site.world.stranger.id)
+    site.world.session.commit()
+    assert stranger.client.get(f"/dossiers/{own.id}/pieces/{row.id}.png").status_code == 404
+
+
+def test_nobody_sends_without_signing_in_or_without_the_session_s_token(site, dossier):
+    answer = send(site.browser(), dossier, ("a.png", png()))
+    assert "/connexion" in answer.headers["location"]
+    send(site.browser(site.world.requester), dossier, ("a.png", png()), token="faux", status=403)
+    assert kept(site) == []
+
+
+def test_only_its_author_takes_a_file_back_and_its_bytes_are_given_to_nobody_any_more(site, dossier):
+    requester, treating = site.browser(site.world.requester), site.browser(site.world.treating)
+    send(treating, dossier, ("a.png", png()))
+    [row] = kept(site)
+    base = f"/dossiers/{dossier.id}/pieces"
+    assert treating.get(base).xpath(f"//form[@action='{base}/{row.id}/retirer']")
+    assert not requester.get(base).xpath(f"//form[@action='{base}/{row.id}/retirer']")
+    requester.post(f"{base}/{row.id}/retirer", 403)
+    site.browser(site.world.stranger).post(f"{base}/{row.id}/retirer", 404)
+    requester.post(f"{base}/{uuid.uuid4()}/retirer", 404)
+    assert [one.state for one in kept(site)] == ["attache"]
+    for _ in range(2):
+        treating.post(f"{base}/{row.id}/retirer")
+    assert [one.state for one in kept(site)] == ["retire"]
+    assert treating.client.get(f"{base}/{row.id}.png").status_code == 404
+    assert "a.png" not in words(treating.get(f"/dossiers/{dossier.id}"))
+
+
+def test_nothing_is_added_or_taken_back_once_the_report_is_validated(site, dossier):
+    treating = site.browser(site.world.treating)
+    send(treating, dossier, ("a.png", png()))
+    [row] = kept(site)
+    session = site.world.session
+    frozen = {"content": b"{}", "validator_id": site.world.coordinator.id, "validated_at": site.clock.now()}
+    who = site.world.coordinator.id
+    session.add(Report(dossier_id=dossier.id, set_id=uuid.uuid4(), version=1, state="valide", author_id=who, **frozen))
+    session.commit()
+    send(treating, dossier, ("b.png", jpeg()), status=409)
+    treating.post(f"/dossiers/{dossier.id}/pieces/{row.id}/retirer", 409)
+    assert [one.state for one in kept(site)] == ["attache"]
+    assert treating.client.get(f"/dossiers/{dossier.id}/pieces/{row.id}.png").status_code == 200
+
+
+def test_limits_name_themselves(site, dossier):
+    requester = site.browser(site.world.requester)
+    answer = send(requester, dossier, *((f"{n}.png", b"x") for n in range(11)), status=400)
+    assert kept(site) == []
+    out = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(out, "PNG")
+    answer = send(requester, dossier, ("bombe.png", out.getvalue()), status=422)
+    assert "50000000 pixels" in answer.text
+    answer = send(requester, dossier, ("grand.pdf", pdf() + b"\n" * (20 << 20)), status=422)
+    assert "20971520 octets" in answer.text
+
+
+def test_a_name_that_hides_something_is_shown_plainly(site, dossier):
+    requester = site.browser(site.world.requester)
+    send(requester, dossier, ("../..\\<script>alert(1)</script>\u202egnp.png", png()))
+    [row] = kept(site)
+    assert "\u202e" not in row.title
+    assert "\\" not in row.title
+    page = requester.client.get(f"/dossiers/{dossier.id}").text
+    assert "<script>alert" not in page
