@@ -15,6 +15,7 @@ import contextlib
 import logging
 import socket
 from functools import partial
+from typing import Final
 
 from sqlalchemy import select
 
@@ -38,6 +39,9 @@ from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
 __all__ = ["Keeper", "Partners", "component", "ours"]
+
+#: After so many bytes an object is read, while its sender still sends: its pixels have begun, as a rule.
+_EARLY_BYTES: Final = 64 << 10
 
 LOG = logging.getLogger(__name__)
 
@@ -170,9 +174,14 @@ class _Keeping:
         self._stack = contextlib.ExitStack()
         self._staged = self._stack.enter_context(blobs.stage())
         self._staged.write(part10_head(request))
+        self._looked = False
+        self._early: ObjectFacts | None = None
 
     def write(self, chunk: memoryview) -> None:
         self._staged.write(chunk)
+        if not self._looked and self._staged.size_bytes >= _EARLY_BYTES:
+            self._looked = True
+            self._early = translate.read_early(self._staged.path)
 
     def discard(self) -> None:
         self._stack.close()
@@ -206,9 +215,9 @@ class _Keeping:
         return self._arrivals.keep(self._caller, facts, content)
 
     def _facts(self) -> ObjectFacts | Exception:
-        """Read the object while the disk is at it; what cannot be read is kept all the same."""
+        """Read the object before it is kept; what cannot be read is kept all the same."""
         try:
-            facts = translate.read(self._staged.path)
+            facts = self._early or translate.read(self._staged.path)
         except Exception as error:  # noqa: BLE001 - raised again once the bytes are kept
             return error
         said = (facts.instance.sop_instance_uid, facts.instance.sop_class_uid)

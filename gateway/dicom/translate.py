@@ -24,6 +24,7 @@ import msgspec
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gateway.dicom.attributes import day_key, name_key, time_key
@@ -34,7 +35,7 @@ from gateway.identifiers import Oid
 from gateway.rcp.facts import IdentifierFact, Sex
 from gateway.rcp.imaging_facts import ImagedPatientFacts, InstanceFacts, ObjectFacts, SeriesFacts, StudyFacts
 
-__all__ = ["PARIS", "read"]
+__all__ = ["PARIS", "read", "read_early"]
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ _MAX_BINARY_BYTES: Final = 1024
 
 _PIXEL_DATA: Final = 0x7FE00010
 _CHARACTER_SET: Final = 0x00080005
+_PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _SOP_INSTANCE_UID: Final = 0x00080018
 
 # An index takes no longer value.
@@ -83,25 +85,48 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
     # What the reader raises depends on what the bytes led it to: anything at all means unreadable.
     try:
         _refuse_deflate_bomb(source)
-        ds = pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES)
-        raw = Raw(ds)
-        said = _Attributes(ds)
-        identifiers = _uids(ds, said)
-        series_name = (identifiers["SeriesInstanceUID"], zone)
-        shared = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
-        facts = ObjectFacts(
-            patient=shared.patient,
-            study=shared.study,
-            series=shared.series,
-            instance=_instance(said, identifiers),
-            dicom_json=_dicom_json(ds, raw),
-            unreadable=tuple(sorted(said.unreadable | shared.unreadable)),
-        )
+        return _facts(pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES), zone)
     except InvalidContent:
         raise
     except Exception as error:
         raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.") from error
-    return facts
+
+
+def read_early(path: Path, *, zone: tzinfo = PARIS) -> ObjectFacts | None:
+    """Read an object that is still being written: what `read` will say once its pixels have begun, until then None.
+
+    Nothing is refused here: what is odd about it is `read`'s to say when it is whole.
+    """
+    begun: list[bool] = []
+
+    def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
+        if tag in _PIXELS:
+            begun.append(True)
+        return bool(begun)
+
+    try:
+        _refuse_deflate_bomb(path)
+        with path.open("rb") as file:
+            ds = read_partial(file, at_pixels, defer_size=_DEFER_BYTES)
+        return _facts(ds, zone) if begun else None
+    except Exception:  # noqa: BLE001 - as in `read`
+        return None
+
+
+def _facts(ds: FileDataset, zone: tzinfo) -> ObjectFacts:
+    raw = Raw(ds)
+    said = _Attributes(ds)
+    identifiers = _uids(ds, said)
+    series_name = (identifiers["SeriesInstanceUID"], zone)
+    shared = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
+    return ObjectFacts(
+        patient=shared.patient,
+        study=shared.study,
+        series=shared.series,
+        instance=_instance(said, identifiers),
+        dicom_json=_dicom_json(ds, raw),
+        unreadable=tuple(sorted(said.unreadable | shared.unreadable)),
+    )
 
 
 class _Shared(NamedTuple):
