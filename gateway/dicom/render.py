@@ -245,7 +245,8 @@ def _gray(values: NDArray[Any], ds: Dataset, window: Window | None, *, inverted:
     unsigned = np.dtype(f"u{values.dtype.itemsize}")
     # Differences of signed values may not fit their type; modulo its size they do.
     ranks = values.view(unsigned) - unsigned.type(low % (1 << unsigned.itemsize * 8))
-    return np.asarray(shades[ranks])
+    shown: NDArray[np.uint8] = shades.take(ranks)
+    return shown
 
 
 def _shaded(levels: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:

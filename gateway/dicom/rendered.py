@@ -7,6 +7,7 @@ pictures the broken ones are left out, and the answer says so (206).
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from functools import partial
@@ -103,8 +104,12 @@ class Rendering(Wire):
         if _knows(request, name):
             await self._tell(who, records([one]), "Rendered", one.instance_uid)
             return Response(status_code=304, headers=headers)
-        media_type, content = await self._picture(one, asked)
-        await self._tell(who, records([one]), "Rendered", one.instance_uid)
+        # Its line is written while it is drawn: that it was asked for is told even when nothing could be drawn.
+        told = asyncio.create_task(self._tell(who, records([one]), "Rendered", one.instance_uid))
+        try:
+            media_type, content = await self._picture(one, asked)
+        finally:
+            await told
         return Response(content, media_type=media_type, headers=headers)
 
     async def _picture(self, one: Found, asked: dict[str, Any]) -> Picture:
