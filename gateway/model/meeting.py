@@ -40,7 +40,7 @@ class Rcp(Keyed, Base):
         ``heure_envoi`` (08:00), ``limite``, ``rattrapage``, ``renotification_auto``, ``fermetures`` …; absent keys take
         the calendar's defaults.
     webconference
-        ``lien``, ``complement``, ``mode``; empty when there is none.
+        ``lien``, ``complement``, ``mode``, ``agenda``; empty when there is none.
     fiche
         What it asks of a dossier: mandatory fields, labels, and what all its dossiers share (`gateway.rcp.fiche`).
     fictive

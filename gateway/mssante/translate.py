@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from gateway.mssante.envelope import Mail, Sizes, render
+from gateway.mssante import calendar_entry
+from gateway.mssante.envelope import Attachment, Mail, Sizes, render
 from gateway.mssante.receipts import Receipt
 from gateway.mssante.report_mail import ReportMail
 from gateway.rcp.ports import Letter, ReportLetter, SealedLetter
@@ -110,4 +111,12 @@ class Composer:
             # An answer that a machine gives asks for nothing in turn.
             read_receipt=self.read_receipts and letter.in_reply_to is None,
             in_reply_to=letter.in_reply_to,
+            attachments=_agenda(letter),
         )
+
+
+def _agenda(letter: Letter) -> tuple[Attachment, ...]:
+    if letter.agenda is None:
+        return ()
+    content = calendar_entry.render(letter.agenda, letter.at)
+    return (Attachment(calendar_entry.FILENAME, calendar_entry.MEDIA_TYPE, content),)

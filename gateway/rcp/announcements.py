@@ -4,8 +4,9 @@ What notified physicians are told of a change (M1c) leaves with it: `gateway.rcp
 
 Promises: one M3 for each administrator and one M4 for the requester, for one dossier in one session, whatever runs
 twice or at once (the dossier is locked while it is decided, each has a line of the register); nothing leaves of a trial
-RCP, after the patient's opposition, or once the session has begun; who has no mailbox stands in the register. An
-administrator is told of what was inscribed in the last day, not of what was there before him.
+RCP, after the patient's opposition, or once the session has begun; who has no mailbox stands in the register; a dossier
+that cannot be told of holds no other. An administrator is told of what was inscribed in the last day, not of what was
+there before him.
 
 [spec features S0-068, S1-028, S1-029]
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy import ColumnElement, and_, exists, or_, select, tuple_
 
 from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
@@ -24,7 +25,7 @@ from gateway.model.meeting import Rcp, RcpMember, RcpSession
 from gateway.model.message import NotificationEntry
 from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.added_values import added_values
-from gateway.rcp.letters import announcement_values, compose, full_name, video_values
+from gateway.rcp.letters import agenda_entry, announcement_values, compose, full_name, video_values
 from gateway.rcp.notice_changes import announce_changes_due
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step, Steps
@@ -58,23 +59,31 @@ def announce_due(steps: Steps, letters: Letters) -> int:
             ~told.where(NotificationEntry.kind == VIDEO),
         ),
     )
-    with steps.store.session() as session:
-        found = session.scalars(
-            select(Dossier.id)
-            .join(RcpSession, RcpSession.id == Dossier.session_id)
-            .join(Rcp, Rcp.id == RcpSession.rcp_id)
-            .where(
-                RcpSession.starts_at > now,
-                RcpSession.state.not_in(("annulee", "reportee")),
-                Rcp.fictive.is_(False),
-                Dossier.opposed_at.is_(None),
-                Dossier.state.in_(dossier_states.open_states()),
-                due,
-            )
-            .order_by(Dossier.registered_at, Dossier.id)
-            .limit(_PAGE)
-        ).all()
-    sent = steps.each(found, lambda key, step: announce(step, key, letters), refused="inscription-not-announced")
+    wanted = (
+        select(Dossier.registered_at, Dossier.id)
+        .join(RcpSession, RcpSession.id == Dossier.session_id)
+        .join(Rcp, Rcp.id == RcpSession.rcp_id)
+        .where(
+            RcpSession.starts_at > now,
+            RcpSession.state.not_in(("annulee", "reportee")),
+            Rcp.fictive.is_(False),
+            Dossier.opposed_at.is_(None),
+            Dossier.state.in_(dossier_states.open_states()),
+            due,
+        )
+        .order_by(Dossier.registered_at, Dossier.id)
+        .limit(_PAGE)
+    )
+    sent, page = 0, wanted
+    while True:
+        with steps.store.session() as session:
+            found = session.execute(page).tuples().all()
+        keys = [key for _, key in found]
+        sent += steps.each(keys, lambda key, step: announce(step, key, letters), refused="inscription-not-announced")
+        if len(found) < _PAGE:
+            break
+        # One that fails each time keeps its place: the next page begins behind it, not with it.
+        page = wanted.where(tuple_(Dossier.registered_at, Dossier.id) > found[-1])
     return sent + announce_changes_due(steps, letters)
 
 
@@ -138,6 +147,9 @@ def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Va
                 name=full_name(who),
                 subject=text.subject,
                 body=text.body,
+                agenda=agenda_entry(dossier.session)
+                if kind == VIDEO and dossier.session.rcp.webconference.get("agenda")
+                else None,
             )
         )
         message = mailing.post(step, dossier, sealed, kind=kind, key=key, recipient=who, address=address)

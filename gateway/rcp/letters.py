@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from gateway.errors import InvalidContent
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
+from gateway.model.meeting import RcpSession
 from gateway.model.person import PatientRecord
 from gateway.rcp.french import (
     born,
@@ -27,9 +28,11 @@ from gateway.rcp.french import (
     zone_note,
 )
 from gateway.rcp.mailboxes import is_mssante
+from gateway.rcp.ports import AgendaEntry
 from gateway.rcp.templates import Rendered, Values, variant_for
 
 __all__ = [
+    "agenda_entry",
     "announcement_values",
     "answer_values",
     "change_values",
@@ -201,6 +204,22 @@ def video_values(dossier: Dossier, requester: Practitioner) -> dict[str, str | b
         # The RCP's own page, for the tool that it uses; else ours, which tries the browser (DECISIONS 18).
         "lien_test": rcp.webconference.get("test") or f"{rcp.network.base_url.rstrip('/')}/aide/test",
     }
+
+
+def agenda_entry(session: RcpSession) -> AgendaEntry:
+    """Return a session for the agenda of who comes by video; of its dossiers it says nothing."""
+    rcp, web = session.rcp, session.rcp.webconference
+    host = rcp.network.base_url.partition("://")[2].partition("/")[0]
+    said = (f"Lien : {web['lien']}" if web.get("lien") else "", web.get("complement") or "", rcp.contact or "")
+    return AgendaEntry(
+        uid=f"{session.id}@{host}",
+        sequence=session.version - 1,
+        starts_at=session.starts_at,
+        ends_at=session.ends_at,
+        title=f"RCP {rcp.title}",
+        place=rcp.place or "",
+        text="\n".join(filter(None, said)),
+    )
 
 
 def _hours(dossier: Dossier) -> dict[str, str | bool]:

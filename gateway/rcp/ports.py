@@ -5,7 +5,7 @@ Nothing here is implemented; a Protocol changes only with both of its sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clock",
+    "CopiedObject",
     "Directory",
+    "ImageCopier",
     "ImageObjects",
     "Letter",
     "Letters",
@@ -76,6 +78,46 @@ class ImageObjects(Protocol):
         ------
         InvalidContent
             It is no image object, or lacks what names it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedObject:
+    """A copy of one object without identity, and where its bytes are kept.
+
+    Parameters
+    ----------
+    uids
+        Old and new, of every UID that was replaced.
+    burned_in
+        ``oui``, ``possible`` or ``non``: whether its pixels show who it is.
+    """
+
+    sha256: str
+    size_bytes: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    uids: Mapping[str, str] = field(repr=False)
+    burned_in: str
+
+
+class ImageCopier(Protocol):
+    """Makes copies of kept image objects without identity, and keeps their bytes."""
+
+    def copy(
+        self, sha256: str, *, secret: bytes, pseudonym: str, options: Sequence[str], known: Sequence[str]
+    ) -> CopiedObject:
+        """Copy one; the same arguments give the same bytes.
+
+        Raises
+        ------
+        InvalidContent
+            It is no image, or cannot be read within the limits.
+        NotFound
+            Its bytes are gone.
+        Unavailable
+            Not now.
         """
 
 
@@ -170,6 +212,25 @@ class ReportMails(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class AgendaEntry:
+    """A meeting for somebody's agenda: no patient in it.
+
+    Parameters
+    ----------
+    uid, sequence
+        The same for the same meeting; the sequence grows when it is moved.
+    """
+
+    uid: str
+    sequence: int
+    starts_at: datetime
+    ends_at: datetime
+    title: str
+    place: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
     """One mail without a document to one professional (M1, M2, M5, M7, M8), in words.
@@ -182,6 +243,8 @@ class Letter:
         Domain instant of rendering; the mail's ``Date``.
     in_reply_to
         Message-ID, without brackets, of the mail that it answers by itself.
+    agenda
+        The meeting, for the reader's agenda.
     """
 
     kind: str
@@ -193,6 +256,7 @@ class Letter:
     body: str = field(repr=False)
     reply_to: str | None = None
     in_reply_to: str | None = None
+    agenda: AgendaEntry | None = None
 
 
 class Letters(Protocol):

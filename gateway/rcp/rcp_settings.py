@@ -228,6 +228,12 @@ def groups() -> tuple[Group, ...]:
                     ),
                 ),
                 _line("webconference", "test", "Lien pour essayer son poste", _HTTPS, "Une adresse https://"),
+                _yes_no(
+                    "webconference",
+                    "agenda",
+                    "Le demandeur qui vient à distance reçoit la réunion pour son agenda",
+                    "Un fichier .ics joint à son courriel ; aucun patient n’y est nommé",
+                ),
             ),
         ),
         Group(

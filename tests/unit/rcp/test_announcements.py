@@ -10,8 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, select, update
+from sqlalchemy.orm import make_transient
 
+from gateway.errors import InvalidContent
 from gateway.fhir.represent import Representer
+from gateway.identifiers import uuid7
 from gateway.model.directory import Mailbox
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpMember, RcpSession
@@ -234,6 +237,56 @@ def test_a_requester_who_comes_by_video_gets_the_links_and_no_identity(scene):
     assert "Code : 4711" in body
     assert "jeudi 19 mars 2026 de 14h00 à " in body
     assert not {"PAT-TROIS", "DOMINIQUE", "28/03/1979"} & set(mail.as_string().replace(",", " ").split())
+
+
+def test_with_the_option_the_meeting_comes_as_a_file_for_the_agenda_that_names_no_patient(scene):
+    change(scene, Rcp, scene.rcp, webconference=VIDEO | {"agenda": True})
+    change(scene, Dossier, scene.dossier, participation="webconference")
+    assert announce_due(scene.steps, LETTERS) == 3
+    [(_, mail)] = mails(scene, "M4")
+    [file] = mail.iter_attachments()
+    assert (file.get_content_type(), file.get_filename()) == ("text/calendar", "reunion.ics")
+    said = file.get_payload(decode=True).decode().replace("\r\n ", "").split("\r\n")
+    assert {
+        f"UID:{scene.meeting}@rcp.example",
+        "SEQUENCE:0",
+        "DTSTART:20260319T130000Z",  # 14:00 in Paris
+        "DTEND:20260319T150000Z",
+        "SUMMARY:RCP Sein",
+        "LOCATION:Salle de visioconférence du CHU X",
+        "DESCRIPTION:Lien : https://visio.example/s\\nCode : 4711\\n3c@example.org",
+    } <= set(said)
+    whole = "\n".join(said) + mail.get_body().get_content()
+    with scene.store.session() as session:
+        dossier = session.get_one(Dossier, scene.dossier)
+        assert not [name for name in ("PAT-TROIS", "DOMINIQUE", "1979", dossier.reference) if name in whole]
+    for _, other in mails(scene, "M3"):
+        assert not list(other.iter_attachments())
+
+
+def test_a_dossier_that_fails_each_time_holds_no_other(scene, monkeypatch):
+    """More of them than a page has places, before the one that can be told of."""
+    monkeypatch.setattr(announcements, "_PAGE", 2)
+    told = announcements.announce
+    with scene.store.session() as session:
+        row = session.get_one(Dossier, scene.dossier)
+        session.expunge_all()
+        for number in range(5):
+            make_transient(row)
+            row.id, row.number, row.reference = uuid7(), f"n-{number}", f"RCP-F{number}"
+            row.tumour_key, row.registered_at = str(number), REGISTERED - timedelta(minutes=5 - number)
+            session.add(row)
+            session.flush()
+            session.expunge_all()
+        session.commit()
+
+    def failing(step, dossier_id, letters):
+        if dossier_id != scene.dossier:
+            raise InvalidContent("essai", "Celui-ci ne peut pas être annoncé.")
+        return told(step, dossier_id, letters)
+
+    monkeypatch.setattr(announcements, "announce", failing)
+    assert [announce_due(scene.steps, LETTERS) for _ in range(2)] == [2, 0]
 
 
 def test_without_a_page_of_the_rcp_the_browser_is_tried_on_ours(scene):

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import make_transient
 
+from gateway.errors import InvalidContent
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.outbox import Delivery, Outcome
+from gateway.identifiers import uuid7
 from gateway.model.directory import Mailbox
 from gateway.model.dossier import Correspondent
 from gateway.model.meeting import Rcp
@@ -327,6 +330,32 @@ def test_a_worker_that_was_down_for_weeks_asks_once(scene):
     assert silent(scene, SENDS + 30 * DAY) == 1
     assert silent(scene, SENDS + 31 * DAY) == 0
     assert questions(scene) == ["sans-nouvelle"]
+
+
+def test_a_silence_that_cannot_be_told_holds_no_other(scene, monkeypatch):
+    as_report(scene)
+    with scene.store.session() as session:
+        first = session.scalars(select(Message).where(Message.direction == "out")).one()
+        told, due = first.id, first.receipt_due_at
+        session.expunge(first)
+        for number in range(3):
+            make_transient(first)
+            first.id, first.key, first.message_id = uuid7(), f"autre-{number}", f"autre-{number}@x"
+            first.receipt_due_at = due - timedelta(minutes=number + 1)
+            session.add(first)
+            session.flush()
+            session.expunge_all()
+        session.commit()
+    settle = deadlines.settle
+
+    def failing(step, message_id):
+        if message_id != told:
+            raise InvalidContent("essai", "Celui-ci ne peut pas être dit.")
+        return settle(step, message_id)
+
+    monkeypatch.setattr(deadlines, "settle", failing)
+    scene.clock.at = SENDS + 30 * DAY
+    assert deadlines.settle_due(scene.steps, limit=2) == 1
 
 
 def test_two_workers_tell_a_silence_once(scene):
