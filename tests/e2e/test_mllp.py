@@ -44,6 +44,8 @@ from tests.hl7_scene import Scene, open_scene
 from tests.loopback import free_port, until, wait_until
 from tests.world import audit_lines
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 ANYWHERE = Address("127.0.0.1", 0)
 
 
@@ -327,7 +329,7 @@ def test_a_partner_is_known_by_his_client_certificate(scene: Scene, authority: A
         assert tls_ask(wire.port, authority, samples.message(), lab) == ACCEPTED
         assert tls_ask(wire.port, authority, samples.message(), other) == ()
         assert tls_ask(wire.port, authority, samples.message(), None) == ()
-        with contextlib.suppress(ConnectionError):  # nor in clear
+        with contextlib.suppress(OSError):  # nor in clear
             assert raw(wire.port, framed(samples.message()))[:1] != b"\x0b"
         assert tls_ask(wire.port, authority, samples.replacement(), lab) == ACCEPTED
     assert count(scene) == (2, 2)
@@ -496,6 +498,8 @@ def test_the_program_serves_the_port_for_a_partner_of_its_registry(
     assert run("partner", "add", "Labo Y", "--mllp", "127.0.0.1").returncode == 1
     told = run("check").stdout
     assert "mllp         répond" in told, told
+    assert run("partner", "add", "Labo Z", "--mllp", "nulle-part.invalid").returncode == 0
+    assert "Adresse introuvable pour un pair MLLP : nulle-part.invalid" in run("check").stdout
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "--only", "mllp"], env=ours, stdout=log, stderr=log

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import VARIABLES, Limits, SettingsError, load
+from gateway.errors import Fault
+from gateway.settings import VARIABLES, Limits, SettingsError, Tls, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -146,3 +147,13 @@ def test_an_id_that_nobody_used_is_created_only_where_the_operator_says_so() -> 
     assert load({}).fhir.update_create is False
     assert load({"RCP_FHIR_UPDATE_CREATE": "on"}).fhir.update_create is True
     assert faults(RCP_FHIR_UPDATE_CREATE="yes") == ["RCP_FHIR_UPDATE_CREATE : attendu on ou off"]
+
+
+def test_files_that_make_no_tls_port_are_refused_by_name(tmp_path: Path) -> None:
+    assert Tls().serving() is None
+    nonsense = tmp_path / "certificat.pem"
+    nonsense.write_text("rien")
+    for tls in (Tls(nonsense, nonsense), Tls(tmp_path / "absent.pem", nonsense)):
+        with pytest.raises(Fault) as refused:
+            tls.serving()
+        assert refused.value.code == "tls-fichiers"

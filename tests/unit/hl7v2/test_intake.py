@@ -27,6 +27,8 @@ from tests import hl7_samples as samples
 from tests.hl7_scene import IPP, Scene
 from tests.world import audit_lines
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 ACCEPTED = ("AA", "", "", "")
 
 

@@ -8,6 +8,8 @@ from gateway.errors import InvalidContent
 from gateway.hl7v2 import segments
 from tests import hl7_samples as samples
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 HEAD = "MSH|^~\\&|APPLI|CH-EXEMPLE|PFI|CH-EXEMPLE|20261126183005+0100||MDM^T02^MDM_T02|N-1|T|2.6|||||FRA|"
 REST = "|||2.1^CISIS_CDA_HL7_V2\rPID|||1^^^A&1.2&ISO||ŒUVRÉ^€\rZZZ|à nous|deux\r"
 

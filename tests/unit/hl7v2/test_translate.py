@@ -12,6 +12,8 @@ from gateway.hl7v2 import flags, outcome, segments, translate
 from tests import hl7_samples as samples
 from tests.hl7_samples import DELETION, LPS, ORU, REPLACEMENT
 
+pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
+
 
 def read(content: bytes, **how: bool) -> translate.Request:
     return translate.read(segments.parse(content), **how)
@@ -236,6 +238,28 @@ def test_x27_names_that_official_examples_give_are_read_and_remarked():
     found = read(samples.wire(text), strict=True)
     assert found.flags == read(samples.message()).flags
     assert set(found.notes) == {"nom-de-metadonnee", "espaces"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RCT^Result Copies To^participation", "RCT^results Copies To^participation"),
+        ("SB^Send by^participation", "SB^^participation"),
+        ("ASIP-SANTE-PS&", "ASIP-SANTE- PS&"),
+        ("^^^IDNPS", "^^^RPPS"),
+        ("ASIP-SANTE-PS&1.2.250.1.71.4.2.1&ISO", "1.2.250.1.71.4.2.1"),
+        ("||||||F\nPRT", "||||||F|\nPRT"),  # a trailing pipe after OBX-11
+        ("||||||F", "|||||F|"),  # of the text for a mail: one pipe short
+        ("MDM^T02^MDM_T02", "MDM^T02"),
+        ("1.2.250.1.999.77.1.20261126.1042.1", "1.2.250.1.999.77.1.20261126.1042.1^Organisation-Y"),
+    ],
+)
+def test_h12_what_official_examples_get_wrong_is_read(old, new):  # 3.11
+    text = samples.text()
+    assert old in text
+    head, mark, tail = text.rpartition(old) if old == "||||||F" else text.partition(old)
+    assert mark
+    assert read(samples.wire(head + new + tail)).act == "nouveau"
 
 
 def test_x28_no_character_set_another_version_no_profile():
