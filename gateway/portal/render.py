@@ -50,6 +50,7 @@ STATIC_TYPES: Final = {
     "viewer_geometry.js": _SCRIPT,
     "viewer_gestures.js": _SCRIPT,
     "viewer_measures.js": _SCRIPT,
+    "viewer_overlay.js": _SCRIPT,
     "viewer_pane.js": _SCRIPT,
     "viewer_pixels.js": _SCRIPT,
     "viewer_store.js": _SCRIPT,

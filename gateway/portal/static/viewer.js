@@ -315,6 +315,8 @@ function begin() {
   const start = series.find((it) => it.uid === root.dataset.choisie) || series[0];
   if (!start) return;
   open(start, root.dataset.objet);
+  const still = one(".v-still img");
+  if (still) panes[0].greet(still);
 }
 
 begin();

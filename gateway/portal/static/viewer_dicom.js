@@ -165,7 +165,8 @@ export function entries(ds, root) {
     number: number(ds, "00200013"),
     patient: { name: text(ds, TEXT.name).replace(/\^+/g, " ").trim(), birth: text(ds, TEXT.birth) },
     study: text(ds, "00081030"),
-    series: text(ds, "0008103E"),
+    series: [text(ds, "0008103E"), text(ds, "00200062"), text(ds, "00185101")].filter(Boolean).join(" "),
+    lossy: text(ds, "00282110") === "01",
     date: text(ds, "00080022") || text(ds, "00080020"),
   };
   if (!(number(ds, "00280010") > 0 && number(ds, "00280011") > 0)) {

@@ -4,13 +4,13 @@
    « exact », what the server drew meanwhile « aperçu ». Rights are the server's. */
 
 import * as geometry from "./viewer_geometry.js";
-import { draw as drawMeasure, sentence } from "./viewer_measures.js";
-import { fullWindow, paint, table, valueAt } from "./viewer_pixels.js";
+import { draw as drawMeasure } from "./viewer_measures.js";
+import { describe } from "./viewer_overlay.js";
+import { fullWindow, paint, table } from "./viewer_pixels.js";
 import { Refusal, ask, pictureOf, pixelsOf } from "./viewer_store.js";
 import { stack } from "./viewer_dicom.js";
 import { show as showDocument } from "./viewer_document.js";
 
-const NBSP = "\u00a0";
 const SMOOTH_BELOW = 8;
 
 export class Pane {
@@ -84,6 +84,22 @@ export class Pane {
     slider.disabled = images.length < 2;
     this.part("defilement").hidden = images.length < 2;
     this.show(Math.max(0, images.findIndex((it) => it.uid === wanted)));
+  }
+
+  /* Show the picture that came with the page until the series is here. */
+  greet(picture) {
+    const show = () => {
+      if (this.images.length || !picture.naturalWidth) return;
+      const { width, height } = this.size;
+      const image = { columns: picture.naturalWidth, rows: picture.naturalHeight, ratio: 1 };
+      this.measureScreen(width, height);
+      this.blank(width, height);
+      const box = geometry.place(image, geometry.FITTED, width, height);
+      this.context.drawImage(picture, box.left, box.top, box.width, box.height);
+      this.say("");
+    };
+    if (picture.complete) show();
+    else picture.addEventListener("load", show, { once: true });
   }
 
   refuse(error) {
@@ -209,23 +225,27 @@ export class Pane {
   }
 
   draw() {
-    const { width, height } = this.size;
-    const [w, h] = [Math.round(width * this.density), Math.round(height * this.density)];
-    if (this.canvas.width !== w || this.canvas.height !== h) Object.assign(this.canvas, { width: w, height: h });
-    this.context.setTransform(this.density, 0, 0, this.density, 0, 0);
     if (!this.image) return;
+    const { width, height } = this.size;
+    this.measureScreen(width, height);
     const state = this.isImage ? this.drawImage(width, height) : "document";
     // While the next image comes the former one stays, so a stack that is scrolled does not flicker.
     if (state === "chargement" && this.root.dataset.etat !== "message" && this.root.dataset.etat !== "document") {
-      this.root.dataset.attente = "oui";
+      this.put("qualite", "chargement…");
     } else {
-      delete this.root.dataset.attente;
       this.root.dataset.etat = state;
       if (state === "document" || state === "message") this.blank(width, height);
-      this.describe(state);
+      describe(this, state);
     }
     if (state === "document") showDocument(this, this.image);
     else if (state !== "message") this.say(state === "chargement" && !this.painted ? "Chargement de l’image…" : "");
+  }
+
+  /* As many points as the screen has, and coordinates in those of the page. */
+  measureScreen(width, height) {
+    const [w, h] = [Math.round(width * this.density), Math.round(height * this.density)];
+    if (this.canvas.width !== w || this.canvas.height !== h) Object.assign(this.canvas, { width: w, height: h });
+    this.context.setTransform(this.density, 0, 0, this.density, 0, 0);
   }
 
   blank(width, height) {
@@ -312,75 +332,4 @@ export class Pane {
     const part = this.part(name);
     if (part && part.textContent !== words) part.textContent = words;
   }
-
-  describe(state) {
-    const { image } = this;
-    const rank = `${this.index + 1}${NBSP}/${NBSP}${this.images.length}`;
-    this.put("rang", rank);
-    const slider = this.part("curseur");
-    slider.value = String(this.index + 1);
-    slider.setAttribute("aria-valuetext", `Image ${this.index + 1} sur ${this.images.length}`);
-    this.put("etude", image.study);
-    this.put("serie", [image.modality, image.series].filter(Boolean).join(" – "));
-    this.put("date", day(image.date));
-    this.put("identite", [image.patient.name, day(image.patient.birth)].filter(Boolean).join(", "));
-    const seen = state === "exact" || state === "apercu";
-    const place = seen && image.normal ? `position ${geometry.french(image.along, 1)}${NBSP}mm` : "";
-    const frame = seen && image.frames > 1 ? `image ${image.frame} de l’objet` : "";
-    this.put("position", [place, frame].filter(Boolean).join(", "));
-    const window = seen ? this.effective : undefined;
-    this.put("fenetre", window ? `C${NBSP}${geometry.french(window.center)} · L${NBSP}${geometry.french(window.width)}` : "");
-    this.put("qualite", state === "apercu" ? "aperçu" : "");
-    this.put("valeur", this.probed(seen));
-    this.sides(seen ? geometry.edges(image) : undefined);
-    this.ruler(seen);
-    this.list(seen);
-    const words = [`Image ${this.index + 1} sur ${this.images.length}`, image.series, place];
-    if (window) words.push(`fenêtre centre ${geometry.french(window.center)}, largeur ${geometry.french(window.width)}`);
-    this.canvas.setAttribute("aria-label", words.filter(Boolean).join(", "));
-  }
-
-  probed(seen) {
-    const pixels = this.pixels;
-    if (!seen || !pixels || !this.probe) return "";
-    const { width, height } = this.size;
-    const at = geometry.toImage(this.image, geometry.place(this.image, this.view, width, height), this.probe.x, this.probe.y);
-    const value = valueAt(pixels, this.image, at.x, at.y);
-    if (value === undefined) return "";
-    const digits = Number.isInteger(value) ? 0 : 2;
-    return `${geometry.french(value, digits)}${this.image.unit ? `${NBSP}${this.image.unit}` : ""}`;
-  }
-
-  sides(letters) {
-    for (const edge of ["left", "right", "top", "bottom"]) {
-      const mark = this.part(`cote-${edge}`);
-      mark.textContent = letters ? letters[edge] : "";
-      mark.title = letters ? geometry.sideNames(letters[edge]) : "";
-    }
-  }
-
-  ruler(seen) {
-    const part = this.part("regle");
-    const { width, height } = this.size;
-    const bar = seen ? geometry.scaleBar(this.image, geometry.place(this.image, this.view, width, height), width / 3) : undefined;
-    part.hidden = !bar;
-    if (!bar) return;
-    part.firstElementChild.style.width = `${bar.pixels}px`;
-    this.put("regle-texte", bar.label);
-  }
-
-  list(seen) {
-    const part = this.part("mesures");
-    const lines = seen ? this.measuresHere().map((it) => sentence(it, this.image, this.pixels)) : [];
-    if (part.dataset.dit === lines.join("|")) return;
-    part.dataset.dit = lines.join("|");
-    part.textContent = "";
-    for (const line of lines) part.appendChild(document.createElement("li")).textContent = line;
-  }
-}
-
-/* A date of DICOM as French prints it. */
-function day(written) {
-  const found = /^(\d{4})(\d{2})(\d{2})/.exec(written || "");
-  return found ? `${found[3]}/${found[2]}/${found[1]}` : "";
 }
