@@ -61,7 +61,7 @@ def receive(source: BinaryIO) -> bytes | None:
 
 def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     """What can be asked for: each takes a path and arguments, and gives a media type and bytes."""
-    from gateway.dicom import legible, render, transcode
+    from gateway.dicom import deidentify, legible, render, transcode
     from gateway.dicom.frames import Frames
 
     opened = lru_cache(maxsize=4)(Frames)  # a series of frames of one object: its header is read once
@@ -89,7 +89,12 @@ def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     def transcoded(path: Path, **asked: Any) -> tuple[str, bytes]:
         return "application/dicom", transcode.transcoded(path, asked["transfer_syntax"])
 
+    def copied(path: Path, **asked: Any) -> tuple[str, bytes]:
+        del asked["frame"]
+        return "application/msgpack", msgspec.msgpack.encode(deidentify.copied(path, **asked))
+
     return {
+        "copied": copied,
         "picture": picture,
         "frame": frame,
         "document": document,
