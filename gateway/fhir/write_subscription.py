@@ -41,6 +41,7 @@ _TOPICS: Mapping[str, str] = {
     f"{CANONICAL}/SubscriptionTopic/rcp-dossier": "Task",
     f"{CANONICAL}/SubscriptionTopic/rcp-session": "Appointment",
     f"{CANONICAL}/SubscriptionTopic/rcp-document": "DocumentReference",
+    f"{CANONICAL}/SubscriptionTopic/rcp-imagerie": "ImagingStudy",
 }
 #: Filters of one subscription: each is a search to be understood.
 _FILTERS_MAX = 20

@@ -69,6 +69,8 @@ __all__ = [
 #: Counts and representation of a study that is still coming in follow at most this often; a study in which nothing
 #: came for as long has settled.
 EVERY_S: Final = 10.0
+#: The event of a study that stopped growing.
+SETTLED: Final = "etude-complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,9 @@ def _settle(step: Step, study_id: uuid.UUID) -> bool:
         attach(step, study)
     refresh(step, study)
     if study.last_instance_at < utcnow() - timedelta(seconds=EVERY_S):
+        if study.settled_at is None and study.state == ATTACHED:
+            # What a subscription to settled studies tells of: its resource says the same from this step on.
+            step.audit("imagerie", action="U", reason=SETTLED, object_type="Study", object_id=study.study_instance_uid)
         study.settled_at = study.settled_at or utcnow()
     return (study.state, study.settled_at) != before
 
