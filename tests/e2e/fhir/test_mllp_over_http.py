@@ -12,15 +12,19 @@ import httpx
 import pytest
 from hl7.client import MLLPClient
 
+from gateway.demo import pacs
+from gateway.demo.ct_phantom import DOMINIQUE, write_series
+from gateway.dicom.storage import component as dicom
 from gateway.hl7v2.wire import component
 from gateway.model.partner import PartnerCredential
 from gateway.model.received import ReceivedDocument
 from gateway.model.store import Store
+from gateway.portal.fiche import fiche
 from gateway.portal.received import received_lines
-from gateway.settings import Address, Mllp, Settings
+from gateway.settings import Address, Dicom, Mllp, Settings
 from tests import hl7_samples
 from tests.e2e.fhir import samples
-from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital, Served
+from tests.e2e.fhir.conftest import ALL_SCOPES, CLOCK, Hospital, Served
 from tests.world import World
 
 
@@ -89,6 +93,43 @@ def test_it_is_found_read_replaced_and_withdrawn(
         f"Document reçu : {title}, retiré par son auteur",
         f"Document reçu : {title}, remplacé par une version plus récente",
     ]
+
+
+@pytest.mark.req("S2-014")
+def test_the_fiche_shows_what_came_by_each_wire(
+    served: Served, ehr: httpx.Client, port: int, store: Store, world: World, blobs: Any, tmp_path: Path
+) -> None:
+    with store.session() as session:
+        here = PartnerCredential(partner_id=world.partner.id, kind="aet", value="CHUX_PACS", details={})
+        session.add(here)
+        session.commit()
+    bundle = samples.transaction(
+        rcp=world.rcp.national_number,
+        start="2026-03-19T14:00:00+01:00",
+        requester=world.requester.idnps,
+        treating=world.treating.idnps,
+    )
+    done = ehr.post("", json=bundle)
+    assert done.status_code == 200, done.text
+    assert send(port, hl7_samples.message()) == ["AA"]
+    settings = Settings(data_dir=tmp_path, profile="prod", dicom=Dicom(bind=Address("127.0.0.1", 0)))
+    scp = dicom(settings, served.steps, blobs)
+    scp.start()
+    try:
+        paths = write_series(DOMINIQUE, tmp_path / "ct")
+        pacs.send(paths, calling="CHUX_PACS", called="RCPGATEWAY", host="127.0.0.1", port=scp.port)
+    finally:
+        scp.stop()
+    with store.session() as session:
+        [document] = session.query(ReceivedDocument).all()
+        seen, _ = fiche(session, world.caller(world.treating), CLOCK, document.dossier_id)
+    lines = [(line.source, line.text.replace("\u00a0", " ")) for line in seen.interop]
+    assert lines == [
+        (world.partner.name, "Inscription reçue"),
+        ("Imagerie", "Étude CT reçue, 5 images"),
+        ("Claire MERCIER", "Document reçu : FRCP Onco Aquitaine fictif / 3C de Valombre / Tumeurs digestives"),
+    ]
+    assert all(line.at is not None for line in seen.interop)
 
 
 def test_what_waits_is_read_by_nobody(ehr: httpx.Client, port: int, store: Store) -> None:
