@@ -53,7 +53,7 @@ def dossier_files(session: Session, caller: Caller, row: Dossier, *, removable: 
         )
         for one in attachments.listed(session, row)
     )
-    return v.Attachments(files, base if editable else "")
+    return v.Attachments(files, base if editable and not removable else "")
 
 
 def attachments_page(

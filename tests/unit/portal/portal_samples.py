@@ -105,6 +105,34 @@ REPORTS = (
         "/dossiers/7K3Q/compte-rendu/1.cda.xml",
     ),
 )
+FILES = v.Attachments(
+    (
+        v.AttachedFile(
+            "coupe-pancreas.png", "Image PNG", "412 Kio", "Docteur Camille DEMANDEUR", NOW, "/static/sample.svg", True
+        ),
+        v.AttachedFile(
+            "compte rendu d’écho-endoscopie.pdf",
+            "PDF",
+            "1,2 Mio",
+            "Docteur Paul DURANT-FICTIF",
+            NOW,
+            "/dossiers/7K3Q/pieces/2.pdf",
+            remove_url="/dossiers/7K3Q/pieces/2/retirer",
+        ),
+    ),
+    "/dossiers/7K3Q/pieces",
+)
+AWAITED = v.AwaitedImages(
+    1,
+    v.Badge("1 examen manque", "warning"),
+    (
+        v.AwaitedLine("Scanner thoraco-abdomino-pelvien", "Scanner", "02/05/2023", "demandé par CHU fictif", True),
+        v.AwaitedLine(
+            "IRM hépatique", "IRM", "", "déclaré par 810000000001", False, "/dossiers/7K3Q/images-attendues/2/retirer"
+        ),
+    ),
+    "/dossiers/7K3Q/images-attendues",
+)
 DOSSIER = v.Dossier(
     reference="RCP-7K3Q-29",
     state=v.Badge("Pré-fiche complète", "info"),
@@ -179,6 +207,8 @@ DOSSIER = v.Dossier(
     ),
     webconference=WEBCONF,
     not_my_patient_url="/dossiers/7K3Q/pas-mon-patient",
+    attachments=FILES,
+    images=AWAITED,
 )
 CARDS = (
     v.RcpCard(
@@ -397,6 +427,16 @@ IMAGES = v.Viewer(
     chosen="1.2.3.1",
 )
 
+IMAGE_CASE = v.ImagingCaseLine(
+    "La date de naissance de l’étude contredit celle du patient.",
+    NOW,
+    "/imagerie/1",
+    "3 jours",
+    "PACS du CHU fictif",
+    "RCP-7K3Q-29",
+    "danger",
+    "Quarantaine",
+)
 PAGES: dict[str, v.Page] = {
     "accueil": v.Home(CARDS),
     "images": IMAGES,
@@ -514,6 +554,68 @@ PAGES: dict[str, v.Page] = {
             ),
         ),
         (v.WorkItem("Étude d’imagerie", "La date de naissance de l’étude contredit celle du patient.", NOW, "danger"),),
+    ),
+    "images-a-rattacher": v.ImagingCases(
+        (IMAGE_CASE,), (replace(IMAGE_CASE, reason="Sans rapport avec ce patient", url="/imagerie/2"),)
+    ),
+    "images-a-comparer": v.ImagingCase(
+        line=IMAGE_CASE,
+        facts=(
+            ("Étude", "TAP"),
+            ("Modalités", "CT"),
+            ("Contenu", "512 images"),
+            ("Identifiant de l’étude", "1.2.250.1.999999.2026.4.1.1234567890.1234567890.1234567890"),
+        ),
+        traits=(
+            v.ImagingTrait("Nom", "PATIENT-ESSAI", (("PATIENT-ESSAI / DUPRÉ-FICTIF", False), ("PATIENT", False))),
+            v.ImagingTrait("Naissance", "01/03/1956", (("01/03/1965", True), ("01/03/1956", False))),
+        ),
+        candidates=(
+            v.ImagingCandidate(
+                "a1",
+                "Patient 1 (dossier RCP-7K3Q-29)",
+                ("La date de naissance de l’étude contredit celle du patient.",),
+                selected=True,
+            ),
+            v.ImagingCandidate("b2", "Patient 2 (dossier RCP-9F2M-11)"),
+        ),
+        url="/imagerie/1",
+        seen="f00d",
+        open=True,
+        study=True,
+        against=True,
+        judgeable="Réexaminer cette étude",
+        reason_characters=300,
+        errors={"confirme": "Les deux identités diffèrent : confirmez que vous les avez comparées."},
+    ),
+    "images-tranchees": v.ImagingCase(
+        line=replace(IMAGE_CASE, reason="Sans rapport avec ce patient"),
+        url="/imagerie/1",
+        closed="Laissée où elle est – 09/05/2023 à 14h58, par 810000000001",
+        retakable=True,
+        study=True,
+    ),
+    "images-attendues": v.AwaitedPage(
+        reference="RCP-7K3Q-29",
+        patient=PATIENT,
+        images=replace(AWAITED, edit_url=""),
+        back_url="/dossiers/7K3Q",
+        action="/dossiers/7K3Q/images-attendues",
+        key="c1e",
+        label_characters=120,
+        modalities=(v.Choice("CT", "Scanner", selected=True), v.Choice("MR", "IRM")),
+        errors={"prevu": "Écrivez une date : JJ/MM/AAAA."},
+    ),
+    "pieces": v.AttachmentsPage(
+        reference="RCP-7K3Q-29",
+        patient=HOSTILE,
+        attachments=replace(FILES, edit_url=""),
+        back_url="/dossiers/7K3Q",
+        action="/dossiers/7K3Q/pieces",
+        accepted=".png,.pdf",
+        limit="20,0 Mio",
+        most=10,
+        errors={"fichiers": "Fichier 2 (« scan.bmp ») : ce contenu n’est pas d’un type accepté."},
     ),
     "aide": v.Help(),
     "aide-medecin-traitant": v.PhysicianMemo(),
