@@ -19,16 +19,17 @@ import io
 import logging
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.dsutils import decode, encode
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from gateway.dicom.command import is_uid
 from gateway.dicom.levels import MAX_UIDS, values
@@ -54,6 +55,7 @@ SOP_CLASS: Final = "1.2.840.10008.1.20.1"
 _SOP_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 _REQUEST: Final = 1
 _ALL_KEPT, _SOME_NOT = 1, 2
+_LOOKS: Final = 8  # questions to the content store at once
 _NO_SUCH_OBJECT, _CLASS_CONFLICT = 0x0112, 0x0119
 
 CHANNEL: Final = "dicom"
@@ -89,9 +91,9 @@ class Commitments:
         if message.ActionTypeID != _REQUEST or str(message.RequestedSOPInstanceUID) != _SOP_INSTANCE:
             raise Unsupported("dicom-action", "Action inconnue de ce service.")
         transaction, references = _asked(request.identifier("ActionInformation"))
-        message_id, answer = self._steps.run(
-            caller, partial(self._judge, transaction=transaction, references=references)
-        )
+        known = self._steps.run(caller, partial(_known, references=references))
+        answer = self._answer(transaction, references, known)
+        message_id = self._steps.run(caller, partial(_promise, transaction=transaction, answer=answer, known=known))
         request.respond(0x0000)
         if request.leaves_within(_LEAVES_S):
             return
@@ -101,34 +103,18 @@ class Commitments:
         else:
             LOG.info("dicom commitment: the report waits for a new association")
 
-    def _judge(self, step: Step, *, transaction: str, references: Sequence[_Reference]) -> tuple[uuid.UUID, Dataset]:
-        known = {
-            row.sop_instance_uid: row
-            for row in step.session.execute(
-                select(
-                    Instance.sop_instance_uid,
-                    Instance.sop_class_uid,
-                    Instance.sha256,
-                    Instance.size_bytes,
-                    Study.record_id,
-                )
-                .join(Series, Series.id == Instance.series_id)
-                .join(Study, Study.id == Series.study_id)
-                .where(
-                    access.studies(step.caller),
-                    Instance.sop_instance_uid.in_([one.sop_instance_uid for one in references]),
-                )
-                # Own objects last, so that they stand for those of the same UID that others sent.
-                .order_by((Instance.partner_id == step.caller.partner_id).asc())
-            )
-        }
+    def _answer(self, transaction: str, references: Sequence[_Reference], known: dict[str, Any]) -> Dataset:
+        """Judge each reference; the content store is asked outside of any transaction, several objects at once."""
+        keys = list({row.sha256 for row in known.values()})
+        with ThreadPoolExecutor(_LOOKS, thread_name_prefix="commitment") as looks:
+            sizes = dict(zip(keys, looks.map(self._blobs.size, keys), strict=True))
         kept: list[Dataset] = []
         lost: list[Dataset] = []
         for one in references:
             row = known.get(one.sop_instance_uid)
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
-            if row is None or self._blobs.size(row.sha256) != row.size_bytes:
+            if row is None or sizes[row.sha256] != row.size_bytes:
                 item.FailureReason = _NO_SUCH_OBJECT
             elif row.sop_class_uid != one.sop_class_uid:
                 item.FailureReason = _CLASS_CONFLICT
@@ -140,13 +126,45 @@ class Commitments:
             answer.ReferencedSOPSequence = kept
         if lost:
             answer.FailedSOPSequence = lost
-        step.audit(
-            "recherche",
-            object_type="Instance",
-            persons=tuple(sorted({row.record_id for row in known.values() if row.record_id is not None})),
-            detail={"service": "storage-commitment", "objects": len(references), "missing": len(lost)},
+        return answer
+
+
+def _known(step: Step, *, references: Sequence[_Reference]) -> dict[str, Any]:
+    """Find the objects that the caller may see, by SOP Instance UID."""
+    rows = step.session.execute(
+        select(
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.sha256,
+            Instance.size_bytes,
+            Study.record_id,
         )
-        return _post(step, transaction, answer), answer
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(
+            access.studies(step.caller),
+            Instance.sop_instance_uid == func.any([one.sop_instance_uid for one in references]),
+        )
+        # Own objects last, so that they stand for those of the same UID that others sent.
+        .order_by((Instance.partner_id == step.caller.partner_id).asc())
+    )
+    return {row.sop_instance_uid: row for row in rows}
+
+
+def _promise(step: Step, *, transaction: str, answer: Dataset, known: dict[str, Any]) -> uuid.UUID:
+    """Write down that the caller is told, and the report that tells him."""
+    missing = len(answer.get("FailedSOPSequence") or ())
+    step.audit(
+        "recherche",
+        object_type="Instance",
+        persons=tuple(sorted({row.record_id for row in known.values() if row.record_id is not None})),
+        detail={
+            "service": "storage-commitment",
+            "objects": missing + len(answer.get("ReferencedSOPSequence") or ()),
+            "missing": missing,
+        },
+    )
+    return _post(step, transaction, answer)
 
 
 def _asked(information: Dataset) -> tuple[str, list[_Reference]]:

@@ -181,7 +181,8 @@ class Outbound:
             accepted = A_ASSOCIATE_AC()
             accepted.decode(bytes(pdu))
             answer: Any = accepted.to_primitive()
-            for context in answer.presentation_context_definition_results_list:
+            results = answer.presentation_context_definition_results_list
+            for context in results:
                 position, odd = divmod(context.context_id, 2)
                 if context.result == 0 and odd and position < len(contexts):
                     self._accepted[context.context_id] = (contexts[position][0], str(context.transfer_syntax[0]))
@@ -190,6 +191,8 @@ class Outbound:
                     self.max_pdu_bytes = item.maximum_length_received or 0
         except Exception as error:  # the library raises whatever its decoder met
             raise _unreachable("A-ASSOCIATE-AC illisible") from error
+        if not results:
+            raise _unreachable("A-ASSOCIATE-AC sans contexte")
 
     def context(self, abstract_syntax: str, transfer_syntax: str | None = None) -> int | None:
         """Find an accepted context."""

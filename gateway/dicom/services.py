@@ -42,6 +42,13 @@ P = TypeVar("P")
 #: Syntaxes of identifiers, in our order of preference.
 IDENTIFIER_SYNTAXES: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
+# What a response repeats of its request; Orthanc takes no N-ACTION-RSP without [PS3.7 10.1.4].
+_ECHOED: Final = (
+    ("AffectedSOPClassUID", "AffectedSOPClassUID"),
+    ("RequestedSOPClassUID", "AffectedSOPClassUID"),
+    ("RequestedSOPInstanceUID", "AffectedSOPInstanceUID"),
+    ("ActionTypeID", "ActionTypeID"),
+)
 _QUEUED: Final = 4  # PDUs that may wait for the peer to read
 
 # Service → category of the error → status [PS3.4 tables C.4-1, C.4-2, C.4-3] [PS3.7 C.5]. An identifier that does not
@@ -159,9 +166,9 @@ class Request:
         response = type(self.message)()
         response.MessageID = self.message.MessageID
         response.MessageIDBeingRespondedTo = self.message.MessageID
-        for keyword in ("AffectedSOPClassUID", "RequestedSOPClassUID"):
-            if getattr(self.message, keyword, None) is not None:
-                response.AffectedSOPClassUID = getattr(self.message, keyword)
+        for said, echoed in _ECHOED:
+            if getattr(self.message, said, None) is not None:
+                setattr(response, echoed, getattr(self.message, said))
         response.Status = status
         if comment:
             response.ErrorComment = comment

@@ -244,3 +244,33 @@ def test_a_request_that_cannot_be_read_is_refused_and_nothing_is_promised(
         assert association.is_established
     session.rollback()
     assert session.scalars(select(Message)).all() == []
+
+
+def test_orthanc_is_told_on_its_own_port_what_is_kept(kept, orthanc, ct, session, deliveries):
+    """Orthanc asks on an association that it ends at once, and listens for the report."""
+    where = {"host": "127.0.0.1", "port": orthanc.dicom_port}
+    session.execute(update(PartnerCredential).where(PartnerCredential.value == AE_TITLE).values(details=where))
+    session.commit()
+    orthanc.put("/modalities/gateway", {"AET": "RCPGATEWAY", "Host": "127.0.0.1", "Port": kept.port})
+    objects = [{"SOPClassUID": str(sop_class), "SOPInstanceUID": uid} for sop_class, uid in references(ct)]
+    lost = {"SOPClassUID": str(CTImageStorage), "SOPInstanceUID": "1.2.3.4.5"}
+    for wanted, expected in ((objects, "Success"), ([*objects, lost], "Failure")):
+        asked_for = orthanc.post("/modalities/gateway/storage-commitment", {"DicomInstances": wanted})["ID"]
+
+        def waiting():
+            session.rollback()
+            return session.scalars(select(Message).where(Message.state == "en-attente")).one_or_none()
+
+        assert wait_until(waiting)
+        again = waiting()
+        session.execute(update(Message).values(not_before=utcnow() - timedelta(seconds=1)))
+        session.commit()
+        assert deliveries.attempt(again.id) is Outcome.DELIVERED
+
+        def status(name=asked_for):
+            return orthanc.get(f"/storage-commitment/{name}")["Status"]
+
+        assert wait_until(lambda status=status: status() != "Pending")
+        assert status() == expected
+    report = orthanc.get(f"/storage-commitment/{asked_for}")
+    assert (len(report["Success"]), [one["SOPInstanceUID"] for one in report["Failures"]]) == (5, ["1.2.3.4.5"])
