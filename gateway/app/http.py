@@ -6,7 +6,7 @@ caught is a page, an OperationOutcome or plain text by the path it came from, ne
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.app.dicom_wire import dicom_wire
 from gateway.app.gateway import Gateway
 from gateway.dicom import dicomweb
 from gateway.dicom.kept_objects import KeptObjects
@@ -38,9 +39,10 @@ from gateway.portal.sign_in_pages import SignInPages
 from gateway.psc.oidc import PscClient
 from gateway.psc.sessions import Sessions
 from gateway.psc.sign_in import SignIn
+from gateway.rcp.access import Caller
 from gateway.settings import Limits
 from gateway.web.allowed import allow, answered
-from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticators, in_thread
+from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticator, Authenticators, in_thread
 from gateway.web.csrf import Csrf
 from gateway.web.headers import SecurityHeadersMiddleware
 from gateway.web.health import Check, health_router
@@ -58,30 +60,30 @@ _LIVE_WORKERS = text("SELECT count(*) FROM procrastinate_workers WHERE last_hear
 
 
 class Application(FastAPI):
-    """The framework's application, beside a wire that it would only slow down.
+    """The framework's application, beside wires that it would only slow down.
 
     The framework surrounds whatever it answers with six layers and compares paths with one route after another: more
-    than a read by id costs. What `wire` takes does not pass them. What surrounds everything surrounds both.
+    than a read by id costs. What `wires` take does not pass them. What surrounds everything surrounds both.
 
     Attributes
     ----------
-    wire
+    wires
         What is answered beside the framework, and
     surrounded
         the whole; `None` until `surround` has put it together.
     """
 
-    wire: Router | None = None
+    wires: Sequence[Router] = ()
     surrounded: ASGIApp | None = None
 
-    def surround(self, wire: Router, *layers: Middleware) -> None:
-        """Put the wire beside the framework, and layers around both, the outermost first."""
+    def surround(self, wires: Sequence[Router], *layers: Middleware) -> None:
+        """Put wires beside the framework, and layers around all, the outermost first."""
         framework = super().__call__
-        self.wire = wire
+        self.wires = wires
 
         async def beside(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = wire.matches(scope)[0] is Match.FULL
-            await (wire.handle if ours else framework)(scope, receive, send)
+            ours = next((wire.handle for wire in wires if wire.matches(scope)[0] is Match.FULL), framework)
+            await ours(scope, receive, send)
 
         self.surrounded = beside
         for layer, given, named in reversed(layers):
@@ -140,20 +142,21 @@ def application(gateway: Gateway) -> Application:
         pages=SignInPages(portal.chrome),
         public_url=settings.public_url,
     )
-    authenticators.register(SESSION, in_thread(sign_in.authenticate))
+    authenticators.register(SESSION, _with_cookie(in_thread(sign_in.authenticate)))
 
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
     images = Images(reads)
-    app.include_router(
+    images_wire = dicom_wire(
         dicomweb.router(
             images,
             gateway.blobs,
             base_url=f"{settings.public_url}/dicom-web",
-            keeper=Keeper(gateway.steps, gateway.blobs),
+            keeper=Keeper(gateway.steps, gateway.blobs, tolerant=settings.dicom.duplicates == "warn"),
             limits=settings.limits,
-        )
+        ),
+        settings.dicomweb_origins,
     )
     app.include_router(portal_routes.router(portal))
     _answer_errors(app, portal)
@@ -161,12 +164,21 @@ def application(gateway: Gateway) -> Application:
     https = settings.public_url.startswith("https://")
     targets = client.form_targets() if client is not None else ()
     app.surround(
-        _fhir(gateway, authenticators, reads).router(),
+        (_fhir(gateway, authenticators, reads).router(), images_wire),
         Middleware(TrustedProxyMiddleware, trusted=networks(settings.trusted_proxies)),
         Middleware(RequestIdMiddleware),
         Middleware(SecurityHeadersMiddleware, form_targets=targets, https=https),
     )
     return app
+
+
+def _with_cookie(authenticate: Authenticator) -> Authenticator:
+    """Ask nothing, and enter no thread, for a request that holds no cookie at all."""
+
+    async def authenticator(request: Request) -> Caller | None:
+        return await authenticate(request) if "cookie" in request.headers else None
+
+    return authenticator
 
 
 def portal_sessions(gateway: Gateway) -> Sessions:
@@ -212,10 +224,10 @@ _FRAMEWORK: dict[int, GatewayError] = {
 
 
 def _answer_errors(app: FastAPI, portal: Portal) -> None:
-    """Answer what no wire caught: FHIR and DICOMweb paths by an OperationOutcome, everything else by a page."""
+    """Answer what no wire caught: FHIR paths by an OperationOutcome, everything else by a page."""
 
     def answer(request: Request, error: GatewayError) -> Response:
-        if request.url.path.startswith(("/fhir", "/oauth", "/dicom-web")):
+        if request.url.path.startswith(("/fhir", "/oauth")):
             status, headers, body = fhir_outcome.answer(error)
             return Response(body, status, headers, media_type="application/fhir+json; charset=utf-8")
         return portal.refused(request, error)

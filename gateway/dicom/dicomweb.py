@@ -20,7 +20,7 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.dicom.asking import Who, Wire, negotiate, records
+from gateway.dicom.asking import Who, Wire, negotiate
 from gateway.dicom.attributes import Level
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.qido import question
@@ -125,8 +125,8 @@ class _Searches(Wire):
     ) -> Response:
         await self._allowed(who, study, series, instance)
         negotiate(request, (_JSON, "application/json"))
-        answers, found = await self._images.metadata(who, self._base, study, series, instance)
+        answers, named = await self._images.metadata(who, self._base, study, series, instance)
         if not answers:
             raise await self._hidden(who, "Study", study)
-        await self._tell(who, records(found), "Metadata", instance or series or study)
+        await self._tell(who, named, "Metadata", instance or series or study)
         return Response(b"[" + b",".join(answers) + b"]", media_type=_JSON)

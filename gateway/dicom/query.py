@@ -9,22 +9,26 @@ Nothing here opens a file or answers HTTP.
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
-from gateway.dicom.statements import Question, located, search
-from gateway.model.imaging import Instance
+from gateway.dicom.statements import Question, below, search
 from gateway.model.reads import Reads
+from gateway.rcp import access
 from gateway.rcp.access import Caller
 
 __all__ = ["Found", "Images", "Matches", "answer", "once"]
 
-#: What ends a URL in the stored JSON, and what it becomes: no string of a JSON text holds a bare quotation mark.
+#: Statements of so many kinds of callers and questions are kept.
+_KEPT: Final = 512
+#: What begins a URL in the stored JSON, before it is made whole: no string of a JSON text holds a bare quotation mark.
 _BULK: Final = b'"BulkDataURI":"bulkdata/'
 
 
@@ -95,15 +99,25 @@ def _is(number: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _picker(tags: frozenset[str]) -> tuple[msgspec.json.Decoder[Any], tuple[tuple[str, str], ...]]:
-    """A reader that leaves all but some attributes of an object unread."""
-    names = tuple((f"_{tag}", tag) for tag in sorted(tags))
+def _picker(
+    level: Level, tags: frozenset[str]
+) -> tuple[msgspec.json.Decoder[Any], tuple[tuple[bytes, str | None, str], ...]]:
+    """A reader that leaves all but some attributes unread, and what an answer is put together from, in order."""
+    wanted = sorted(tags | _TOLD[level])
+    read = {f"_{tag}": tag for tag in wanted if tag not in _TOLD[level]}
     picked = msgspec.defstruct(
-        "Picked",
-        [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name, _ in names],
-        rename=dict(names),
+        "Picked", [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in read], rename=read
     )
-    return msgspec.json.Decoder(picked), names
+    plan = tuple((b'"%s":' % tag.encode("ascii"), f"_{tag}" if f"_{tag}" in read else None, tag) for tag in wanted)
+    return msgspec.json.Decoder(picked), plan
+
+
+#: What `_told` says of each level.
+_TOLD: Final = {
+    Level.STUDY: frozenset({"00080005", "00080056", "00080061", "00081190", "00201206", "00201208"}),
+    Level.SERIES: frozenset({"00080005", "00080056", "00081190", "00201209"}),
+    Level.INSTANCE: frozenset({"00080005", "00080056", "00081190", "00083002"}),
+}
 
 
 def _spliced(level: Level, row: Any, tags: frozenset[str] | None, base: str) -> bytes:
@@ -114,13 +128,14 @@ def _spliced(level: Level, row: Any, tags: frozenset[str] | None, base: str) -> 
         return _linked(row, base)[:-1] + b"," + more + b"}"
     if tags is None:
         return msgspec.json.encode(answer(level, row, base=base), order="sorted")
-    decoder, names = _picker(tags)
+    decoder, plan = _picker(level, tags)
     picked = decoder.decode(row["dicom_json"])
-    for name, tag in names:
-        element = getattr(picked, name)
-        if element is not msgspec.UNSET and tag not in told:
-            told[tag] = bytes(element)
-    return b"{" + b",".join(b'"%s":%s' % (tag.encode("ascii"), told[tag]) for tag in sorted(told)) + b"}"
+    pieces = []
+    for name, attribute, tag in plan:
+        element = told[tag] if attribute is None else getattr(picked, attribute)
+        if element is not msgspec.UNSET:
+            pieces.append(name + element)
+    return b"{" + b",".join(pieces) + b"}"
 
 
 def _linked(row: Any, base: str) -> bytes:
@@ -144,6 +159,8 @@ class Images:
 
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
+        # A statement costs more to write than its rows to read; whoever has the same rights asks by the same.
+        self._kept: OrderedDict[Any, Select[Any]] = OrderedDict()
 
     async def search(self, caller: Caller, asked: Question, base: str, tags: frozenset[str] | None) -> Matches:
         """Answer a search; ``tags`` are the attributes of an answer, `None` all that there are at its level."""
@@ -158,24 +175,30 @@ class Images:
 
     async def metadata(
         self, caller: Caller, base: str, study: str, series: str | None, instance: str | None
-    ) -> tuple[list[bytes], list[Found]]:
-        """Give the stored JSON of a study, a series or an instance, and the objects it is of; none are there: none."""
-        statement = _below(caller, study, series, instance).add_columns(Instance.dicom_json)
-        rows = once(await self.reads.fetch(statement, one_plan=True))
-        return [_linked(row, base) for row in rows], [_found(row) for row in rows]
+    ) -> tuple[list[bytes], set[uuid.UUID]]:
+        """Give the stored JSON of a study, a series or an instance, and the records named; none is there: none."""
+        rows = once(await self._below(caller, study, series, instance, told=True))
+        return [_linked(row, base) for row in rows], {row["record_id"] for row in rows if row["record_id"]}
 
     async def find(
         self, caller: Caller, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None
     ) -> list[Found]:
         """Find the instances of a study, a series, or one instance, in their order."""
-        statement = _below(caller, study_uid, series_uid, instance_uid)
-        return [_found(row) for row in once(await self.reads.fetch(statement, one_plan=True))]
+        return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
 
-
-def _below(caller: Caller, study: str, series: str | None, instance: str | None) -> Any:
-    return located(
-        caller, studies=(study,), series=(series,) if series else (), instances=(instance,) if instance else ()
-    )
+    async def _below(
+        self, caller: Caller, study: str, series: str | None, instance: str | None, *, told: bool = False
+    ) -> list[Any]:
+        shape = (access.rights(caller), series is not None, instance is not None, told)
+        statement = self._kept.get(shape)
+        if statement is None:
+            statement = below(caller, series=shape[1], instance=shape[2], told=told)
+            self._kept[shape] = statement
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        said = {"study": study, "series": series, "instance": instance}
+        values = {name: uid for name, uid in said.items() if uid is not None}
+        return await self.reads.fetch(statement, values, one_plan=True)
 
 
 def _found(row: Any) -> Found:

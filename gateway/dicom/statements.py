@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 
@@ -20,7 +20,7 @@ from gateway.model.imaging import Instance, Series, Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["MAX_INSTANCES", "Question", "located", "search"]
+__all__ = ["MAX_INSTANCES", "Question", "below", "located", "search"]
 
 #: Objects below one study, or of one move.
 MAX_INSTANCES: Final = 20_000
@@ -260,6 +260,50 @@ _WHOLE: Final[Mapping[Level, Callable[[Any], Select[Any]]]] = {
 }
 
 
+def _objects(caller: Caller, *more: Any) -> Any:
+    return (
+        select(
+            Study.study_instance_uid,
+            Study.record_id,
+            Series.series_instance_uid,
+            Instance.sop_instance_uid,
+            Instance.sop_class_uid,
+            Instance.transfer_syntax_uid,
+            Instance.sha256,
+            Instance.size_bytes,
+            Instance.rows,
+            Instance.number_of_frames,
+            *more,
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(access.studies(caller))
+        .order_by(*_order(_Columns), Instance.id)
+        .limit(MAX_INSTANCES)
+    )
+
+
+def below(caller: Caller, *, series: bool, instance: bool, told: bool) -> Select[Any]:
+    """Rows of the objects below one study, to be kept for whoever has the same rights.
+
+    Its binds are ``study``, and ``series`` and ``instance`` when they are named.
+
+    Parameters
+    ----------
+    told
+        Whether their JSON is wanted.
+    """
+    statement = _objects(caller, *([Instance.dicom_json] if told else []))
+    for column, name, wanted in (
+        (Study.study_instance_uid, "study", True),
+        (Series.series_instance_uid, "series", series),
+        (Instance.sop_instance_uid, "instance", instance),
+    ):
+        if wanted:
+            statement = statement.where(column == bindparam(name))
+    return statement  # type: ignore[no-any-return]  # as above
+
+
 def located(
     caller: Caller,
     *,
@@ -272,25 +316,7 @@ def located(
 
     An empty collection asks nothing. The same object of two partners is there twice.
     """
-    statement: Any = (
-        select(
-            Study.study_instance_uid,
-            Study.record_id,
-            Series.series_instance_uid,
-            Instance.sop_instance_uid,
-            Instance.sop_class_uid,
-            Instance.transfer_syntax_uid,
-            Instance.sha256,
-            Instance.size_bytes,
-            Instance.rows,
-            Instance.number_of_frames,
-        )
-        .join(Series, Series.id == Instance.series_id)
-        .join(Study, Study.id == Series.study_id)
-        .where(access.studies(caller), *conditions)
-        .order_by(*_order(_Columns), Instance.id)
-        .limit(MAX_INSTANCES)
-    )
+    statement = _objects(caller).where(*conditions)
     for column, wanted in (
         (Study.study_instance_uid, studies),
         (Series.series_instance_uid, series),

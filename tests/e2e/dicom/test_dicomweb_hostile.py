@@ -5,7 +5,7 @@ import time
 import msgspec
 import pytest
 
-from gateway.dicom import dicomweb
+from gateway.dicom import retrieval
 from gateway.rcp.access import Caller, CallerKind
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.test_dicomweb import ONE, shown, trail  # noqa: F401 - shown is a fixture
@@ -20,7 +20,7 @@ def test_the_choice_of_a_media_type_is_bounded(shown, web, accept):  # noqa: F81
 
 
 def test_frames_of_one_answer_are_bounded_in_bytes(shown, web, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(dicomweb, "_MAX_FRAMES_BYTES", 2 * 128 * 128 * 2)
+    monkeypatch.setattr(retrieval, "_MAX_FRAMES_BYTES", 2 * 128 * 128 * 2)
     assert web.get(f"{ONE}/frames/1,1", "physician")[0] == 200
     status, _, body = web.get(f"{ONE}/frames/1,1,1", "physician")
     assert (status, msgspec.json.decode(body)["code"]) == (400, "dicom-frames")

@@ -94,7 +94,7 @@ class Raw:
 
 def _routes(shared: Shared) -> list[tuple[str, str]]:
     """Method and path of every route of the wire that the application holds."""
-    wire = shared.served.app.wire
+    wire = shared.served.app.wires[0]
     return sorted((method, route.path) for route in wire.routes for method in route.methods)
 
 
