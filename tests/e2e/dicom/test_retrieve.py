@@ -402,6 +402,61 @@ def test_a_cancel_ends_the_move_after_the_object_under_way(kept, scripted):
     assert (status.NumberOfRemainingSuboperations, *numbers(status)) == (4, 1, 0, 0)
 
 
+def test_a_cancel_ends_a_c_get_too(kept):
+    association = ask(kept.port, StudyGet, roles=[(CTImageStorage, [ExplicitVRLittleEndian])])
+    came = []
+
+    def store(event):
+        came.append(event)
+        if len(came) == 2:
+            association.send_c_cancel(9, query_model=StudyGet)
+        return 0
+
+    association.bind(evt.EVT_C_STORE, store)
+    asked = identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid)
+    *_, (status, _) = association.send_c_get(asked, StudyGet, msg_id=9)
+    assert status.Status == 0xFE00
+    assert status.NumberOfRemainingSuboperations == 5 - status.NumberOfCompletedSuboperations
+    assert status.NumberOfCompletedSuboperations in (2, 3)  # one may be on its way
+    association.release()
+
+
+def test_the_port_stops_during_a_move_and_its_caller_is_told_by_an_abort(kept, make_scp, scripted):
+    reached, go_on = threading.Event(), threading.Event()
+
+    def store(_):
+        reached.set()
+        go_on.wait(20)
+        return 0
+
+    scripted(store)
+    port = make_scp(limits=Limits(drain_s=0.3))
+    association = ask(port.port, StudyMove)
+    asked = identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid)
+    responses = association.send_c_move(asked, "SCRIPTED", StudyMove)
+    assert reached.wait(20)
+    port.stop()
+    go_on.set()
+    *_, (last, _) = responses
+    assert "Status" not in last
+    assert wait_until(lambda: association.is_aborted or not association.is_established)
+
+
+def test_no_log_names_a_patient(kept, reader, caplog):
+    caplog.set_level("DEBUG")
+    keys = ["QueryRetrieveLevel=PATIENT", "PatientID=000003"]
+    assert dcmtk("findscu", kept.port, "-P", keys=[*keys, "PatientName=PAT-TROIS*"]).returncode == 0
+    assert dcmtk("movescu", kept.port, "-P", "-aem", "LECTEUR", keys=keys).returncode == 0
+    dcmtk("movescu", kept.port, "-P", "-aem", "INCONNU", keys=keys)
+    dcmtk("movescu", kept.port, "-S", "-aem", "LECTEUR", keys=keys)
+    got(kept.port, DOMINIQUE.study_uid, JPEGBaseline8Bit)
+    assert len(reader.files) == 5
+    said = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("gateway"))
+    assert "transfer-syntax-refused" in said
+    for word in ("000003", "TROIS", "DOMINIQUE", "1979", DOMINIQUE.study_uid):
+        assert word not in said
+
+
 def test_a_receiver_that_never_answers_costs_its_patience_and_the_port_lives_on(kept, make_scp, session, world):
     silent = socket.create_server(("127.0.0.1", 0))
     register(session, world.partner, "SILENT", silent.getsockname()[1])

@@ -1,6 +1,7 @@
 """A study sent to another application: dcmtk and Orthanc receive it, once; what goes wrong is put before a person."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -161,6 +162,37 @@ def test_a_receiver_that_breaks_off_loses_nothing_that_it_acknowledged(kept, ses
     again(session)
     assert deliveries.attempt(sent) is Outcome.DELIVERED
     assert received[3:] == received[2:3] + received[4:]
+
+
+def test_an_attempt_whose_worker_was_killed_is_made_again(kept, session, send, deliveries, scripted):
+    """What it had sent comes twice: the same objects, which a receiver takes as one."""
+    received = []
+    scripted(lambda event: received.append(str(event.request.AffectedSOPInstanceUID)) or 0x0000)
+    sent = send("SCRIPTED")
+    session.rollback()
+    session.add(Attempt(message_id=sent))  # begun, and nobody at work
+    session.commit()
+    assert deliveries.attempt(sent) is Outcome.DELIVERED
+    assert len(received) == 5
+    assert message(session).uncertain_at is not None
+
+
+def test_two_who_send_at_once_send_once(kept, elsewhere, session, send):
+    register(session, elsewhere, "CHUY_ARCHIVE", free_port())
+    with ThreadPoolExecutor(4) as people:
+        sent = set(people.map(send, ["CHUY_ARCHIVE"] * 8))
+    assert sent == {message(session).id}
+    assert len([line for line in audit_lines(session) if line["event"] == "envoi"]) == 1
+
+
+def test_a_study_that_grew_is_sent_again(kept, elsewhere, session, send, ct, tmp_path):
+    register(session, elsewhere, "CHUY_ARCHIVE", free_port())
+    first = send("CHUY_ARCHIVE")
+    late = dcmread(ct[0])
+    late.SOPInstanceUID = late.file_meta.MediaStorageSOPInstanceUID = f"{DOMINIQUE.study_uid}.1.99"
+    late.save_as(tmp_path / "late.dcm", enforce_file_format=True)
+    assert storescu(kept.port, tmp_path / "late.dcm").returncode == 0
+    assert send("CHUY_ARCHIVE") != first
 
 
 def test_what_a_receiver_refuses_for_good_is_put_before_a_person(kept, session, world, send, deliveries, scripted):
