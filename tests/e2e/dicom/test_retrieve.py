@@ -527,6 +527,26 @@ def _fields(phantom) -> dict:
     return {name: getattr(phantom, name) for name in phantom.__dataclass_fields__}
 
 
+def test_a_large_object_is_never_in_memory_whole(port, world, reader, ct, tmp_path):
+    ds = dcmread(ct[0])
+    ds.NumberOfFrames = 128
+    ds.Rows = ds.Columns = 512
+    ds.PixelData = bytes(64 << 20)
+    ds.save_as(tmp_path / "large.dcm", enforce_file_format=True)
+    assert storescu(port.port, tmp_path / "large.dcm").returncode == 0
+    target = tmp_path / "got"
+    target.mkdir()
+    keys = ["QueryRetrieveLevel=STUDY", STUDY]
+    tracemalloc.start()
+    moved = dcmtk("movescu", port.port, "-S", "-aem", "LECTEUR", keys=keys)
+    fetched = dcmtk("getscu", port.port, "-S", "+B", "-od", str(target), keys=keys)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (moved.returncode, fetched.returncode) == (0, 0)
+    assert data_set(reader.files[0]) == data_set(next(target.iterdir())) == data_set(tmp_path / "large.dcm")
+    assert peak < 8 << 20
+
+
 def test_ten_thousand_uids_are_a_list_and_one_more_is_over_the_limit(kept, reader, ct):
     one = str(dcmread(ct[0]).SOPInstanceUID)
     association = ask(kept.port, StudyMove, syntaxes=(ImplicitVRLittleEndian,))
