@@ -13,7 +13,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ import uvicorn
 from sqlalchemy.orm import Session
 
 from gateway.app.gateway import Gateway, open_gateway
+from gateway.dicom.copier import Copier
 from gateway.dicom.outgoing import DicomChannel
 from gateway.dicom.storage import component as dicom
 from gateway.dicom.storage import ours
@@ -44,6 +45,7 @@ from gateway.rcp import (
     deadlines,
     directory_refresh,
     imaging,
+    imaging_copies,
     imaging_sending,
     mail_events,
     notification,
@@ -197,15 +199,16 @@ def _worker(settings: Settings) -> None:
     stop = _until_told()
     with open_gateway(settings) as gateway:
         deliveries, (inbox, intake) = _deliveries(gateway), _inbox(gateway)
-        worker = Worker(gateway.store, deliveries.attempt, _periodic(gateway, deliveries, inbox))
+        copier = Copier(gateway.blobs)
+        worker = Worker(gateway.store, deliveries.attempt, _periodic(gateway, deliveries, inbox, copier))
         log.info("worker-ready", mail=gateway.mail is not None)
-        with _mailbox_read(gateway, intake, stop):
+        with closing(copier), _mailbox_read(gateway, intake, stop):
             worker.run(stop)
         if gateway.mail is not None and gateway.mail.channel is not None:
             gateway.mail.channel.close()
 
 
-def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Periodic]:
+def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox, copier: Copier) -> list[Periodic]:
     """Everything that comes again; what was missed while the worker was down is found at its start."""
     # Here and in `_http` alone: the port and the supervisor start a second earlier without the HTTP wires.
     from gateway.app import http
@@ -217,6 +220,7 @@ def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox) -> list[Pe
         Periodic("seal", "*/5 * * * *", lambda: seal(gateway.store, gateway.trail)),
         Periodic("sweep-sessions", "*/5 * * * *", http.portal_sessions(gateway).sweep),
         Periodic("settle-images", "* * * * * */10", lambda: imaging.settle(steps)),
+        Periodic("copy-studies", "* * * * * */5", lambda: imaging_copies.make_due(steps, copier)),
         Periodic("mails-without-news", "* * * * *", lambda: deadlines.settle_due(steps)),
         Periodic("settle-reports", "* * * * * */5", lambda: report_sending.settle_due(steps)),
     ]

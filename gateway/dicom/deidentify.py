@@ -63,7 +63,7 @@ _DUMMY: Final[Mapping[str, Any]] = {
     "UR": "urn:anonyme",
     "UT": "ANONYME",
 }
-#: Older than this is this [45 CFR 164.514(b)(2)(i)(C)].
+#: Older than this is written as this: few people are.
 _OLDEST_YEARS: Final = 90
 #: A word of so many letters at least is looked for in what is left; two letters stand in half of all texts.
 _WORD_LETTERS: Final = 3

@@ -22,6 +22,7 @@ from gateway.model.report import Report
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.attachments import dossier_files
+from gateway.portal.copies import copies_url
 from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.imaging_awaited import awaited_images
@@ -91,6 +92,7 @@ def fiche(
         tumour=_tumour(row, known),
         clinical=_clinical(row, known),
         studies=studies,
+        copies_url=copies_url(session, caller, row) if studies else "",
         attachments=dossier_files(session, caller, row),
         images=awaited_images(session, row, editable=editable(session, caller, row)),
         contributions=contributions(row, caller, organises=bool(parts)),

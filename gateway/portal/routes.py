@@ -12,6 +12,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from gateway.portal.attachment_routes import AttachmentPages
+from gateway.portal.copies_routes import CopyPages
 from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
 from gateway.portal.imaging_awaited_routes import AwaitedPages
@@ -38,6 +39,7 @@ def router(portal: Portal) -> APIRouter:
         PhysicianPages,
         FichePages,
         ViewerPages,
+        CopyPages,
         ReportEndings,
         ReportPages,
         ReceivedPages,

@@ -8,6 +8,7 @@ Does not promise that the reader may see it: `gateway.rcp.access` decides before
 from __future__ import annotations
 
 from gateway.portal.views.attachments import AttachedFile, Attachments, AttachmentsPage
+from gateway.portal.views.copies import CopiesPage, StudyCopyLine
 from gateway.portal.views.dossier import (
     Answer,
     Clinical,
@@ -117,6 +118,7 @@ __all__ = [
     "Clinical",
     "Contribution",
     "ContributionForm",
+    "CopiesPage",
     "Correspondent",
     "Dossier",
     "Error",
@@ -181,6 +183,7 @@ __all__ = [
     "SignIn",
     "Slot",
     "Study",
+    "StudyCopyLine",
     "TestCheck",
     "Tile",
     "Tone",

@@ -239,6 +239,7 @@ class Dossier(Page):
     tumour: Tumour | None = None
     clinical: Clinical = Clinical()
     studies: tuple[Study, ...] = ()
+    copies_url: str = ""
     images: AwaitedImages | None = None
     attachments: Attachments = field(default_factory=Attachments)
     contributions: tuple[Contribution, ...] = ()
