@@ -10,6 +10,7 @@ Sources: [HL7 2.5.1 §2.15.5] (ERR), [HL7 2.5.1 §2.15.8] (MSA), spec mssante 3.
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
 from collections.abc import Mapping
@@ -84,6 +85,8 @@ CATEGORIES: Final[Mapping[str, tuple[Msa, str]]] = {
 
 #: Integration errors that are about who the patient is.
 _OF_PATIENT: Final = frozenset({"902", "903", "904", "905"})
+#: Refusals of what every wire shares may name a place of another one.
+_LOCATION: Final = re.compile(r"[A-Z][A-Z0-9]{2}(?:\^[0-9]+){0,5}")
 _VERSIONS: Final = ("2.5", "2.6")
 _PLAIN: Final = str.maketrans({"’": "'", "\u202f": " ", "\u00a0": " ", "–": "-", "…": "...", "œ": "oe", "Œ": "OE"})
 
@@ -120,7 +123,7 @@ def verdict(error: BaseException) -> Verdict:
     return Verdict(
         msa=msa,
         condition=condition,
-        where=known.expression,
+        where=known.expression if _LOCATION.fullmatch(known.expression or "") else None,
         integration=error_code(known.code) if permanent else None,
         code=known.code,
         text=known.text,
@@ -189,9 +192,13 @@ def _error(err: Any, told: Verdict) -> None:
     err.err_3 = f"{condition}^{_CONDITIONS[condition]}^messageErrorCondition"
     err.err_4 = "E"
     if told.integration is not None:
-        err.err_5 = f"{told.integration}^{LABELS[told.integration].capitalize()}^applicationErrorCode"
+        err.err_5 = f"{told.integration}^{_label(told.integration)}^applicationErrorCode"
     if told.code and told.text:
         err.err_8 = _escaped(f"{told.code} : {told.text}")
+
+
+def _label(code: str) -> str:
+    return LABELS[code][:1].upper() + LABELS[code][1:]
 
 
 def _escaped(text: str) -> str:

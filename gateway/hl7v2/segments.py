@@ -33,6 +33,9 @@ CHARSETS: Final[Mapping[str, str]] = {
 #: A message has some dozens of segments; base64 wrapped at 76 characters has 14 000 lines a megabyte.
 SEGMENTS_MAX: Final = 2000
 LINES_MAX: Final = 500_000
+#: What stands beyond is not cut any further: no segment has as many, and each costs memory.
+FIELDS_MAX: Final = 200
+PARTS_MAX: Final = 100
 _HEAD_BYTES: Final = 16 * 1024
 _FIELD_CHARACTERS: Final = 227
 _BOM: Final = b"\xef\xbb\xbf"
@@ -115,8 +118,9 @@ class Segment:
 
     def repetitions(self, number: int) -> list[list[str]]:
         """Return the repetitions of a field that say something, each as its components, still escaped."""
-        said = self.raw(number)
-        return [one.split(self.separators.component) for one in said.split(self.separators.repetition)] if said else []
+        said, own = self.raw(number), self.separators
+        repeated = said.split(own.repetition, PARTS_MAX) if said else []
+        return [one.split(own.component, PARTS_MAX) for one in repeated]
 
     def component(self, number: int, component: int = 1, subcomponent: int | None = None) -> str:
         """Return one component of the first repetition, decoded and without spaces around it."""
@@ -127,7 +131,7 @@ class Segment:
         """Return one component of a repetition, decoded; the first subcomponent, or the one that is asked for."""
         if component > len(components):
             return ""
-        parts = components[component - 1].split(self.separators.subcomponent)
+        parts = components[component - 1].split(self.separators.subcomponent, PARTS_MAX)
         wanted = (subcomponent or 1) - 1
         return self.text(parts[wanted]).strip() if wanted < len(parts) else ""
 
@@ -179,7 +183,7 @@ def head(content: bytes) -> Head:
         separators, _ = _separators(text)
     except InvalidContent:
         return Head()
-    said = Segment("MSH", 1, text.split(separators.field), separators, codec)
+    said = Segment("MSH", 1, text.split(separators.field, FIELDS_MAX), separators, codec)
 
     def cut(number: int, component: int = 1) -> str:
         return "".join(one for one in said.component(number, component) if one >= " ")[:_FIELD_CHARACTERS]
@@ -253,14 +257,14 @@ def _lines(content: bytes) -> Iterator[bytes]:
 def _segments(texts: Sequence[str], separators: Separators, codec: str) -> Iterator[Segment]:
     seen: dict[str, int] = {}
     for text in texts:
-        fields = text.split(separators.field)
+        fields = text.split(separators.field, FIELDS_MAX)
         name = fields[0][:3]
         seen[name] = seen.get(name, 0) + 1
         yield Segment(name, seen[name], fields, separators, codec)
 
 
 def _charset(line: bytes) -> str:
-    fields = line.split(line[3:4]) if line[3:4] else []
+    fields = line.split(line[3:4], FIELDS_MAX) if line[3:4] else []
     said = fields[17] if len(fields) > 17 else b""
     return said.partition(b"~")[0].decode("ascii", "replace").strip().upper()
 

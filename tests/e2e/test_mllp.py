@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from hl7.client import MLLPClient
 from sqlalchemy import update
 
+from gateway.documents import n1
 from gateway.exchange.inbox import Inbox
 from gateway.fhir.represent import Representer
 from gateway.hl7v2.mllp import Mllp
@@ -42,6 +43,7 @@ from tests import hl7_samples as samples
 from tests.e2e.mail_servers import Authority
 from tests.hl7_scene import Scene, open_scene
 from tests.loopback import free_port, until, wait_until
+from tests.report_samples import content
 from tests.world import audit_lines
 
 pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
@@ -219,6 +221,18 @@ def test_a_message_over_the_limit_is_refused_by_name_and_the_connection_goes_on(
             assert str(limit) in told
             assert samples.said(unframed(client.send_message(samples.message()))) == ACCEPTED
     assert count(scene) == (1, 1)
+
+
+def test_a_document_of_several_megabytes_comes_whole(scene: Scene, port: int) -> None:
+    scene.patient()
+    large = n1.render(content(), b"%PDF-1.4 " + bytes(range(256)) * (24 * 1024))  # 6 MiB, twice in base64
+    sent = samples.message(document=large, TXA_12=f"{content().document_id.root}.0")
+    assert len(sent) > 10_000_000
+    assert samples.said(unframed(raw(port, framed(sent)))) == ACCEPTED
+    [row] = scene.rows(ReceivedDocument)
+    assert (row.format, row.size_bytes, scene.blobs.read(row.sha256)) == ("n1", len(large), large)
+    [kept] = scene.rows(Message)
+    assert scene.inbox.content(kept.id) == sent
 
 
 def test_a_connection_over_the_limit_is_closed_and_the_others_go_on(scene: Scene) -> None:
@@ -522,7 +536,7 @@ def test_hostile_bytes_never_close_the_port(scene: Scene) -> None:
     scene.patient()
     content = framed(samples.message())
     with served(scene, silence_s=0.2) as wire:
-        for at in range(0, len(content), len(content) // 23):
+        for at in range(0, len(content), len(content) // 11):
             raw(wire.port, content[:at] + b"\x00\xff\x1c\r" + content[at:])
         assert ask(wire.port, samples.message(MSH_10="RCP-FIN")) == [ACCEPTED]
         until(lambda: not wire._live())

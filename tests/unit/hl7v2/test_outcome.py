@@ -125,6 +125,7 @@ def test_what_is_no_refusal_of_ours_is_told_without_its_words():
         ("traits-differents", "904", "PID^1^3"),
         ("ins-cle", "904", "PID^1^3"),
         ("traits-absents", "905", "PID^1^3"),
+        ("meme-identifiant-autres-octets", "906", None),
         ("document-masque", "906", None),
     ],
 )
@@ -132,6 +133,13 @@ def test_why_a_document_waits_is_an_integration_error(reason, code, where):
     found = outcome.of_reason(reason)
     assert (found.msa, found.condition, found.integration, found.where) == ("AE", "207", code, where)
     assert LABELS[code] in (found.text or "")
+
+
+def test_a_label_keeps_its_capitals_and_a_place_of_another_wire_is_not_repeated():
+    ack = outcome.ack(HEAD, outcome.of_reason("ins-cle"), AT).decode()
+    assert "|904^INS ou traits différents de ceux qui sont connus^applicationErrorCode|" in ack
+    assert outcome.verdict(InvalidContent("x", "y", expression="Patient.identifier")).where is None
+    assert outcome.verdict(InvalidContent("x", "y", expression="PID^1^3^2^4")).where == "PID^1^3^2^4"
 
 
 def test_every_code_that_the_wire_refuses_with_has_a_condition_of_its_own_or_is_about_the_document():

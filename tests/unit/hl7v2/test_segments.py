@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from gateway.errors import InvalidContent
@@ -135,6 +137,20 @@ def test_lines_that_begin_no_segment_belong_to_the_one_above():
 def test_too_many_segments_are_refused_by_name():
     assert refused((HEAD + REST + "NTE|1\r" * 2000).encode())[0] == "hl7-trop-de-segments"
     assert refused((HEAD + REST).encode() + b"\r" * 500_000)[0] == "hl7-trop-de-segments"
+
+
+@pytest.mark.parametrize("piece", ["|", "~", "^", "&", "\\F\\", "\\"])
+def test_a_field_of_many_parts_costs_little(piece):
+    content = (HEAD + f"\rPID|||{piece * 500_000}\r").encode()
+    tracemalloc.start()
+    try:
+        found = segments.parse(content).first("PID")
+        assert len(found.repetitions(3)) <= segments.PARTS_MAX + 1
+        found.component(3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * len(content)
 
 
 def test_the_head_holds_no_control_character_and_nothing_without_end():
