@@ -326,7 +326,8 @@ def test_the_stack_turns_by_wheel_keyboard_slider_buttons_and_by_itself(look) ->
     uid = f"{STUDY}.1."
     page = screen.page
     screen.wait(f"{uid}1")
-    assert screen.part("position") == f"position 0,0{NBSP}mm, coupe de 5{NBSP}mm"
+    assert screen.part("position") == f"position 0,0{NBSP}mm"
+    assert screen.part("coupe") == f"coupe de 5{NBSP}mm"
     assert [screen.part(f"cote-{edge}") for edge in ("left", "right", "top", "bottom")] == ["R", "L", "A", "P"]
     # 384 mm are as high as the pane: 20 cm are the longest round length under a third of its width.
     box = screen.pane().locator("canvas").bounding_box()
@@ -345,7 +346,7 @@ def test_the_stack_turns_by_wheel_keyboard_slider_buttons_and_by_itself(look) ->
     for _ in range(3):
         page.mouse.wheel(0, 120)
     screen.wait(f"{uid}4")
-    assert screen.part("position") == f"position −15,0{NBSP}mm, coupe de 5{NBSP}mm"
+    assert screen.part("position") == f"position −15,0{NBSP}mm"
     page.get_by_role("button", name="Image suivante").click()
     screen.wait(f"{uid}5")
     slider = page.get_by_label("Image de la vue 1")
@@ -400,7 +401,7 @@ def test_two_series_side_by_side_follow_each_other_by_position(look) -> None:
     link.click()
     slider.fill("9")
     screen.wait(f"{STUDY}.1.9")
-    assert screen.part("position", 2) == f"position −6,0{NBSP}mm, coupe de 5{NBSP}mm"
+    assert screen.part("position", 2) == f"position −6,0{NBSP}mm"
     link.click()
     # Another orientation: no slice is near to another, but each shows where the other cuts it.
     page.locator("[data-pane]").nth(1).focus()
@@ -574,6 +575,14 @@ def test_a_telephone_turns_zooms_and_measures_with_fingers(look) -> None:
     page.get_by_role("button", name="Aide").click()
     assert page.get_by_role("dialog").get_by_text("Deux doigts agrandissent").is_visible()
     page.get_by_role("button", name="Fermer").click()
+    # Laid on its side, the picture keeps nearly the whole height.
+    page.get_by_role("button", name="Deux vues").click()
+    page.set_viewport_size({"width": PHONE["height"], "height": PHONE["width"]})
+    screen.settle()
+    assert page.evaluate(MEASURE) == {"width": PHONE["height"], "height": PHONE["width"], "small": []}
+    lying = screen.pane().locator("canvas").bounding_box()
+    assert lying["height"] > PHONE["width"] * 0.7
+    assert lying["width"] > lying["height"]
     assert screen.said == []
 
 

@@ -88,6 +88,7 @@ function activate(index) {
 function open(entry, wanted) {
   const pane = active();
   cine.stop();
+  if (entry.link.scrollIntoView) entry.link.scrollIntoView({ block: "nearest", inline: "nearest" });
   pane.open(entry, wanted).then(() => { refreshTools(); cine.recommended(); });
   refreshTools();
 }
@@ -207,6 +208,8 @@ function help(open) {
   else if (open) box.setAttribute("open", "");
   else if (box.close) box.close();
   else box.removeAttribute("open");
+  // From its beginning, not from the button at its end.
+  if (open) one("#aide-titre").focus();
 }
 
 function chooseTool(tool) {

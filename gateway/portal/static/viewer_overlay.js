@@ -23,7 +23,8 @@ export function describe(pane, state) {
   const seen = state === "exact" || state === "apercu";
   const place = seen && image.normal ? `position ${geometry.french(image.along, 1)}${NBSP}mm` : "";
   const thick = place && image.thickness ? `coupe de ${geometry.french(image.thickness, image.thickness % 1 ? 1 : 0)}${NBSP}mm` : "";
-  pane.put("position", [place, thick].filter(Boolean).join(", "));
+  pane.put("position", place);
+  pane.put("coupe", thick);
   const window = seen ? pane.effective : undefined;
   pane.put("fenetre", window ? `C${NBSP}${figure(window.center)} · L${NBSP}${figure(window.width)}` : "");
   pane.put("qualite", state === "apercu" ? "aperçu" : seen && image.lossy ? "comprimée avec perte" : "");
