@@ -122,13 +122,15 @@ def application(gateway: Gateway) -> Application:
     app.state.authenticators = authenticators = Authenticators()
 
     csrf = Csrf(Seal(gateway.secret, "csrf"), settings.public_url)
+    keeper = Keeper(gateway.steps, gateway.blobs, tolerant=settings.dicom.duplicates == "warn")
     portal = Portal(
         steps=gateway.steps,
         blobs=gateway.blobs,
         csrf=csrf,
         letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
-        objects=KeptObjects(gateway.blobs),
+        objects=KeptObjects(gateway.blobs, keeper),
+        limits=settings.limits,
         fictitious=settings.clock is not None,
     )
     client = (
@@ -153,7 +155,7 @@ def application(gateway: Gateway) -> Application:
             images,
             gateway.blobs,
             base_url=f"{settings.public_url}/dicom-web",
-            keeper=Keeper(gateway.steps, gateway.blobs, tolerant=settings.dicom.duplicates == "warn"),
+            keeper=keeper,
             limits=settings.limits,
         ),
         settings.dicomweb_origins,

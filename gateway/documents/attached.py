@@ -27,7 +27,7 @@ from PIL import Image
 from gateway.documents import attached_pdf
 from gateway.errors import GatewayError, InvalidContent
 
-__all__ = ["CONTENT_TYPES", "Bounds", "Judged", "judge", "kind_of"]
+__all__ = ["CONTENT_TYPES", "HEAD_BYTES", "Bounds", "Judged", "judge", "kind_of"]
 
 #: Kinds that are taken → media type.
 CONTENT_TYPES: Final[Mapping[str, str]] = {
@@ -43,6 +43,8 @@ _SIGNATURES: Final = (
     ("pdf", re.compile(rb"%PDF-\d\.\d")),
     ("dicom", re.compile(rb".{128}DICM", re.DOTALL)),
 )
+#: How many first bytes say what a file is.
+HEAD_BYTES: Final = 132
 _PILLOW: Final = {"png": "PNG", "jpeg": "JPEG", "gif": "GIF"}
 _ORIENTATION: Final = 0x0112
 
@@ -104,7 +106,7 @@ def judge(content: bytes, bounds: Bounds) -> Judged:
     if len(content) > bounds.max_bytes:
         text = f"Ce fichier dépasse la taille permise ({bounds.max_bytes} octets)."
         raise InvalidContent("fichier-trop-grand", text, rule=True)
-    kind = kind_of(content[:132])
+    kind = kind_of(content[:HEAD_BYTES])
     if kind == "pdf":
         said = attached_pdf.judge(content, bounds.pages)
         return Judged("pdf", content, kept_metadata=said)

@@ -8,8 +8,10 @@ headers that let no browser take it for anything else. Its name says the dossier
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -17,14 +19,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from gateway.documents import attached
-from gateway.errors import GatewayError, InvalidContent, NotFound
+from gateway.errors import Conflict, GatewayError, InvalidContent, NotFound, Unsupported
 from gateway.portal import attachments as pages
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.forms import line
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
-from gateway.rcp import access, attachments
+from gateway.rcp import access, attachments, imaging_uploads
 from gateway.rcp.access import Caller
 from gateway.rcp.attachments import KINDS, NewFile
+from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.step import Step
 from gateway.web.body import Limit, form_under
 from gateway.web.next_path import sign_in_address
@@ -38,6 +41,27 @@ _SAFE: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One image object of a form, and for whom it is kept."""
+
+    file: BinaryIO
+    facts: ObjectFacts
+    sender: Caller
+    number: int
+    name: str
+
+
+@contextmanager
+def _naming(number: int, name: str) -> Iterator[None]:
+    """Say in a refusal which file of the form it is about."""
+    try:
+        yield
+    except InvalidContent as error:
+        text = f"Fichier {number} (« {name} ») : {error.text}"
+        raise InvalidContent(error.code, text, expression="fichiers", rule=True) from error
 
 
 class AttachmentPages:
@@ -92,11 +116,12 @@ class AttachmentPages:
             self._steps.run(caller, lambda step: self._require(step, key))
             sent = [one for one in form.getlist("fichiers") if isinstance(one, UploadFile) and one.filename]
             try:
-                files = self._judged(sent)
+                files, images = self._judged(caller, key, sent)
+                whole = self._laid(caller, key, images)
                 self._steps.run(caller, lambda step: attachments.add(step, key, files, self._portal.blobs))
             except InvalidContent as error:
                 return self._show(request, caller, key, {"fichiers": error.text})
-            return RedirectResponse(f"/dossiers/{key}/pieces?fait=pieces", 303)
+            return RedirectResponse(f"/dossiers/{key}/pieces?fait={'pieces' if whole else 'images-en-attente'}", 303)
 
         return self._portal.posted(request, who, form, act)
 
@@ -106,22 +131,46 @@ class AttachmentPages:
             # The verb's own refusal, in its own words.
             attachments.add(step, key, (), self._portal.blobs)
 
-    def _judged(self, sent: Sequence[UploadFile]) -> list[NewFile]:
-        """Read and judge each file, one in memory at a time beside what is kept of the others."""
+    def _judged(self, caller: Caller, key: uuid.UUID, sent: Sequence[UploadFile]) -> tuple[list[NewFile], list[_Image]]:
+        """Read and judge each file, before anything is kept."""
         if not sent:
             raise InvalidContent("fichier-absent", "Choisissez au moins un fichier.", expression="fichiers", rule=True)
         limits = self._portal.limits
         bounds = attached.Bounds(max_bytes=limits.attachment_bytes)
-        files = []
+        files: list[NewFile] = []
+        images: list[_Image] = []
         for number, one in enumerate(sent, 1):
             name = line(one.filename or "")[: attachments.NAME_CHARACTERS]
-            try:
+            with _naming(number, name):
+                if attached.kind_of(one.file.read(attached.HEAD_BYTES)) == "dicom":
+                    images.append(self._looked_at(caller, key, one, number, name))
+                    continue
+                one.file.seek(0)
                 found = attached.judge(one.file.read(limits.attachment_bytes + 1), bounds)
-            except InvalidContent as error:
-                text = f"Fichier {number} (« {name} ») : {error.text}"
-                raise InvalidContent(error.code, text, expression="fichiers", rule=True) from error
             files.append(NewFile(name=name, kind=found.kind, content=found.content))
-        return files
+        return files, images
+
+    def _looked_at(self, caller: Caller, key: uuid.UUID, one: UploadFile, number: int, name: str) -> _Image:
+        objects = self._portal.objects
+        if objects is None:
+            raise Unsupported("imagerie", "Le dépôt d’images DICOM n’est pas configuré ici.")
+        facts = objects.look(one.file)
+        sender = self._steps.run(caller, lambda step: imaging_uploads.accept(step, key, facts))
+        return _Image(one.file, facts, sender, number, name)
+
+    def _laid(self, caller: Caller, key: uuid.UUID, images: Sequence[_Image]) -> bool:
+        """Keep the objects, then say whose their studies are; whether all stand in the dossier."""
+        objects = self._portal.objects
+        if objects is None or not images:
+            return True
+        for one in images:
+            with _naming(one.number, one.name):
+                try:
+                    objects.lay(one.file, one.sender)
+                except Conflict as error:
+                    raise InvalidContent(error.code, error.text, rule=True) from error
+        facts = [one.facts for one in images]
+        return self._steps.run(caller, lambda step: imaging_uploads.join(step, key, facts))
 
     def file(self, request: Request, who: Who, dossier: str, file: str) -> Response:
         """Give the kept bytes: a picture to be shown, a PDF to be saved."""

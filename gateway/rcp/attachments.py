@@ -41,6 +41,7 @@ __all__ = [
     "NAME_CHARACTERS",
     "NewFile",
     "add",
+    "held",
     "listed",
     "may_add",
     "own",
@@ -85,7 +86,7 @@ def add(step: Step, dossier_id: uuid.UUID, files: Sequence[NewFile], blobs: Blob
     InvalidContent
         ``pieces-trop-nombreuses`` (rule).
     """
-    dossier = _held(step, dossier_id)
+    dossier = held(step, dossier_id)
     author = _author(step)
     made = []
     for one in files:
@@ -139,7 +140,7 @@ def take_back(step: Step, dossier_id: uuid.UUID, document_id: uuid.UUID) -> None
     Conflict
         ``formulaire-clos``.
     """
-    dossier = _held(step, dossier_id)
+    dossier = held(step, dossier_id)
     [row] = own(step.session, dossier, document_id) or (None,)
     if row is None:
         raise access.hidden(step.caller, "ReceivedDocument", document_id)
@@ -181,7 +182,14 @@ def own(session: Session, dossier: Dossier, document_id: uuid.UUID) -> Sequence[
     ).all()
 
 
-def _held(step: Step, dossier_id: uuid.UUID) -> Dossier:
+def held(step: Step, dossier_id: uuid.UUID) -> Dossier:
+    """Lock a dossier beside which the caller may lay files.
+
+    Raises
+    ------
+    NotFound, Forbidden, Conflict
+        As `add`.
+    """
     visible = select(Dossier.id).where(Dossier.id == dossier_id, access.dossiers(step.caller))
     if step.session.scalar(visible) is None:
         raise access.hidden(step.caller, "Dossier", dossier_id)

@@ -35,7 +35,6 @@ from gateway.rcp import access, imaging, imaging_awaited, imaging_match
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.imaging_decisions import decide, picture
 from gateway.rcp.imaging_match import ATTACHED, BY_PERSON, FOREIGN, PROPOSED, QUARANTINED, WAITING
-from gateway.rcp.imaging_traits import differing
 from gateway.rcp.ports import ImageObjects
 from gateway.rcp.step import Step
 
@@ -208,21 +207,7 @@ def _candidate(session: Session, caller: Caller, study: Study, record: PatientRe
         .where(Dossier.record_id == record.id, access.dossiers(caller))
         .order_by(Dossier.registered_at)
     )
-    return Candidate(record, _against(session, study, record), tuple(references))
-
-
-def _against(session: Session, study: Study, record: PatientRecord) -> tuple[str, ...]:
-    """All that speaks against a record, whatever was decided before."""
-    partner = session.get_one(Partner, study.partner_id)
-    mine = set(imaging_match.records_of_person(session, record))
-    found = [differing(study, record)]
-    others = imaging_match.named(session, partner, study)[0]
-    same_domain = record.system == study.patient_id_system and record.value != study.patient_id
-    if same_domain or any(one.id not in mine for one in others):
-        found.append("identifiants-contradictoires")
-    if any(one.sure and one.record.id not in mine for one in imaging_awaited.ordered(session, study)):
-        found.append(imaging_match.CROSSED)
-    return tuple(one for one in found if one is not None)
+    return Candidate(record, imaging_match.against(session, study, record), tuple(references))
 
 
 # ---- the decisions
@@ -265,7 +250,7 @@ def give(
     if item is None:
         return
     study, record = _both_sides(step, item, record_id, reference, seen)
-    if _against(step.session, study, record) and not confirmed:
+    if imaging_match.against(step.session, study, record) and not confirmed:
         text = "Les deux identités diffèrent : confirmez que vous les avez comparées."
         raise InvalidContent("confirmation-absente", text, expression="confirme", rule=True)
     before, back = study.state, _left(step.session, item, record)

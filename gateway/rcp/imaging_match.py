@@ -35,6 +35,7 @@ __all__ = [
     "PROPOSED",
     "QUARANTINED",
     "WAITING",
+    "against",
     "answer",
     "ask",
     "attach",
@@ -45,6 +46,7 @@ __all__ = [
     "recheck",
     "recognise",
     "records_of_person",
+    "said_alike",
     "serialise",
     "tell_reports",
 ]
@@ -125,7 +127,7 @@ def _by_order(step: Step, partner: Partner, study: Study, asked: Sequence[imagin
     reason = contradiction(step.session, study, records, record)
     if reason is None and record.system == study.patient_id_system and record.value != study.patient_id:
         reason = "identifiants-contradictoires"
-    if reason is None and not _said_alike(study, record):
+    if reason is None and not said_alike(study, record):
         if study.state == WAITING:
             study.state, study.reason = PROPOSED, UNSURE
             details = {"enregistrements": [str(one.id) for one in records]}
@@ -135,7 +137,8 @@ def _by_order(step: Step, partner: Partner, study: Study, asked: Sequence[imagin
     return True
 
 
-def _said_alike(study: Study, record: PatientRecord) -> bool:
+def said_alike(study: Study, record: PatientRecord) -> bool:
+    """Whether name and birth date are said at all, and the date is the record's."""
     said = study.traits
     return bool(said.get("family") and said.get("birth_date") and said["birth_date"] == record.birth_date)
 
@@ -178,6 +181,20 @@ def answer(step: Step, study: Study, *, by: str = work_list.BY_ITSELF, decision:
         .values(closed_at=utcnow(), closed_by=by, decision=decision)
         .execution_options(synchronize_session="fetch")
     )
+
+
+def against(session: Session, study: Study, record: PatientRecord) -> tuple[str, ...]:
+    """All that speaks against a record, whatever was decided before."""
+    partner = session.get_one(Partner, study.partner_id)
+    mine = set(records_of_person(session, record))
+    found = [differing(study, record)]
+    others = named(session, partner, study)[0]
+    same_domain = record.system == study.patient_id_system and record.value != study.patient_id
+    if same_domain or any(one.id not in mine for one in others):
+        found.append("identifiants-contradictoires")
+    if any(one.sure and one.record.id not in mine for one in imaging_awaited.ordered(session, study)):
+        found.append(CROSSED)
+    return tuple(one for one in found if one is not None)
 
 
 def recheck(step: Step, record: PatientRecord) -> list[Study]:

@@ -143,7 +143,7 @@ def declare(step: Step, dossier_id: uuid.UUID, *, label: str, modality: str, pla
         label=said,
         modality=modality,
         planned_on=planned_on,
-        author=step.caller.identifier,
+        author=step.caller.name or step.caller.identifier,
         at=step.now,
     )
     step.session.add(row)

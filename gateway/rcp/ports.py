@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 from gateway.rcp.report_content import Person, ReportContent
 
 if TYPE_CHECKING:
+    from gateway.rcp.caller import Caller
     from gateway.rcp.directory import EntryFacts
     from gateway.rcp.imaging_facts import ObjectFacts
     from gateway.rcp.step import Step
@@ -69,7 +70,7 @@ class Represent(Protocol):
 
 
 class ImageObjects(Protocol):
-    """Reads image objects that are kept already."""
+    """Reads image objects, and keeps those that come in a file."""
 
     def read(self, sha256: str) -> ObjectFacts:
         """Give what one says.
@@ -78,6 +79,18 @@ class ImageObjects(Protocol):
         ------
         InvalidContent
             It is no image object, or lacks what names it.
+        """
+
+    def look(self, file: BinaryIO) -> ObjectFacts:
+        """Give what a file says; errors as `read`."""
+
+    def lay(self, file: BinaryIO, sender: Caller) -> None:
+        """Keep the object of a file for its sender's organisation; durable when this returns.
+
+        Raises
+        ------
+        GatewayError
+            As for an object that the organisation's own software sends.
         """
 
 

@@ -14,6 +14,8 @@ import pytest
 from fastapi import FastAPI
 from lxml import html
 
+from gateway.dicom.kept_objects import KeptObjects
+from gateway.dicom.storage import Keeper
 from gateway.model.directory import Practitioner
 from gateway.mssante.translate import Composer
 from gateway.portal.pages import Portal
@@ -117,7 +119,9 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     app.state.authenticators.register(
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
-    app.include_router(router(Portal(steps=steps, csrf=csrf, blobs=blobs, letters=LETTERS, press=press(blobs))))
+    objects = KeptObjects(blobs, Keeper(steps, blobs))
+    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, letters=LETTERS, press=press(blobs), objects=objects)
+    app.include_router(router(portal))
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
     with store.session() as session, served(app, port=port) as origin:

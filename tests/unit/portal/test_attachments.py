@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import threading
 import uuid
+from dataclasses import replace
 
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from sqlalchemy import select
 
+from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.model.dossier import Dossier
+from gateway.model.imaging import Instance, QuarantinedObject, Study, StudyDossier
+from gateway.model.person import WorkItem
 from gateway.model.received import ReceivedDocument
 from gateway.model.report import Report
 from gateway.web.csrf import CSRF_FIELD
@@ -210,3 +215,106 @@ def test_a_name_that_hides_something_is_shown_plainly(site, dossier):
     assert "\\" not in row.title
     page = requester.client.get(f"/dossiers/{dossier.id}").text
     assert "<script>alert" not in page
+
+
+# ---- image objects
+
+
+def ct(tmp_path, **said) -> bytes:
+    """One slice of Dominique's scanner, as a file of a disc; say what is otherwise."""
+    path = write_series(replace(DOMINIQUE, patient_id=said.pop("number", "000003"), slices=1), tmp_path)[0]
+    ds = dcmread(path)
+    for name, value in said.items():
+        setattr(ds, name, value)
+    out = io.BytesIO()
+    ds.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.fixture
+def imaged(site: Site) -> Dossier:
+    row = site.world.dossier(site.world.record(value="000003"))
+    site.world.session.commit()
+    return row
+
+
+def studies(site: Site) -> list[tuple[str, list[str]]]:
+    session = site.fresh().session
+    return [
+        (one.state, list(session.scalars(select(StudyDossier.basis).where(StudyDossier.study_id == one.id))))
+        for one in session.scalars(select(Study))
+    ]
+
+
+@pytest.mark.req("S0-065")
+def test_an_object_of_dicom_is_known_by_its_preamble_and_kept_as_the_pacs_would(site, imaged, blobs, tmp_path):
+    made = ct(tmp_path)
+    send(site.browser(site.world.requester), imaged, ("IM000001", made), ("a.png", png()))
+    assert studies(site) == [("rattache", ["ipp"])]
+    kept_object = site.world.session.scalars(select(Instance)).one()
+    assert dcmread(io.BytesIO(blobs.read(kept_object.sha256))).PixelData == dcmread(io.BytesIO(made)).PixelData
+    assert len(kept(site)) == 1
+    page = words(site.browser(site.world.treating).get(f"/dossiers/{imaged.id}"))
+    assert "1 série, 1 image" in page
+    # Sent again it is the same one.
+    send(site.browser(site.world.requester), imaged, ("IM000001", made))
+    assert len(site.world.session.scalars(select(Instance)).all()) == 1
+
+
+@pytest.mark.parametrize("issuer", ["https://chu-y.example/ns/ipp", None])
+def test_images_of_a_disc_are_the_patient_s_by_the_word_of_who_lays_them(site, imaged, tmp_path, issuer):
+    made = dcmread(io.BytesIO(ct(tmp_path, number="998877")))
+    if issuer is None:
+        del made.IssuerOfPatientID, made.IssuerOfPatientIDQualifiersSequence
+    else:
+        made.IssuerOfPatientIDQualifiersSequence[0].UniversalEntityID = issuer
+    out = io.BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    answer = send(site.browser(site.world.treating), imaged, ("IM1", out.getvalue()))
+    assert answer.headers["location"].endswith("fait=pieces")
+    assert studies(site) == [("rattache", ["personne"])]
+    assert site.world.session.scalars(select(WorkItem).where(WorkItem.closed_at.is_(None))).all() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"PatientBirthDate": "19800101"}, "d’un autre patient"),
+        ({"PatientName": "MARTIN^ZOE"}, "d’un autre patient"),
+        ({"number": "000099"}, "d’un autre patient"),
+        ({"PatientName": "", "PatientBirthDate": ""}, "pas assez de son patient"),
+    ],
+)
+def test_images_of_somebody_else_are_refused_before_they_are_kept(site, imaged, tmp_path, said, text):
+    answer = send(site.browser(site.world.requester), imaged, ("IM1", ct(tmp_path, **said)), status=422)
+    assert text in answer.text
+    assert "MARTIN" not in answer.text
+    assert studies(site) == []
+    assert site.world.session.scalars(select(Instance)).all() == []
+
+
+def test_what_only_looks_like_an_object_is_refused(site, imaged):
+    answer = send(site.browser(site.world.requester), imaged, ("IM1", bytes(128) + b"DICM" + bytes(200)), status=422)
+    assert "Objet DICOM" in answer.text
+
+
+def test_other_bytes_of_a_known_object_are_refused_and_kept_aside(site, imaged, tmp_path):
+    requester = site.browser(site.world.requester)
+    send(requester, imaged, ("IM1", ct(tmp_path)))
+    answer = send(requester, imaged, ("IM1", ct(tmp_path, StudyDescription="AUTRE")), status=422)
+    assert "autres octets" in answer.text
+    assert len(site.fresh().session.scalars(select(Instance)).all()) == 1
+    assert site.world.session.scalars(select(QuarantinedObject.reason)).all() == ["autres-octets"]
+
+
+def test_images_whose_number_is_another_patient_s_here_wait_for_a_person(site, imaged, tmp_path):
+    """A disc of elsewhere says a number without its issuer, which here is somebody else's."""
+    site.world.record(value="998877", birth_family="AUTRE", birth_date="1950-01-01")
+    site.world.session.commit()
+    made = dcmread(io.BytesIO(ct(tmp_path, number="998877")))
+    del made.IssuerOfPatientID, made.IssuerOfPatientIDQualifiersSequence
+    out = io.BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    answer = send(site.browser(site.world.requester), imaged, ("IM1", out.getvalue()))
+    assert answer.headers["location"].endswith("fait=images-en-attente")
+    assert studies(site) == [("quarantaine", [])]
