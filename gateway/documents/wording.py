@@ -272,7 +272,7 @@ def _plan(content: ReportContent) -> tuple[Row, ...]:
         *((f"recommandation-{what}", "Recommandation", RECOMMENDATIONS[what]) for what in content.recommended),
         ("soins-support", "Soins de support", content.supportive_care),
         ("surveillance", "Surveillance", content.surveillance),
-        ("proposition-commentaire", "Commentaire", content.proposal_comment),
+        ("proposition-commentaire", "Autre", content.proposal_comment),
     )
     return tuple(rows) or (row("proposition", "Proposition", None),)
 

@@ -18,7 +18,14 @@ import msgspec
 from gateway.documents.wording import RECOMMENDATIONS
 from gateway.portal.forms import Faults, line, text, too_long
 from gateway.portal.views import Choice, FieldGroup, FieldLine, ReportField, ReportForm
-from gateway.rcp.report_draft import LINE_MAX_CHARS, LIST_MAX, TEXT_MAX_CHARS, DraftExamination, DraftTreatment
+from gateway.rcp.report_draft import (
+    AGREEMENTS,
+    LINE_MAX_CHARS,
+    LIST_MAX,
+    TEXT_MAX_CHARS,
+    DraftExamination,
+    DraftTreatment,
+)
 from gateway.rcp.report_draft import ReportDraft as Draft
 from gateway.terminology import code_list
 
@@ -53,7 +60,7 @@ _BESIDE: Final = (
     _Said("supportive_care", "soins-support", "Soins de support", 2),
     _Said("recourse", "recours", "Avis ou recours demandé", 2),
     _Said("follow_up", "surveillance", "Surveillance", 2),
-    _Said("comment", "commentaire", "Commentaire", 2),
+    _Said("comment", "commentaire", "Autre", 2),
 )
 _FRAME: Final = (
     _Said("guideline", "referentiel", "Référentiel et version"),
@@ -65,9 +72,11 @@ _HELD: Final = (
     _Said("incidents", "incidents", "Incidents techniques", 2),
     _Said("remark", "remarque", "Souhaits et remarques du patient", 2),
 )
+_AGREEMENT: Final = "Information et accord du patient"
 _TEXTS: Final = (*_PROPOSAL, *_BESIDE, *_FRAME, *_HELD)
 _SPECIAL: Final = frozenset({"alternatives", "guideline_dated"})
 _COMPLETE: Final = {"": None, "oui": True, "non": False}
+_AGREEMENTS: Final = {"": "Non précisé", **AGREEMENTS}
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,23 @@ def read(fields: Mapping[str, str], known: Draft, *, asks_reason: bool) -> Given
         said["recommended"] = tuple(name for name in advised if fields[f"recommandation-{name}"] == "oui")
     if "enregistre" in fields:
         said["recorded_only"] = fields["enregistre"] == "oui"
-    if fields.get("complet") in _COMPLETE:
-        said["complete"] = _COMPLETE[fields["complet"]]
+    said |= _chosen(fields)
     if asks_reason:
         said |= _version(fields, faults)
     draft = msgspec.structs.replace(known, **said)
     if not (draft.proposal or draft.treatments or draft.recourse or draft.examinations or draft.follow_up):
         faults.setdefault("proposition", "Écrivez la proposition de prise en charge.")
     return Given(draft, faults, fields.get("suite") == "valider")
+
+
+def _chosen(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Read what is chosen from a list; what is none of its choices changes nothing."""
+    said: dict[str, Any] = {}
+    if fields.get("accord") in _AGREEMENTS:
+        said["agreement"] = fields["accord"] or None
+    if fields.get("complet") in _COMPLETE:
+        said["complete"] = _COMPLETE[fields["complet"]]
+    return said
 
 
 def _version(fields: Mapping[str, str], faults: dict[str, str]) -> dict[str, Any]:
@@ -268,6 +286,7 @@ def _lines(draft: Draft) -> Iterator[tuple[str, str]]:
         yield "Dossier", "Seulement enregistré, sans discussion"
     if draft.complete is not None:
         yield "Dossier complet", "Oui" if draft.complete else "Non"
+    yield _AGREEMENT, AGREEMENTS[draft.agreement] if draft.agreement else ""
     for one in _HELD:
         yield one.label, _field(one, draft).value
 
@@ -303,7 +322,9 @@ def _groups(draft: Draft, *, asks_reason: bool) -> Iterable[FieldGroup]:
     complete = next(value for value, known in _COMPLETE.items() if known is draft.complete)
     choices = _choices((("", "Comme la fiche le dit"), ("oui", "Oui"), ("non", "Non")), complete)
     whole = ReportField("complet", "Dossier complet lors de la réunion", "choix", complete, choices)
-    yield FieldGroup("Tenue de la réunion", (whole, *(_field(one, draft) for one in _HELD)))
+    said = draft.agreement or ""
+    agreed = ReportField("accord", _AGREEMENT, "choix", said, _choices(tuple(_AGREEMENTS.items()), said))
+    yield FieldGroup("Tenue de la réunion", (whole, agreed, *(_field(one, draft) for one in _HELD)))
     if asks_reason:
         kinds = _choices((("correction", "Correction"), ("addendum", "Complément (addendum)")), draft.kind)
         reason = ReportField("motif", "Pourquoi cette nouvelle version ? *", "ligne", draft.reason or "", required=True)

@@ -14,11 +14,17 @@ from msgspec import Meta, Struct
 from gateway.errors import InvalidContent
 from gateway.rcp.report_content import PartialDate
 
-__all__ = ["DraftExamination", "DraftTreatment", "ReportDraft", "kept", "read"]
+__all__ = ["AGREEMENTS", "DraftExamination", "DraftTreatment", "ReportDraft", "kept", "read"]
 
 TEXT_MAX_CHARS = 20_000
 LINE_MAX_CHARS = 500
 LIST_MAX = 50
+AGREEMENTS = {
+    "accord": "Patient informé, d’accord",
+    "informe": "Patient informé ; accord non recueilli",
+    "non-informe": "Patient non informé",
+}
+"""What may be said of the patient's information and agreement."""
 
 _Text = Annotated[str, Meta(max_length=TEXT_MAX_CHARS)]
 _Line = Annotated[str, Meta(max_length=LINE_MAX_CHARS)]
@@ -57,6 +63,7 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     "complete": "complet",
     "tool": "outil_visio",
     "incidents": "incidents_techniques",
+    "agreement": "accord_patient",
     "remark": "remarque",
     "supportive_care": "soins_support",
     "recommended": "recommandations",
@@ -83,6 +90,8 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
         Consultations advised beside the treatment (S2-044).
     tool, incidents
         Conferencing tool used and technical incidents (S4-008, S4-034).
+    agreement
+        What the patient was told of the discussion and said to it (S4-034); ``None`` when nobody said.
     kind, reason
         Of a new version: ``correction`` or ``addendum``, and why.
     """
@@ -102,6 +111,7 @@ class ReportDraft(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_
     complete: bool | None = None
     tool: _Line | None = None
     incidents: _Text | None = None
+    agreement: Literal["accord", "informe", "non-informe"] | None = None
     remark: _Text | None = None
     supportive_care: _Text | None = None
     recommended: Annotated[

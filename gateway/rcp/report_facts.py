@@ -41,7 +41,7 @@ from gateway.rcp.report_content import (
     Treatment,
     decode,
 )
-from gateway.rcp.report_draft import ReportDraft
+from gateway.rcp.report_draft import AGREEMENTS, ReportDraft
 from gateway.rcp.report_fiche import content_of
 from gateway.terminology import code_list
 
@@ -257,7 +257,11 @@ def _group_words(found: object, otherwise: str) -> str:
 
 
 def _file_comment(draft: ReportDraft) -> str | None:
-    said = (("Outil de visioconférence", draft.tool), ("Incidents techniques", draft.incidents))
+    said = (
+        ("Information et accord du patient", AGREEMENTS[draft.agreement] if draft.agreement else None),
+        ("Outil de visioconférence", draft.tool),
+        ("Incidents techniques", draft.incidents),
+    )
     return "\n".join(f"{label} : {text}" for label, text in said if text) or None
 
 

@@ -62,9 +62,12 @@ def _forms(reader: Browser, path: str) -> tuple[str, str]:
     return "".join(page.extract_text() for page in pdf.pages), narrative
 
 
+def _read(organiser: Browser, path: str) -> str:
+    return str(organiser.get(path).xpath("//form//input[@name='version']/@value")[0])
+
+
 def _validated(organiser: Browser, path: str, **said: str) -> None:
-    read = str(organiser.get(path).xpath("//form//input[@name='version']/@value")[0])
-    organiser.post(path, version=read, **said)
+    organiser.post(path, version=_read(organiser, path), **said)
     read = str(organiser.get(f"{path}/validation").xpath("//input[@name='version']/@value")[0])
     organiser.post(f"{path}/validation", relu="oui", version=read)
 
@@ -110,3 +113,59 @@ def test_synthesis_question_advice_proposal_and_tool_are_fields_and_are_in_every
     for one in (*SAID.values(), *ADVISED.values(), "Chirurgie première ou chimiothérapie ?"):
         assert _squeezed(one) in _squeezed(pdf), one
         assert _squeezed(one) in _squeezed(cda), one
+
+
+@pytest.mark.req("S2-048")
+def test_question_synthesis_proposal_and_other_are_blocks_of_every_form(
+    site: Site, organiser: Browser, path: str
+) -> None:
+    page = organiser.get(path)
+    labels = {one.get("for"): _plain(words(one)) for one in page.xpath("//label")}
+    assert labels["commentaire"] == "Autre"
+    other = "La patiente souhaite être revue à Bayonne."
+    _validated(organiser, path, **SAID, commentaire=other)
+    pdf, cda = _forms(site.browser(site.world.treating), path)
+    for form in (pdf, cda):
+        for label, said in (
+            ("Synthèse du cas", SAID["synthese"]),
+            ("Question posée", "Chirurgie première ou chimiothérapie ?"),
+            ("1re intention", SAID["proposition"]),
+            ("Autre", other),
+        ):
+            assert _squeezed(label + said) in _squeezed(form).replace(":", ""), label
+
+
+@pytest.mark.req("S4-034")
+def test_the_report_is_the_trace_of_the_act(site: Site, organiser: Browser, path: str) -> None:
+    """Information and agreement of the patient, tool, date and hours, who was there, what was decided, incidents."""
+    decided = {
+        "traitement-1-code": "C15632",
+        "traitement-1-precision": "Paclitaxel hebdomadaire, douze cures",
+    }
+    organiser.post(path, status=303, version=_read(organiser, path), **SAID, **decided, accord="accord")
+    assert organiser.get(path).xpath("//select[@name='accord']/option[@selected]/@value") == ["accord"]
+    again = words(organiser.get(f"{path}/validation"))
+    assert "Information et accord du patientPatient informé, d’accord" in again
+    _validated(organiser, path, **SAID, **decided)
+    pdf, cda = _forms(site.browser(site.world.treating), path)
+    assert "jeudi19mars2026" in _squeezed(pdf)
+    assert "14:00–16:00(heuredeParis)" in _squeezed(pdf)
+    for one in (
+        "Information et accord du patient : Patient informé, d’accord",
+        f"Outil de visioconférence : {SAID['outil']}",
+        f"Incidents techniques : {SAID['incidents']}",
+        "LAVAL",
+        "SIMON",
+        SAID["proposition"],
+        "Paclitaxel hebdomadaire, douze cures",
+    ):
+        assert _squeezed(one) in _squeezed(pdf), one
+        assert _squeezed(one) in _squeezed(cda), one
+
+
+def test_an_agreement_that_is_none_of_those_changes_nothing(site: Site, organiser: Browser, path: str) -> None:
+    organiser.post(path, version=_read(organiser, path), **SAID, accord="informe")
+    organiser.post(path, version=_read(organiser, path), **SAID, accord="peut-être")
+    assert organiser.get(path).xpath("//select[@name='accord']/option[@selected]/@value") == ["informe"]
+    organiser.post(path, version=_read(organiser, path), **SAID, accord="")
+    assert organiser.get(path).xpath("//select[@name='accord']/option[@selected]/@value") == [""]
