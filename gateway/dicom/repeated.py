@@ -37,7 +37,7 @@ class Raw:
         #: What the meaning of any element's bytes depends on.
         self._read_with = (
             ds.original_encoding,
-            self._value(_CHARACTER_SET),
+            str(ds.original_character_set),
             self._value(_PIXEL_REPRESENTATION),
         )
 
@@ -74,6 +74,11 @@ class Raw:
                 return None
             found.append(key[1:])
         return tuple(found)
+
+    @staticmethod
+    def depended_on(keywords: Iterable[str]) -> list[int]:
+        """Tags of attributes that were asked for, and of those that any other's meaning depends on."""
+        return [_CHARACTER_SET, _PIXEL_REPRESENTATION, *(tag for one in keywords if (tag := _tag(one)) is not None)]
 
 
 _tag = cache(tag_for_keyword)
@@ -120,11 +125,11 @@ class Made(Generic[T]):
         self._most = most
         self._entries: dict[Any, _Entry[T]] = {}
 
-    def of(self, name: Any, ds: Dataset, raw: Raw, make: Callable[[Watched], T]) -> T:
-        """Give what ``make`` gives."""
+    def of(self, name: Any, ds: Dataset, raw: Raw, make: Callable[[Watched], T]) -> tuple[T, tuple[str, ...]]:
+        """Give what ``make`` gives, and the attributes that it follows from."""
         entry = self._entries.get(name)
         if entry is not None and raw.keys(entry.asked) == entry.keys:
-            return entry.made
+            return entry.made, entry.asked
         watched = Watched(ds)
         made = make(watched)
         asked = tuple(watched.asked)
@@ -133,4 +138,4 @@ class Made(Generic[T]):
             if len(self._entries) >= self._most:
                 self._entries.clear()
             self._entries[name] = _Entry(asked, keys, made)
-        return made
+        return made, asked

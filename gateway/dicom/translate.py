@@ -22,14 +22,16 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pydicom
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gateway.dicom.attributes import day_key, name_key, time_key
 from gateway.dicom.command import is_uid
 from gateway.dicom.repeated import Made, Raw, Watched
+from gateway.dicom.succession import HEAD_BYTES, Succession
 from gateway.errors import InvalidContent
 from gateway.identifiers import Oid
 from gateway.rcp.facts import IdentifierFact, Sex
@@ -84,8 +86,12 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
     """
     # What the reader raises depends on what the bytes led it to: anything at all means unreadable.
     try:
+        head = _head(source)
+        found = _SUCCESSION.following(head, zone)
+        if found is not None:
+            return found
         _refuse_deflate_bomb(source)
-        return _facts(pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES), zone)
+        return _facts(pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES), head, zone)
     except InvalidContent:
         raise
     except Exception as error:
@@ -105,28 +111,47 @@ def read_early(path: Path, *, zone: tzinfo = PARIS) -> ObjectFacts | None:
         return bool(begun)
 
     try:
+        head = _head(path)
+        found = _SUCCESSION.following(head, zone)
+        if found is not None:
+            return found
         _refuse_deflate_bomb(path)
         with path.open("rb") as file:
             ds = read_partial(file, at_pixels, defer_size=_DEFER_BYTES)
-        return _facts(ds, zone) if begun else None
+        return _facts(ds, head, zone) if begun else None
     except Exception:  # noqa: BLE001 - as in `read`
         return None
 
 
-def _facts(ds: FileDataset, zone: tzinfo) -> ObjectFacts:
+def _head(source: Path | BinaryIO) -> bytes:
+    if isinstance(source, Path):
+        with source.open("rb", buffering=0) as file:
+            return file.read(HEAD_BYTES)
+    start = source.tell()
+    head = source.read(HEAD_BYTES)
+    source.seek(start)
+    return head
+
+
+def _facts(ds: FileDataset, head: bytes, zone: tzinfo) -> ObjectFacts:
     raw = Raw(ds)
-    said = _Attributes(ds)
+    own = Watched(ds)
+    said = _Attributes(own)
     identifiers = _uids(ds, said)
     series_name = (identifiers["SeriesInstanceUID"], zone)
-    shared = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
-    return ObjectFacts(
+    shared, asked = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
+    instance = _instance(said, identifiers)
+    members = _members(ds, raw)
+    facts = ObjectFacts(
         patient=shared.patient,
         study=shared.study,
         series=shared.series,
-        instance=_instance(said, identifiers),
-        dicom_json=_dicom_json(ds, raw),
+        instance=instance,
+        dicom_json=b"{" + b",".join([b'"%08X":%s' % (tag, members[tag]) for tag in sorted(members)]) + b"}",
         unreadable=tuple(sorted(said.unreadable | shared.unreadable)),
     )
+    _SUCCESSION.remember(head, zone, facts, raw.depended_on([*asked, *own.asked]), members)
+    return facts
 
 
 class _Shared(NamedTuple):
@@ -396,7 +421,7 @@ _MOST_ENCODED: Final = 20_000
 _UTF8: Final = b'{"vr":"CS","Value":["ISO_IR 192"]}'
 
 
-def _dicom_json(ds: FileDataset, raw: Raw) -> bytes:
+def _members(ds: FileDataset, raw: Raw) -> dict[int, bytes]:
     """Encode the object's DICOM JSON `[PS3.18 F.2]`: no attribute that cannot be read; pixels and bulk by address."""
     members = {_CHARACTER_SET: _UTF8}
     if "Rows" in ds and "Columns" in ds:
@@ -412,7 +437,7 @@ def _dicom_json(ds: FileDataset, raw: Raw) -> bytes:
                 _ENCODED[key] = encoded
         if encoded and tag != _CHARACTER_SET:
             members[tag] = encoded
-    return b"{" + b",".join([b'"%08X":%s' % (tag, members[tag]) for tag in sorted(members)]) + b"}"
+    return members
 
 
 def _elsewhere(tag: int, vr: str) -> bytes:
@@ -433,6 +458,15 @@ def _encoded(ds: FileDataset, tag: int) -> bytes:
         raise
     except Exception:  # noqa: BLE001 - one attribute against its type does not hide the others
         return b""
+
+
+def _converted(tag: int, vr: str, value: bytes) -> bytes:
+    """Encode one attribute from its bytes alone."""
+    raw = RawDataElement(BaseTag(tag), vr, len(value), value, 0, is_implicit_VR=False, is_little_endian=True)
+    return msgspec.json.encode(convert_raw_data_element(raw).to_json_dict(None, 0), enc_hook=_plain)
+
+
+_SUCCESSION: Final = Succession(_converted)
 
 
 def _plain(value: Any) -> str | float | int:
