@@ -25,7 +25,9 @@ from gateway.errors import GatewayError
 from gateway.exchange.outbox import Outgoing
 from gateway.model.message import Message
 from gateway.rcp.access import SYSTEM
+from gateway.rcp.mailing import announced
 from gateway.settings import load
+from tests.world import build
 
 
 @pytest.fixture
@@ -142,6 +144,36 @@ def test_the_trail_is_verified_and_a_message_is_replayed(run) -> None:
     intact = run("audit", "verify")
     assert (intact.exit_code, intact.output) == (0, "Piste d’audit intacte.\n")
     assert run("reindex").exit_code == 0
+
+
+def test_a_parked_mail_of_a_change_is_replayed_while_it_is_true_only(run) -> None:
+    run("migrate")
+    with open_gateway(load()) as gateway:
+        with gateway.store.session() as session:
+            world = build(session)  # its session is on 19 March 2026
+            dossier = world.dossier()
+            session.commit()
+            posted = Outgoing(
+                channel="mssante",
+                kind="M1c",
+                key="essai",
+                content=b"octets",
+                recipient="a@exemple.mssante.fr",
+                recipient_id=world.treating.id,
+                dossier_id=dossier.id,
+                session_id=world.meeting.id,
+                details={"annonce": announced(dossier)},
+            )
+        kept = gateway.steps.run(SYSTEM, lambda step: step.post(posted).id)
+        with gateway.store.session() as session:
+            session.get_one(Message, kept).state = "parque"
+            session.commit()
+    late = run("replay", str(kept), RCP_CLOCK="2026-03-19T14:00+01:00")
+    assert isinstance(late.exception, GatewayError)
+    assert late.exception.code == "renvoi-perime"
+    with open_gateway(load()) as gateway, gateway.store.session() as session:
+        assert session.get_one(Message, kept).state == "parque"
+    assert run("replay", str(kept), RCP_CLOCK="2026-03-19T13:00+01:00").exit_code == 0
 
 
 def test_the_plan_is_told_without_being_done(run) -> None:
