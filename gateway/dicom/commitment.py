@@ -42,7 +42,7 @@ from gateway.exchange.outbox import Delivery, Outcome, Outgoing
 from gateway.model.imaging import Instance, Series, Study
 from gateway.model.message import Message
 from gateway.model.store import utcnow
-from gateway.rcp import access
+from gateway.rcp import access, imaging_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.imaging_destinations import Destination
 from gateway.rcp.step import Step, Steps
@@ -58,8 +58,7 @@ _ALL_KEPT, _SOME_NOT = 1, 2
 _LOOKS: Final = 8  # questions to the content store at once
 _NO_SUCH_OBJECT, _CLASS_CONFLICT = 0x0112, 0x0119
 
-CHANNEL: Final = "dicom"
-KIND: Final = "confirmation"
+KIND: Final = imaging_sending.CONFIRMATION
 
 #: How long the caller's own association has for the report before a new one is opened for it.
 GRACE_S: Final = 15.0
@@ -197,7 +196,7 @@ def _post(step: Step, transaction: str, answer: Dataset) -> uuid.UUID:
     title = str(step.caller.identifier)
     message = step.post(
         Outgoing(
-            channel=CHANNEL,
+            channel=imaging_sending.CHANNEL,
             kind=KIND,
             key=f"{KIND}|{step.caller.partner_id}|{title}|{transaction}|{uuid.uuid4()}",
             content=content,

@@ -24,7 +24,7 @@ from gateway.model.store import utcnow
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.failures import failure_words
-from gateway.rcp import access, error_box, mailboxes, resending
+from gateway.rcp import access, error_box, imaging_sending, mailboxes, resending
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF
@@ -52,6 +52,8 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "M6r": "Retrait du compte rendu",
     "M6p": "Compte rendu au patient",
     "M6pr": "Retrait du compte rendu au patient",
+    imaging_sending.KIND: "Images envoyées",
+    imaging_sending.CONFIRMATION: "Confirmation de conservation",
 }
 _DECISIONS: Final[Mapping[str, str]] = {
     "rejoue": "Message rejoué",
@@ -167,7 +169,7 @@ def item_page(
             _choice(session, box)
             for box in (resending.other_addresses(step, out) if out is not None and is_open and may_resend else ())
         ),
-        forgettable=address if is_open and not aside else "",
+        forgettable=address if is_open and not aside and not _images(out) else "",
         reusable=address if is_open and aside else "",
         tieable=is_open and message is not None and message.direction == "in",
         closed=_closing(row),
@@ -184,7 +186,12 @@ def _replay_label(message: Message | None) -> str:
         return ""
     if message.direction == "in":
         return "Relire ce courriel"
-    return "Renvoyer à la même adresse" if message.state in error_box.ENDED else ""
+    label = "Envoyer à nouveau" if _images(message) else "Renvoyer à la même adresse"
+    return label if message.state in error_box.ENDED else ""
+
+
+def _images(message: Message | None) -> bool:
+    return message is not None and message.channel == imaging_sending.CHANNEL
 
 
 def _choice(session: Session, box: Mailbox) -> v.Choice:
@@ -197,7 +204,14 @@ def _facts(session: Session, row: WorkItem, message: Message | None, *, aside: b
         yield "Motif", str(row.details["motif"])
     if message is None:
         return
-    if message.direction == "out":
+    if _images(message):
+        yield "Application DICOM", message.recipient or "–"
+        yield "État", words.message_badge(message.state).label
+        told = select(Attempt.reason).where(Attempt.message_id == message.id, Attempt.reason.is_not(None))
+        last = session.scalar(told.order_by(Attempt.started_at.desc()).limit(1))
+        if last and message.state in {"refuse", "parque", "en-attente"}:
+            yield "Ce qu’il en est", last
+    elif message.direction == "out":
         yield "Adresse", mailboxes.displayed(session, message.recipient) or "–"
         yield "État", words.message_badge(message.state).label
         if message.reason and message.state in {"refuse", "parque", "en-attente"}:

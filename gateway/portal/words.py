@@ -166,6 +166,8 @@ WORK_REASONS: Final = {
     "envoi-refuse": "L’opérateur a refusé ce courriel.",
     "envoi-rejete": "Ce courriel n’a pas été remis.",
     "envoi-parque": "Ce courriel n’est pas parti malgré plusieurs tentatives.",
+    "images-refusees": "L’application de destination a refusé ces images, ou la confirmation qu’elles sont conservées.",
+    "images-non-parties": "Ces images ne sont pas parties, malgré plusieurs tentatives.",
     "envoi-non-integre": "Le logiciel du destinataire n’a pas intégré ce document.",
     "envoi-supprime": "Le destinataire a supprimé ce courriel sans le lire.",
     "sans-nouvelle": "Aucun accusé de remise n’est venu : joignez le destinataire autrement (téléphone).",

@@ -28,16 +28,19 @@ from gateway.model.partner import Partner
 from gateway.model.person import WorkItem
 from gateway.rcp import access, work_list
 from gateway.rcp.access import CallerKind
-from gateway.rcp.imaging_destinations import destination
+from gateway.rcp.imaging_destinations import destination, web_destination
 from gateway.rcp.imaging_match import ATTACHED
 from gateway.rcp.step import Step
 
-__all__ = ["CHANNEL", "KIND", "Manifest", "ManifestObject", "after_delivery", "send"]
+__all__ = ["CHANNEL", "CONFIRMATION", "KIND", "WEB_CHANNEL", "Manifest", "ManifestObject", "after_delivery", "send"]
 
-CHANNEL = "dicom"
+#: To an application by C-STORE, to a server by STOW-RS.
+CHANNEL, WEB_CHANNEL = "dicom", "dicomweb"
 KIND = "etude"
+#: What a PACS that asked is told of its own objects; the wire makes and sends it.
+CONFIRMATION = "confirmation"
 
-_FAILED = {"refuse": "envoi-refuse", "parque": "envoi-parque"}
+_FAILED = {"refuse": "images-refusees", "parque": "images-non-parties"}
 
 
 class ManifestObject(msgspec.Struct, frozen=True, array_like=True):
@@ -56,8 +59,13 @@ class Manifest(msgspec.Struct, frozen=True):
     objects: tuple[ManifestObject, ...]
 
 
-def send(step: Step, study_uid: str, ae_title: str) -> Message:
-    """Send a study to a registered application.
+def send(step: Step, study_uid: str, to: str) -> Message:
+    """Send a study to a registered application, or to a DICOMweb server.
+
+    Parameters
+    ----------
+    to
+        An AE title, or the base address of a server.
 
     Raises
     ------
@@ -82,21 +90,23 @@ def send(step: Step, study_uid: str, ae_title: str) -> Message:
             caller, "refus", outcome="4", reason=error.code, object_type="Study", object_id=study_uid
         )
         raise error
-    to = destination(session, ae_title)
-    if to is None:
+    web = web_destination(session, to) if to.startswith(("http://", "https://")) else None
+    there = web or destination(session, to)
+    if there is None:
         text = "Application DICOM de destination non enregistrée, ou sans adresse."
         raise InvalidContent("destination-dicom", text, rule=True)
+    recipient = web.url if web is not None else to
     manifest = _manifest(session, study_uid, studies)
     content = msgspec.json.encode(manifest)
     message = step.post(
         Outgoing(
-            channel=CHANNEL,
+            channel=CHANNEL if web is None else WEB_CHANNEL,
             kind=KIND,
             # What came since makes another message; the same objects to the same place leave once.
-            key=f"{KIND}|{study_uid}|{ae_title}|{hashlib.sha256(content).hexdigest()}",
+            key=f"{KIND}|{study_uid}|{recipient}|{hashlib.sha256(content).hexdigest()}",
             content=content,
-            recipient=ae_title,
-            partner_id=to.partner_id,
+            recipient=recipient,
+            partner_id=there.partner_id,
             details={"study": str(studies[0].id)},
         )
     )
@@ -107,8 +117,8 @@ def send(step: Step, study_uid: str, ae_title: str) -> Message:
             persons=tuple(sorted({study.record_id for study in studies if study.record_id is not None})),
             object_type="Study",
             object_id=study_uid,
-            recipient=ae_title,
-            detail={"service": "C-STORE", "objects": len(manifest.objects)},
+            recipient=recipient,
+            detail={"service": "C-STORE" if web is None else "STOW-RS", "objects": len(manifest.objects)},
         )
     return message
 
@@ -139,7 +149,7 @@ def _manifest(session: Session, study_uid: str, studies: Sequence[Study]) -> Man
 
 def after_delivery(session: Session, message: Message) -> None:
     """Ask a person about what could not be sent; for `gateway.exchange.delivery.Deliveries` (``settled``)."""
-    if message.channel != CHANNEL or message.direction != "out":
+    if message.channel not in (CHANNEL, WEB_CHANNEL) or message.direction != "out":
         return
     reason = _FAILED.get(message.state)
     if reason is None:

@@ -222,7 +222,7 @@ def test_a_report_refused_for_good_is_put_before_a_person(kept, ct, session, del
         assert deliveries.attempt(due(session).id) is Outcome.REFUSED
     session.rollback()
     item = session.scalars(select(WorkItem).where(WorkItem.kind == "message")).one()
-    assert item.reason == "envoi-refuse"
+    assert item.reason == "images-refusees"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from gateway.model.message import Attempt, Message
 from gateway.model.partner import PartnerCredential
 from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
-from gateway.rcp import imaging_sending
+from gateway.portal import error_box as portal_error_box
+from gateway.rcp import error_box, imaging_sending
 from gateway.rcp.access import SYSTEM
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.peers import data_sets, other_hospital, receiver, register
@@ -201,8 +202,26 @@ def test_what_a_receiver_refuses_for_good_is_put_before_a_person(kept, session, 
     assert deliveries.attempt(sent) is Outcome.REFUSED
     assert (message(session).state, message(session).details["refused"]) == ("refuse", 5)
     item = session.scalars(select(WorkItem).where(WorkItem.message_id == sent)).one()
-    assert (item.kind, item.reason, item.network_id) == ("message", "envoi-refuse", world.network.id)
+    assert (item.kind, item.reason, item.network_id) == ("message", "images-refusees", world.network.id)
     assert str(item.study_id) == message(session).details["study"]
+
+
+def test_a_person_reads_what_was_refused_and_sends_it_again(
+    kept, session, world, send, deliveries, scripted, represented
+):
+    answers = [0xA900] * 5 + [0x0000] * 5
+    scripted(lambda _: answers.pop(0))
+    sent = send("SCRIPTED")
+    assert deliveries.attempt(sent) is Outcome.REFUSED
+    session.rollback()
+    item = session.scalars(select(WorkItem.id).where(WorkItem.message_id == sent)).one()
+    who = world.caller(world.coordinator)
+    page = represented.run(who, lambda step: portal_error_box.item_page(step, who, item)[0])
+    assert (page.line.kind, page.replay_label, page.forgettable) == ("Images envoyées", "Envoyer à nouveau", "")
+    assert ("Application DICOM", "SCRIPTED") in page.facts
+    assert ("Ce qu’il en est", "5 objets sur 5 refusés : dicom-a900") in page.facts
+    represented.run(who, lambda step: error_box.replay(step, item))
+    assert deliveries.attempt(sent) is Outcome.DELIVERED
 
 
 def test_a_syntax_that_is_not_taken_is_refused_by_name_after_the_others_left(
