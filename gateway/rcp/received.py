@@ -245,8 +245,10 @@ def _objection(
         ("document-retire", not incoming.withdraws and "retire" in mine),
         ("meme-identifiant-autres-octets", not incoming.withdraws and mine - {"quarantaine", "retire"}),
         (
-            "version-perimee",  # 900
-            not incoming.withdraws and any((one.version or 0) >= (header.version or 0) for one in same_set),
+            "version-perimee",  # 900: for a withdrawal too, which is of the latest one (mssante 6.1)
+            mine & _HELD == {"remplace"}
+            if incoming.withdraws
+            else any((one.version or 0) >= (header.version or 0) for one in same_set),
         ),
     )
     return next((reason for reason, holds in judged if holds), None)

@@ -200,6 +200,17 @@ def test_a_withdrawal_takes_the_document_away_whenever_it_comes(scene: Scene):
     assert ("attache", None) not in documents(scene)
 
 
+def test_what_was_replaced_is_withdrawn_no_more_but_its_latest_version_is(scene: Scene):  # mssante 6.1
+    scene.patient()
+    assert scene.take(samples.message()) == ACCEPTED
+    assert scene.take(samples.replacement()) == ACCEPTED
+    first = samples.deletion(1, TXA_12="1.2.250.1.999.77.1.20261126.1042.1", MSH_10="RCP-8")
+    assert scene.take(first) == ("AE", "", "207", "900")
+    assert sorted(documents(scene)) == [("attache", None), ("remplace", None)]
+    assert scene.take(samples.deletion()) == ACCEPTED
+    assert sorted(documents(scene)) == [("remplace", None), ("retire", None)]
+
+
 def test_a_withdrawal_counts_by_its_identifier_whatever_else_was_written_anew(scene: Scene):
     scene.patient()
     assert scene.take(samples.message()) == ACCEPTED
