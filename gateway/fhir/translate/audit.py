@@ -157,9 +157,12 @@ def _actor(line: Mapping[str, Any]) -> Tree:
 
 
 def _recipient(line: Mapping[str, Any]) -> list[Tree]:
-    if not line.get("recipient"):
+    to = line.get("recipient")
+    if not to:
         return []
-    who = {"identifier": {"system": "urn:ietf:rfc:3986", "value": f"mailto:{line['recipient']}"}}
+    # A mailbox, else a DICOM application, whose title has no address in it.
+    named = ("urn:ietf:rfc:3986", f"mailto:{to}") if "@" in to else (_ACTORS["pacs"][0], to)
+    who = {"identifier": dict(zip(("system", "value"), named, strict=True))}
     return [{"type": {"coding": [_coding(_DCM, "110152")]}, "who": who, "requestor": False}]
 
 

@@ -112,6 +112,16 @@ def test_an_address_of_the_red_list_stands_in_no_line(ehr: httpx.Client, store: 
         assert "cachee" not in ehr.get(f"AuditEvent/{one['id']}").text.lower()
 
 
+def test_images_that_left_name_the_application_that_took_them(
+    ehr: httpx.Client, store: Store, fhir_steps: Steps
+) -> None:
+    key = _patient(ehr, "A-1")
+    fhir_steps.record(AuditFacts(event="envoi", action="C", persons=(uuid.UUID(key),), recipient="CHUY_ARCHIVE"))
+    [sent] = [one for one in _events(ehr, patient=f"Patient/{key}") if len(one["agent"]) == 2]
+    who = sent["agent"][1]["who"]["identifier"]
+    assert (who["system"].rpartition("/")[2], who["value"]) == ("aet", "CHUY_ARCHIVE")
+
+
 def test_an_organisation_reads_the_lines_of_its_own_patients(
     ehr: httpx.Client, other: httpx.Client, store: Store
 ) -> None:
