@@ -29,6 +29,7 @@ from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
+from gateway.fhir.attached_files import AttachedFiles
 from gateway.fhir.auth import SmartServer, open_caller
 from gateway.fhir.routes import FhirWire, always
 from gateway.fhir.routing import Router
@@ -130,6 +131,7 @@ def application(gateway: Gateway) -> Application:
         letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
         objects=KeptObjects(gateway.blobs, keeper),
+        brought=AttachedFiles(gateway.blobs),
         limits=settings.limits,
         fictitious=settings.clock is not None,
     )

@@ -43,6 +43,13 @@ _SAFE: Final = {
 }
 
 
+def _given(content: bytes, ending: str, name: str) -> Response:
+    """Answer a picture to be shown, a PDF to be saved."""
+    shown = "attachment" if ending == "pdf" else "inline"
+    headers = {**_SAFE, "Content-Disposition": f'{shown}; filename="{name}"'}
+    return Response(content, media_type=KINDS[ending], headers=headers)
+
+
 @dataclass(frozen=True, slots=True)
 class _Image:
     """One image object of a form, and for whom it is kept."""
@@ -77,6 +84,7 @@ class AttachmentPages:
         router.add_api_route("/dossiers/{dossier}/pieces", self.page, methods=["GET"])
         router.add_api_route("/dossiers/{dossier}/pieces", self.add, methods=["POST"])
         router.add_api_route("/dossiers/{dossier}/pieces/{file}", self.file, methods=["GET"])
+        router.add_api_route("/dossiers/{dossier}/pieces-recues/{file}", self.brought, methods=["GET"])
         router.add_api_route("/dossiers/{dossier}/pieces/{piece}/retirer", self.take_back, methods=["POST"])
         return router
 
@@ -86,7 +94,7 @@ class AttachmentPages:
 
     def _show(self, request: Request, caller: Caller, key: uuid.UUID, errors: dict[str, str]) -> Response:
         def ask(step: Step) -> Answer:
-            return pages.attachments_page(step.session, caller, key, self._portal.limits, errors)
+            return pages.attachments_page(step.session, caller, key, self._portal.limits, errors, self._portal.brought)
 
         return self._portal.show(request, caller, ask, current="/patients", status=422 if errors else 200)
 
@@ -197,9 +205,37 @@ class AttachmentPages:
             if ending not in KINDS:
                 raise NotFound("inconnu", "Ressource inconnue.")
             sha256, name = self._steps.run(caller, verb)
-            shown = "attachment" if ending == "pdf" else "inline"
-            headers = {**_SAFE, "Content-Disposition": f'{shown}; filename="{name}"'}
-            return Response(self._portal.blobs.read(sha256), media_type=KINDS[ending], headers=headers)
+            return _given(self._portal.blobs.read(sha256), ending, name)
+
+        return self._portal.signed_in(request, who, act)
+
+    def brought(self, request: Request, who: Who, dossier: str, file: str) -> Response:
+        """Give what a software brought: judged now, freed of what says where, and only if it is what it is called."""
+
+        def act(caller: Caller) -> Response:
+            dossier_id, (key, _, ending) = opaque(dossier), file.partition(".")
+
+            def verb(step: Step) -> tuple[bytes, str]:
+                row = visible_dossier(step.session, caller, dossier_id)
+                found = self._portal.brought.read(step.session, row, key) if self._portal.brought is not None else None
+                if found is None:
+                    raise access.hidden(caller, "DocumentReference", key[:64])
+                step.audit(
+                    "consultation",
+                    persons=(row.record_id,),
+                    dossier=row.id,
+                    object_type="DocumentReference",
+                    object_id=key.partition("~")[0],
+                )
+                return found, row.reference
+
+            if ending not in KINDS:
+                raise NotFound("inconnu", "Ressource inconnue.")
+            content, reference = self._steps.run(caller, verb)
+            kept = attached.judge(content, attached.Bounds(max_bytes=len(content)))
+            if kept.kind != ending:
+                raise NotFound("inconnu", "Ressource inconnue.")
+            return _given(kept.content, ending, f"document-{reference}.{ending}")
 
         return self._portal.signed_in(request, who, act)
 

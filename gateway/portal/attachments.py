@@ -19,6 +19,7 @@ from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
 from gateway.rcp import access, attachments
 from gateway.rcp.access import Caller
+from gateway.rcp.ports import BroughtFiles
 from gateway.settings import Limits
 
 __all__ = ["attachments_page", "dossier_files", "octets"]
@@ -34,8 +35,10 @@ def octets(size: int) -> str:
     return f"{size / 1024 / 1024:.1f} Mio".replace(".", ",")
 
 
-def dossier_files(session: Session, caller: Caller, row: Dossier, *, removable: bool = False) -> v.Attachments:
-    """Return the files of a dossier that the caller sees."""
+def dossier_files(
+    session: Session, caller: Caller, row: Dossier, brought: BroughtFiles | None, *, removable: bool = False
+) -> v.Attachments:
+    """Return the files of a dossier that the caller sees: those that people laid there, then those of softwares."""
     editable = attachments.may_add(session, caller, row)
     base = f"/dossiers/{row.id}/pieces"
     files = tuple(
@@ -53,11 +56,28 @@ def dossier_files(session: Session, caller: Caller, row: Dossier, *, removable: 
         )
         for one in attachments.listed(session, row)
     )
-    return v.Attachments(files, base if editable and not removable else "")
+    sent = tuple(
+        v.AttachedFile(
+            name=one.name,
+            kind=_KINDS[one.kind],
+            size="",
+            by=one.by,
+            at=words.local(one.at, row.session.zone),
+            url=f"/dossiers/{row.id}/pieces-recues/{one.key}.{one.kind}",
+            picture=one.kind != "pdf",
+        )
+        for one in (brought.listed(session, row) if brought is not None else ())
+    )
+    return v.Attachments((*files, *sent), base if editable and not removable else "")
 
 
 def attachments_page(
-    session: Session, caller: Caller, dossier_id: uuid.UUID, limits: Limits, errors: Mapping[str, str]
+    session: Session,
+    caller: Caller,
+    dossier_id: uuid.UUID,
+    limits: Limits,
+    errors: Mapping[str, str],
+    brought: BroughtFiles | None = None,
 ) -> tuple[v.AttachmentsPage, list[AuditFacts]]:
     """Return the page on which files are added and taken back.
 
@@ -72,7 +92,7 @@ def attachments_page(
     page = v.AttachmentsPage(
         reference=row.reference,
         patient=words.patient_view(row.record, row.registered_at.date(), row.partner.name if row.partner else ""),
-        attachments=dossier_files(session, caller, row, removable=True),
+        attachments=dossier_files(session, caller, row, brought, removable=True),
         back_url=f"/dossiers/{row.id}",
         action=f"/dossiers/{row.id}/pieces",
         accepted=_ACCEPTED,

@@ -36,6 +36,7 @@ from gateway.rcp.contribution import TEXT_LIMIT
 from gateway.rcp.facts import AnswerFacts, CodedFact, TumourFacts
 from gateway.rcp.fiche import URGENT, Statement, editable, in_words, label_of, missing, statements
 from gateway.rcp.fiche_fields import Section, fields, sections
+from gateway.rcp.ports import BroughtFiles
 
 __all__ = ["contributions", "fiche", "report_versions"]
 
@@ -50,6 +51,7 @@ def fiche(
     *,
     form: v.ContributionForm | None = None,
     form_key: str = "",
+    brought: BroughtFiles | None = None,
 ) -> tuple[v.Dossier, list[AuditFacts]]:
     """Return the fiche and the line that says who read it.
 
@@ -59,6 +61,8 @@ def fiche(
         The contribution's form as it came back, when it was refused.
     form_key
         Key of the next save, so that a double submit is one contribution.
+    brought
+        Finds the files that softwares brought.
     """
     row = visible_dossier(session, caller, dossier_id)
     coordinates = access.coordinates(session, caller, row.session.rcp_id)
@@ -93,7 +97,7 @@ def fiche(
         clinical=_clinical(row, known),
         studies=studies,
         copies_url=copies_url(session, caller, row) if studies else "",
-        attachments=dossier_files(session, caller, row),
+        attachments=dossier_files(session, caller, row, brought),
         images=awaited_images(session, row, editable=editable(session, caller, row)),
         contributions=contributions(row, caller, organises=bool(parts)),
         contribution_form=form,

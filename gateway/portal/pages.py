@@ -30,7 +30,7 @@ from gateway.portal.outcome import error_page
 from gateway.portal.render import STATIC_TYPES, render, static_file
 from gateway.rcp import access
 from gateway.rcp.access import Caller
-from gateway.rcp.ports import ImageObjects, Letters
+from gateway.rcp.ports import BroughtFiles, ImageObjects, Letters
 from gateway.rcp.report import Press
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Limits
@@ -84,6 +84,8 @@ class Portal:
         Composes the mail that a contribution causes; without it contributions are refused in words.
     press
         What validating a report needs; without it validation is refused in words.
+    brought
+        Finds the files that softwares brought for a dossier; without it none is shown.
     limits
         What may be sent at once.
     objects
@@ -101,6 +103,7 @@ class Portal:
         letters: Letters | None = None,
         press: Press | None = None,
         objects: ImageObjects | None = None,
+        brought: BroughtFiles | None = None,
         limits: Limits | None = None,
         fictitious: bool = False,
     ) -> None:
@@ -109,6 +112,7 @@ class Portal:
         self.letters = letters
         self.press = press
         self.objects = objects
+        self.brought = brought
         self.limits = limits or Limits()
         self._csrf = csrf
         self._fictitious = fictitious

@@ -73,7 +73,9 @@ class PhysicianPages:
     ) -> Response:
         def ask(step: Step) -> Answer:
             key = uuid.uuid4().hex
-            page, lines = read_fiche(step.session, caller, step.now, dossier_id, form_key=key)
+            page, lines = read_fiche(
+                step.session, caller, step.now, dossier_id, form_key=key, brought=self._portal.brought
+            )
             if again is not None and page.contribution_form is not None:
                 given, faults = again
                 form = replace(

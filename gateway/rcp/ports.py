@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 from gateway.rcp.report_content import Person, ReportContent
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from gateway.model.dossier import Dossier
     from gateway.rcp.caller import Caller
     from gateway.rcp.directory import EntryFacts
     from gateway.rcp.imaging_facts import ObjectFacts
     from gateway.rcp.step import Step
 
 __all__ = [
+    "BroughtFile",
+    "BroughtFiles",
     "Clock",
     "CopiedObject",
     "Directory",
@@ -67,6 +72,27 @@ class Represent(Protocol):
 
     def __call__(self, step: Step, roots: Iterable[Any]) -> None:
         """Write new versions of what changed; nothing when nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtFile:
+    """A picture or a PDF that a software brought for a dossier; ``kind`` is what its sender says it is."""
+
+    key: str
+    name: str
+    kind: str
+    at: datetime
+    by: str
+
+
+class BroughtFiles(Protocol):
+    """Finds the pictures and PDFs that softwares brought for a dossier; the caller has seen that it exists for him."""
+
+    def listed(self, session: Session, dossier: Dossier) -> tuple[BroughtFile, ...]:
+        """Name them, the latest first."""
+
+    def read(self, session: Session, dossier: Dossier, key: str) -> bytes | None:
+        """Give the bytes of one, as they came; none when there is no such file."""
 
 
 class ImageObjects(Protocol):

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.documents.attached import Bounds, judge
+from gateway.fhir.attached_files import AttachedFiles
 from gateway.model.person import PatientRecord
 from gateway.rcp import attachments
 from gateway.rcp.attachments import NewFile
@@ -92,3 +93,34 @@ def test_another_hospital_finds_nothing_and_nobody_writes_over_it(lay, world, ho
     with admit(world.partner, scopes="system/*.cruds").client() as ehr:
         tree = ehr.get(f"DocumentReference/{key}").json()
         assert ehr.put(f"DocumentReference/{key}", json=tree | {"description": "autre"}).status_code == 403
+
+
+def test_a_document_that_a_software_ties_to_a_dossier_is_found_with_its_bytes(world, dossier, admit, session, blobs):
+    """In the DocumentReference itself, or in a Binary that it names, small or aside in the blob store."""
+    large = jpeg() + bytes(100_000)
+    with admit(world.partner, scopes="system/*.cruds").client() as ehr:
+        binary = ehr.post("Binary", content=large, headers={"Content-Type": "image/jpeg"}).json()["id"]
+        tree = {
+            "resourceType": "DocumentReference",
+            "status": "current",
+            "subject": {"reference": f"Patient/{dossier.record_id}"},
+            "content": [
+                {"attachment": {"contentType": "image/jpeg", "title": "photo.jpg", "url": f"Binary/{binary}"}},
+                {"attachment": {"contentType": "application/pdf", "data": b64encode(pdf()).decode()}},
+                {"attachment": {"contentType": "application/pdf", "url": "https://ailleurs.example/cr.pdf"}},
+            ],
+            "context": {"related": [{"reference": f"ServiceRequest/{dossier.id}"}]},
+        }
+        made = ehr.post("DocumentReference", json=tree)
+        assert made.status_code == 201, made.text
+        beside = ehr.post("DocumentReference", json={name: said for name, said in tree.items() if name != "context"})
+        assert beside.status_code == 201
+    session.rollback()
+    files = AttachedFiles(blobs)
+    listed = files.listed(session, dossier)
+    assert [(one.name, one.kind, one.by) for one in listed] == [
+        ("photo.jpg", "jpeg", world.partner.name),
+        ("document", "pdf", world.partner.name),
+    ]
+    assert [files.read(session, dossier, one.key) for one in listed] == [large, pdf()]
+    assert files.read(session, dossier, f"{made.json()['id']}~2") is None

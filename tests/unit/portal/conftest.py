@@ -16,6 +16,7 @@ from lxml import html
 
 from gateway.dicom.kept_objects import KeptObjects
 from gateway.dicom.storage import Keeper
+from gateway.fhir.attached_files import AttachedFiles
 from gateway.model.directory import Practitioner
 from gateway.mssante.translate import Composer
 from gateway.portal.pages import Portal
@@ -120,7 +121,15 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
     objects = KeptObjects(blobs, Keeper(steps, blobs))
-    portal = Portal(steps=steps, csrf=csrf, blobs=blobs, letters=LETTERS, press=press(blobs), objects=objects)
+    portal = Portal(
+        steps=steps,
+        csrf=csrf,
+        blobs=blobs,
+        letters=LETTERS,
+        press=press(blobs),
+        objects=objects,
+        brought=AttachedFiles(blobs),
+    )
     app.include_router(router(portal))
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)

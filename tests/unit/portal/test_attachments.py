@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import threading
 import uuid
@@ -13,6 +14,7 @@ from pydicom import dcmread
 from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
+from gateway.fhir.keeping import Owner, keep
 from gateway.model.dossier import Dossier
 from gateway.model.imaging import Instance, QuarantinedObject, Study, StudyDossier
 from gateway.model.person import WorkItem
@@ -318,3 +320,64 @@ def test_images_whose_number_is_another_patient_s_here_wait_for_a_person(site, i
     answer = send(site.browser(site.world.requester), imaged, ("IM1", out.getvalue()))
     assert answer.headers["location"].endswith("fait=images-en-attente")
     assert studies(site) == [("quarantaine", [])]
+
+
+# ---- what a software brought
+
+
+def brought(site: Site, dossier: Dossier, *parts: dict, key: str = "photo", **more) -> None:
+    """Keep a DocumentReference as its sender's software wrote it."""
+    tree = {"resourceType": "DocumentReference", "status": "current", "content": [{"attachment": one} for one in parts]}
+    owner = Owner(partner_id=site.world.partner.id, record_id=dossier.record_id, dossier_id=dossier.id)
+    keep(site.world.session, "DocumentReference", key, tree | more, owner)
+    site.world.session.commit()
+
+
+def attachment(kind: str, content: bytes, title: str = "photo.jpg") -> dict:
+    return {"contentType": kind, "title": title, "data": base64.b64encode(content).decode()}
+
+
+@pytest.mark.req("S3-018")
+def test_what_a_software_brought_is_shown_with_the_dossier_freed_of_its_place(site, dossier):
+    brought(site, dossier, attachment("image/jpeg", jpeg()), attachment("application/pdf", pdf(), "cr.pdf"))
+    treating = site.browser(site.world.treating)
+    page = treating.get(f"/dossiers/{dossier.id}")
+    section = page.xpath("//section[@aria-labelledby='documents']")[0]
+    links = section.xpath(".//h3/a/@href")
+    assert links == [f"/dossiers/{dossier.id}/pieces-recues/photo~{one}" for one in ("0.jpeg", "1.pdf")]
+    assert site.world.partner.name in words(section)
+    answer = treating.client.get(links[0])
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert SECRET not in answer.content
+    assert pixels(answer.content) == pixels(jpeg())
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert treating.client.get(links[1]).headers["content-disposition"].startswith("attachment")
+    stranger = site.browser(site.world.stranger)
+    assert [stranger.client.get(one).status_code for one in links] == [404, 404]
+    assert [one["object_id"] for one in site.audit() if one["object_type"] == "DocumentReference"][:2] == ["photo"] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "ending", "status"),
+    [
+        ("image/png", b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "png", 422),
+        ("application/pdf", b"<!DOCTYPE html><script>alert(1)</script>", "pdf", 422),
+        ("image/png", jpeg(), "png", 404),
+    ],
+)
+def test_what_a_software_calls_by_another_name_is_never_given(site, dossier, kind, content, ending, status):
+    brought(site, dossier, attachment(kind, content))
+    answer = site.browser(site.world.treating).client.get(f"/dossiers/{dossier.id}/pieces-recues/photo~0.{ending}")
+    assert answer.status_code == status
+    assert "alert(1)" not in answer.text
+
+
+def test_what_was_entered_in_error_or_is_of_another_dossier_is_not_there(site, dossier):
+    brought(site, dossier, attachment("image/jpeg", jpeg()), status="entered-in-error")
+    other = site.world.dossier()
+    site.world.session.commit()
+    brought(site, other, attachment("image/jpeg", jpeg()), key="autre")
+    treating = site.browser(site.world.treating)
+    assert not treating.get(f"/dossiers/{dossier.id}").xpath("//section[@aria-labelledby='documents']//h3")
+    for key in ("photo~0", "autre~0", "photo~9", "x"):
+        assert treating.client.get(f"/dossiers/{dossier.id}/pieces-recues/{key}.jpeg").status_code == 404
