@@ -17,6 +17,7 @@ import typer
 from gateway.app import logs
 from gateway.app.registry import network_commands, partner_commands
 from gateway.app.serve import COMPONENTS, hold_leash, supervise
+from gateway.app.viewer_commands import viewer_commands
 from gateway.errors import GatewayError
 from gateway.settings import Settings, SettingsError, load
 
@@ -108,6 +109,7 @@ def check() -> None:
 
 cli.add_typer(partner_commands(_settings), name="partner")
 cli.add_typer(network_commands(_settings), name="network")
+cli.add_typer(viewer_commands(_settings), name="viewer")
 
 
 @cli.command()
@@ -154,12 +156,17 @@ def replay(message_id: Annotated[uuid.UUID, typer.Argument(help="Identifiant du 
 @cli.command("send-images")
 def send_images(
     study: Annotated[str, typer.Argument(help="Study Instance UID.")],
-    ae_title: Annotated[str, typer.Argument(help="Titre AE d’une application enregistrée (partner add --aet).")],
+    to: Annotated[
+        str,
+        typer.Argument(
+            help="Titre AE d’une application enregistrée (--aet), ou base d’un serveur DICOMweb (--dicomweb)."
+        ),
+    ],
 ) -> None:
-    """Send a study of a dossier to a registered DICOM application, once for the same images."""
+    """Send a study of a dossier to a registered application or server, once for the same images."""
     from gateway.app.components import images_sent
 
-    typer.echo(images_sent(_settings(), study, ae_title))
+    typer.echo(images_sent(_settings(), study, to))
 
 
 @cli.command("import-annuaire")

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.app.dicom_wire import dicom_wire
 from gateway.app.gateway import Gateway
 from gateway.dicom import dicomweb
+from gateway.dicom.drawing import Drawing
 from gateway.dicom.kept_objects import KeptObjects
 from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
@@ -34,6 +35,7 @@ from gateway.fhir.auth import SmartServer, open_caller
 from gateway.fhir.routes import FhirWire, always
 from gateway.fhir.routing import Router
 from gateway.model.reads import Reads
+from gateway.portal import ohif_routes
 from gateway.portal import routes as portal_routes
 from gateway.portal.pages import Portal
 from gateway.portal.sign_in_pages import SignInPages
@@ -103,10 +105,12 @@ def application(gateway: Gateway) -> Application:
     """The ASGI application of one process."""
     settings = gateway.settings
     reads = Reads(gateway.store, gateway.trail)
+    drawing = Drawing()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        drawing.close()
         await reads.close()
 
     limited = rate_by_address(
@@ -157,12 +161,14 @@ def application(gateway: Gateway) -> Application:
             images,
             gateway.blobs,
             base_url=f"{settings.public_url}/dicom-web",
+            drawing=drawing,
             keeper=keeper,
             limits=settings.limits,
         ),
         settings.dicomweb_origins,
     )
     app.include_router(portal_routes.router(portal))
+    app.include_router(ohif_routes.router(settings.data_dir))
     _answer_errors(app, portal)
 
     https = settings.public_url.startswith("https://")
