@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
 import gateway
@@ -23,7 +24,9 @@ from gateway.__main__ import cli, main
 from gateway.app.gateway import open_gateway
 from gateway.errors import GatewayError
 from gateway.exchange.outbox import Outgoing
+from gateway.model.imaging import Instance, Series, Study, StudyDossier
 from gateway.model.message import Message
+from gateway.model.partner import PartnerCredential
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.mailing import announced
 from gateway.settings import load
@@ -55,6 +58,7 @@ def test_help_names_every_command(run) -> None:
         "network",
         "plan",
         "replay",
+        "send-images",
         "import-annuaire",
         "audit",
         "reindex",
@@ -144,6 +148,43 @@ def test_the_trail_is_verified_and_a_message_is_replayed(run) -> None:
     intact = run("audit", "verify")
     assert (intact.exit_code, intact.output) == (0, "Piste d’audit intacte.\n")
     assert run("reindex").exit_code == 0
+
+
+def test_a_study_is_put_into_the_outbox_once(run) -> None:
+    run("migrate")
+    with open_gateway(load()) as gateway, gateway.store.session() as session:
+        world = build(session)
+        dossier = world.dossier()
+        study = Study(partner_id=world.partner.id, study_instance_uid="1.2.3", state="rattache")
+        session.add(study)
+        session.flush()
+        series = Series(study_id=study.id, series_instance_uid="1.2.3.1")
+        session.add_all([series, StudyDossier(study_id=study.id, dossier_id=dossier.id, basis="ipp", author="essai")])
+        session.flush()
+        session.add(
+            Instance(
+                partner_id=world.partner.id,
+                series_id=series.id,
+                sop_instance_uid="1.2.3.1.1",
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                sha256="0" * 64,
+                size_bytes=1,
+                dicom_json=b"{}",
+            )
+        )
+        where = {"host": "127.0.0.1", "port": 104}
+        session.add(PartnerCredential(partner_id=world.partner.id, kind="aet", value="ARCHIVE", details=where))
+        session.commit()
+    first, second = run("send-images", "1.2.3", "ARCHIVE"), run("send-images", "1.2.3", "ARCHIVE")
+    assert (first.exit_code, second.output) == (0, first.output)
+    assert first.output.startswith("Étude dans la file d’envoi, pour ARCHIVE : message ")
+    for wrong in (("1.2.4", "ARCHIVE"), ("1.2.3", "PERSONNE")):
+        assert run("send-images", *wrong).exit_code == 1
+    with open_gateway(load()) as gateway, gateway.store.session() as session:
+        [kept] = session.scalars(select(Message)).all()
+        assert (kept.channel, kept.kind, kept.recipient, kept.state) == ("dicom", "etude", "ARCHIVE", "en-attente")
+        assert first.output.endswith(f"message {kept.id}.\n")
 
 
 def test_a_parked_mail_of_a_change_is_replayed_while_it_is_true_only(run) -> None:
