@@ -139,7 +139,8 @@ function windowsOf(pane) {
   const own = pane.image.windows.map((it, i) => ({ ...it, label: it.label ? capital(it.label) : `Fenêtre ${i + 1} de l’image` }));
   const usual = pane.image.modality === "CT" ? PRESETS.map(([label, center, width]) => ({ label, center, width, shape: "LINEAR" })) : [];
   const known = new Set(own.map((it) => `${it.center}/${it.width}`));
-  const full = pane.full ? [{ ...pane.full, label: "Toute l’étendue" }] : [];
+  // Worked out when it is chosen: looking at every pixel of every image would slow the stack.
+  const full = pane.image.measurable ? [{ label: "Toute l’étendue", full: true }] : [];
   return [...own, ...usual.filter((it) => !known.has(`${it.center}/${it.width}`)), ...full];
 }
 
@@ -164,13 +165,15 @@ function refreshPresets(pane) {
     });
   }
   select.disabled = !windows.length;
-  const chosen = windows.findIndex((it) => same(it, shown));
+  const chosen = windows.findIndex((it) => (it.full ? shown && shown.full : same(it, shown)));
   select.value = chosen < 0 ? "" : String(chosen);
 }
 
 function preset(index) {
-  const chosen = windowsOf(active())[index];
-  if (chosen) active().setWindow(chosen);
+  const pane = active();
+  const chosen = windowsOf(pane)[index];
+  if (chosen && chosen.full) pane.setWindow(pane.full);
+  else if (chosen) pane.setWindow(chosen);
 }
 
 /* -- what buttons and keys do ------------------------------------------------------------------------------------ */
@@ -228,7 +231,7 @@ function nudgeWindow(center, width) {
   const known = pane.effective;
   if (!known || !pane.image.grey) return;
   const step = Math.max(1, Math.round(known.width / 40));
-  pane.setWindow({ ...known, label: "", center: known.center + center * step, width: Math.max(1, known.width + width * step) });
+  pane.setWindow({ ...known, full: false, center: known.center + center * step, width: Math.max(1, known.width + width * step) });
 }
 
 function pan(x, y) {

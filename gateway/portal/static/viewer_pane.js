@@ -177,7 +177,7 @@ export class Pane {
   get full() {
     const { pixels, image } = this;
     if (!pixels) return undefined;
-    if (this.fullOf !== image.key) [this.fullOf, this.fullKept] = [image.key, fullWindow(pixels, image)];
+    if (this.fullOf !== image.key) [this.fullOf, this.fullKept] = [image.key, { ...fullWindow(pixels, image), full: true }];
     return this.fullKept;
   }
 
@@ -271,7 +271,8 @@ export class Pane {
     context.fillStyle = "#000";
     context.fillRect(0, 0, width, height);
     context.imageSmoothingEnabled = box.scale < SMOOTH_BELOW;
-    context.imageSmoothingQuality = "high";
+    // What is made smaller needs care, what is made larger does not: an old machine feels the difference.
+    context.imageSmoothingQuality = box.scale < 1 ? "high" : "low";
     context.drawImage(drawn, box.left, box.top, box.width, box.height);
     if (!exact && this.inverted) {
       context.globalCompositeOperation = "difference";

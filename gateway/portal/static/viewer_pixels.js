@@ -14,13 +14,18 @@ export function words(bytes, image) {
   return new ARRAYS[image.bits](own.buffer, own.byteOffset, count);
 }
 
-/* Stored value of a word: its high bit and its sign. [PS3.5 8.1.1] */
-export function storedValue(word, image) {
+/* How a word is read: its high bit and its sign, worked out once for all pixels. [PS3.5 8.1.1] */
+function reader(image) {
   const shift = Math.max(0, image.high + 1 - image.stored);
-  const span = 2 ** image.stored;
-  const value = Math.floor(word / 2 ** shift) % span;
-  return image.signed && value >= span / 2 ? value - span : value;
+  if (image.stored < 32) {
+    const mask = 2 ** image.stored - 1;
+    const sign = image.signed ? 2 ** (image.stored - 1) : 0;
+    return (word) => (((word >>> shift) & mask) ^ sign) - sign;
+  }
+  return image.signed ? (word) => word | 0 : (word) => word;
 }
+
+export const storedValue = (word, image) => reader(image)(word);
 
 /* Value in the modality's unit, Hounsfield for a CT. */
 export const modalityValue = (word, image) => storedValue(word, image) * image.slope + image.intercept;
@@ -44,8 +49,9 @@ export function shade(x, { center, width, shape }) {
 export function table(image, window, inverted = false) {
   const flip = image.inverse !== inverted;
   const colours = new Uint32Array(2 ** image.bits);
+  const stored = reader(image);
   for (let word = 0; word < colours.length; word += 1) {
-    const grey = shade(modalityValue(word, image), window);
+    const grey = shade(stored(word) * image.slope + image.intercept, window);
     colours[word] = abgr(flip ? 255 - grey : grey);
   }
   return colours;
@@ -57,8 +63,9 @@ const abgr = (grey) => (0xff000000 | (grey << 16) | (grey << 8) | grey) >>> 0;
 export function paint(pixels, image, window, inverted, colours, ready) {
   if (image.bits === 32) {
     const flip = image.inverse !== inverted;
+    const stored = reader(image);
     for (let i = 0; i < pixels.length; i += 1) {
-      const grey = shade(modalityValue(pixels[i], image), window);
+      const grey = shade(stored(pixels[i]) * image.slope + image.intercept, window);
       colours[i] = abgr(flip ? 255 - grey : grey);
     }
     return;
@@ -71,15 +78,16 @@ export function paint(pixels, image, window, inverted, colours, ready) {
 export function fullWindow(pixels, image) {
   let low = Infinity;
   let high = -Infinity;
+  const stored = reader(image);
   for (let i = 0; i < pixels.length; i += 1) {
-    const stored = storedValue(pixels[i], image);
-    if (stored !== image.padding) {
-      if (stored < low) low = stored;
-      if (stored > high) high = stored;
+    const value = stored(pixels[i]);
+    if (value !== image.padding) {
+      if (value < low) low = value;
+      if (value > high) high = value;
     }
   }
   if (low > high) return { center: 0, width: 1, shape: "LINEAR_EXACT", label: "" };
-  const ends = [low, high].map((stored) => stored * image.slope + image.intercept);
+  const ends = [low, high].map((value) => value * image.slope + image.intercept);
   return { center: (ends[0] + ends[1]) / 2, width: Math.abs(ends[1] - ends[0]) || 1, shape: "LINEAR_EXACT", label: "" };
 }
 
