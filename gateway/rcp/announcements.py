@@ -1,6 +1,6 @@
 """What is told at once of an inscription: to the RCP's administrators (M3), to a requester who comes by video (M4).
 
-What notified physicians are told of a change (M1c) leaves with it: `gateway.rcp.notice_changes`.
+What notified physicians are told of a change (M1c) leaves with it: `gateway.rcp.notice_sending`.
 
 Promises: one M3 for each administrator and one M4 for the requester, for one dossier in one session, whatever runs
 twice or at once (the dossier is locked while it is decided, each has a line of the register); nothing leaves of a trial
@@ -26,7 +26,7 @@ from gateway.model.message import NotificationEntry
 from gateway.rcp import access, dossier_states, mailboxes, mailing
 from gateway.rcp.added_values import added_values
 from gateway.rcp.letters import agenda_entry, announcement_values, compose, full_name, video_values
-from gateway.rcp.notice_changes import announce_changes_due
+from gateway.rcp.notice_sending import announce_changes_due
 from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.step import Step, Steps
 from gateway.rcp.templates import Values

@@ -1,12 +1,8 @@
-"""What a notified physician was told of a meeting and is true no more: who must be told, and the mail that tells him.
+"""What a notified physician was told of a meeting and is true no more: who must be told.
 
 Promises: what counts is the last notification that was made for him and what it says (`gateway.rcp.mailing.announced`),
-so that a change taken back before the next run tells nobody, and the same change is told once whatever runs twice, at
-once, or is killed (the dossier is locked while it is decided; the key of the mail is its number for this physician).
-Nothing leaves unless the RCP wants it (``renotification_auto``), after the patient's opposition, to who is no longer
-the treating physician, or once the meeting has begun; a mail that failed is a person's, never sent anew by itself; one
-that waits still and is true no more is held back, and told nobody anything.
-Not promised: changes of notifications that were made before it was kept what they say.
+so that a change taken back before the next run tells nobody. Writes nothing (`gateway.rcp.notice_sending` tells). Not
+promised: changes of notifications that were made before it was kept what they say.
 
 [spec features 4.2 M1c, S2-012]
 """
@@ -19,42 +15,34 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from gateway.identifiers import uuid7
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Correspondent, Dossier
 from gateway.model.meeting import Rcp, RcpSession
-from gateway.model.message import Attempt, Message, NotificationEntry
+from gateway.model.message import Message, NotificationEntry
 from gateway.model.person import PatientRecord
-from gateway.model.store import utcnow
-from gateway.rcp import access, dossier_states, mailboxes, mailing
+from gateway.rcp import access, dossier_states, mailing
 from gateway.rcp.caller import Caller
-from gateway.rcp.letters import change_values, compose, full_name
 from gateway.rcp.notice_cases import KIND, TREATING
-from gateway.rcp.ports import Letter, Letters
 from gateway.rcp.register import IDENTITY, PERSON, Identity, Person
-from gateway.rcp.step import Step, Steps
-from gateway.rcp.work_list import ask_secretariat
 
 __all__ = [
+    "BY_ITSELF",
     "CHANGE",
     "Notified",
     "Told",
-    "announce_changes",
-    "announce_changes_due",
     "holds_still",
     "notified_sessions",
     "renotifies",
+    "told",
     "told_of",
 ]
 
 CHANGE: Final = "M1c"
 #: States of a mail that told nobody anything.
 _LOST: Final = frozenset({"parque", "refuse", "rejete", "annule"})
-#: After which there is nothing to come.
-_ENDS: Final = frozenset({"chg.annule", "chg.retrait"})
 
 
 def renotifies(rcp: Rcp) -> bool:
@@ -106,14 +94,14 @@ def _changes(
     said = details.get("annonce")
     if not said or "fin" in details:
         return frozenset()
-    told = datetime.fromisoformat(said["debut"])
+    for_when = datetime.fromisoformat(said["debut"])
     if dossier_state in dossier_states.FINAL:
-        return frozenset({"chg.retrait"} if told > now else ())
+        return frozenset({"chg.retrait"} if for_when > now else ())
     if session_state in {"annulee", "reportee"}:
-        return frozenset({"chg.annule"} if told > now else ())
+        return frozenset({"chg.annule"} if for_when > now else ())
     if starts_at <= now:
         return frozenset()
-    found = {"chg.date"} if told != starts_at else set()
+    found = {"chg.date"} if for_when != starts_at else set()
     link, extra = web.get("lien") or "", web.get("complement") or ""
     if (said["lien"], said["complement"]) != (link, extra):
         found.add("chg.lien" if link else "chg.sans_lien")
@@ -146,7 +134,7 @@ _TREATED = exists().where(
     Correspondent.role == TREATING,
 )
 #: Whom a mail reaches, of those who were told.
-_BY_ITSELF: ColumnElement[bool] = and_(
+BY_ITSELF: ColumnElement[bool] = and_(
     Rcp.notification["renotification_auto"].astext == "true",
     Rcp.notification["active"].astext == "true",
     Rcp.fictive.is_(False),
@@ -156,10 +144,10 @@ _BY_ITSELF: ColumnElement[bool] = and_(
 )
 
 
-def _told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iterable[Told]:
+def told(session: Session, now: datetime, *wanted: ColumnElement[bool]) -> Iterable[Told]:
     """Read the last notification of each physician of some dossiers, flat."""
     rows = session.execute(
-        select(_BY_ITSELF, *_COLUMNS)
+        select(BY_ITSELF, *_COLUMNS)
         .join(Dossier, Dossier.id == Message.dossier_id)
         .join(RcpSession, RcpSession.id == Dossier.session_id)
         .join(Rcp, Rcp.id == RcpSession.rcp_id)
@@ -210,7 +198,7 @@ def told_of(session: Session, caller: Caller, meeting: RcpSession, now: datetime
             )
         ),
     )
-    found = _told(session, now, here, ~declined, access.dossiers(caller))
+    found = told(session, now, here, ~declined, access.dossiers(caller))
     mine = [one for one in found if one.session_id in {None, meeting.id} or one.changes]
     phones = _phones(session, {one.physician.id for one in mine})
     known = (replace(one, phone=phones.get(one.physician.id)) for one in mine)
@@ -286,157 +274,3 @@ def holds_still(session: Session, message: Message, now: datetime) -> bool:
         return over and datetime.fromisoformat(said["debut"]) > now
     changes = _changes(message.details, dossier.state, meeting.state, meeting.starts_at, meeting.rcp.webconference, now)
     return not changes and meeting.starts_at > now
-
-
-def _hold_back(step: Step, dossier: Dossier) -> None:
-    """Cancel the mails of changes that wait and say what is true no more.
-
-    Of those under way nobody knows whether they arrive: they count as told.
-    """
-    waiting = step.session.scalars(
-        _waiting(Message.dossier_id == dossier.id)
-        .order_by(Message.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).all()
-    stale = [message for message in waiting if not holds_still(step.session, message, step.now)]
-    # Asked once the rows are locked: an attempt begins under the lock of its message.
-    under_way = select(Attempt.message_id).where(
-        Attempt.message_id.in_([message.id for message in stale]), Attempt.ended_at.is_(None)
-    )
-    leaving = set(step.session.scalars(under_way)) if stale else set()
-    for message in stale:
-        message.state, message.reason = "annule", "changement qui n’est plus vrai, retenu avant l’envoi"
-        if message.id in leaving:
-            message.uncertain_at = message.uncertain_at or utcnow()
-        step.touch(message)
-    step.session.flush()
-
-
-def _waiting(*wanted: ColumnElement[bool]) -> Select[Message]:
-    return select(Message).where(
-        Message.direction == "out",
-        Message.channel == mailing.CHANNEL,
-        Message.kind == CHANGE,
-        Message.state == "en-attente",
-        *wanted,
-    )
-
-
-def announce_changes_due(steps: Steps, letters: Letters) -> int:
-    """Tell every physician whose meeting changed after he was notified; each dossier in a step of its own.
-
-    Run by the worker every few seconds: it may run at any time, twice, or after a crash. Says how many mails leave.
-    """
-    now = steps.clock.now()
-    with steps.store.session() as session:
-        stale = [one.dossier_id for one in session.scalars(_waiting()) if not holds_still(session, one, now)]
-        changed = (one for one in _told(session, now, _BY_ITSELF, RcpSession.starts_at > now) if one.changes)
-        due = list(dict.fromkeys(key for key in (*stale, *(one.dossier_id for one in changed)) if key is not None))
-    return steps.each(due, lambda key, step: announce_changes(step, key, letters), refused="change-not-announced")
-
-
-def announce_changes(step: Step, dossier_id: uuid.UUID, letters: Letters) -> int:
-    """Tell the physicians of one dossier what changed since they were told; say how many mails leave."""
-    [dossier] = step.lock(Dossier, dossier_id)
-    _hold_back(step, dossier)
-    rcp = dossier.session.rcp
-    if dossier.opposed_at is not None or rcp.fictive or not renotifies(rcp):
-        return 0
-    found = list(_told(step.session, step.now, Dossier.id == dossier.id))
-    return sum(_tell(step, dossier, one, letters) for one in found if one.changes)
-
-
-def _tell(step: Step, dossier: Dossier, one: Told, letters: Letters) -> bool:
-    line = access.treating(dossier, one.physician.id)
-    who = line.practitioner if line is not None else None
-    if line is None or who is None or not who.informed or one.starts_at is None:
-        return False
-    boxes = mailboxes.addresses(
-        step.session, who, personal=line.use_personal, secretariat=line.use_secretariat, dossier=dossier
-    )
-    number = _number(step.session, dossier, who)
-    kind = f"{CHANGE}.{number}"
-    entry = step.session.scalars(
-        select(NotificationEntry).where(
-            NotificationEntry.dossier_id == dossier.id,
-            NotificationEntry.session_id == dossier.session_id,
-            NotificationEntry.subject == who.idnps,
-            NotificationEntry.kind == kind,
-        )
-    ).one_or_none()
-    if not boxes and entry is not None:
-        return False  # it is said already
-    if entry is None:
-        entry = NotificationEntry(
-            id=uuid7(),
-            dossier_id=dossier.id,
-            session_id=dossier.session_id,
-            subject=who.idnps,
-            practitioner_id=who.id,
-            kind=kind,
-            code="NON_MSS",
-        )
-        step.session.add(entry)
-    entry.decided_at = step.now
-    if not boxes:
-        key = f"changement|{dossier.id}|{who.idnps}|{number}"
-        ask_secretariat(step.session, dossier, key, "changement-non-annonce")
-    if boxes:
-        message = _post(step, dossier, who, one, boxes[0].address, number, letters)
-        entry.code, entry.message_id = "ENVOYEE", message.id
-    step.session.flush()
-    step.touch(entry)
-    return bool(boxes)
-
-
-def _number(session: Session, dossier: Dossier, who: Practitioner) -> int:
-    """Return which change this is for this physician: those made before are counted under the dossier's lock."""
-    made = (
-        select(func.count())
-        .select_from(Message)
-        .where(
-            Message.direction == "out",
-            Message.channel == mailing.CHANNEL,
-            Message.kind == CHANGE,
-            Message.dossier_id == dossier.id,
-            Message.recipient_id == who.id,
-        )
-    )
-    return (session.scalar(made) or 0) + 1
-
-
-def _post(
-    step: Step, dossier: Dossier, who: Practitioner, one: Told, address: str, number: int, letters: Letters
-) -> Message:
-    assert one.starts_at is not None  # noqa: S101 - the caller chose those of whom it was kept
-    values = change_values(dossier, who, told_at=one.at, told_start=one.starts_at)
-    values |= dict.fromkeys(one.changes, True)
-    values["ancien.lien"] = bool(one.link) and one.link != values["lien_webconf"]
-    text = compose(step.session, CHANGE, values, address)
-    key = "|".join((CHANGE, str(dossier.id), str(dossier.session_id), who.idnps, str(number)))
-    sealed = letters.seal(
-        Letter(
-            kind=CHANGE,
-            key=key,
-            at=step.now,
-            address=address,
-            name=full_name(who),
-            subject=text.subject,
-            body=text.body,
-        )
-    )
-    ends: dict[str, Any] = dict.fromkeys(("fin",) * bool(one.changes & _ENDS), True)
-    message = mailing.post(step, dossier, sealed, kind=CHANGE, key=key, recipient=who, address=address, **ends)
-    step.audit(
-        "creation",  # that it left is told when it has (« envoi »)
-        action="C",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="Message",
-        object_id=str(message.id),
-        object_sha256=message.sha256,
-        recipient=address,
-        detail={"type": CHANGE},
-    )
-    return message

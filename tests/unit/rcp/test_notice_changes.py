@@ -30,6 +30,7 @@ from gateway.rcp import (
     mail_events,
     mailing,
     notice_changes,
+    notice_sending,
     resending,
     session_plan,
 )
@@ -381,7 +382,7 @@ def test_a_notification_that_says_another_hour_than_now_is_not_sent_again_as_it_
 def test_killed_before_any_line_a_change_is_told_once(scene, database_url, blobs, trail):
     """SIGKILL before the n-th line of what tells of changes, for each n; then another worker comes."""
     moved(scene)
-    traced = {module.__file__ for module in (notice_changes, mailing)}
+    traced = {module.__file__ for module in (notice_changes, notice_sending, mailing)}
 
     def announce():
         store = Store(database_url, pool_size=2)  # a forked process must not speak on its parent's connections
@@ -416,7 +417,7 @@ def test_what_is_killed_before_its_end_is_told_once_by_the_next_run(scene):
     moved(scene)
 
     def killed(step):
-        assert notice_changes.announce_changes(step, scene.dossier, LETTERS) == 1
+        assert notice_sending.announce_changes(step, scene.dossier, LETTERS) == 1
         raise Unavailable("essai", "Arrêt.")
 
     for _ in range(2):
@@ -444,7 +445,7 @@ def test_nothing_leaves_where_nothing_may(scene, model, key, values):
     change(scene, Rcp, scene.rcp, webconference=NEW_VIDEO)
     change(scene, model, getattr(scene, key), **values)
     assert announce_due(scene.steps, LETTERS) == 0
-    assert scene.steps.run(access.SYSTEM, lambda s: notice_changes.announce_changes(s, scene.dossier, LETTERS)) == 0
+    assert scene.steps.run(access.SYSTEM, lambda s: notice_sending.announce_changes(s, scene.dossier, LETTERS)) == 0
     assert mails(scene) == []
 
 
