@@ -54,6 +54,7 @@ _CLIENT = {"connect_timeout": "5s", "timeout": "120s"}
 _PASSING = {
     errno.ENOSPC: "la place manque",
     errno.EDQUOT: "le quota est atteint",
+    errno.EFBIG: "le disque ne prend pas un fichier de cette taille",
     errno.EMFILE: "trop de fichiers sont ouverts",
     errno.ENFILE: "trop de fichiers sont ouverts",
     errno.EIO: "le disque ne répond pas",
