@@ -24,6 +24,8 @@ from sqlalchemy.orm import Session
 from gateway.app.gateway import Gateway, open_gateway
 from gateway.dicom.copier import Copier
 from gateway.dicom.outgoing import DicomChannel
+from gateway.dicom.outgoing_web import DicomWebChannel
+from gateway.dicom.scu import client_tls
 from gateway.dicom.storage import component as dicom
 from gateway.dicom.storage import ours
 from gateway.errors import NotFound, Unavailable
@@ -170,7 +172,12 @@ def _mllp(settings: Settings) -> None:
 
 
 def _deliveries(gateway: Gateway) -> Deliveries:
-    channels: list[Channel] = [DicomChannel(gateway.store, gateway.blobs, ours(gateway.settings))]
+    settings = gateway.settings
+    tls = client_tls(settings.dicom.tls) if settings.dicom.tls.enabled else None
+    channels: list[Channel] = [
+        DicomChannel(gateway.store, gateway.blobs, ours(settings)),
+        DicomWebChannel(gateway.store, gateway.blobs, context=tls, clear=not settings.prod),
+    ]
     if gateway.mail and gateway.mail.channel:
         channels.append(gateway.mail.channel)
 
@@ -306,18 +313,18 @@ def planned(settings: Settings) -> notification.Run:
         return notification.plan_due(gateway.steps, gateway.mail.letters)
 
 
-def images_sent(settings: Settings, study_uid: str, ae_title: str) -> str:
-    """Put a study into the outbox for a registered application; what was done, in French."""
+def images_sent(settings: Settings, study_uid: str, to: str) -> str:
+    """Put a study into the outbox for a registered application or server; what was done, in French."""
     with open_gateway(settings) as gateway:
 
         def verb(step: Step) -> tuple[uuid.UUID, str]:
-            message = imaging_sending.send(step, study_uid, ae_title)
+            message = imaging_sending.send(step, study_uid, to)
             return message.id, message.state
 
         message_id, state = gateway.steps.run(SYSTEM, verb)
     if state == "en-attente":
-        return f"Étude dans la file d’envoi, pour {ae_title} : message {message_id}."
-    return f"Ces images ont déjà été confiées à l’envoi pour {ae_title} (état : {state}) : message {message_id}."
+        return f"Étude dans la file d’envoi, pour {to} : message {message_id}."
+    return f"Ces images ont déjà été confiées à l’envoi pour {to} (état : {state}) : message {message_id}."
 
 
 def replayed(settings: Settings, message_id: uuid.UUID) -> str:

@@ -60,6 +60,9 @@ def partner_commands(settings_of: Any) -> typer.Typer:
         jwks_uri: Annotated[str | None, typer.Option(help="Adresse des clés publiques.")] = None,
         aet: Annotated[list[str] | None, typer.Option(help="Application DICOM : AET@hôte:port.")] = None,
         mllp: Annotated[list[str] | None, typer.Option(help="Pair MLLP : hôte, sha256:EMPREINTE[@hôte].")] = None,
+        dicomweb: Annotated[
+            list[str] | None, typer.Option(help="Base d’un serveur DICOMweb, où des images sont envoyées.")
+        ] = None,
         peer: Annotated[list[str] | None, typer.Option(help="Base FHIR d’une passerelle paire.")] = None,
     ) -> None:
         """Register an organisation: what it may write, and its credentials on each wire."""
@@ -73,6 +76,7 @@ def partner_commands(settings_of: Any) -> typer.Typer:
             jwks_uri=jwks_uri,
             ae_titles=tuple(_ae_title(text) for text in aet or ()),
             mllp_peers=tuple(mllp or ()),
+            dicomweb=tuple(dicomweb or ()),
             peers=tuple(peer or ()),
         )
         with open_gateway(settings_of()) as gateway:

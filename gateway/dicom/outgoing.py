@@ -32,7 +32,7 @@ from gateway.rcp import imaging_sending
 from gateway.rcp.imaging_destinations import Destination, destination
 from gateway.rcp.imaging_sending import Manifest
 
-__all__ = ["DicomChannel"]
+__all__ = ["DicomChannel", "packed", "unpacked"]
 
 # Statuses of a C-STORE-RSP that say « not now » [PS3.4 table B.2-1] [PS3.7 C.5].
 _LATER: Final = frozenset({0x0110, 0x0213})
@@ -80,7 +80,7 @@ class DicomChannel:
 
     def _study(self, message: Message, content: bytes, to: Destination) -> Delivery:
         manifest = msgspec.json.decode(content, type=Manifest)
-        done = set(_unpacked(str(message.details.get("done", ""))))
+        done = set(unpacked(str(message.details.get("done", ""))))
         left = [position for position in range(len(manifest.objects)) if position not in done]
         pieces = [Piece(*msgspec.structs.astuple(manifest.objects[position])) for position in left]
         firsts = [batch.first for batch in batches(pieces)] + [len(pieces)]
@@ -131,7 +131,8 @@ def packed(positions: Collection[int]) -> str:
     return ",".join(f"{first}-{last}" if first != last else str(first) for first, last in ranges)
 
 
-def _unpacked(text: str) -> Iterator[int]:
+def unpacked(text: str) -> Iterator[int]:
+    """Read them."""
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)

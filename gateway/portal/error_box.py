@@ -191,7 +191,7 @@ def _replay_label(message: Message | None) -> str:
 
 
 def _images(message: Message | None) -> bool:
-    return message is not None and message.channel == imaging_sending.CHANNEL
+    return message is not None and message.channel in (imaging_sending.CHANNEL, imaging_sending.WEB_CHANNEL)
 
 
 def _choice(session: Session, box: Mailbox) -> v.Choice:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["Destination", "destination"]
+__all__ = ["Destination", "WebDestination", "destination", "web_destination"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +48,26 @@ def destination(session: Session, ae_title: str) -> Destination | None:
         return None
     host, port = credential.details.get("host"), credential.details.get("port")
     return Destination(ae_title, str(host), int(port), credential.partner_id) if host and port else None
+
+
+@dataclass(frozen=True, slots=True)
+class WebDestination:
+    """A registered DICOMweb server, and the organisation that answers for it."""
+
+    url: str
+    partner_id: uuid.UUID
+
+
+def web_destination(session: Session, url: str) -> WebDestination | None:
+    """Find a live DICOMweb server by its base address."""
+    partner_id = session.scalar(
+        select(PartnerCredential.partner_id)
+        .join(Partner, Partner.id == PartnerCredential.partner_id)
+        .where(
+            PartnerCredential.kind == "stow",
+            PartnerCredential.value == url.rstrip("/"),
+            PartnerCredential.revoked_at.is_(None),
+            Partner.revoked_at.is_(None),
+        )
+    )
+    return WebDestination(url.rstrip("/"), partner_id) if partner_id is not None else None

@@ -84,6 +84,8 @@ class PartnerFacts(Struct, frozen=True, kw_only=True):
         Public keys of its FHIR client, or where they are published.
     mllp_peers
         As `gateway.rcp.mllp_peers` writes them.
+    dicomweb
+        Base addresses of its DICOMweb servers, which images are sent to.
     """
 
     name: str
@@ -95,6 +97,7 @@ class PartnerFacts(Struct, frozen=True, kw_only=True):
     jwks_uri: str | None = None
     ae_titles: tuple[AeTitle, ...] = ()
     mllp_peers: tuple[str, ...] = ()
+    dicomweb: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     mailboxes: tuple[str, ...] = ()
 
@@ -244,6 +247,7 @@ def _credentials(facts: PartnerFacts) -> list[tuple[str, str, dict[str, Any]]]:
         where = {"host": application.host, "port": application.port} if application.host else {}
         found.append(("aet", _ae_title(application.title), where))
     found += [("mllp", MllpPeer.parse(peer).value, {}) for peer in facts.mllp_peers]
+    found += [("stow", _url(address, "dicomweb"), {}) for address in facts.dicomweb]
     found += [("peer", _url(peer, "peer"), {}) for peer in facts.peers]
     found += [("mailbox", MssanteAddress.parse(box, expression="mailbox").value, {}) for box in facts.mailboxes]
     return found

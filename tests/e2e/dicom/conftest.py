@@ -197,7 +197,7 @@ def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
                 "DicomAet": AE_TITLE,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "Plugins": [],
+                "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
             }
         )
     )
