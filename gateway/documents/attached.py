@@ -1,6 +1,6 @@
 """Files that people lay beside a dossier: known by their content, decoded, freed of what says where and by what.
 
-[PNG (Third Edition), ITU-T T.81, GIF89a, ISO 32000; spec features S0-065]
+[PNG 5.3] [T.81 B.1] [GIF89a] [Exif 4.6.5] [spec features S0-065]
 
 Promises: the type is what the bytes are, never what their name says; a picture is decoded whole within `Bounds` before
 it is taken; place, time, device and words are taken out of pictures (Exif, XMP, IPTC, comments, text chunks) without a
@@ -268,7 +268,7 @@ def _orientation(content: bytes) -> int | None:
 
 
 def _oriented(orientation: int) -> bytes:
-    """An Exif segment that says the orientation and nothing else [Exif 3.0, 4.6.5]."""
+    """An Exif segment that says the orientation and nothing else [Exif 4.6.5]."""
     entry = struct.pack(">HHIHH", _ORIENTATION, 3, 1, orientation, 0)
     payload = b"Exif\0\0" + b"MM\0\x2a" + struct.pack(">IH", 8, 1) + entry + struct.pack(">I", 0)
     return b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload

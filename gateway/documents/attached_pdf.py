@@ -1,6 +1,6 @@
 """A PDF that somebody lays beside a dossier: opened, and each of its pages found, before it is taken.
 
-[ISO 32000-2 7.5, 12.6.4, 7.11.4] Promises: what is taken is one PDF from its first byte to its last, is not encrypted,
+[ISO 32000-2 §12.6.4] Promises: what is taken is one PDF from its first byte to its last, is not encrypted,
 runs nothing and carries no other file; the walk through its objects is bounded. Its bytes stay as they are.
 Not promised: that a page draws anything.
 """
@@ -21,7 +21,7 @@ __all__ = ["judge"]
 
 #: Objects looked at: a scanned report has some hundreds.
 _OBJECTS: Final = 50_000
-#: Actions that run something or leave the document [12.6.4]; names of trees that carry files or programs.
+#: Actions that run something or leave the document [ISO 32000-2 §12.6.4]; names of trees that carry files or programs.
 _ACTIONS: Final = frozenset({"/JavaScript", "/Launch", "/ImportData", "/SubmitForm", "/RichMediaExecute", "/Rendition"})
 _CARRIERS: Final = frozenset({"/JS", "/JavaScript", "/EmbeddedFiles", "/EF", "/XFA", "/RichMediaContent"})
 _END: Final = b"%%EOF"

@@ -122,7 +122,10 @@ def decidable(caller: Caller) -> ColumnElement[bool]:
         )
         .correlate(WorkItem)
     )
-    return and_(WorkItem.kind == "imagerie", access.work_items(caller), or_(whose.is_(None), anybodys, theirs))
+    # Other questions about images, of their sending for example, are no question of whose they are.
+    asked = or_(WorkItem.key.startswith("etude|"), WorkItem.key.startswith("objet|"))
+    mine = or_(whose.is_(None), anybodys, theirs)
+    return and_(WorkItem.kind == "imagerie", asked, access.work_items(caller), mine)
 
 
 def cases(session: Session, caller: Caller, *, limit: int, left: bool = False) -> Sequence[WorkItem]:
