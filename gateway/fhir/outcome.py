@@ -90,6 +90,9 @@ CODES: dict[str, tuple[int, str]] = {
     "etiquette-illisible": (400, "value"),
     "element-protege": (422, "business-rule"),
     "reference-supprimee": (422, "not-found"),
+    "dicom-no-pixels": (406, "not-supported"),
+    "dicom-compression": (406, "not-supported"),
+    "dicom-colour-space": (406, "not-supported"),
 }
 
 #: status of what no HTTP wire takes → issue.code

@@ -1,0 +1,136 @@
+"""Rendered JPEG, each object for the first time and then again, beside Orthanc's DICOMweb plugin in the same run.
+
+Run: ``python benchmarks/dicom_render.py`` (``--help`` for its sizes). Needs the Debian packages orthanc,
+orthanc-dicomweb and dcmtk. The servers and the client are those of ``benchmarks/dicomweb.py``: both have their index on
+and their files synced, each answer of the gateway leaves after its audit line is committed. Both are asked for the same
+window, and their pictures are compared before anything is timed.
+
+* cold: every object of a series once, in order, as who scrolls through it;
+* again: one of them, asked for over and over.
+
+Plain objects, and the same with JPEG lossless pixels (process 14), which Orthanc decodes by itself. The median of the
+rounds is told; ratios, not figures, travel between machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from dicomweb import PLUGIN, Client, free_port, gateway, multipart, objects, orthanc
+from PIL import Image
+
+from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.model.embedded import running
+from gateway.model.store import Store
+
+#: Of the gateway to Orthanc: what is wanted.
+WANTED = {"cold": 1.0, "again": 1.0}
+WINDOW = "window=40,400,linear"
+
+
+@dataclass
+class Arguments(argparse.Namespace):
+    """What the command line says."""
+
+    objects: int = 60
+    pixels: int = 512
+    rounds: int = 3
+
+
+def lossless(plain: list[bytes], folder: Path) -> list[bytes]:
+    """Compress each object's pixels with dcmtk."""
+    made = []
+    for number, content in enumerate(plain):
+        source, target = folder / f"{number}.dcm", folder / f"{number}.jpg.dcm"
+        source.write_bytes(content)
+        subprocess.run(["dcmcjpeg", "+e1", source, target], check=True, capture_output=True)
+        made.append(target.read_bytes())
+    return made
+
+
+def picture(client: Client, study: str, number: int) -> bytes:
+    path = f"/studies/{study}/series/{study}.1/instances/{study}.1.{number}/rendered?{WINDOW}"
+    return client.ask(path, "image/jpeg")
+
+
+def compared(clients: dict[str, Client], study: str) -> None:
+    """See that both draw the same, to what two JPEGs of one picture may differ by."""
+    drawn = {}
+    for name, client in clients.items():
+        client.connect()
+        drawn[name] = np.asarray(Image.open(io.BytesIO(picture(client, study, 2))).convert("L")).astype(int)
+    difference = np.abs(drawn["Orthanc"] - drawn["gateway"])
+    if drawn["Orthanc"].std() < 5 or difference.mean() > 1.5:
+        sys.exit(f"the two do not draw the same: {difference.mean():.1f} of 255 apart")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=Arguments.objects)
+    parser.add_argument("--pixels", type=int, default=Arguments.pixels, help="of a side")
+    parser.add_argument("--rounds", type=int, default=Arguments.rounds)
+    said = parser.parse_args(namespace=Arguments())
+    if not PLUGIN.exists():
+        sys.exit("orthanc-dicomweb is needed (apt install orthanc-dicomweb)")
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rcp-bench-")))
+        url = stack.enter_context(running(root / "database"))
+        store = Store(url)
+        store.migrate()
+        store.close()
+        ports = {"Orthanc": free_port(), "gateway": free_port()}
+        stack.enter_context(orthanc(root, ports["Orthanc"]))
+        stack.enter_context(gateway(root, ports["gateway"], url))
+        clients = {name: Client(port) for name, port in ports.items()}
+        times: dict[tuple[str, str, str], list[float]] = {}
+
+        def timed(turn: int, kind: str, act: str, count: int, work: Callable[[Client, int], object]) -> None:
+            order = list(clients)
+            for name in order if turn % 2 else reversed(order):
+                clients[name].connect()
+                start = time.perf_counter()
+                for number in range(1, count + 1):
+                    work(clients[name], number)
+                if turn:
+                    times.setdefault((name, kind, act), []).append((time.perf_counter() - start) / count)
+
+        for turn in range(said.rounds + 1):  # a first round warms up
+            for rank, kind in enumerate(("plain", "JPEG lossless")):
+                study = f"{DOMINIQUE.study_uid}.{turn + 1}.{rank + 1}"
+                count = said.objects if turn else 5
+                sent = objects(study, count, said.pixels)
+                sent = lossless(sent, root) if rank else sent
+                body = multipart(sent)
+                for client in clients.values():
+                    client.connect()
+                    client.ask("/studies", "application/dicom+json", body)
+                timed(turn, kind, "cold", count, lambda client, number, s=study: picture(client, s, number))
+                compared(clients, study)
+                timed(turn, kind, "again", count, lambda client, _, s=study: picture(client, s, 3))
+        print(
+            f"{said.objects} objects of {said.pixels} × {said.pixels} pixels, median of {said.rounds} rounds; "
+            f"load {os.getloadavg()[0]:.1f}"
+        )
+        for kind in ("plain", "JPEG lossless"):
+            for act, wanted in WANTED.items():
+                peer, ours = (statistics.median(times[name, kind, act]) * 1000 for name in ("Orthanc", "gateway"))
+                print(
+                    f"  {kind:<13} {act:<5} gateway {ours:7.2f} ms, Orthanc {peer:7.2f} ms: "
+                    f"{peer / ours:.2f} times, wanted {wanted:g}"
+                )
+
+
+if __name__ == "__main__":
+    main()
