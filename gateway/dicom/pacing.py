@@ -25,7 +25,7 @@ class Pace(threading.Event):
     quieter the association, the longer it stays, at most `LONGEST_S`, and a PDU given to the stock path wakes it.
     """
 
-    LONGEST_S: Final = 0.05
+    LONGEST_S: Final = 0.1
 
     def __init__(self) -> None:
         super().__init__()
