@@ -153,6 +153,7 @@ def _dicom(settings: Settings) -> None:
             port.start()
         except OSError as error:
             raise Unavailable("dicom-bind", f"L’adresse {settings.dicom.bind} ne peut pas être écoutée.") from error
+        _collect_seldom()
         log.info("dicom-ready", address=str(settings.dicom.bind), ae_title=settings.dicom.ae_title)
         stop.wait()
         port.stop()
