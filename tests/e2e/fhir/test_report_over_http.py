@@ -14,11 +14,13 @@ from gateway.fhir import validate
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message
+from gateway.model.person import WorkItem
 from gateway.model.report import Report
 from gateway.model.store import Store
-from gateway.rcp import access, report, report_draft, sessions
+from gateway.rcp import access, imaging_cases, report, report_draft, sessions
 from gateway.rcp.report_content import decode
 from gateway.rcp.step import Step
+from tests import image_samples
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, Hospital, Served
 from tests.world import World
@@ -432,3 +434,45 @@ def test_another_document_is_kept_as_sent(world: World, home: httpx.Client, ehr:
     made = ehr.post("Composition", json=letter)
     assert (made.status_code, _sent(made.json())) == (201, letter)
     assert home.get(f"Composition/{made.json()['id']}").status_code == 404
+
+
+def test_the_document_of_a_report_follows_images_that_leave_its_dossier_and_come_back(
+    served: Served, store: Store, world: World, home: httpx.Client, ehr: httpx.Client, dossier: str
+) -> None:
+    """A correction parts a study from the patient after the validation; a person gives it back."""
+    with store.session() as session:
+        record = session.get_one(Dossier, uuid.UUID(dossier)).record
+    said = image_samples.facts(patient=record.value, system=record.system)
+    assert image_samples.send(served.steps, world, said) is None
+    made = home.post("Composition", json=_composition(dossier, world.coordinator.idnps, "final"))
+    assert made.status_code == 201, made.text
+    uid = f"urn:oid:{image_samples.STUDY}"
+
+    def named() -> list[str]:
+        document = ehr.get(f"DocumentReference/{made.json()['id']}").json()
+        found = [one["identifier"]["value"] for one in document["context"]["related"]]
+        return [one for one in found if one == uid]
+
+    def version() -> str:
+        return str(ehr.get(f"Composition/{made.json()['id']}").json()["meta"]["versionId"])
+
+    before = version()
+    assert named() == [uid]
+    patient = ehr.get(f"Patient/{record.id}").json()
+    corrected = {**patient, "birthDate": "1950-01-01"}
+    match = {"If-Match": f'W/"{patient["meta"]["versionId"]}"'}
+    answer = ehr.put(f"Patient/{record.id}", json=corrected, headers=match)
+    assert answer.status_code == 200, answer.text
+    assert named() == []
+    person = world.caller(world.coordinator)
+    with store.session() as session:
+        item = session.scalars(select(WorkItem).where(WorkItem.kind == "imagerie")).one().id
+
+    def back(step: Step) -> None:
+        seen = imaging_cases.read(step.session, person, item).seen
+        imaging_cases.give(step, item, record_id=record.id, reason="Vérifié", confirmed=True, seen=seen)
+
+    served.steps.run(person, back)
+    assert named() == [uid]
+    # What was signed has not changed.
+    assert version() == before
