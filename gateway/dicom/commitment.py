@@ -29,20 +29,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.dsutils import decode, encode
-from sqlalchemy import func, select
 
 from gateway.dicom.command import is_uid
 from gateway.dicom.levels import MAX_UIDS, values
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.services import Request, Service
+from gateway.dicom.statements import located
 from gateway.errors import InvalidContent, Unsupported
 from gateway.exchange import jobs
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Delivery, Outcome, Outgoing
-from gateway.model.imaging import Instance, Series, Study
+from gateway.model.imaging import Instance
 from gateway.model.message import Message
 from gateway.model.store import utcnow
-from gateway.rcp import access, imaging_sending
+from gateway.rcp import imaging_sending
 from gateway.rcp.access import Caller
 from gateway.rcp.imaging_destinations import Destination
 from gateway.rcp.step import Step, Steps
@@ -130,24 +130,14 @@ class Commitments:
 
 def _known(step: Step, *, references: Sequence[_Reference]) -> dict[str, Any]:
     """Find the objects that the caller may see, by SOP Instance UID."""
-    rows = step.session.execute(
-        select(
-            Instance.sop_instance_uid,
-            Instance.sop_class_uid,
-            Instance.sha256,
-            Instance.size_bytes,
-            Study.record_id,
-        )
-        .join(Series, Series.id == Instance.series_id)
-        .join(Study, Study.id == Series.study_id)
-        .where(
-            access.studies(step.caller),
-            Instance.sop_instance_uid == func.any([one.sop_instance_uid for one in references]),
-        )
-        # Own objects last, so that they stand for those of the same UID that others sent.
-        .order_by((Instance.partner_id == step.caller.partner_id).asc())
-    )
-    return {row.sop_instance_uid: row for row in rows}
+    wanted = [one.sop_instance_uid for one in references]
+    known: dict[str, Any] = {}
+    for row in step.session.execute(
+        located(step.caller, instances=wanted).add_columns(Instance.partner_id).limit(None)
+    ):
+        if row.sop_instance_uid not in known or row.partner_id == step.caller.partner_id:
+            known[row.sop_instance_uid] = row  # its own object stands for those of the same UID that others sent
+    return known
 
 
 def _promise(step: Step, *, transaction: str, answer: Dataset, known: dict[str, Any]) -> uuid.UUID:

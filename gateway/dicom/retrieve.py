@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
-from sqlalchemy import ColumnElement, Select, literal, select
+from sqlalchemy import ColumnElement, Select, literal
 
 from gateway.dicom.command import Answer
 from gateway.dicom.conversion import UNCOMPRESSED, Conversion, suitable
@@ -32,9 +32,10 @@ from gateway.dicom.levels import GET, MOVE, Wanted, wanted
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set, store_command
 from gateway.dicom.services import GoneError, Request, Service
+from gateway.dicom.statements import located
 from gateway.errors import GatewayError, InvalidContent
 from gateway.exchange.blobs import BlobStore
-from gateway.model.imaging import Instance, Series, Study
+from gateway.model.imaging import Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 from gateway.rcp.imaging_destinations import Destination, destination
@@ -303,7 +304,7 @@ def _objects(step: Step, *, asked: Wanted, to: Destination | None = None) -> lis
     caller = step.caller
     foreign = to is not None and to.partner_id != caller.partner_id
     allowed: ColumnElement[Any] = access.studies(to.caller) if to is not None and foreign else literal(value=True)
-    rows = step.session.execute(_select(caller, asked).add_columns(allowed.label("may_go"))).all()
+    rows = step.session.execute(_statement(caller, asked, allowed)).all()
     if len(rows) > MAX_SUB_OPERATIONS:
         raise InvalidContent("dicom-too-many", f"Plus de {MAX_SUB_OPERATIONS} objets demandés.", rule=True)
     if asked.level == "PATIENT" and len({row.patient_id_system or row.partner_id for row in rows}) > 1:
@@ -337,37 +338,19 @@ def _tell(step: Step, asked: Wanted, to: Destination | None, studies: dict[str, 
         )
 
 
-def _select(caller: Caller, asked: Wanted) -> Select[Any]:
-    statement = (
-        select(
-            Study.study_instance_uid,
-            Study.record_id,
-            Study.partner_id,
-            Study.patient_id_system,
-            Instance.sop_instance_uid,
-            Instance.sop_class_uid,
-            Instance.transfer_syntax_uid,
-            Instance.sha256,
-        )
-        .join(Series, Series.id == Instance.series_id)
-        .join(Study, Study.id == Series.study_id)
-        .where(access.studies(caller), *_criteria(asked))
-        .order_by(
-            Study.id, Series.series_number.nulls_last(), Series.id, Instance.instance_number.nulls_last(), Instance.id
-        )
-        .limit(MAX_SUB_OPERATIONS + 1)
+def _statement(caller: Caller, asked: Wanted, allowed: ColumnElement[Any]) -> Select[Any]:
+    found = located(
+        caller,
+        studies=asked.studies,
+        series=asked.series,
+        instances=asked.instances,
+        conditions=list(_of_the_patient(asked)),
     )
-    return cast("Select[Any]", statement)
+    wider = found.add_columns(Study.partner_id, Study.patient_id_system, allowed.label("may_go"))
+    return cast("Select[Any]", wider.limit(MAX_SUB_OPERATIONS + 1))
 
 
-def _criteria(asked: Wanted) -> Iterator[ColumnElement[bool]]:
-    for column, uids in (
-        (Study.study_instance_uid, asked.studies),
-        (Series.series_instance_uid, asked.series),
-        (Instance.sop_instance_uid, asked.instances),
-    ):
-        if uids:
-            yield column.in_(uids)
+def _of_the_patient(asked: Wanted) -> Iterator[ColumnElement[bool]]:
     if asked.patient_id is not None:
         yield Study.patient_id == asked.patient_id
     if asked.issuer is not None:
