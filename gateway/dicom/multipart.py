@@ -19,7 +19,8 @@ _MAX_PREAMBLE_BYTES: Final = 64 << 10
 _MAX_HEAD_BYTES: Final = 16 << 10
 #: Parts of one body.
 MAX_PARTS: Final = 20_000
-_BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
+# Longer than the standard's 70 characters: Orthanc's has 73.
+_BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
 _PARAMETER: Final = re.compile(r';\s*([!#$%&\'*+.^_`|~\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;"]*)', re.ASCII)
 
 
