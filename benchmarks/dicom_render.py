@@ -5,7 +5,8 @@ orthanc-dicomweb and dcmtk. The servers and the client are those of ``benchmarks
 and their files synced, each answer of the gateway leaves after its audit line is committed. Both are asked for the same
 window, and their pictures are compared before anything is timed.
 
-* cold: every object of a series once, in order, as who scrolls through it;
+* cold: every object of a series once, in no order: each is decoded when it is asked for;
+* scroll: every object of another series once, in order, which the gateway sees and draws the next ones ahead;
 * again: one of them, asked for over and over.
 
 Plain objects, and the same with JPEG lossless pixels (process 14), which Orthanc decodes by itself. The median of the
@@ -17,12 +18,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ from gateway.model.embedded import running
 from gateway.model.store import Store
 
 #: Of the gateway to Orthanc: what is wanted.
-WANTED = {"cold": 1.0, "again": 1.0}
+WANTED = {"cold": 1.0, "scroll": 1.0, "again": 1.0}
+KINDS = ("plain", "JPEG lossless")
 WINDOW = "window=40,400,linear"
 
 
@@ -76,6 +78,35 @@ def compared(clients: dict[str, Client], study: str) -> None:
         sys.exit(f"the two do not draw the same: {difference.mean():.1f} of 255 apart")
 
 
+def measured(
+    clients: dict[str, Client], root: Path, said: Arguments, turn: int, rank: int
+) -> dict[tuple[str, str], float]:
+    """Lay two series down at both and look at them; seconds a picture, by server and act."""
+    count = said.objects if turn else 5
+    studies = [f"{DOMINIQUE.study_uid}.{turn + 1}.{rank + 1}.{series}" for series in (1, 2)]
+    for study in studies:
+        sent = objects(study, count, said.pixels)
+        body = multipart(lossless(sent, root) if rank else sent)
+        for client in clients.values():
+            client.connect()
+            client.ask("/studies", "application/dicom+json", body)
+    acts = {
+        "cold": (studies[0], random.Random(turn).sample(range(1, count + 1), count)),  # noqa: S311 - an order, no secret
+        "scroll": (studies[1], range(1, count + 1)),
+        "again": (studies[0], [3] * count),
+    }
+    took: dict[tuple[str, str], float] = {}
+    for act, (study, numbers) in acts.items():
+        for name in list(clients) if turn % 2 else reversed(clients):
+            clients[name].connect()
+            start = time.perf_counter()
+            for number in numbers:
+                picture(clients[name], study, number)
+            took[name, act] = (time.perf_counter() - start) / count
+    compared(clients, studies[1])
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=Arguments.objects)
@@ -96,38 +127,20 @@ def main() -> None:
         clients = {name: Client(port) for name, port in ports.items()}
         times: dict[tuple[str, str, str], list[float]] = {}
 
-        def timed(turn: int, kind: str, act: str, count: int, work: Callable[[Client, int], object]) -> None:
-            order = list(clients)
-            for name in order if turn % 2 else reversed(order):
-                clients[name].connect()
-                start = time.perf_counter()
-                for number in range(1, count + 1):
-                    work(clients[name], number)
-                if turn:
-                    times.setdefault((name, kind, act), []).append((time.perf_counter() - start) / count)
-
         for turn in range(said.rounds + 1):  # a first round warms up
-            for rank, kind in enumerate(("plain", "JPEG lossless")):
-                study = f"{DOMINIQUE.study_uid}.{turn + 1}.{rank + 1}"
-                count = said.objects if turn else 5
-                sent = objects(study, count, said.pixels)
-                sent = lossless(sent, root) if rank else sent
-                body = multipart(sent)
-                for client in clients.values():
-                    client.connect()
-                    client.ask("/studies", "application/dicom+json", body)
-                timed(turn, kind, "cold", count, lambda client, number, s=study: picture(client, s, number))
-                compared(clients, study)
-                timed(turn, kind, "again", count, lambda client, _, s=study: picture(client, s, 3))
+            for rank, kind in enumerate(KINDS):
+                for (name, act), took in measured(clients, root, said, turn, rank).items():
+                    if turn:
+                        times.setdefault((name, kind, act), []).append(took)
         print(
             f"{said.objects} objects of {said.pixels} × {said.pixels} pixels, median of {said.rounds} rounds; "
             f"load {os.getloadavg()[0]:.1f}"
         )
-        for kind in ("plain", "JPEG lossless"):
+        for kind in KINDS:
             for act, wanted in WANTED.items():
                 peer, ours = (statistics.median(times[name, kind, act]) * 1000 for name in ("Orthanc", "gateway"))
                 print(
-                    f"  {kind:<13} {act:<5} gateway {ours:7.2f} ms, Orthanc {peer:7.2f} ms: "
+                    f"  {kind:<13} {act:<6} gateway {ours:7.2f} ms, Orthanc {peer:7.2f} ms: "
                     f"{peer / ours:.2f} times, wanted {wanted:g}"
                 )
 

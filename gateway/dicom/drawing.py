@@ -65,6 +65,11 @@ class Drawing:
         self._warmed = False
         self._closed = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether a process has nothing to do."""
+        return self._waiting < self.processes
+
     def warm(self) -> None:
         """Start one process beside what the caller does, once: the first picture does not wait for it."""
         if not self._warmed:

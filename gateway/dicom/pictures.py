@@ -47,6 +47,10 @@ class Pictures:
         self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[Picture]] = {}
 
+    def has(self, name: str) -> bool:
+        """Whether a picture is kept or being drawn."""
+        return name in self._kept or name in self._under_way
+
     async def get(self, name: str, draw: Callable[[], Awaitable[Picture]]) -> Picture:
         """Give a picture by its tag, drawn when it is not kept."""
         kept = self._kept.get(name)

@@ -20,6 +20,7 @@ from gateway.dicom.drawing import Drawing
 from gateway.dicom.legible import DOCUMENT_TYPES, POLICY
 from gateway.dicom.pictures import Picture, Pictures, tag
 from gateway.dicom.query import Found, Images
+from gateway.dicom.reading_ahead import Scrolls
 from gateway.dicom.render import MEDIA_TYPES, Region, Window
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
@@ -44,6 +45,7 @@ class Rendering(Wire):
     def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing) -> None:
         super().__init__(images, blobs, drawing)
         self._pictures = Pictures()
+        self._scrolls = Scrolls(self._series, self._ahead)
 
     def add_to(self, routes: APIRouter) -> None:
         """Add the routes."""
@@ -110,11 +112,19 @@ class Rendering(Wire):
             media_type, content = await self._picture(one, asked)
         finally:
             await told
+        self._scrolls.seen(who, one, asked)
         return Response(content, media_type=media_type, headers=headers)
 
     async def _picture(self, one: Found, asked: dict[str, Any]) -> Picture:
         name = tag(one.sha256, sorted(asked.items()))
         return await self._pictures.get(name, lambda: self.drawn(one, "picture", **asked))
+
+    async def _series(self, who: Caller, one: Found) -> list[Found]:
+        return await self._images.find(who, one.study_uid, one.series_uid)
+
+    async def _ahead(self, one: Found, asked: dict[str, Any]) -> None:
+        if self._drawing.idle and not self._pictures.has(tag(one.sha256, sorted(asked.items()))):
+            await self._picture(one, asked)
 
     async def _multipart(
         self, request: Request, who: Caller, wanted: list[tuple[Found, int]], asked: dict[str, Any]
