@@ -137,7 +137,8 @@ def test_new_uids_are_the_same_throughout_a_copy_and_other_ones_in_another(tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["CT_small.dcm", "JPEG2000.dcm", "MR_small_RLE.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+    "name",
+    ["CT_small.dcm", "JPEG2000.dcm", "MR_small_RLE.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jpeg_ls_lossless.dcm"],
 )
 def test_pixels_and_their_syntax_are_untouched(tmp_path: Path, name: str) -> None:
     source = pydicom.dcmread(get_testdata_file(name))
