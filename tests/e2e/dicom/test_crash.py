@@ -5,11 +5,17 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from pynetdicom.sop_class import StorageCommitmentPushModel as Push
 from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.dicom.outgoing import DicomChannel
+from gateway.dicom.scu import Ours
+from gateway.exchange.delivery import Deliveries
+from gateway.exchange.outbox import Outcome
 from gateway.model.imaging import Instance, QuarantinedObject, StudyDossier
 from tests.e2e.dicom.conftest import need, storescu
+from tests.e2e.dicom.test_commitment import INSTANCE, Heard, asked, associated, due, listening, references
 from tests.loopback import free_port, wait_until
 
 
@@ -63,3 +69,21 @@ def test_a_kill_loses_nothing_acknowledged(victim: Callable, session, world, ct,
     assert uids == [f"{DOMINIQUE.study_uid}.1.{number}" for number in range(1, 6)]
     assert session.scalars(select(StudyDossier.dossier_id)).all() == [dossier.id]
     assert session.scalars(select(QuarantinedObject)).all() == []
+
+
+def test_a_kill_after_a_promise_does_not_lose_its_report(victim, session, world, ct, store, blobs, trail):
+    """The caller was told 0000: whoever comes after tells him what is kept."""
+    session.commit()
+    process, port = victim("before-report", 1)
+    assert storescu(port, *ct).returncode == 0
+    heard = Heard()
+    with listening(session, heard):
+        with associated(port, heard) as association:
+            status, _ = association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)
+            assert status.Status == 0x0000
+            assert process.wait(20) == -9
+        assert heard.reports.empty()
+        deliveries = Deliveries(store, blobs, trail, [DicomChannel(store, blobs, Ours("RCPGATEWAY"))])
+        assert deliveries.attempt(due(session).id) is Outcome.DELIVERED
+        kind, report, _ = heard.reports.get(timeout=20)
+    assert (kind, len(report.ReferencedSOPSequence)) == (1, 5)

@@ -1,7 +1,8 @@
 """A DICOM port in a process of its own, which a test kills; arguments: DATABASE BLOBS PORT WHEN COUNT.
 
-``WHEN``: ``before-row`` (bytes durable, row not written), ``before-answer`` (row committed, answer not sent) or
-``never``; it dies by SIGKILL at the COUNT-th object.
+``WHEN``: ``before-row`` (bytes durable, row not written), ``before-answer`` (row committed, answer not sent),
+``before-report`` (a commitment was promised, its report not sent) or ``never``; it dies by SIGKILL at the COUNT-th
+object or request.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from gateway.dicom import storage
+from gateway.dicom.services import Request
 from gateway.dicom.storage import component
 from gateway.exchange.blobs import open_store
 from gateway.exchange.outbox import Outbox
@@ -36,6 +38,9 @@ def main() -> None:
     elif when == "before-answer":
         commit = storage._Keeping.commit
         storage._Keeping.commit = lambda self: (commit(self), die())[0]
+    elif when == "before-report":
+        # The answer stands in the association's queue: its other thread sends it meanwhile.
+        Request.leaves_within = lambda *_: (time.sleep(0.5), die())[1]
     blobs = open_store(blobs_url)
     steps = Steps(Store(database), DomainClock(), AuditTrail(b"x" * 32), Outbox(blobs), lambda *_: None)
     settings = Settings(data_dir=Path(), profile="prod", dicom=Dicom(bind=Address("127.0.0.1", int(port))))
