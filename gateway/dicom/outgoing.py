@@ -2,7 +2,7 @@
 
 Promises
 --------
-* Only to an application that is registered at the moment of sending.
+* Only to an application that is registered at the moment of sending; a study that was put aside meanwhile stays.
 * An object that was acknowledged is not sent again by a later attempt; after a crash it may be, which its receiver
   takes as the same object.
 * What may work later (unreachable, out of resources, broken) is tried again; what will not (a syntax or a class that is
@@ -80,6 +80,9 @@ class DicomChannel:
 
     def _study(self, message: Message, content: bytes, to: Destination) -> Delivery:
         manifest = msgspec.json.decode(content, type=Manifest)
+        with self._store.session() as session:
+            if not imaging_sending.may_leave(session, manifest):
+                return Delivery(Outcome.REFUSED, *imaging_sending.WITHDRAWN)
         done = set(unpacked(str(message.details.get("done", ""))))
         left = [position for position in range(len(manifest.objects)) if position not in done]
         pieces = [Piece(*msgspec.structs.astuple(manifest.objects[position])) for position in left]

@@ -3,6 +3,7 @@
 Promises
 --------
 * Only to a server that is registered at the moment of sending; in `prod` only over TLS; a redirection is not followed.
+  A study that was put aside by then stays.
 * Objects leave byte for byte as they were received, in requests of a bounded size and in constant memory.
 * An object that the server says it stored is not sent again by a later attempt; what it refuses for good is refused and
   named, once everything else has been sent; what may work later is tried again.
@@ -28,7 +29,7 @@ from gateway.exchange.outbox import Delivery, Outcome
 from gateway.model.message import Message
 from gateway.model.store import Store
 from gateway.rcp.imaging_destinations import web_destination
-from gateway.rcp.imaging_sending import WEB_CHANNEL, Manifest, ManifestObject
+from gateway.rcp.imaging_sending import WEB_CHANNEL, WITHDRAWN, Manifest, ManifestObject, may_leave
 
 __all__ = ["DicomWebChannel"]
 
@@ -81,6 +82,9 @@ class DicomWebChannel:
         if urlsplit(base).scheme != "https" and not self._clear:
             return Delivery(Outcome.REFUSED, "dicomweb-clear", "Un serveur DICOMweb n’est joint qu’en TLS.")
         manifest = msgspec.json.decode(content, type=Manifest)
+        with self._store.session() as session:
+            if not may_leave(session, manifest):
+                return Delivery(Outcome.REFUSED, *WITHDRAWN)
         done = set(unpacked(str(message.details.get("done", ""))))
         refused: dict[int, str] = {}
         later: Delivery | None = None

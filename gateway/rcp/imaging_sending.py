@@ -5,6 +5,7 @@ Promises
 * Only a study that is in a dossier, is settled by identifier, and that the sender may see leaves; whoever prepares an
   RCP in which it is discussed decides, or the operator.
 * It leaves to a registered application only, once for the same objects, by the outbox; a person is asked otherwise.
+* What was put aside while it waited to leave (its identity is in doubt) does not leave: wires ask `may_leave` first.
 
 Knows no protocol: `Manifest` is what the wire sends.
 """
@@ -32,13 +33,27 @@ from gateway.rcp.imaging_destinations import destination, web_destination
 from gateway.rcp.imaging_match import ATTACHED
 from gateway.rcp.step import Step
 
-__all__ = ["CHANNEL", "CONFIRMATION", "KIND", "WEB_CHANNEL", "Manifest", "ManifestObject", "after_delivery", "send"]
+__all__ = [
+    "CHANNEL",
+    "CONFIRMATION",
+    "KIND",
+    "WEB_CHANNEL",
+    "WITHDRAWN",
+    "Manifest",
+    "ManifestObject",
+    "after_delivery",
+    "may_leave",
+    "send",
+]
 
 #: To an application by C-STORE, to a server by STOW-RS.
 CHANNEL, WEB_CHANNEL = "dicom", "dicomweb"
 KIND = "etude"
 #: What a PACS that asked is told of its own objects; the wire makes and sends it.
 CONFIRMATION = "confirmation"
+
+#: Refusal of a study that was put aside meanwhile.
+WITHDRAWN = ("etude-retiree", "Étude mise de côté depuis la demande : son patient n’est plus sûr.")
 
 _FAILED = {"refuse": "images-refusees", "parque": "images-non-parties"}
 
@@ -145,6 +160,19 @@ def _manifest(session: Session, study_uid: str, studies: Sequence[Study]) -> Man
     )
     objects = {row.sop_instance_uid: ManifestObject(*row) for row in rows}
     return Manifest(study_uid, tuple(objects.values()))
+
+
+def may_leave(session: Session, manifest: Manifest) -> bool:
+    """Whether each object of a message is still of a study whose patient is settled."""
+    settled = set(
+        session.scalars(
+            select(Instance.sop_instance_uid)
+            .join(Series, Series.id == Instance.series_id)
+            .join(Study, Study.id == Series.study_id)
+            .where(Study.study_instance_uid == manifest.study_uid, Study.state == ATTACHED)
+        )
+    )
+    return all(one.sop_instance_uid in settled for one in manifest.objects)
 
 
 def after_delivery(session: Session, message: Message) -> None:

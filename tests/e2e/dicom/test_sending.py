@@ -17,6 +17,7 @@ from gateway.dicom.scu import Ours, Patience
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.outbox import Outcome
+from gateway.model.imaging import Study
 from gateway.model.meeting import RcpMember
 from gateway.model.message import Attempt, Message
 from gateway.model.partner import PartnerCredential
@@ -257,6 +258,20 @@ def test_a_destination_that_was_revoked_meanwhile_is_not_sent_to(kept, elsewhere
         assert deliveries.attempt(sent) is Outcome.REFUSED
         assert theirs.files == []
     assert message(session).reason == "dicom-destination-unknown"
+
+
+def test_a_study_that_was_put_aside_while_it_waited_stays(kept, elsewhere, session, send, deliveries, tmp_path):
+    with receiver(tmp_path / "chuy", "CHUY_ARCHIVE") as theirs:
+        register(session, elsewhere, "CHUY_ARCHIVE", theirs.port)
+        sent = send("CHUY_ARCHIVE")
+        session.rollback()
+        session.execute(update(Study).values(state="quarantaine", reason="traits-contradictoires"))
+        session.commit()
+        assert deliveries.attempt(sent) is Outcome.REFUSED
+        assert theirs.files == []
+    assert message(session).reason == "etude-retiree"
+    item = session.scalars(select(WorkItem).where(WorkItem.message_id == sent)).one()
+    assert item.reason == "images-refusees"
 
 
 # ---- who may

@@ -18,6 +18,7 @@ from gateway.dicom.outgoing_web import DicomWebChannel
 from gateway.errors import InvalidContent
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.outbox import Outcome
+from gateway.model.imaging import Study
 from gateway.model.message import Message
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.person import WorkItem
@@ -89,6 +90,16 @@ def test_orthanc_receives_a_study_byte_for_byte_and_once(kept, elsewhere, sessio
         url,
         {"service": "STOW-RS", "objects": 5},
     )
+
+
+def test_a_study_that_was_put_aside_while_it_waited_stays(kept, elsewhere, session, send, deliveries):
+    """Nobody listens there: it is refused before a connection is tried."""
+    sent = send(register(session, elsewhere, f"http://127.0.0.1:{free_port()}/dicom-web"))
+    session.rollback()
+    session.execute(update(Study).values(state="quarantaine", reason="traits-contradictoires"))
+    session.commit()
+    assert deliveries.attempt(sent) is Outcome.REFUSED
+    assert message(session).reason == "etude-retiree"
 
 
 class Scripted(ThreadingHTTPServer):
