@@ -1,0 +1,104 @@
+"""Images to decide on, awaited images and files beside a dossier, as people have them: Chromium, without JavaScript."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from sqlalchemy import select
+
+from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.model.imaging import StudyDossier
+from gateway.model.person import PatientRecord
+from gateway.model.received import ReceivedDocument
+from tests.attached_samples import jpeg, pdf, png
+from tests.e2e.portal_house import PHONE, House, send_images
+from tests.e2e.test_portal import MEASURE
+
+FITS = {"width": PHONE["width"], "small": []}
+
+
+def test_a_study_in_quarantine_is_compared_and_released_on_a_telephone(house: House, visitor, tmp_path: Path) -> None:
+    record = house.world.session.get_one(PatientRecord, house.dossier.record_id)
+    send_images(
+        house,
+        replace(DOMINIQUE, patient_id=record.value, issuer=record.system, birth_date=date(1981, 4, 2)),
+        tmp_path,
+    )
+    organiser = visitor(PHONE, scripts=False)
+    organiser.go("/seances/a-traiter")
+    organiser.sign_in(house.world.coordinator)
+    organiser.page.get_by_role("link", name="Comparer et décider").click()
+    assert "02/04/1981" in organiser.read()
+    assert "Diffère" in organiser.read()
+    assert visitor_fits(organiser)
+    organiser.page.get_by_label("Pourquoi *", exact=True).fill("Erreur de saisie au scanner")
+    organiser.page.get_by_role("button", name="Rattacher ces images").click()
+    assert "confirmez que vous les avez comparées" in organiser.read()
+    assert visitor_fits(organiser)
+    organiser.page.get_by_label("J’ai comparé les deux identités").check()
+    organiser.page.get_by_role("button", name="Rattacher ces images").click()
+    assert "Ces images sont rattachées au patient." in organiser.read()
+    assert house.fresh().session.scalars(select(StudyDossier.basis)).all() == ["personne"]
+    organiser.go("/imagerie")
+    assert visitor_fits(organiser)
+
+
+def visitor_fits(one) -> bool:
+    """Whether nothing is wider than the telephone, or smaller than a finger; scripts of the page itself stay off."""
+    session = one.context.new_cdp_session(one.page)
+    found = session.send("Runtime.evaluate", {"expression": f"JSON.stringify(({MEASURE})())"})
+    assert json.loads(found["result"]["value"]) == FITS
+    return True
+
+
+def test_files_are_laid_beside_a_dossier_and_seen_there(house: House, visitor, tmp_path: Path) -> None:
+    paths = []
+    for name, content in (("photo.jpg", jpeg()), ("capture.png", png()), ("cr.pdf", pdf())):
+        path = tmp_path / name
+        path.write_bytes(content)
+        paths.append(path)
+    physician = visitor(PHONE)
+    base = f"/dossiers/{house.dossier.id}"
+    physician.go(f"{base}/pieces")
+    physician.sign_in(house.world.treating)
+    assert visitor_fits(physician)
+    physician.page.get_by_label("Fichiers *").set_input_files(paths)
+    physician.page.get_by_role("button", name="Ajouter au dossier").click()
+    assert "Les documents sont joints au dossier." in physician.read()
+    assert len(house.fresh().session.scalars(select(ReceivedDocument)).all()) == 3
+    physician.go(base)
+    shown = physician.page.locator("section[aria-labelledby=documents] img")
+    assert shown.count() == 2
+    for number in range(2):
+        picture = shown.nth(number)
+        picture.scroll_into_view_if_needed()
+        # Drawn by the browser, under the headers of the file itself: turned as it was taken.
+        size = picture.evaluate("async e => { await e.decode(); return [e.naturalWidth, e.naturalHeight]; }")
+        assert sorted(size) == [24, 40]
+    assert visitor_fits(physician)
+    with physician.page.expect_download() as saved:
+        physician.page.get_by_role("link", name="cr.pdf").click()
+    assert Path(saved.value.path()).read_bytes() == pdf()
+    assert "cr" not in saved.value.suggested_filename.removesuffix(".pdf").split("-")
+    stranger = visitor()
+    stranger.go(base)
+    stranger.sign_in(house.world.stranger)
+    [one, *_] = house.fresh().session.scalars(select(ReceivedDocument)).all()
+    assert stranger.go(f"{base}/pieces/{one.id}.{one.format}") == 404
+
+
+def test_awaited_images_are_declared_without_javascript(house: House, visitor) -> None:
+    requester = visitor(PHONE, scripts=False)
+    base = f"/dossiers/{house.dossier.id}"
+    requester.go(f"{base}/images-attendues")
+    requester.sign_in(house.world.requester)
+    requester.page.get_by_label("Examen *").fill("IRM mammaire")
+    requester.page.get_by_label("Modalité *").select_option("MR")
+    requester.page.get_by_role("button", name="Attendre ces images").click()
+    assert "1 examen manque" in requester.read()
+    assert visitor_fits(requester)
+    requester.page.get_by_role("button", name="Ne plus attendre").click()
+    assert "IRM mammaire" not in requester.read()
