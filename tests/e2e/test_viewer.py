@@ -411,13 +411,23 @@ def test_two_series_side_by_side_follow_each_other_by_position(look) -> None:
     # 48 mm from the middle, 240 of 384 mm from the left, half a pixel of 3 mm in: column 80.5 of 128.
     column = [screen.shade(80.5, 8 + row / 4, rows=128, columns=128) for row in range(40)]
     assert any(blue > 200 and red < 120 for red, _, blue in column), "the line of the other plane is seen"
-    # Another frame of reference cannot be compared.
+    # Another examination has other coordinates: it follows from the two images that a person puts side by side.
     page.get_by_role("link", name="Autre examen").click()
     screen.wait(f"{STUDY}.4.1", pane=2)
-    assert link.is_disabled()
+    assert link.get_attribute("aria-pressed") == "false"
     slider.fill("1")
     screen.wait(f"{STUDY}.1.1")
     assert screen.part("rang", 2) == f"1{NBSP}/{NBSP}3"
+    slider.fill("3")  # −10 mm beside 0 mm
+    screen.wait(f"{STUDY}.1.3")
+    link.click()
+    assert link.get_attribute("aria-pressed") == "true"
+    slider.fill("7")  # −30 mm: 20 mm further down, there too
+    screen.wait(f"{STUDY}.4.2", pane=2)
+    page.get_by_label("Image de la vue 2").fill("3")  # −40 mm: −50 is not there, −40 is the last
+    screen.wait(f"{STUDY}.1.9")
+    link.click()
+    assert link.get_attribute("aria-pressed") == "false"
     page.get_by_role("button", name="Deux vues").click()
     assert not page.locator("[data-pane]").nth(1).is_visible()
     assert screen.said == []

@@ -49,12 +49,38 @@ function changed(pane, what) {
 
 const lineOf = (pane) => (pane.isImage ? pane.image : undefined);
 
-/* The other pane shows what lies nearest to the image that is turned to. */
+/* The other pane shows what lies nearest to the image that is turned to: by position in the same frame of reference, in
+   another one at the distance that a person has set. */
 function follow(pane) {
-  if (!state.double || !state.linked || !pane.isImage) return;
-  const other = panes[1 - panes.indexOf(pane)];
-  const index = geometry.nearest(other.images, pane.image);
+  if (!linked()) return;
+  const from = panes.indexOf(pane);
+  const other = panes[1 - from];
+  const index = sameFrame() ? geometry.nearest(other.images, pane.image) : apart(pane, from, other);
   if (index !== undefined && index !== other.index) other.show(index, { quietly: true });
+}
+
+function apart(pane, from, other) {
+  const { sense, distance } = state.apart;
+  const { along } = pane.image;
+  return geometry.nearestPlace(other.images, from === 0 ? sense * along + distance : sense * (along - distance), other.image);
+}
+
+const sameFrame = () => geometry.alongside(lineOf(panes[0]), lineOf(panes[1]));
+const setApart = () => state.apart && panes.every((pane, i) => pane.series === state.apart.series[i]);
+const linkable = () => state.double && geometry.parallel(lineOf(panes[0]), lineOf(panes[1])) !== 0;
+const linked = () => Boolean(linkable() && (sameFrame() ? state.linked : setApart()));
+
+/* Link or loosen; what two examinations do not share, a person sets by the two images that he sees. */
+function toggleLink() {
+  const [one, two] = panes.map(lineOf);
+  if (sameFrame()) state.linked = !state.linked;
+  else if (setApart()) state.apart = undefined;
+  else {
+    const sense = geometry.parallel(one, two);
+    state.apart = { series: panes.map((pane) => pane.series), sense, distance: two.along - sense * one.along };
+  }
+  follow(active());
+  refreshTools();
 }
 
 /* The address names what is seen, so that a page loaded again shows it again; it never names a person. */
@@ -112,13 +138,11 @@ function setDouble(double) {
   panes.forEach((pane) => pane.refresh());
 }
 
-const linkable = () => state.double && geometry.alongside(lineOf(panes[0]), lineOf(panes[1]));
-
 function refreshTools() {
   const pane = active();
   for (const button of all("[data-outil]")) button.setAttribute("aria-pressed", String(button.dataset.outil === state.tool));
   root.dataset.outil = state.tool;
-  const pressed = { inverser: pane.inverted, double: state.double, lier: state.linked && state.double, cine: cine.playing };
+  const pressed = { inverser: pane.inverted, double: state.double, lier: linked(), cine: cine.playing };
   for (const button of all("[data-action]")) {
     if (button.dataset.action in pressed) button.setAttribute("aria-pressed", String(pressed[button.dataset.action]));
   }
@@ -192,11 +216,7 @@ const ACTIONS = {
     active().redraw();
   },
   double: () => setDouble(!state.double),
-  lier: () => {
-    state.linked = !state.linked;
-    if (state.linked) follow(active());
-    refreshTools();
-  },
+  lier: () => linkable() && toggleLink(),
   ecran: () => {
     if (document.fullscreenElement) document.exitFullscreen();
     else if (root.requestFullscreen) root.requestFullscreen();

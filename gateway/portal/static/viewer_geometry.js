@@ -108,9 +108,25 @@ export function scaleBar(image, box, room) {
   return { pixels: size / perPixel, label };
 }
 
+/* Whether two images lie in parallel planes, whatever their frame of reference: 1, −1 when one looks the other way, or 0. */
+export function parallel(a, b) {
+  const share = a && b && a.normal && b.normal ? dot(a.normal, b.normal) : 0;
+  return Math.abs(share) > 0.98 ? Math.sign(share) : 0;
+}
+
 /* Whether two images lie in parallel planes of the same frame of reference. */
-export function alongside(a, b) {
-  return Boolean(a && b && a.normal && b.normal && a.reference && a.reference === b.reference && Math.abs(dot(a.normal, b.normal)) > 0.98);
+export const alongside = (a, b) => Boolean(parallel(a, b) && a.reference && a.reference === b.reference);
+
+/* Index of the parallel image of a stack that lies nearest to a place along its own normal. */
+export function nearestPlace(images, along, like) {
+  let best;
+  let least = Infinity;
+  images.forEach((it, index) => {
+    if (it.kind !== "image" || !parallel(it, like)) return;
+    const distance = Math.abs(it.along - along);
+    if (distance < least) [best, least] = [index, distance];
+  });
+  return best;
 }
 
 /* Index of the image of a stack that lies nearest to another one; undefined when they cannot be compared. */
