@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from gateway.errors import Conflict, Forbidden, InvalidContent
 from gateway.identifiers import Ins, InsAuthority, Ipp, uuid7
 from gateway.model.dossier import Dossier
-from gateway.model.imaging import Study
+from gateway.model.imaging import AwaitedStudy, Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord, Person, PersonLink, WorkItem
 from gateway.model.prepared import Prepared
@@ -316,6 +316,8 @@ def withdraw(step: Step, record: PatientRecord) -> None:
         item.record_id = None
         if item.closed_at is None:
             item.closed_at, item.closed_by, item.decision = utcnow(), AUTHOR, "enregistrement-retire"
+    # What orders images for him refers to him: it goes in the same step, or the removal is refused.
+    step.session.execute(delete(AwaitedStudy).where(AwaitedStudy.record_id == record.id))
     step.session.execute(delete(PersonLink).where(PersonLink.record_id == record.id))
     step.session.flush()
     step.session.delete(record)

@@ -137,3 +137,21 @@ def test_a_request_that_orders_no_image_is_awaited_by_nobody(hospital, session, 
     with hospital.client() as ehr:
         assert ehr.post("ServiceRequest", json=tree).status_code == 201
     assert session.scalars(select(AwaitedStudy)).all() == []
+
+
+def test_a_patient_for_whom_images_are_ordered_is_deleted_with_the_order_or_not_at_all(hospital, session):
+    with hospital.client() as ehr:
+        made = ehr.put("Patient?identifier=https://chu-x.example/ns/ipp|000003", json=samples.patient("000003")).json()
+        order = ehr.post("ServiceRequest", json=orders(made["id"])["ServiceRequest"]).json()
+        refused = ehr.delete(f"Patient/{made['id']}")
+        assert refused.status_code == 409, refused.text
+        assert len(session.scalars(select(AwaitedStudy)).all()) == 1
+        session.rollback()
+        entries = [
+            {"request": {"method": "DELETE", "url": url}}
+            for url in (f"Patient/{made['id']}", f"ServiceRequest/{order['id']}")
+        ]
+        answer = ehr.post("", json={"resourceType": "Bundle", "type": "transaction", "entry": entries})
+        assert answer.status_code == 200, answer.text
+    assert session.scalars(select(AwaitedStudy)).all() == []
+    assert session.scalars(select(PatientRecord)).all() == []
