@@ -3,6 +3,7 @@
 Promises
 --------
 * Only to an application that is registered at the moment of sending; a study that was put aside meanwhile stays.
+* A large study is sent in turns with other messages, so that no mail waits for it.
 * An object that was acknowledged is not sent again by a later attempt; after a crash it may be, which its receiver
   takes as the same object.
 * What may work later (unreachable, out of resources, broken) is tried again; what will not (a syntax or a class that is
@@ -11,8 +12,8 @@ Promises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +35,8 @@ from gateway.rcp.imaging_sending import Manifest
 
 __all__ = ["DicomChannel", "packed", "unpacked"]
 
+#: How long one study is sent before other messages have their turn: the worker has four hands.
+TURN_S: Final = 20.0
 # Statuses of a C-STORE-RSP that say « not now » [PS3.4 table B.2-1] [PS3.7 C.5].
 _LATER: Final = frozenset({0x0110, 0x0213})
 
@@ -83,32 +86,33 @@ class DicomChannel:
         with self._store.session() as session:
             if not imaging_sending.may_leave(session, manifest):
                 return Delivery(Outcome.REFUSED, *imaging_sending.WITHDRAWN)
-        done = set(unpacked(str(message.details.get("done", ""))))
-        left = [position for position in range(len(manifest.objects)) if position not in done]
-        pieces = [Piece(*msgspec.structs.astuple(manifest.objects[position])) for position in left]
-        firsts = [batch.first for batch in batches(pieces)] + [len(pieces)]
-        refused: list[str] = []
-        later: Delivery | None = None
-        for batch, end in zip(batches(pieces), firsts[1:], strict=True):
-            try:
+        state = _Progress(message.details)
+        left = [place for place in range(len(manifest.objects)) if place not in state.done | state.aside]
+        pieces = [Piece(*msgspec.structs.astuple(manifest.objects[place])) for place in left]
+        found = list(batches(pieces))
+        ends = [batch.first for batch in found[1:]] + [len(pieces)]
+        try:
+            for batch, end in zip(found, ends, strict=True):
                 with Outbound(to, self._ours, batch.contexts, patience=self._patience) as association:
                     for position in range(batch.first, end):
-                        answer = self._store_one(association, pieces[position])
-                        if answer.status in _LATER or answer.status >> 8 == 0xA7:
-                            later = Delivery(Outcome.UNAVAILABLE, f"dicom-{answer.status:04x}")
-                        elif answer.status in (0x0000, 0x0001) or answer.status >> 12 == 0xB:
-                            done.add(left[position])
-                        else:
-                            refused.append(answer.comment or f"dicom-{answer.status:04x}")
-            except Unavailable as error:
-                later = Delivery(Outcome.UNAVAILABLE, error.code, error.text)
-                break
-        facts: dict[str, Any] = {"done": packed(done)}
-        if later is not None:
-            return replace(later, facts=facts)
-        if refused:
-            text = f"{len(refused)} objets sur {len(manifest.objects)} refusés : {refused[0]}"
-            return Delivery(Outcome.REFUSED, "dicom-objects-refused", text, facts=facts | {"refused": len(refused)})
+                        if state.turn_is_over():
+                            return Delivery(
+                                Outcome.UNAVAILABLE,
+                                "dicom-continues",
+                                retry_after_s=0,
+                                facts=state.facts(),
+                                untried=True,
+                            )
+                        state.count(left[position], self._store_one(association, pieces[position]))
+        except Unavailable as error:
+            return Delivery(Outcome.UNAVAILABLE, error.code, error.text, facts=state.facts())
+        if state.later:
+            return Delivery(Outcome.UNAVAILABLE, state.later, facts=state.facts())
+        # Nothing stays aside: whoever sends the message again tries all that was refused again.
+        facts = state.facts() | {"aside": "", "refused": len(state.aside)}
+        if state.aside:
+            text = f"{len(state.aside)} objets sur {len(manifest.objects)} refusés : {state.why}"
+            return Delivery(Outcome.REFUSED, "dicom-objects-refused", text, facts=facts)
         return Delivery(Outcome.DELIVERED, facts=facts)
 
     def _store_one(self, association: Outbound, piece: Piece) -> Answer:
@@ -121,6 +125,39 @@ class DicomChannel:
                 return association.store(piece, file, context_id)
         except (Fault, InvalidContent) as error:  # its bytes are gone, or cannot be converted: the others go on
             return Answer(0xC000, error.code)
+
+
+class _Progress:
+    """What became of the objects of a message, by their place in it."""
+
+    def __init__(self, before: Mapping[str, Any]) -> None:
+        self.done = set(unpacked(str(before.get("done", ""))))
+        self.aside = set(unpacked(str(before.get("aside", ""))))
+        self.why = str(before.get("why", "")) if self.aside else ""
+        self.later = ""
+        self._until = time.monotonic() + TURN_S
+        self._forward = False
+
+    def turn_is_over(self) -> bool:
+        """Whether other messages should have their turn; never before something went forward."""
+        return self._forward and time.monotonic() > self._until
+
+    def count(self, place: int, answer: Answer) -> None:
+        """Lay a receiver's answer down."""
+        status = answer.status
+        if status in _LATER or status >> 8 == 0xA7:
+            self.later = f"dicom-{status:04x}"
+            return
+        self._forward = True
+        if status in (0x0000, 0x0001) or status >> 12 == 0xB:
+            self.done.add(place)
+        else:
+            self.aside.add(place)
+            self.why = self.why or answer.comment or f"dicom-{status:04x}"
+
+    def facts(self) -> dict[str, Any]:
+        """Give what the message keeps of it."""
+        return {"done": packed(self.done), "aside": packed(self.aside), "why": self.why}
 
 
 def packed(positions: Collection[int]) -> str:

@@ -245,6 +245,8 @@ class Deliveries:
     def _hold(self, session: Session, message: Message, delivery: Delivery, now: datetime) -> None:
         """Let a message wait that its channel did not try: no failure, so neither pauses grow nor patience ends."""
         message.attempts -= 1
+        if delivery.facts:
+            message.details = {**message.details, **delivery.facts}
         if message.state != "en-attente":
             return  # cancelled meanwhile
         message.reason = delivery.code

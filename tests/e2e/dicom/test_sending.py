@@ -12,11 +12,13 @@ from pynetdicom import AE, evt
 from sqlalchemy import select, update
 
 from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.dicom import outgoing
 from gateway.dicom.outgoing import DicomChannel, packed
 from gateway.dicom.scu import Ours, Patience
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.exchange.delivery import Deliveries
 from gateway.exchange.outbox import Outcome
+from gateway.exchange.replaying import send_again
 from gateway.model.imaging import Study
 from gateway.model.meeting import RcpMember
 from gateway.model.message import Attempt, Message
@@ -177,6 +179,24 @@ def test_an_attempt_whose_worker_was_killed_is_made_again(kept, session, send, d
     assert deliveries.attempt(sent) is Outcome.DELIVERED
     assert len(received) == 5
     assert message(session).uncertain_at is not None
+
+
+def test_a_long_study_is_sent_in_turns_with_other_messages(kept, session, send, deliveries, scripted, monkeypatch):
+    monkeypatch.setattr(outgoing, "TURN_S", 0.0)
+    answers = [0x0000, 0xA900, 0x0000, 0x0000, 0x0000]
+    scripted(lambda _: answers.pop(0))
+    sent = send("SCRIPTED")
+    assert [deliveries.attempt(sent) for _ in range(4)] == [Outcome.UNAVAILABLE] * 4
+    assert (message(session).state, message(session).attempts) == ("en-attente", 0)
+    assert (message(session).details["done"], message(session).details["aside"]) == ("0,2-3", "1")
+    assert deliveries.attempt(sent) is Outcome.REFUSED
+    assert (message(session).state, message(session).details["refused"]) == ("refuse", 1)
+    monkeypatch.undo()
+    send_again(session, sent)
+    session.commit()
+    answers.append(0x0000)
+    assert deliveries.attempt(sent) is Outcome.DELIVERED
+    assert answers == []
 
 
 def test_two_who_send_at_once_send_once(kept, elsewhere, session, send):

@@ -12,7 +12,7 @@ from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION
 
 from gateway.dicom import commitment, find
 from gateway.dicom.levels import FIND, GET, MOVE, wanted
-from gateway.dicom.outgoing import _unpacked, packed
+from gateway.dicom.outgoing import packed, unpacked
 from gateway.dicom.scp import Scp
 from gateway.dicom.services import Service
 from gateway.errors import InvalidContent
@@ -133,7 +133,7 @@ def test_what_a_retrieval_names_is_read_or_refused(keys):
 @given(st.sets(st.integers(0, 300)))
 @settings(max_examples=60)
 def test_positions_come_back_from_their_ranges(positions):
-    assert set(_unpacked(packed(positions))) == positions
+    assert set(unpacked(packed(positions))) == positions
 
 
 def test_explicit_contexts_read_the_same(port):
