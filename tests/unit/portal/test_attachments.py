@@ -20,6 +20,7 @@ from gateway.model.imaging import Instance, QuarantinedObject, Study, StudyDossi
 from gateway.model.person import WorkItem
 from gateway.model.received import ReceivedDocument
 from gateway.model.report import Report
+from gateway.rcp import attachments
 from gateway.web.csrf import CSRF_FIELD
 from tests.attached_samples import SECRET, bmp, gif, jpeg, pdf, pixels, png
 from tests.unit.portal.conftest import Browser, Site, words
@@ -207,6 +208,15 @@ def test_limits_name_themselves(site, dossier):
     assert "50000000 pixels" in answer.text
     answer = send(requester, dossier, ("grand.pdf", pdf() + b"\n" * (20 << 20)), status=422)
     assert "20971520 octets" in answer.text
+
+
+def test_a_dossier_holds_so_many_files_and_a_form_over_it_keeps_none(site, dossier, monkeypatch):
+    monkeypatch.setattr(attachments, "HELD_AT_MOST", 2)
+    requester = site.browser(site.world.requester)
+    send(requester, dossier, ("a.png", png()))
+    answer = send(requester, dossier, ("b.jpg", jpeg()), ("c.gif", gif()), status=422)
+    assert "plus de 2 documents" in answer.text
+    assert [one.title for one in kept(site)] == ["a.png"]
 
 
 def test_a_name_that_hides_something_is_shown_plainly(site, dossier):
