@@ -1,14 +1,18 @@
 """Image objects that are kept, or come in a file: the port `gateway.rcp.ports.ImageObjects`.
 
 Promises: what comes in a file goes the very way of C-STORE (`gateway.dicom.storage`), piece by piece; what is said to
-be kept is durable and indexed, its data set byte for byte as in the file.
+be kept is durable and indexed, its data set byte for byte as in the file. What a file is said to hold is read from
+what would be kept of it: a head that two readers understand in two ways shows nobody else's object.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from typing import BinaryIO, Final
 
 from gateway.dicom import translate
+from gateway.dicom.command import StoreRequest, part10_head
 from gateway.dicom.part10 import MAX_HEAD_BYTES, announced
 from gateway.dicom.storage import Keeper
 from gateway.errors import Conflict, InvalidContent
@@ -43,11 +47,13 @@ class KeptObjects:
             return translate.read(file)
 
     def look(self, file: BinaryIO) -> ObjectFacts:
-        """Give what a file says; it stands at its beginning afterwards. Errors as `read`."""
-        file.seek(0)
-        found = translate.read(file)
-        file.seek(0)
-        return found
+        """Give what the object of a file says, once it is kept. Errors as `read`."""
+        request = _begun(file)
+        with tempfile.TemporaryFile() as kept:
+            kept.write(part10_head(request))
+            shutil.copyfileobj(file, kept, CHUNK_BYTES)
+            kept.seek(0)
+            return translate.read(kept)
 
     def lay(self, file: BinaryIO, sender: Caller) -> None:
         """Keep the object of a file.
@@ -57,13 +63,7 @@ class KeptObjects:
         GatewayError
             As `gateway.dicom.storage.Keeper`'s sink.
         """
-        file.seek(0)
-        head = file.read(MAX_HEAD_BYTES)
-        found = announced(head, whole=True)
-        if found is None:
-            raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.")
-        request, begins = found
-        file.seek(begins)
+        request = _begun(file)
         sink = self._keeper.open(request, sender)
         try:
             while piece := file.read(CHUNK_BYTES):
@@ -74,3 +74,14 @@ class KeptObjects:
             raise
         if answer.status != _SUCCESS:
             raise Conflict("duplicate-instance", "SOPInstanceUID déjà reçu avec d’autres octets.")
+
+
+def _begun(file: BinaryIO) -> StoreRequest:
+    """Read which object a file holds; it stands at the beginning of the data set afterwards."""
+    file.seek(0)
+    found = announced(file.read(MAX_HEAD_BYTES), whole=True)
+    if found is None:
+        raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.")
+    request, begins = found
+    file.seek(begins)
+    return request
