@@ -5,7 +5,8 @@ a bound on memory and time; one that crashes, hangs or swells costs its own pict
 
 Promises: `Drawing.do` gives bytes or a `GatewayError` with a code of its own for each limit, within the seconds that it
 may take; work that fails because its process had become worn is done once more in a new one; a fault that took a whole
-limit is remembered for a while, so that who asks again is told at once.
+limit is remembered for a while, so that who asks again for the same is told at once; other work on the object is not
+refused for it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Drawing:
         self._lock = threading.Lock()
         self._idle: list[_Easel] = []
         self._waiting = 0
-        self._refused: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str, int], tuple[float, str]] = OrderedDict()
         self._warmed = False
         self._closed = False
 
@@ -98,7 +99,7 @@ class Drawing:
         Unavailable
             ``dicom-render-busy``.
         """
-        self._remembered(key, frame)
+        self._remembered(work, key, frame)
         with self._lock:
             if self._waiting >= _WAITING:
                 text = f"Plus de {_WAITING} images attendent déjà d’être dessinées."
@@ -106,7 +107,7 @@ class Drawing:
             self._waiting += 1
         try:
             with self._places:
-                self._remembered(key, frame)  # who waited behind the one that met the limit
+                self._remembered(work, key, frame)  # who waited behind the one that met the limit
                 order = Order(work, str(path), {"frame": frame, **arguments}, self._seconds)
                 answer = self._answer(order)
         finally:
@@ -116,7 +117,7 @@ class Drawing:
             return answer.media_type, answer.content
         if answer.code in _LIMITS:
             with self._lock:
-                self._refused[key, frame] = (time.monotonic(), answer.code)
+                self._refused[work, key, frame] = (time.monotonic(), answer.code)
                 while len(self._refused) > _REMEMBERED:
                     self._refused.popitem(last=False)
             raise self._limit(answer.code)
@@ -141,11 +142,11 @@ class Drawing:
                 return
         easel.stop()
 
-    def _remembered(self, key: str, frame: int) -> None:
+    def _remembered(self, work: str, key: str, frame: int) -> None:
         with self._lock:
-            when, code = self._refused.get((key, frame), (0.0, ""))
+            when, code = self._refused.get((work, key, frame), (0.0, ""))
             if code and time.monotonic() - when > _REMEMBERED_S:
-                del self._refused[key, frame]
+                del self._refused[work, key, frame]
                 code = ""
         if code:
             raise self._limit(code)

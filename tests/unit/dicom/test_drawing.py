@@ -111,6 +111,15 @@ def test_what_took_a_limit_is_refused_at_once_afterwards(make_drawing, heavy, mo
         slow.do("picture", heavy, key="heavy", **ASKED)
 
 
+def test_other_work_on_an_object_is_not_refused_for_what_took_a_limit(make_drawing, heavy, ct):
+    """Who has a whole study converted leaves its first picture to all others."""
+    slow = make_drawing(seconds=0.3)
+    asked = {"key": "one", "transfer_syntax": "1.2.840.10008.1.2.4.90"}
+    assert code_of(lambda: slow.do("transcoded", heavy, **asked)) == "dicom-render-time"
+    slow._seconds = 20
+    assert slow.do("picture", ct, key="one", **ASKED)[0] == "image/png"
+
+
 def test_memory_is_bounded(make_drawing, heavy, ct):
     small = make_drawing(memory_bytes=500 << 20, seconds=60)
     assert code_of(lambda: small.do("picture", heavy, key="heavy", **ASKED)) == "dicom-render-memory"
