@@ -227,7 +227,7 @@ class _Attributes:
         return self._first(keyword, lambda text: text if is_uid(text) else None)
 
     def number(self, keyword: str) -> int | None:
-        return self._first(keyword, lambda text: int(float(text)))
+        return self._first(keyword, _whole)
 
     def day(self, keyword: str) -> date | None:
         return self._first(keyword, _day)
@@ -248,6 +248,11 @@ class _Attributes:
         except Exception:  # noqa: BLE001 - as in `read`
             self.unreadable.add(keyword)
             return []
+
+
+def _whole(text: str) -> int | None:
+    number = int(float(text))
+    return number if abs(number) < 1 << 31 else None  # IS holds no more [PS3.5 6.2], and neither does the index
 
 
 def _day(text: str) -> date | None:

@@ -94,6 +94,16 @@ def test_bad_values_are_dropped_and_named_never_guessed(ds):
     assert set(facts.unreadable) == {"SeriesTime", "StudyTime", "PatientBirthDate", "SeriesNumber"}
 
 
+@pytest.mark.parametrize("text", ["20260305091230", "2147483648", "-1e300", "inf"])
+def test_a_number_that_no_index_holds_is_dropped_and_named(ds, text):
+    for keyword in ("InstanceNumber", "SeriesNumber"):
+        ds.add_new(keyword, "IS", "1")
+        ds[keyword]._value = text
+    facts = translate.read(written(ds))
+    assert (facts.instance.number, facts.series.number) == (None, None)
+    assert set(facts.unreadable) == {"InstanceNumber", "SeriesNumber"}
+
+
 @pytest.mark.parametrize(
     ("day", "clock", "offset", "expected"),
     [
