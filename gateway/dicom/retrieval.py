@@ -146,19 +146,16 @@ class Retrieval(Wire):
         return Response(b"".join(pieces), 200, headers, kind)
 
     async def _contents(self, one: Found, numbers: Sequence[int], form: Form) -> list[bytes]:
+        if form.transfer_syntax == KEPT:
+            return await self.on_file(one, partial(_kept_frames, numbers=numbers))
         contents: list[bytes] = []
         size = 0
         for number in numbers:
             contents.append(await self._frame(one, number, form))
-            size += len(contents[-1])
-            if size > _MAX_FRAMES_BYTES:
-                text = f"Ces images dépassent {_MAX_FRAMES_BYTES} octets par réponse : demandez-en moins à la fois."
-                raise InvalidContent("dicom-frames", text, expression="frames")
+            size = _within(size + len(contents[-1]))
         return contents
 
     async def _frame(self, one: Found, number: int, form: Form) -> bytes:
-        if form.transfer_syntax == KEPT:
-            return await self.on_file(one, lambda path: Frames(path).raw(number))
         if form.media_type != OCTETS:
             return (await self.drawn(one, "encoded", frame=number, media_type=form.media_type))[1]
         if one.transfer_syntax_uid not in _PLAIN:
@@ -201,10 +198,10 @@ class Retrieval(Wire):
         if _known(request, headers["ETag"]):
             return Response(None, 304, headers)
         if parts:
-            whole = content if start < 0 else await self.on_file(one, partial(_read, start=start, length=length))
             boundary = secrets.token_hex(16)
-            body = part(boundary, OCTETS, len(whole)) + whole + f"\r\n--{boundary}--\r\n".encode("ascii")
-            return Response(body, 200, headers, f'multipart/related; type="{OCTETS}"; boundary={boundary}')
+            kind = f'multipart/related; type="{OCTETS}"; boundary={boundary}'
+            head, end = part(boundary, OCTETS, length), f"\r\n--{boundary}--\r\n".encode("ascii")
+            return StreamingResponse(self._wrapped(one, start, length, content, (head, end)), 200, headers, kind)
         if start < 0:
             return _piece(request, content, headers, OCTETS)
         return self._ranged(request, one, start, length, headers, OCTETS)
@@ -224,12 +221,39 @@ class Retrieval(Wire):
         body = self._blobs.stream_async(one.sha256) if whole else self._stretch(one, start + first, size)
         return StreamingResponse(body, status, {**headers, **more, "Content-Length": str(size)}, kind)
 
+    async def _wrapped(
+        self, one: Found, start: int, length: int, content: bytes, around: tuple[bytes, bytes]
+    ) -> AsyncIterator[bytes]:
+        yield around[0]
+        if start < 0:
+            yield content
+        else:
+            async for piece in self._stretch(one, start, length):
+                yield piece
+        yield around[1]
+
     async def _stretch(self, one: Found, start: int, length: int) -> AsyncIterator[bytes]:
         for at in range(start, start + length, _CHUNK_BYTES):
             yield await self.on_file(one, partial(_read, start=at, length=min(_CHUNK_BYTES, start + length - at)))
 
 
 _MAX_LAYOUTS: Final = 8192
+
+
+def _kept_frames(path: Path, numbers: Sequence[int]) -> list[bytes]:
+    """Read frames as they are kept; the head, which may name thousands of them, is read once."""
+    frames, contents, size = Frames(path), [], 0
+    for number in numbers:
+        contents.append(frames.raw(number))
+        size = _within(size + len(contents[-1]))
+    return contents
+
+
+def _within(size: int) -> int:
+    if size > _MAX_FRAMES_BYTES:
+        text = f"Ces images dépassent {_MAX_FRAMES_BYTES} octets par réponse : demandez-en moins à la fois."
+        raise InvalidContent("dicom-frames", text, expression="frames")
+    return size
 
 
 def _named(form: Form, one: Found) -> str:
@@ -252,7 +276,8 @@ def _value(path: Path, place: str) -> tuple[int, int, bytes]:
         found = frames.place(1)
         if found is None:
             raise _nowhere()
-        return found, frames.length, b""
+        # What an object says of its length may be more than there is.
+        return found, max(0, min(frames.length, path.stat().st_size - found)), b""
     ds: Dataset = pydicom.dcmread(path, stop_before_pixels=True, defer_size=1 << 16)
     try:
         for item, tag in zip(steps[::2], steps[1::2], strict=True):
@@ -261,10 +286,12 @@ def _value(path: Path, place: str) -> tuple[int, int, bytes]:
     except Exception as error:  # whatever the bytes and the path lead the library to
         raise _nowhere() from error
     if isinstance(value, (bytes, str)):
-        return -1, 0, value if isinstance(value, bytes) else value.encode()
-    if isinstance(value, pydicom.multival.MultiValue):
-        return -1, 0, "\\".join(map(str, value)).encode()
-    raise _nowhere()
+        content = value if isinstance(value, bytes) else value.encode()
+    elif isinstance(value, pydicom.multival.MultiValue):
+        content = "\\".join(map(str, value)).encode()
+    else:
+        raise _nowhere()
+    return -1, len(content), content
 
 
 def _nowhere() -> NotFound:

@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from gateway.dicom import retrieval
 from gateway.rcp.access import Caller, CallerKind
 from tests.e2e.dicom.conftest import need
 from tests.e2e.dicom.test_stow import data_set, multipart
@@ -261,6 +262,48 @@ def test_metadata_say_where_long_values_are(kept, web):
     assert client.retrieve_bulkdata(uris["7FE00010"]) == [original.PixelData]
     assert ask(web, f"{one}/bulkdata/00091010.1.00091011")[0] == 404
     assert ask(web, f"{one}/bulkdata/nothing")[0] == 404
+
+
+def test_bulk_data_in_a_part_is_never_in_memory_whole(kept, web, monkeypatch):
+    path = get_testdata_file("CT_small.dcm")
+    one, original = kept(path), dcmread(path)
+    read, pieces = retrieval._read, []
+
+    def small(path, start, length):
+        pieces.append(length)
+        return read(path, start, length)
+
+    monkeypatch.setattr(retrieval, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(retrieval, "_read", small)
+    status, headers, body = ask(web, f"{one}/bulkdata/7FE00010", Accept="multipart/related")
+    assert (status, max(pieces), sum(pieces)) == (200, 1000, len(original.PixelData))
+    boundary = headers["content-type"].rpartition("boundary=")[2].encode()
+    head, _, rest = body.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(original.PixelData)}".encode() in head
+    assert rest == original.PixelData + b"\r\n--" + boundary + b"--\r\n"
+
+
+def test_pixels_that_say_more_than_there_is_are_what_there_is(kept, web, tmp_path):
+    content = bytearray(Path(get_testdata_file("CT_small.dcm")).read_bytes())
+    at = content.index(b"\xe0\x7f\x10\0OW") + 8
+    said = int.from_bytes(content[at : at + 4], "little")
+    content[at : at + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    path = tmp_path / "long.dcm"
+    path.write_bytes(content)
+    one = kept(path)
+    for accept in ("application/octet-stream", "multipart/related"):
+        status, _, body = ask(web, f"{one}/bulkdata/7FE00010", Accept=accept)
+        assert (status, said <= len(body) < said + 1000) == (200, True)
+
+
+@pytest.mark.parametrize("name", ["rtdose_rle.dcm"])
+def test_the_head_of_an_object_is_read_once_for_many_kept_frames(kept, web, monkeypatch, name):
+    one, opened = kept(get_testdata_file(name)), []
+    real = retrieval.Frames
+    monkeypatch.setattr(retrieval, "Frames", lambda path: opened.append(path) or real(path))
+    accept = 'multipart/related; type="image/dicom-rle"'
+    status, _, _ = ask(web, f"{one}/frames/{','.join(str(n) for n in range(1, 16))}", Accept=accept)
+    assert (status, len(opened)) == (200, 1)
 
 
 def test_a_palette_is_a_value_of_its_own(kept, web):
