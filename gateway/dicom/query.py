@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
-from gateway.dicom.statements import Question, below, search
+from gateway.dicom.statements import Question, below, kept_search, search
 from gateway.model.reads import Reads
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -164,7 +164,7 @@ class Images:
 
     async def search(self, caller: Caller, asked: Question, base: str, tags: frozenset[str] | None) -> Matches:
         """Answer a search; ``tags`` are the attributes of an answer, `None` all that there are at its level."""
-        rows = await self.reads.fetch(search(caller, asked), one_plan=not asked.conditions and asked.study is not None)
+        rows = await self._matches(caller, asked)
         shown = rows[: asked.limit]
         wanted = None if tags is None else frozenset(tag for tag in tags if belongs(tag, asked.level))
         return Matches(
@@ -186,19 +186,38 @@ class Images:
         """Find the instances of a study, a series, or one instance, in their order."""
         return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
 
+    async def _matches(self, caller: Caller, asked: Question) -> list[Any]:
+        if asked.conditions:
+            return await self.reads.fetch(search(caller, asked))
+        level, named = asked.level, {"study": asked.study, "series": asked.series}
+        study, series = asked.study is not None, asked.series is not None
+        statement = self._known(
+            ("search", access.rights(caller), level, study, series),
+            lambda: kept_search(caller, level, study=study, series=series),
+        )
+        values: dict[str, Any] = {name: uid for name, uid in named.items() if uid is not None}
+        values |= {"most": asked.limit + 1, "offset": asked.offset}
+        return await self.reads.fetch(statement, values, one_plan=study)
+
     async def _below(
         self, caller: Caller, study: str, series: str | None, instance: str | None, *, told: bool = False
     ) -> list[Any]:
-        shape = (access.rights(caller), series is not None, instance is not None, told)
-        statement = self._kept.get(shape)
-        if statement is None:
-            statement = below(caller, series=shape[1], instance=shape[2], told=told)
-            self._kept[shape] = statement
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        shape = (series is not None, instance is not None, told)
+        statement = self._known(
+            ("below", access.rights(caller), *shape),
+            lambda: below(caller, series=shape[0], instance=shape[1], told=told),
+        )
         said = {"study": study, "series": series, "instance": instance}
         values = {name: uid for name, uid in said.items() if uid is not None}
         return await self.reads.fetch(statement, values, one_plan=True)
+
+    def _known(self, shape: tuple[Any, ...], write: Callable[[], Select[Any]]) -> Select[Any]:
+        statement = self._kept.get(shape)
+        if statement is None:
+            statement = self._kept[shape] = write()
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return statement
 
 
 def _found(row: Any) -> Found:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 
@@ -20,7 +20,7 @@ from gateway.model.imaging import Instance, Series, Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["MAX_INSTANCES", "Question", "below", "located", "search"]
+__all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "located", "search"]
 
 #: Objects below one study, or of one move.
 MAX_INSTANCES: Final = 20_000
@@ -54,6 +54,17 @@ def search(caller: Caller, asked: Question) -> Select[Any]:
     """
     page = _PAGES[asked.level](caller, asked).limit(asked.limit + 1).offset(asked.offset).cte("page")
     return _WHOLE[asked.level](page)
+
+
+def kept_search(caller: Caller, level: Level, *, study: bool, series: bool) -> Select[Any]:
+    """As `search` for a question without keys, to be kept for whoever has the same rights.
+
+    Its binds are ``most`` (rows) and ``offset``, and ``study`` and ``series`` when they are named.
+    """
+    said: dict[str, Any] = {name: bindparam(name) for name, named in (("study", study), ("series", series)) if named}
+    most, offset = (bindparam(name, type_=BigInteger) for name in ("most", "offset"))
+    page = _PAGES[level](caller, Question(level, (), **said)).limit(most).offset(offset).cte("page")
+    return _WHOLE[level](page)
 
 
 def _matched(caller: Caller, asked: Question, *columns: Any) -> Select[Any]:
