@@ -3,9 +3,10 @@
 [PS3.15 E.1, E.2] Basic Application Level Confidentiality Profile; options: Retain Longitudinal Temporal Information
 Full Dates, Retain Patient Characteristics. What becomes of each attribute is a table (``mappings/``).
 
-Promises: every attribute of the table is treated at every depth; private attributes, curves and overlays are gone; a
-UID that the table names becomes the same new one in every object of a copy; what is left and holds a word of the
-patient's identity is emptied. Pixels are not touched: `Copied.burned_in` says where they may show who it is.
+Promises: every attribute of the table is treated at every depth; private attributes, those that the standard does not
+know, curves and overlays are gone; a UID that the table names becomes the same new one in every object of a copy; what
+is left and holds a word of the patient's identity is emptied. Pixels are not touched: `Copied.burned_in` says where
+they may show who it is.
 Not promised: that a face cannot be drawn from a head's slices. What is no image (reports, encapsulated documents) is
 refused: its text is its content.
 """
@@ -24,10 +25,12 @@ from typing import Any, Final
 
 import msgspec
 import pydicom
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from gateway.dicom.command import is_uid
 from gateway.errors import InvalidContent
 from gateway.terminology import table
 
@@ -159,7 +162,7 @@ def copied(path: Path, *, secret: bytes, pseudonym: str, options: Sequence[str],
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
-        uids=copy.uids,
+        uids={old: new for old, new in copy.uids.items() if is_uid(old)},
         burned_in=burned_in,
         emptied=copy.emptied,
     )
@@ -182,7 +185,9 @@ def _treat(ds: Dataset, copy: _Copy) -> None:
             del ds[tag]
             continue
         action = _actions().get(int(tag))
-        if action is None:
+        if action is None and not dictionary_has_tag(tag):
+            del ds[tag]  # nobody can say what is in it
+        elif action is None:
             _leave(ds, tag, copy)
         elif not _kept(ds[tag], action, copy):
             _DOES[action](ds, ds[tag], copy)

@@ -232,10 +232,21 @@ class _Plan:
 
 
 def make_due(steps: Steps, copier: ImageCopier) -> int:
-    """Make the copies that were asked for; periodic. Returns how many were ended."""
+    """Make the copies that were asked for; periodic. Returns how many were ended.
+
+    What goes wrong with one is raised when the others are made.
+    """
     with steps.store.session() as session:
         due = session.scalars(select(StudyCopy.id).where(StudyCopy.state == ASKED).order_by(StudyCopy.asked_at)).all()
-    return sum([_make(steps, copier, copy_id) for copy_id in due])
+    ended, faults = 0, list[Exception]()
+    for copy_id in due:
+        try:
+            ended += _make(steps, copier, copy_id)
+        except Exception as error:  # noqa: BLE001 - raised below
+            faults.append(error)
+    if faults:
+        raise faults[0]
+    return ended
 
 
 def _make(steps: Steps, copier: ImageCopier, copy_id: uuid.UUID) -> bool:

@@ -164,6 +164,26 @@ def test_options_keep_what_they_say(tmp_path: Path) -> None:
     assert codes == {"113100", "113106", "113108"}
 
 
+def test_what_the_standard_does_not_know_is_gone(tmp_path: Path) -> None:
+    ds, item = ct(), Dataset()
+    for level in (ds, item):
+        level.add_new(0x001899FE, "UN", b"MARTIN^CLAIRE ")
+        level.add_new(0x001099FE, "OB", b"MARTIN^CLAIRE ")
+    ds.SourceImageSequence = [item]
+    made, found = copy(file_of(ds, tmp_path), known=("MARTIN", "CLAIRE"))
+    assert b"MARTIN" not in made.content
+    assert 0x001899FE not in found
+    assert "ImageType" in found
+
+
+def test_what_is_no_uid_is_replaced_and_not_told(tmp_path: Path) -> None:
+    path = file_of(ct(FrameOfReferenceUID="1.2.345.6"), tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"1.2.345.6", b"1.2\x00MARTI"))
+    made, found = copy(path)
+    assert UID(found.FrameOfReferenceUID).is_valid
+    assert all(UID(old).is_valid for old in made.uids)
+
+
 def test_overlays_and_curves_are_gone(tmp_path: Path) -> None:
     ds = ct()
     for keyword, vr, value in ((0x60000010, "US", 8), (0x60020010, "US", 8), (0x60003000, "OW", b"\xff" * 8)):

@@ -195,6 +195,23 @@ def test_two_workers_make_one_copy(scene):
     assert len(scene.handed(copy)) == 2
 
 
+def test_a_copy_that_meets_a_defect_does_not_hold_up_the_next(scene):
+    copies = [scene.ask(), scene.ask()]
+    spoilt = copies[0].pseudonym
+
+    class Broken:
+        def copy(self, sha256, **asked):
+            if asked["pseudonym"] == spoilt:
+                raise ZeroDivisionError
+            return scene.copier.copy(sha256, **asked)
+
+    with pytest.raises(ZeroDivisionError):
+        scene.made(copies[0], Broken())
+    scene.session.rollback()
+    scene.session.expire_all()
+    assert [one.state for one in copies] == ["demandee", "faite"]
+
+
 def test_a_study_that_went_to_quarantine_is_neither_copied_nor_handed_out(scene):
     early = scene.made(scene.ask())
     late = scene.ask()
