@@ -135,12 +135,16 @@ def _spliced(level: Level, row: Any, tags: frozenset[str] | None, base: str) -> 
         element = told[tag] if attribute is None else getattr(picked, attribute)
         if element is not msgspec.UNSET:
             pieces.append(name + element)
-    return b"{" + b",".join(pieces) + b"}"
+    made = b"{" + b",".join(pieces) + b"}"
+    return _addressed(made, row, base) if level is Level.INSTANCE else made
 
 
 def _linked(row: Any, base: str) -> bytes:
     """Give the stored JSON with the addresses of its bulk data."""
-    stored: bytes = row["dicom_json"]
+    return _addressed(row["dicom_json"], row, base)
+
+
+def _addressed(stored: bytes, row: Any, base: str) -> bytes:
     url = (
         f"{base}/studies/{row['study_instance_uid']}/series/{row['series_instance_uid']}"
         f"/instances/{row['sop_instance_uid']}/bulkdata/"

@@ -264,6 +264,14 @@ def test_metadata_say_where_long_values_are(kept, web):
     assert ask(web, f"{one}/bulkdata/nothing")[0] == 404
 
 
+def test_a_search_says_the_same_address_of_bulk_data(kept, web):
+    one = kept(get_testdata_file("CT_small.dcm"))
+    study, _, instance = one[1:].split("/")[1::2]
+    for field in ("PixelData", "all"):
+        [found] = web.json(f"/studies/{study}/instances?SOPInstanceUID={instance}&includefield={field}")
+        assert found["7FE00010"]["BulkDataURI"] == f"{web.url}{one}/bulkdata/7FE00010"
+
+
 def test_bulk_data_in_a_part_is_never_in_memory_whole(kept, web, monkeypatch):
     path = get_testdata_file("CT_small.dcm")
     one, original = kept(path), dcmread(path)
