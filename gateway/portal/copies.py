@@ -66,6 +66,7 @@ def copies_page(
         studies=tuple(v.Choice(str(one.id), _name(one)) for one in attached_studies(session, caller, row)),
         options=tuple(v.Choice(code, _KEPT[code].capitalize()) for code in imaging_copies.OPTIONS),
         back_url=f"/dossiers/{row.id}",
+        images_url=f"/dossiers/{row.id}/images",
         action=f"/dossiers/{row.id}/copies",
         errors=dict(errors),
     )

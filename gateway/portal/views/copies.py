@@ -38,5 +38,6 @@ class CopiesPage(Page):
     studies: tuple[Choice, ...] = ()
     options: tuple[Choice, ...] = ()
     back_url: str = ""
+    images_url: str = ""
     action: str = ""
     errors: dict[str, str] = field(default_factory=dict)

@@ -75,7 +75,7 @@ def test_a_copy_is_asked_for_made_looked_at_and_handed_out(site, dossier, blobs,
     page = coordinator.get(there)
     said = words(page)
     assert "Prête" in said
-    assert "1 image peut montrer le nom du patient" in said
+    assert "1 image peut montrer le patient dans ses pixels" in said
     assert "sexe, âge, taille et poids" in said
     [form] = page.xpath("//form[contains(@action, '.zip')]/@action")
     refused = coordinator.post(form, 422)
