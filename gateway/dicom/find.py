@@ -34,6 +34,7 @@ from gateway.dicom.services import Request, Service
 from gateway.dicom.statements import Question, search
 from gateway.errors import InvalidContent, Unavailable
 from gateway.rcp.access import Caller
+from gateway.rcp.imaging_destinations import require_located
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["MAX_MATCHES", "Searches"]
@@ -192,6 +193,7 @@ def _strings(tree: Any) -> list[str]:
 
 def _page(step: Step, *, asked: _Asked, offset: int) -> tuple[list[dict[str, Any]], bool]:
     """Find one page, and write down whom it names."""
+    require_located(step.caller)
     question = Question(asked.level, asked.conditions, limit=_PAGE, offset=offset)
     rows = step.session.execute(search(step.caller, question)).mappings().all()
     shown = rows[:_PAGE]

@@ -163,6 +163,8 @@ class Rendering(Wire):
         media_type, content = await self._pictures.get(name, lambda: self.drawn(one, "document", offered=offered))
         await self._tell(who, records([one]), "Rendered", one.instance_uid)
         headers = {**_PRIVATE, **_SHOWN, "ETag": name, "Content-Disposition": "inline"}
+        if media_type != "application/pdf":  # whose viewer a sandbox keeps from opening; it runs nothing here itself
+            headers["Content-Security-Policy"] += "; sandbox"
         return Response(content, media_type=media_type, headers=headers)
 
 

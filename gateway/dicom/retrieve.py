@@ -38,7 +38,7 @@ from gateway.exchange.blobs import BlobStore
 from gateway.model.imaging import Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
-from gateway.rcp.imaging_destinations import Destination, destination
+from gateway.rcp.imaging_destinations import Destination, destination, require_located
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["MAX_SUB_OPERATIONS", "Batch", "Retrieval", "batches", "no_context"]
@@ -291,6 +291,7 @@ def no_context(piece: Piece) -> Answer:
 
 def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Destination | None, list[_Object]]:
     """Find the destination and what is to be sent to it."""
+    require_located(step.caller)
     to = destination(step.session, title)
     if to is None:
         reason = "move-destination-unknown"
@@ -302,6 +303,7 @@ def _for_move(step: Step, *, asked: Wanted, title: str) -> tuple[Destination | N
 def _objects(step: Step, *, asked: Wanted, to: Destination | None = None) -> list[_Object]:
     """Find what is asked for, and write down that it leaves; the same object from two partners is one."""
     caller = step.caller
+    require_located(caller)
     foreign = to is not None and to.partner_id != caller.partner_id
     allowed: ColumnElement[Any] = access.studies(to.caller) if to is not None and foreign else literal(value=True)
     rows = step.session.execute(_statement(caller, asked, allowed)).all()

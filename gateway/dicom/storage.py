@@ -34,6 +34,7 @@ from gateway.rcp import access, imaging, registry
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.imaging import Content
 from gateway.rcp.imaging_arrivals import Arrivals
+from gateway.rcp.imaging_destinations import LOCATED
 from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
@@ -73,6 +74,8 @@ def ours(settings: Settings) -> Ours:
 class Partners:
     """The registry of partners as the port asks it (`gateway.dicom.scp.Peers`).
 
+    Who is registered without an address may lay images down from anywhere; he reads none, but of a trial.
+
     Parameters
     ----------
     trial
@@ -103,9 +106,9 @@ class Partners:
             host = credential.details.get("host")
             if host and address not in _addresses(str(host)):
                 raise self._refused(title, address, "adresse-inattendue")
-            partner = credential.partner
+            partner, located = credential.partner, bool(host) or self._trial
         elif self._trial:
-            partner = registry.trial_partner(step)
+            partner, located = registry.trial_partner(step), True
         else:
             raise self._refused(title, address, "titre-ae-inconnu")
         return Caller(
@@ -113,6 +116,7 @@ class Partners:
             partner_id=partner.id,
             identifier=title,
             name=partner.name,
+            scopes=frozenset({LOCATED} if located else ()),
             wire="dicom",
             address=address,
         )

@@ -1,6 +1,7 @@
-"""Where images may be sent: the applications that partners registered with a host and a port.
+"""Where images may be sent, and who may fetch them: the applications that partners registered with a host and a port.
 
-Promises: nobody is sent anything who is not registered, nor after his registration was revoked.
+Promises: nobody is sent anything who is not registered, nor after his registration was revoked; an application
+whose address nobody registered reads nothing: its AE title proves nothing, anybody may say it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,31 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.errors import Forbidden
 from gateway.model.partner import Partner, PartnerCredential
+from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["Destination", "WebDestination", "destination", "web_destination"]
+__all__ = ["LOCATED", "Destination", "WebDestination", "destination", "require_located", "web_destination"]
+
+
+#: Scope of an application that called from the address that its partner registered.
+LOCATED = "adresse-enregistree"
+
+
+def require_located(caller: Caller) -> None:
+    """Refuse to search or fetch images to an application that is known by its title alone.
+
+    Raises
+    ------
+    Forbidden
+        ``aet-sans-adresse``.
+    """
+    if caller.kind is CallerKind.PACS and LOCATED not in caller.scopes:
+        text = "Une application enregistrée sans adresse dépose des images, et n’en lit pas."
+        error = Forbidden("aet-sans-adresse", text)
+        error.trail = access.facts(caller, "refus", outcome="4", reason=error.code, object_type="Study")
+        raise error
 
 
 @dataclass(frozen=True, slots=True)

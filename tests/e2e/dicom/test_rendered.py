@@ -148,6 +148,7 @@ def test_a_report_is_a_page_that_runs_nothing(shown, web, tmp_path, ct, port, se
     assert "Diagnosis" in body.decode()
     assert headers["content-security-policy"].startswith("default-src 'none'")
     assert "script" not in headers["content-security-policy"]
+    assert headers["content-security-policy"].endswith("; sandbox")
     assert web.get(f"{path}/rendered", "physician", "image/jpeg")[0] == 406
     assert web.get(f"{path}/rendered", "stranger", BROWSER)[0] == 404
     assert web.get(f"{path}/thumbnail", "physician")[0] == 406

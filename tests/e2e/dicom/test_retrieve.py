@@ -188,6 +188,23 @@ def test_a_destination_whose_registration_was_revoked_is_refused(kept, reader, s
     assert reader.files == []
 
 
+def test_in_production_a_title_without_an_address_lays_images_down_and_reads_none(make_scp, ct, session, world):
+    """Anybody may say a title; only from a registered address is it its partner's."""
+    session.execute(update(PartnerCredential).where(PartnerCredential.value == AE_TITLE).values(details={}))
+    session.commit()
+    port = make_scp()
+    assert storescu(port.port, *ct).returncode == 0
+    for model, send in ((StudyMove, "send_c_move"), (StudyGet, "send_c_get")):
+        association = ask(port.port, model)
+        asked = identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid)
+        more = ("LECTEUR", model) if send == "send_c_move" else (model,)
+        [(status, _)] = list(getattr(association, send)(asked, *more))
+        association.release()
+        assert (status.Status, status.ErrorComment.partition(":")[0]) == (0x0124, "aet-sans-adresse")
+    lines = [line for line in audit_lines(session) if line["event"] == "refus"]
+    assert [line["reason"] for line in lines] == ["aet-sans-adresse"] * 2
+
+
 def test_another_hospitals_study_is_neither_moved_nor_got(kept, reader, session, world, tmp_path):
     other_hospital(session, world)
     theirs = write_series(FOREIGN, tmp_path / "theirs")
