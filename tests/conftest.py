@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import subprocess
@@ -12,11 +13,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from gateway.model.audit import AuditTrail
@@ -28,6 +30,22 @@ if TYPE_CHECKING:
     from gateway.rcp.step import Steps
 
 pytest_plugins = ["tests.identities", "tests.requirements"]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that runs in this process configures its logging: the next test hears what it did not say."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level, configure = list(root.handlers), root.level, structlog.configure
+
+    def uncached(**asked: Any) -> None:
+        configure(**asked | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @dataclass

@@ -16,7 +16,9 @@ Does not know partners, files or tables. No pynetdicom event is raised for a div
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import socket
 import struct
 import time
@@ -27,6 +29,7 @@ from typing import Any, Final, cast
 import pynetdicom
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.transport import AssociationSocket
 
 from gateway.dicom import outcome
@@ -119,7 +122,28 @@ def divert(association: Association, open_sink: OpenSink, limits: Limits) -> Div
     dul._run_loop_delay = 0  # `ready` does the waiting  # noqa: SLF001 - pinned by assert_library
     dul._read_pdu_data = diverter  # noqa: SLF001
     association._reactor_checkpoint = diverter.pace  # noqa: SLF001
+    _say_nothing_more(dul)
     return diverter
+
+
+def _say_nothing_more(dul: Any) -> None:
+    """Drop what our own side still says once the transport only waits to be closed.
+
+    The association's thread may accept what its peer has just broken off: the state machine has no such transition,
+    and the stock thread would die of it and leave the connection open.
+    """
+    machine = dul.state_machine
+    act = machine.do_action
+
+    def do_action(event: str) -> None:
+        if machine.current_state != "Sta13" or (event, "Sta13") in TRANSITION_TABLE:
+            act(event)
+            return
+        LOG.info("dicom answer dropped: the peer broke off")
+        with contextlib.suppress(queue.Empty):
+            dul.to_provider_queue.get_nowait()  # else it would be said again, and nothing else
+
+    machine.do_action = do_action
 
 
 class Diverter:

@@ -27,7 +27,7 @@ from gateway.model.partner import PartnerCredential
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps
-from gateway.settings import Address, Dicom, Settings
+from gateway.settings import Address, Dicom, Limits, Settings
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.background import served
 from tests import world as worlds
@@ -139,7 +139,12 @@ class Web:
 
 
 @pytest.fixture
-def web(store, trail, blobs, represented) -> Iterator[Web]:
+def web_limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def web(store, trail, blobs, represented, web_limits) -> Iterator[Web]:
     port = free_port()
     callers: dict[str, Caller] = {}
     url = f"http://127.0.0.1:{port}/dicom-web"
@@ -151,12 +156,14 @@ def web(store, trail, blobs, represented) -> Iterator[Web]:
 
     app.state.authenticators.register(BEARER, by_token)
     keeper = Keeper(represented, blobs)
-    app.include_router(dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url, keeper=keeper))
+    app.include_router(
+        dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url, keeper=keeper, limits=web_limits)
+    )
 
     @app.exception_handler(GatewayError)
     def refuse(request: Request, error: GatewayError):
         status, _, _ = fhir_outcome.answer(error)
-        return JSONResponse({"code": error.code}, status)
+        return JSONResponse({"code": error.code, "text": error.text}, status)
 
     with served(app, port=port):
         yield Web(url, callers)

@@ -15,6 +15,7 @@ from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
 from gateway.model.imaging import Instance, QuarantinedObject
 from gateway.model.partner import Partner
 from gateway.rcp.access import Caller, CallerKind
+from gateway.settings import Limits
 from tests.e2e.dicom.conftest import storescu
 from tests.world import audit_lines
 
@@ -209,3 +210,14 @@ def test_the_same_objects_by_two_senders_at_once_are_kept_once(sender, session, 
     for thread in threads:
         thread.join()
     assert (statuses, kept(session)) == ([200] * 3, 5)
+
+
+@pytest.mark.parametrize("web_limits", [Limits(stow_bytes=4096)], ids=["4 KiB"])
+def test_a_body_over_its_limit_is_refused_by_name_and_nothing_of_it_is_kept(web, sender, session, ct, web_limits):
+    body, kind = multipart(ct[0].read_bytes())
+    status, _, told = web.post("/studies", body, kind)
+    said = json.loads(told)["text"]
+    assert status == 413
+    assert "RCP_LIMIT_STOW_BYTES" in said
+    assert str(web_limits.stow_bytes) in said
+    assert kept(session) == 0

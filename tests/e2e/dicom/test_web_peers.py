@@ -23,6 +23,8 @@ def viewer(orthanc, web):
     """An Orthanc that knows our address and a token."""
     server = {"Url": web.url + "/", "HttpHeaders": {"Authorization": "Bearer ehr"}}
     orthanc.put("/dicom-web/servers/gateway", server)
+    for one in everything(orthanc, "/studies"):  # of other tests that share it
+        remove(orthanc, f"/studies/{one}")
     yield orthanc
     for one in everything(orthanc, "/studies"):
         remove(orthanc, f"/studies/{one}")

@@ -23,6 +23,11 @@ ELSEWHERE = {
     "bundle_seconds": "test_bundle_bounds_over_http",
     "requests_per_minute": "test_rate_over_http",
     "dicom_associations": "tests/e2e/dicom",
+    "stow_bytes": "tests/e2e/dicom/test_stow",
+    "mllp_connections": "tests/e2e/test_mllp",
+    "mllp_message_bytes": "tests/e2e/test_mllp",
+    "attachment_bytes": "tests/unit/portal/test_attachments",
+    "attachment_files": "tests/unit/portal/test_attachments",
 }
 
 

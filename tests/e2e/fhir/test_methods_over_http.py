@@ -33,8 +33,8 @@ ADDRESSES = {
     "/fhir/AuditEvent/_search": "POST, OPTIONS",
     "/oauth/token": "POST, OPTIONS",
     "/oauth/jwks": "GET, HEAD, OPTIONS",
-    "/dicom-web/studies": "GET, OPTIONS",
-    "/dicom-web/studies/1.2/series/1.3/metadata": "GET, OPTIONS",
+    "/dicom-web/studies": "GET, HEAD, POST, OPTIONS",
+    "/dicom-web/studies/1.2/series/1.3/metadata": "GET, HEAD, OPTIONS",
     "/health/live": "GET, OPTIONS",
 }
 #: Where nothing is: types that R4 has and this server has not, operations and histories that it does not offer.
