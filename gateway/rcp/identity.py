@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import ARRAY, Select, Text, and_, bindparam, delete, exists, func, or_, select
+from sqlalchemy import ARRAY, Select, Text, bindparam, delete, exists, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from gateway.errors import Conflict, Forbidden, InvalidContent
@@ -88,21 +88,28 @@ _PROVED = Prepared(
         .order_by(_RECORD.c.id)
     )
 )
-# Asked for patients that are written together.
+# Asked for patients that are written together: each pair is looked up by itself. Joined, PostgreSQL reads the whole
+# index while its statistics are older than the INS that came since: 45 ms among 80 000, for sixteen.
 _MINE = _pairs("systems", "values")
-_ALL_KEYED = Prepared(
-    lambda: (
-        select(_RECORD.c.system, _RECORD.c.value, _RECORD.c.id)
-        .join(_MINE, and_(_RECORD.c.system == _MINE.c.system, _RECORD.c.value == _MINE.c.value))
-        .where(_RECORD.c.partner_id == bindparam("partner"))
+_MY_KEYED = (
+    select(_RECORD.c.id)
+    .where(
+        _RECORD.c.partner_id == bindparam("partner"),
+        _RECORD.c.system == _MINE.c.system,
+        _RECORD.c.value == _MINE.c.value,
     )
+    .limit(1)
+    .lateral("keyed")
 )
+_MY_PROVED = (
+    select(_RECORD.c.id)
+    .where(_RECORD.c.ins_system == _MINE.c.system, _RECORD.c.ins_value == _MINE.c.value, _RECORD.c.ins_qualified)
+    .limit(1)
+    .lateral("proved")
+)
+_ALL_KEYED = Prepared(lambda: select(_MINE.c.system, _MINE.c.value, _MY_KEYED.c.id).join(_MY_KEYED, true()))
 _ALL_PROVED = Prepared(
-    lambda: (
-        select(_RECORD.c.ins_system, _RECORD.c.ins_value)
-        .join(_MINE, and_(_RECORD.c.ins_system == _MINE.c.system, _RECORD.c.ins_value == _MINE.c.value))
-        .where(_RECORD.c.ins_qualified)
-    )
+    lambda: select(_MINE.c.system.label("ins_system"), _MINE.c.value.label("ins_value")).join(_MY_PROVED, true())
 )
 
 ALONE = "enregistrement-seul"
