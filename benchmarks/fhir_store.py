@@ -578,6 +578,17 @@ def creates(token: str, number: int) -> Iterator[bytes]:
     return iter(ready)
 
 
+def conditional(token: str, number: int) -> Iterator[bytes]:
+    """Creates that are never written together: each asks first whether the patient is there."""
+
+    def asked(body: bytes) -> bytes:
+        own = json.loads(body)["identifier"][-1]
+        header = f"If-None-Exist: identifier={own['system']}|{own['value']}\r\n"
+        return request("POST", "/fhir/Patient", token, body, header)
+
+    return iter([asked(body) for body in itertools.islice(patients(), number)])
+
+
 def transactions(token: str, number: int, entries: int = 100) -> Iterator[bytes]:
     made = patients()
 
@@ -667,6 +678,7 @@ class Table:
 
 ALONE = "psycopg alone, the same statements"
 CREATE = "create"
+SINGLE = "create, a transaction each"
 CREATE_ALL = f"create, {WORKERS} workers"
 TRANSACTION = "patients in transactions of 100"
 TRANSACTION_ALL = f"the same, {WORKERS} workers"
@@ -687,6 +699,8 @@ def rounds(bench: Bench, given: argparse.Namespace) -> Table:
             table.add(CREATE_ALL, load(bench.all, creates(token, 2 * amount), seconds=seconds).rate)
             table.add(ALONE, replay(bench, recording, seconds, expected))
         if "transaction" in given.only:
+            amount = int(expected * seconds * 2) + 100
+            table.add(SINGLE, load(bench.gateway, conditional(token, amount), seconds=seconds).rate)
             amount = int(expected * seconds * 8 / 100) + 40
             table.add(TRANSACTION, 100 * load(bench.gateway, transactions(token, amount), seconds=seconds).rate)
             if "create" in given.only:
@@ -708,6 +722,7 @@ def told(table: Table, given: argparse.Namespace) -> None:
         table.line(CREATE, ALONE, 0.5)
         table.line(CREATE_ALL, ALONE, 0.5)
     if "transaction" in given.only and "create" in given.only:
+        table.line(TRANSACTION, SINGLE, 3)
         table.line(TRANSACTION, CREATE, 3)
         table.line(TRANSACTION_ALL, CREATE_ALL, 3)
     if "read" in given.only:
