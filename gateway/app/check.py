@@ -24,7 +24,8 @@ from gateway.mssante.outcome import delivery
 from gateway.mssante.revocation import RevocationLists
 from gateway.psc.oidc import PscClient
 from gateway.rcp import templates
-from gateway.rcp.mllp_peers import MllpPeer, addresses
+from gateway.rcp.mllp_peers import MllpPeer
+from gateway.rcp.peer_proofs import addresses
 from gateway.rcp.registry import partners
 from gateway.settings import Settings
 

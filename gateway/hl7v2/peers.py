@@ -7,8 +7,6 @@ trials whoever is not known is partner ``dev`` (`RCP_PROFILE`), never in ``prod`
 
 from __future__ import annotations
 
-import hashlib
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,7 +14,8 @@ from gateway.errors import UnknownIdentity
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access, registry
 from gateway.rcp.access import Caller, CallerKind
-from gateway.rcp.mllp_peers import MllpPeer, addresses
+from gateway.rcp.mllp_peers import MllpPeer
+from gateway.rcp.peer_proofs import fingerprint_of, is_at
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["WIRE", "Peers", "caller_of"]
@@ -52,7 +51,7 @@ class Peers:
 
     def recognise(self, address: str, certificate: bytes | None) -> Caller:
         """Return whoever calls from an address with a client certificate (DER), or raise `UnknownIdentity`."""
-        fingerprint = hashlib.sha256(certificate).hexdigest() if certificate else None
+        fingerprint = fingerprint_of(certificate)
         return self._steps.run(access.SYSTEM, lambda step: self._find(step, address, fingerprint))
 
     def _find(self, step: Step, address: str, fingerprint: str | None) -> Caller:
@@ -82,4 +81,4 @@ class Peers:
 def _fits(peer: MllpPeer, address: str, fingerprint: str | None) -> bool:
     if peer.certificate is not None and peer.certificate != fingerprint:
         return False
-    return peer.host is None or address in addresses(peer.host)
+    return peer.host is None or is_at(peer.host, address)

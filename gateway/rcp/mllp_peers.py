@@ -9,16 +9,15 @@ Promises: one spelling for one peer. Not promised: that a name resolves today.
 from __future__ import annotations
 
 import re
-import socket
 
 from msgspec import Struct
 
 from gateway.errors import InvalidContent
+from gateway.rcp.peer_proofs import MARK, fingerprint
 
-__all__ = ["MllpPeer", "addresses"]
+__all__ = ["MllpPeer"]
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?", re.ASCII)
-_MARK = "sha256:"
 
 
 class MllpPeer(Struct, frozen=True):
@@ -37,10 +36,10 @@ class MllpPeer(Struct, frozen=True):
             ``pair-mllp`` (rule).
         """
         said, certificate = text.strip(), None
-        if said.lower().startswith(_MARK):
-            digits, _, said = said[len(_MARK) :].partition("@")
-            certificate = digits.replace(":", "").lower()
-            if not re.fullmatch(r"[0-9a-f]{64}", certificate) or (not said and "@" in text):
+        if said.lower().startswith(MARK):
+            digits, _, said = said[len(MARK) :].partition("@")
+            certificate = fingerprint(digits)
+            if certificate is None or (not said and "@" in text):
                 raise _refused()
         if said and not _HOST.fullmatch(said):
             raise _refused()
@@ -51,21 +50,13 @@ class MllpPeer(Struct, frozen=True):
     @property
     def value(self) -> str:
         """How it is kept."""
-        certificate = f"{_MARK}{self.certificate}" if self.certificate else ""
+        certificate = f"{MARK}{self.certificate}" if self.certificate else ""
         return "@".join(part for part in (certificate, self.host) if part)
 
     @property
     def says(self) -> int:
         """How much it demands of a caller: of two that fit, the one that says more is the caller's."""
         return 2 * (self.certificate is not None) + (self.host is not None)
-
-
-def addresses(host: str) -> set[str]:
-    """Return every address of a registered host; one that does not resolve has none."""
-    try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        return set()
 
 
 def _refused() -> InvalidContent:

@@ -7,7 +7,7 @@ import pytest
 from gateway.errors import Conflict, InvalidContent
 from gateway.rcp import registry
 from gateway.rcp.access import SYSTEM
-from gateway.rcp.mllp_peers import MllpPeer, addresses
+from gateway.rcp.mllp_peers import MllpPeer
 from gateway.rcp.registry import PartnerFacts
 
 DIGITS = "0123456789abcdef" * 4
@@ -38,11 +38,6 @@ def test_what_is_no_peer_is_refused(written):
     with pytest.raises(InvalidContent) as refused:
         MllpPeer.parse(written)
     assert (refused.value.code, refused.value.expression) == ("pair-mllp", "mllp")
-
-
-def test_a_name_that_does_not_resolve_has_no_address():
-    assert addresses("127.0.0.1") == {"127.0.0.1"}
-    assert addresses("nulle-part.invalid") == set()
 
 
 def test_a_peer_belongs_to_one_live_partner(steps):
