@@ -21,6 +21,7 @@ from gateway.model import (  # noqa: F401 - each brings its tables
     received,
     report,
     representation,
+    subscription,
 )
 from gateway.model.store import Base
 

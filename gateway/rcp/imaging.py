@@ -34,7 +34,7 @@ from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
 from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.store import utcnow
-from gateway.rcp import access, imaging_awaited
+from gateway.rcp import access, happenings, imaging_awaited
 from gateway.rcp.facts import IdentifierFact
 from gateway.rcp.imaging_facts import ObjectFacts
 from gateway.rcp.imaging_match import (
@@ -70,7 +70,7 @@ __all__ = [
 #: came for as long has settled.
 EVERY_S: Final = 10.0
 #: The event of a study that stopped growing.
-SETTLED: Final = "etude-complete"
+SETTLED: Final = happenings.STUDY_SETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +245,7 @@ def _settle(step: Step, study_id: uuid.UUID) -> bool:
         if study.settled_at is None and study.state == ATTACHED:
             # What a subscription to settled studies tells of: its resource says the same from this step on.
             step.audit("imagerie", action="U", reason=SETTLED, object_type="Study", object_id=study.study_instance_uid)
+            happenings.tell(step, SETTLED, study.id)
         study.settled_at = study.settled_at or utcnow()
     return (study.state, study.settled_at) != before
 

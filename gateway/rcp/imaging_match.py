@@ -152,6 +152,7 @@ def _crossed(session: Session, asked: Sequence[imaging_awaited.Ordered], record:
 def _settle_on(step: Step, partner: Partner, study: Study, record: PatientRecord, reason: str | None) -> None:
     if reason is None:
         study.state, study.reason, study.record_id = ATTACHED, None, record.id
+        study.settled_at = None  # it settles for those who see it from now on: they were not told before
         step.session.flush()
         attach(step, study)
         answer(step, study)
