@@ -311,6 +311,47 @@ def test_lengths_angles_and_means_are_those_of_the_object(look) -> None:
     assert screen.said == []
 
 
+def test_a_picture_is_turned_and_mirrored_with_its_letters_and_says_when_it_has_no_scale(look) -> None:
+    def fill(folder: Folder) -> None:
+        folder.slices(1, "Axial", [0.0])
+        folder.chart(CHARTS[0][1], 2, 1, **CT, PixelSpacing=None, ImagerPixelSpacing=None)
+
+    screen = look(fill)
+    page = screen.page
+    screen.wait(f"{STUDY}.1.1")
+
+    def letters() -> list[str]:
+        screen.settle()
+        return [screen.part(f"cote-{edge}") for edge in ("left", "right", "top", "bottom")]
+
+    assert letters() == ["R", "L", "A", "P"]
+    page.get_by_role("button", name="Tourner").click()
+    assert letters() == ["P", "A", "R", "L"]
+    assert screen.part("qualite") == f"tournée de 90{NBSP}°"
+    screen.press("m")
+    assert letters() == ["A", "P", "R", "L"]
+    assert page.get_by_role("button", name="Miroir").get_attribute("aria-pressed") == "true"
+    screen.press("0")
+    assert letters() == ["R", "L", "A", "P"]
+    assert screen.part("qualite") == ""
+    screen.press("n")
+    screen.wait(f"{STUDY}.2.1")
+    assert screen.part("regle-texte") == f"Échelle inconnue{NBSP}: mesures en pixels"
+    assert screen.quarters() == [0, 128, 255, 192]
+    screen.press("r")  # clockwise: the lower left quarter is now the upper left one
+    assert screen.quarters() == [255, 0, 192, 128]
+    screen.press("m")
+    assert screen.quarters() == [0, 255, 128, 192]
+    # Measured on what is turned: 32 columns are 32 pixels, and a zoom to fit leaves the sense as it is.
+    screen.press("l")
+    shape = {"rows": CHART_SIDE, "columns": CHART_SIDE}
+    screen.drag(screen.at(16, 16, **shape), screen.at(16, 48, **shape))
+    assert page.locator("[data-part=mesures] li").all_inner_texts() == [f"Longueur{NBSP}: 32{NBSP}px"]
+    screen.press("Delete", "+", "x")
+    assert screen.quarters() == [0, 255, 128, 192]
+    assert screen.said == []
+
+
 # -- stacks ----------------------------------------------------------------------------------------------------------
 
 #: Records each rank that a pane shows.
@@ -433,6 +474,33 @@ def test_two_series_side_by_side_follow_each_other_by_position(look) -> None:
     assert screen.said == []
 
 
+def test_who_compares_two_days_or_meets_another_identity_is_told(look) -> None:
+    def fill(folder: Folder) -> None:
+        folder.slices(1, "Axial", [0.0, -5.0])
+        folder.slices(2, "Ancien", [0.0], StudyDate="20250612", AcquisitionDate="20250612")
+        folder.slices(3, "Même jour", [0.0])
+
+    screen = look(fill)
+    page = screen.page
+    screen.wait(f"{STUDY}.1.1")
+    told = page.locator("[data-avertissement]")
+    assert not told.is_visible()
+    page.get_by_role("button", name="Deux vues").click()
+    screen.wait(f"{STUDY}.2.1", pane=2)
+    assert told.inner_text() == f"Examens de dates différentes{NBSP}: 05/03/2026 et 12/06/2025."
+    page.locator("[data-pane]").nth(1).focus()
+    page.get_by_role("link", name="Même jour").click()
+    screen.wait(f"{STUDY}.3.1", pane=2)
+    assert not told.is_visible()
+    page.evaluate("document.querySelector('[data-viewer]').dataset.naissance = '01/01/1950'")
+    screen.press("ArrowDown", "ArrowUp")
+    page.locator("[data-pane]").first.focus()
+    screen.press("ArrowDown")
+    assert "autre date de naissance que le dossier" in told.inner_text()
+    assert "v-grave" in told.get_attribute("class")
+    assert screen.said == []
+
+
 def mixed(folder: Folder) -> None:
     folder.file("MR_small.dcm", 1, 1, "IRM")
     folder.broken(1, 2, "IRM")
@@ -508,6 +576,7 @@ def test_the_treating_physician_sees_the_images_from_the_fiche_and_another_one_g
     # A series of nobody, or of another dossier, is not there.
     assert screen.visitor.go(f"{screen.base}?serie=1.2.3") == 404
     assert screen.visitor.go(f"{screen.base}?serie=%00") == 404
+    assert screen.visitor.go(f"/dossiers/{house.hostile.id}/images?serie={STUDY}.1") == 404
     assert screen.visitor.go(f"/dossiers/{house.hostile.id}/images") == 200
     assert "Aucune image n’est rattachée à ce dossier." in screen.visitor.read()
     # The session ends: what is asked for afterwards says so.

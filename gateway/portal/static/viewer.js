@@ -6,6 +6,7 @@ import * as geometry from "./viewer_geometry.js";
 import { attach } from "./viewer_gestures.js";
 import { Cine } from "./viewer_cine.js";
 import { Pane } from "./viewer_pane.js";
+import { caution } from "./viewer_overlay.js";
 import { Store } from "./viewer_store.js";
 
 const MEGABYTE = 1 << 20;
@@ -44,6 +45,7 @@ function changed(pane, what) {
     announce(pane);
   }
   if (state.double) panes.forEach((it, i) => { it.line = lineOf(panes[1 - i]); if (it !== pane) it.redraw(); });
+  warn();
   if (pane === active()) refreshTools();
 }
 
@@ -93,6 +95,16 @@ function remember(pane) {
   state.remembering = setTimeout(() => window.history.replaceState(null, "", address), 400);
 }
 
+/* Say that another day, or another person, is compared. */
+function warn() {
+  const seen = (state.double ? panes : panes.slice(0, 1)).map((pane) => pane.image).filter(Boolean);
+  const said = seen.length ? caution(seen, root.dataset.naissance) : undefined;
+  const part = one("[data-avertissement]");
+  part.hidden = !said;
+  part.classList.toggle("v-grave", Boolean(said && said.grave));
+  if (part.textContent !== (said ? said.words : "")) part.textContent = said ? said.words : "";
+}
+
 /* Say where one is, once the stack rests. */
 function announce(pane) {
   clearTimeout(state.announcing);
@@ -135,6 +147,7 @@ function setDouble(double) {
     panes[1].images = [];
   }
   activate(double ? state.active : 0);
+  warn();
   panes.forEach((pane) => pane.refresh());
 }
 
@@ -142,13 +155,14 @@ function refreshTools() {
   const pane = active();
   for (const button of all("[data-outil]")) button.setAttribute("aria-pressed", String(button.dataset.outil === state.tool));
   root.dataset.outil = state.tool;
-  const pressed = { inverser: pane.inverted, double: state.double, lier: linked(), cine: cine.playing };
+  const pressed = { inverser: pane.inverted, miroir: pane.view.mirror, double: state.double, lier: linked(), cine: cine.playing };
   for (const button of all("[data-action]")) {
     if (button.dataset.action in pressed) button.setAttribute("aria-pressed", String(pressed[button.dataset.action]));
   }
   one("[data-action=lier]").disabled = !linkable();
   one("[data-action=cine]").disabled = pane.images.length < 2;
   one("[data-action=inverser]").disabled = !pane.isImage || !pane.image.grey;
+  for (const action of ["tourner", "miroir"]) one(`[data-action=${action}]`).disabled = !pane.isImage;
   for (const entry of series) {
     const shown = panes.findIndex((it, i) => it.series === entry && (i === 0 || state.double));
     if (shown >= 0) entry.link.setAttribute("aria-current", "true");
@@ -160,7 +174,7 @@ function refreshTools() {
 /* Windows to choose from: the object's own, the usual ones of a CT, the whole extent. */
 function windowsOf(pane) {
   if (!pane.isImage || !pane.image.grey) return [];
-  const own = pane.image.windows.map((it, i) => ({ ...it, label: it.label ? capital(it.label) : `Fenêtre ${i + 1} de l’image` }));
+  const own = pane.image.windows.map((it, i) => ({ ...it, label: it.label ? capital(it.label) : `De l’image${pane.image.windows.length > 1 ? `, ${i + 1}` : ""}` }));
   const usual = pane.image.modality === "CT" ? PRESETS.map(([label, center, width]) => ({ label, center, width, shape: "LINEAR" })) : [];
   const known = new Set(own.map((it) => `${it.center}/${it.width}`));
   // Worked out when it is chosen: looking at every pixel of every image would slow the stack.
@@ -209,6 +223,8 @@ const ACTIONS = {
     active().refresh();
     refreshTools();
   },
+  tourner: () => turnPicture(geometry.turned),
+  miroir: () => turnPicture(geometry.mirrored),
   cine: () => cine.toggle(),
   effacer: () => {
     active().measuresHere().length = 0;
@@ -238,6 +254,12 @@ function help(open) {
 function chooseTool(tool) {
   active().pending = undefined;
   state.tool = tool;
+  refreshTools();
+}
+
+function turnPicture(how) {
+  if (!active().isImage) return;
+  active().setView(how(active().view));
   refreshTools();
 }
 
@@ -276,6 +298,7 @@ const KEYS = {
   pageup: () => active().move(-10), pagedown: () => active().move(10),
   home: () => active().move(-Infinity), end: () => active().move(Infinity),
   " ": ACTIONS.cine, "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: ACTIONS.ajuster, "à": ACTIONS.ajuster,
+  x: () => active().setView(geometry.fitted(active().view)), r: ACTIONS.tourner, m: ACTIONS.miroir,
   i: ACTIONS.inverser, d: ACTIONS.double, k: ACTIONS.lier, f: ACTIONS.ecran, "?": ACTIONS.aide, h: ACTIONS.aide,
   n: () => turn(1), b: () => turn(-1), c: () => state.double && focusPane(1 - state.active),
   delete: erase, backspace: erase, escape: () => chooseTool(touch ? "defiler" : "fenetre"),
@@ -309,6 +332,13 @@ function onKey(event) {
   act();
 }
 
+function unreadable() {
+  const place = document.createElement("span");
+  place.className = "v-doc v-none";
+  place.textContent = "Illisible";
+  return place;
+}
+
 /* -- begin ------------------------------------------------------------------------------------------------------- */
 
 function begin() {
@@ -325,11 +355,11 @@ function begin() {
   one("[data-aide-fin]").addEventListener("click", () => help(false));
   for (const entry of series) {
     const thumbnail = entry.link.querySelector("img");
-    // A picture that cannot be drawn says so in its pane; its place in the list stays black.
-    const look = () => thumbnail.classList.toggle("v-none", thumbnail.complete && !thumbnail.naturalWidth);
+    // A picture that cannot be drawn says so in its pane, and in its place in the list.
+    const look = () => thumbnail.complete && !thumbnail.naturalWidth && thumbnail.replaceWith(unreadable());
     if (thumbnail) {
-      for (const event of ["load", "error"]) thumbnail.addEventListener(event, look);
-      look();
+      thumbnail.addEventListener("error", look);
+      if (thumbnail.currentSrc) look();
     }
     entry.link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;

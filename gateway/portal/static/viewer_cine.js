@@ -18,8 +18,9 @@ export class Cine {
   /* The object's own speed, where it says one that the page offers something near to. */
   recommended() {
     const { image } = this.pane();
-    const asked = image && image.kind === "image" ? image.fps : undefined;
-    if (!asked) return;
+    const own = image && image.kind === "image" ? image.fps : undefined;
+    // The speed of a loop is not that of the scan that is looked at next; what a person chose is.
+    const asked = own || this.chosen || USUAL;
     const select = document.getElementById("vitesse");
     const offered = [...select.options].map((it) => Number(it.value));
     this.rate = offered.reduce((best, it) => (Math.abs(it - asked) < Math.abs(best - asked) ? it : best));
@@ -27,6 +28,7 @@ export class Cine {
   }
 
   setRate(rate) {
+    this.chosen = rate;
     this.rate = rate;
   }
 

@@ -168,6 +168,7 @@ export function entries(ds, root) {
     series: [text(ds, "0008103E"), text(ds, "00200062"), text(ds, "00185101")].filter(Boolean).join(" "),
     lossy: text(ds, "00282110") === "01",
     date: text(ds, "00080022") || text(ds, "00080020"),
+    examined: text(ds, "00080020") || text(ds, "00080022"),
   };
   if (!(number(ds, "00280010") > 0 && number(ds, "00280011") > 0)) {
     const title = text(ds, "00420010") || text(first(ds, "0040A043"), "00080104");

@@ -28,39 +28,74 @@ export function towards(direction) {
 
 export const opposite = (letters) => Array.from(letters, (one) => OPPOSITE[one] || "").join("");
 
-/* Letters at the four edges of a picture; undefined when the object does not say how it lies. */
-export function edges(image) {
+/* Letters at the four edges of a picture as it is seen; undefined when the object does not say how it lies. */
+export function edges(image, { turn = 0, mirror = false } = FITTED) {
   const known = image.row && image.column ? [towards(image.row), towards(image.column)] : image.facing;
   if (!known || known.length < 2 || !known.every((it) => /^[LRPAHF]{1,3}$/.test(it))) return undefined;
   const [right, bottom] = known;
-  return { left: opposite(right), right, top: opposite(bottom), bottom };
+  let seen = { left: opposite(right), right, top: opposite(bottom), bottom };
+  for (let quarter = 0; quarter < turn; quarter += 1) seen = { top: seen.left, right: seen.top, bottom: seen.right, left: seen.bottom };
+  return mirror ? { ...seen, left: seen.right, right: seen.left } : seen;
 }
 
 export const sideNames = (letters) => Array.from(letters, (one) => NAMES[one]).join("-");
 
-/* A view: `scale` screen pixels for one column of the picture, its middle moved by `x` and `y` from the pane's. */
-export const FITTED = Object.freeze({ zoom: 1, x: 0, y: 0 });
+/* A view: the picture in `turn` quarters clockwise, then its `mirror` image from left to right; `zoom` times as large as
+   what fits; its middle moved by `x` and `y` from the pane's. */
+export const FITTED = Object.freeze({ zoom: 1, x: 0, y: 0, turn: 0, mirror: false });
 
-export function fitScale(image, width, height) {
-  return Math.min(width / image.columns, height / (image.rows * image.ratio));
+/* The whole picture, as it is turned. */
+export const fitted = (view) => ({ ...FITTED, turn: view.turn, mirror: view.mirror });
+
+/* What is seen, a quarter further clockwise, or from the other side. */
+export const turned = (view) => ({ ...fitted(view), turn: (view.turn + (view.mirror ? 3 : 1)) % 4 });
+export const mirrored = (view) => ({ ...view, mirror: !view.mirror, x: -view.x });
+
+export function fitScale(image, width, height, turn = 0) {
+  const [w, h] = turn % 2 ? [height, width] : [width, height];
+  return Math.min(w / image.columns, h / (image.rows * image.ratio));
 }
 
-/* The rectangle that a picture takes in a pane. */
+/* The rectangle that a picture takes in a pane, as it is seen. */
 export function place(image, view, width, height) {
-  const scale = fitScale(image, width, height) * view.zoom;
-  const [w, h] = [image.columns * scale, image.rows * image.ratio * scale];
-  return { left: (width - w) / 2 + view.x, top: (height - h) / 2 + view.y, width: w, height: h, scale };
+  const { turn = 0, mirror = false } = view;
+  const scale = fitScale(image, width, height, turn) * view.zoom;
+  const own = [image.columns * scale, image.rows * image.ratio * scale];
+  const [w, h] = turn % 2 ? [own[1], own[0]] : own;
+  return { left: (width - w) / 2 + view.x, top: (height - h) / 2 + view.y, width: w, height: h, scale, turn, mirror };
 }
 
-export const toImage = (image, box, x, y) => ({ x: (x - box.left) / box.scale, y: (y - box.top) / (box.scale * image.ratio) });
-export const toScreen = (image, box, at) => ({ x: box.left + at.x * box.scale, y: box.top + at.y * box.scale * image.ratio });
+export function toImage(image, box, x, y) {
+  let [u, v] = [(x - box.left) / box.width, (y - box.top) / box.height];
+  if (box.mirror) u = 1 - u;
+  for (let quarter = 0; quarter < box.turn; quarter += 1) [u, v] = [v, 1 - u];
+  return { x: u * image.columns, y: v * image.rows };
+}
+
+export function toScreen(image, box, at) {
+  let [u, v] = [at.x / image.columns, at.y / image.rows];
+  for (let quarter = 0; quarter < box.turn; quarter += 1) [u, v] = [1 - v, u];
+  if (box.mirror) u = 1 - u;
+  return { x: box.left + u * box.width, y: box.top + v * box.height };
+}
+
+/* Draw a picture into its rectangle. */
+export function drawInto(context, picture, box) {
+  const [w, h] = box.turn % 2 ? [box.height, box.width] : [box.width, box.height];
+  context.save();
+  context.translate(box.left + box.width / 2, box.top + box.height / 2);
+  if (box.mirror) context.scale(-1, 1);
+  context.rotate((box.turn * Math.PI) / 2);
+  context.drawImage(picture, -w / 2, -h / 2, w, h);
+  context.restore();
+}
 
 /* The view after a zoom that leaves the point under (x, y) where it is. */
 export function zoomed(view, factor, x, y, width, height) {
   const zoom = Math.min(40, Math.max(0.2, view.zoom * factor));
   const ratio = zoom / view.zoom;
   const [cx, cy] = [x - width / 2, y - height / 2];
-  return { zoom, x: cx - (cx - view.x) * ratio, y: cy - (cy - view.y) * ratio };
+  return { ...view, zoom, x: cx - (cx - view.x) * ratio, y: cy - (cy - view.y) * ratio };
 }
 
 /* A vector of the picture in millimetres, or in columns when no spacing is known. */

@@ -76,7 +76,7 @@ export function attach(pane, { tool, activate }) {
     pane.redraw();
   });
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("dblclick", () => pane.setView(geometry.FITTED));
+  canvas.addEventListener("dblclick", () => pane.setView(geometry.fitted(pane.view)));
 
   pane.root.addEventListener(
     "wheel",

@@ -27,9 +27,10 @@ export function describe(pane, state) {
   pane.put("coupe", thick);
   const window = seen ? pane.effective : undefined;
   pane.put("fenetre", window ? `C${NBSP}${figure(window.center)} · L${NBSP}${figure(window.width)}` : "");
-  pane.put("qualite", state === "apercu" ? "aperçu" : seen && image.lossy ? "comprimée avec perte" : "");
+  const quality = state === "apercu" ? "aperçu" : seen && image.lossy ? "comprimée avec perte" : "";
+  pane.put("qualite", [quality, seen && lying(pane.view)].filter(Boolean).join(", "));
   pane.put("valeur", probed(pane, seen));
-  sides(pane, seen ? geometry.edges(image) : undefined);
+  sides(pane, seen ? geometry.edges(image, pane.view) : undefined);
   ruler(pane, seen);
   list(pane, seen);
   const words = [`Image ${pane.index + 1} sur ${pane.images.length}`, image.series, place];
@@ -56,15 +57,47 @@ function sides(pane, letters) {
   }
 }
 
+/* How the picture was turned by hand: where no letter of the patient's sides says it, these words do. */
+function lying({ turn, mirror }) {
+  return [turn ? `tournée de ${turn * 90}${NBSP}°` : "", mirror ? "en miroir" : ""].filter(Boolean).join(", ");
+}
+
 function ruler(pane, seen) {
   const part = pane.part("regle");
   const { width, height } = pane.size;
   const bar = seen ? geometry.scaleBar(pane.image, geometry.place(pane.image, pane.view, width, height), width / 3) : undefined;
-  part.hidden = !bar;
-  if (!bar) return;
-  part.firstElementChild.style.width = `${bar.pixels}px`;
-  pane.put("regle-texte", bar.label);
+  const blind = seen && !pane.image.spacing;
+  part.hidden = !bar && !blind;
+  part.firstElementChild.hidden = !bar;
+  if (bar) part.firstElementChild.style.width = `${bar.pixels}px`;
+  if (bar || blind) pane.put("regle-texte", bar ? bar.label : `Échelle inconnue${NBSP}: mesures en pixels`);
 }
+
+/* What must be known of two images that stand side by side, and of one under the dossier's identity: another patient in the
+   objects themselves, another day. Empty when there is nothing to say. */
+export function caution(images, birth) {
+  const [one, two] = images;
+  const known = /^\d\d\/\d\d\/\d{4}$/.test(birth || "");
+  const others = images.map((it) => day(it.patient.birth)).filter((it) => it && known && it !== birth);
+  if (others.length) return { grave: true, words: `Ces images portent une autre date de naissance que le dossier${NBSP}: ${others[0]}.` };
+  if (!two) return undefined;
+  if (!samePerson(one.patient, two.patient)) {
+    const names = images.map((it) => [it.patient.name, day(it.patient.birth)].filter(Boolean).join(", "));
+    return { grave: true, words: `Les deux séries ne portent pas la même identité${NBSP}: ${names.join(` ${NBSP}/${NBSP} `)}.` };
+  }
+  const [first, second] = images.map((it) => day(it.examined));
+  if (!first || !second || first === second) return undefined;
+  return { grave: false, words: `Examens de dates différentes${NBSP}: ${first} et ${second}.` };
+}
+
+/* The server's own rule: names agree when they share a word; a date of birth is the same or is not said. */
+function samePerson(a, b) {
+  const [one, two] = [wordsOf(a.name), wordsOf(b.name)];
+  const named = !one.length || !two.length || one.some((it) => two.includes(it));
+  return named && (!a.birth || !b.birth || a.birth === b.birth);
+}
+
+const wordsOf = (name) => name.normalize("NFD").replace(/\p{M}/gu, "").toUpperCase().split(/[^A-Z0-9]+/).filter(Boolean);
 
 function list(pane, seen) {
   const part = pane.part("mesures");

@@ -95,7 +95,7 @@ export class Pane {
       this.measureScreen(width, height);
       this.blank(width, height);
       const box = geometry.place(image, geometry.FITTED, width, height);
-      this.context.drawImage(picture, box.left, box.top, box.width, box.height);
+      geometry.drawInto(this.context, picture, box);
       this.say("");
     };
     if (picture.complete) show();
@@ -273,7 +273,7 @@ export class Pane {
     context.imageSmoothingEnabled = box.scale < SMOOTH_BELOW;
     // What is made smaller needs care, what is made larger does not: an old machine feels the difference.
     context.imageSmoothingQuality = box.scale < 1 ? "high" : "low";
-    context.drawImage(drawn, box.left, box.top, box.width, box.height);
+    geometry.drawInto(context, drawn, box);
     if (!exact && this.inverted) {
       context.globalCompositeOperation = "difference";
       context.fillStyle = "#fff";

@@ -79,3 +79,29 @@ test("what is asked for first lies ahead, then behind", () => {
   assert.deepEqual(geometry.around(4, 8, false), [4, 3, 2, 5, 1, 0, 6, 7]);
   assert.deepEqual(geometry.around(0, 1), [0]);
 });
+
+test("a picture that is turned or mirrored keeps its letters, its points and its figures", () => {
+  const { turned, mirrored, FITTED } = geometry;
+  const right = turned(FITTED);
+  // A quarter clockwise: what was above is now at the right.
+  assert.deepEqual(geometry.edges(AXIAL, right), { top: "R", right: "A", bottom: "L", left: "P" });
+  assert.deepEqual(geometry.edges(AXIAL, mirrored(FITTED)), { left: "L", right: "R", top: "A", bottom: "P" });
+  // What is seen turns clockwise from a mirror image too.
+  assert.deepEqual(geometry.edges(AXIAL, turned(mirrored(FITTED))), { top: "L", right: "A", bottom: "R", left: "P" });
+  assert.deepEqual(turned(turned(turned(turned(FITTED)))), { ...FITTED });
+  // 200 × 100 columns and rows of 0.5 × 1 mm are a square of 400 points: the first pixel's corner goes to the upper right.
+  const wide = { ...AXIAL, spacing: { row: 0.5, column: 0.5, note: "" }, ratio: 1 };
+  const box = geometry.place(wide, right, 400, 400);
+  assert.deepEqual([box.left, box.top, box.width, box.height], [100, 0, 200, 400]);
+  const corner = geometry.toScreen(wide, box, { x: 0, y: 0 });
+  close(corner.x, 300);
+  close(corner.y, 0);
+  for (const view of [FITTED, right, mirrored(right), turned(mirrored(right)), { ...turned(right), zoom: 3, x: 7, y: -9 }]) {
+    const there = geometry.place(wide, view, 500, 300);
+    const seen = geometry.toScreen(wide, there, { x: 13, y: 77 });
+    const back = geometry.toImage(wide, there, seen.x, seen.y);
+    close(back.x, 13);
+    close(back.y, 77);
+  }
+  assert.deepEqual(geometry.fitted({ ...mirrored(right), zoom: 5, x: 3, y: 4 }), { ...FITTED, turn: 1, mirror: true });
+});
