@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from gateway.errors import Fault, InvalidContent
 
 __all__ = [
+    "TLS_CIPHERS",
     "VARIABLES",
     "Address",
     "Dicom",
@@ -58,6 +59,10 @@ class Address:
         return f"{host}:{self.port}"
 
 
+#: Suites of TLS 1.2 with forward secrecy and authenticated encryption `[BCP 195]`; those of TLS 1.3 all have both.
+TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
 @dataclass(frozen=True)
 class Tls:
     """Certificate, key and trusted authorities of one wire; all `None` means plain."""
@@ -74,8 +79,8 @@ class Tls:
     def serving(self) -> ssl.SSLContext | None:
         """Return how a port of ours speaks, `None` for plain.
 
-        TLS 1.2 or later with forward secrecy `[BCP 195]`; a client certificate is required once authorities are
-        configured.
+        TLS 1.2 or later with forward secrecy `[BCP 195]`, also of what was said before: no session ticket, whose one
+        key would live as long as the process; a client certificate is required once authorities are configured.
 
         Raises
         ------
@@ -86,7 +91,9 @@ class Tls:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        context.set_ciphers(TLS_CIPHERS)
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
         try:
             context.load_cert_chain(self.certificate, self.key)
             if self.authorities is not None:

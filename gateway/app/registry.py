@@ -6,6 +6,7 @@ Promises: a file of keys is read under a limit and must be a JWKS; what is wrong
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from gateway.app.gateway import open_gateway
 from gateway.errors import InvalidContent
 from gateway.rcp import registry
 from gateway.rcp.access import SYSTEM
+from gateway.rcp.peer_proofs import MARK
 from gateway.settings import Settings
 
 __all__ = ["network_commands", "partner_commands"]
@@ -36,13 +38,15 @@ def _jwks(path: Path | None) -> dict[str, Any] | None:
 
 
 def _ae_title(text: str) -> registry.AeTitle:
-    title, _, place = text.partition("@")
+    application, *certificates = re.split(f",{MARK}", text, flags=re.IGNORECASE)
+    title, _, place = application.partition("@")
     if not place:
-        return registry.AeTitle(title)
+        return registry.AeTitle(title, certificates=tuple(certificates))
     host, _, port = place.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidContent("aet", "Attendu : AET@hôte:port.")
-    return registry.AeTitle(title, host, int(port))
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise InvalidContent("aet", "Attendu : AET@hôte:port, AET@[IPv6]:port, suivi au besoin de ,sha256:EMPREINTE.")
+    return registry.AeTitle(title, host, int(port), tuple(certificates))
 
 
 def partner_commands(settings_of: Any) -> typer.Typer:
@@ -58,7 +62,9 @@ def partner_commands(settings_of: Any) -> typer.Typer:
         fhir_scopes: Annotated[str | None, typer.Option(help="Droits SMART, séparés par des espaces.")] = None,
         jwks: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Clés publiques.")] = None,
         jwks_uri: Annotated[str | None, typer.Option(help="Adresse des clés publiques.")] = None,
-        aet: Annotated[list[str] | None, typer.Option(help="Application DICOM : AET@hôte:port.")] = None,
+        aet: Annotated[
+            list[str] | None, typer.Option(help="Application DICOM : AET@hôte:port[,sha256:EMPREINTE].")
+        ] = None,
         mllp: Annotated[list[str] | None, typer.Option(help="Pair MLLP : hôte, sha256:EMPREINTE[@hôte].")] = None,
         dicomweb: Annotated[
             list[str] | None, typer.Option(help="Base d’un serveur DICOMweb, où des images sont envoyées.")

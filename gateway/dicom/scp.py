@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,8 +68,13 @@ _LATER: Final = (0x02, 0x03, 0x01)
 class Peers(Protocol[P_co]):
     """Who may call; the registry of partners stands behind it."""
 
-    def recognise(self, calling_ae_title: str, address: str) -> P_co:
-        """Return whoever calls under this AE title from this address, or raise `UnknownIdentity`."""
+    def recognise(self, calling_ae_title: str, address: str, certificate: bytes | None) -> P_co:
+        """Return whoever calls under this AE title, from this address and with this TLS certificate (DER).
+
+        Raises
+        ------
+        UnknownIdentity
+        """
         ...
 
 
@@ -118,6 +124,12 @@ def offered_contexts(
             context.scu_role = context.scp_role = True
             contexts.append(context)
     return contexts
+
+
+def _certificate(association: Any) -> bytes | None:
+    """Read the certificate that a caller showed; None in the clear, or where none is asked for."""
+    transport = association.dul.socket.socket
+    return transport.getpeercert(binary_form=True) if isinstance(transport, ssl.SSLSocket) else None
 
 
 class _Server(ThreadedAssociationServer):
@@ -301,7 +313,8 @@ class Scp(Generic[P]):
     def _on_requested(self, event: Any) -> None:
         association, proposal = event.assoc, event.assoc.requestor.primitive
         try:
-            peer = self._peers.recognise(str(proposal.calling_ae_title).strip(), association.requestor.address)
+            title, address = str(proposal.calling_ae_title).strip(), association.requestor.address
+            peer = self._peers.recognise(title, address, _certificate(association))
         except UnknownIdentity:
             LOG.warning("dicom association rejected: unknown AE title or address")
             self._reject(association, _UNKNOWN_CALLER)

@@ -49,7 +49,7 @@ from gateway.dicom.command import (
 from gateway.dicom.sending import Originator, Piece, event_command, fragments, p_data, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
 from gateway.rcp.imaging_destinations import Destination
-from gateway.settings import Tls
+from gateway.settings import TLS_CIPHERS, Tls
 
 __all__ = ["MAX_CONTEXTS", "Ours", "Outbound", "Patience", "client_tls"]
 
@@ -98,6 +98,7 @@ def client_tls(tls: Tls) -> ssl.SSLContext:
     """TLS 1.2 or later towards a peer `[BCP 195]`, whose certificate must name its host; ours is shown when asked."""
     context = ssl.create_default_context(cafile=str(tls.authorities) if tls.authorities else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_CIPHERS)
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)
     return context

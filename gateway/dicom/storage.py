@@ -4,7 +4,8 @@ Promises
 --------
 * 0x0000 leaves after the bytes are durable and the row is committed; a crash between them costs a re-send only.
 * An object that cannot be read, or is not what its command said, is kept in quarantine and refused.
-* The calling application is known by its AE title and, when its partner registered one, its address.
+* The calling application is known by its AE title and, when its partner registered them, its address and its TLS client
+  certificate; where a certificate was registered, nobody is known without it, in the clear neither.
 
 Does not judge patients: `gateway.rcp.imaging` does.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 from functools import partial
 from typing import Final
 
@@ -36,6 +36,7 @@ from gateway.rcp.imaging import Content
 from gateway.rcp.imaging_arrivals import Arrivals
 from gateway.rcp.imaging_destinations import LOCATED
 from gateway.rcp.imaging_facts import ObjectFacts
+from gateway.rcp.peer_proofs import fingerprint_of, is_at
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
@@ -74,7 +75,8 @@ def ours(settings: Settings) -> Ours:
 class Partners:
     """The registry of partners as the port asks it (`gateway.dicom.scp.Peers`).
 
-    Who is registered without an address may lay images down from anywhere; he reads none, but of a trial.
+    Who is registered without an address or a certificate may lay images down from anywhere; he reads none, but of a
+    trial.
 
     Parameters
     ----------
@@ -86,11 +88,12 @@ class Partners:
         self._steps = steps
         self._trial = trial
 
-    def recognise(self, calling_ae_title: str, address: str) -> Caller:
+    def recognise(self, calling_ae_title: str, address: str, certificate: bytes | None) -> Caller:
         """Return whoever calls, or raise `UnknownIdentity`."""
-        return self._steps.run(access.SYSTEM, partial(self._find, title=calling_ae_title, address=address))
+        shown = fingerprint_of(certificate)
+        return self._steps.run(access.SYSTEM, partial(self._find, title=calling_ae_title, address=address, shown=shown))
 
-    def _find(self, step: Step, *, title: str, address: str) -> Caller:
+    def _find(self, step: Step, *, title: str, address: str, shown: str | None) -> Caller:
         credential = step.session.scalars(
             select(PartnerCredential)
             .join(Partner, Partner.id == PartnerCredential.partner_id)
@@ -103,10 +106,12 @@ class Partners:
         ).one_or_none()
         partner: Partner
         if credential is not None:
-            host = credential.details.get("host")
-            if host and address not in _addresses(str(host)):
+            host, certificates = credential.details.get("host"), credential.details.get("certificates")
+            if host and not is_at(str(host), address):
                 raise self._refused(title, address, "adresse-inattendue")
-            partner, located = credential.partner, bool(host) or self._trial
+            if certificates and shown not in certificates:
+                raise self._refused(title, address, "certificat-inattendu")
+            partner, located = credential.partner, bool(host or certificates) or self._trial
         elif self._trial:
             partner, located = registry.trial_partner(step), True
         else:
@@ -126,14 +131,6 @@ class Partners:
         caller = Caller(kind=CallerKind.PACS, identifier=title, wire="dicom", address=address)
         error.trail = access.facts(caller, "refus", action="E", outcome="4", reason=reason)
         return error
-
-
-def _addresses(host: str) -> set[str]:
-    """Every address of a registered host; an unresolvable one has none."""
-    try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return set()
 
 
 class Keeper:

@@ -29,6 +29,7 @@ from gateway.model.store import utcnow
 from gateway.rcp.calendar import holiday_zone, time_zone
 from gateway.rcp.identity import EVERY_DOMAIN
 from gateway.rcp.mllp_peers import MllpPeer
+from gateway.rcp.peer_proofs import fingerprint
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -66,11 +67,19 @@ class NetworkFacts(Struct, frozen=True, kw_only=True):
 
 
 class AeTitle(Struct, frozen=True):
-    """A DICOM application: how it calls itself and, when images may be sent to it, where it listens."""
+    """A DICOM application: how it calls itself and, when images may be sent to it, where it listens.
+
+    Parameters
+    ----------
+    certificates
+        SHA-256 fingerprints of the TLS client certificates that it may show, several while one takes the other's place;
+        without any, whatever the port's authorities signed is enough.
+    """
 
     title: str
     host: str | None = None
     port: int | None = None
+    certificates: tuple[str, ...] = ()
 
 
 class PartnerFacts(Struct, frozen=True, kw_only=True):
@@ -164,8 +173,8 @@ def add_partner(step: Step, facts: PartnerFacts) -> Partner:
     Raises
     ------
     InvalidContent
-        ``finess-…``, ``ipp-domaine``, ``droit-fhir``, ``cle-publique``, ``cle-privee``, ``titre-ae``, ``pair-mllp``,
-        ``adresse-invalide``, ``mssante-forme``.
+        ``finess-…``, ``ipp-domaine``, ``droit-fhir``, ``cle-publique``, ``cle-privee``, ``titre-ae``, ``empreinte``,
+        ``pair-mllp``, ``adresse-invalide``, ``mssante-forme``.
     Conflict
         ``partenaire-existant``, ``identifiant-de-partenaire`` (a credential of another live partner).
     """
@@ -244,7 +253,9 @@ def _credentials(facts: PartnerFacts) -> list[tuple[str, str, dict[str, Any]]]:
             keys["jwks_uri"] = _url(facts.jwks_uri, "jwks_uri")
         found.append(("fhir", slug(facts.name), keys))
     for application in facts.ae_titles:
-        where = {"host": application.host, "port": application.port} if application.host else {}
+        where: dict[str, Any] = {"host": application.host, "port": application.port} if application.host else {}
+        if application.certificates:
+            where["certificates"] = [_fingerprint(digits) for digits in application.certificates]
         found.append(("aet", _ae_title(application.title), where))
     found += [("mllp", MllpPeer.parse(peer).value, {}) for peer in facts.mllp_peers]
     found += [("stow", _url(address, "dicomweb"), {}) for address in facts.dicomweb]
@@ -284,6 +295,14 @@ def _ae_title(title: str) -> str:
         text = "Un titre AE compte 1 à 16 caractères ASCII, sans barre oblique inverse."
         raise InvalidContent("titre-ae", text, expression="aet", rule=True)
     return title
+
+
+def _fingerprint(digits: str) -> str:
+    known = fingerprint(digits)
+    if known is None:
+        text = "Une empreinte SHA-256 compte 64 chiffres hexadécimaux (openssl x509 -fingerprint -sha256)."
+        raise InvalidContent("empreinte", text, expression="aet", rule=True)
+    return known
 
 
 def _url(address: str, field: str) -> str:

@@ -27,7 +27,7 @@ from gateway.model.partner import PartnerCredential
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps
-from gateway.settings import Address, Dicom, Limits, Settings
+from gateway.settings import Address, Dicom, Limits, Settings, Tls
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.background import served
 from tests import world as worlds
@@ -79,6 +79,44 @@ def make_port(represented, blobs, tmp_path) -> Iterator[Callable[..., Scp]]:
 @pytest.fixture
 def port(make_port, world) -> Scp:
     return make_port(profile="prod")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory) -> Path:
+    """A folder with an authority, and certificates: good ones, and one for each way to be none."""
+    root = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=root)
+
+    rsa = ("-newkey", "rsa:2048", "-nodes")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for name in ("ca", "stranger"):
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
+        openssl("req", "-x509", *curve, "-subj", f"/CN={name}", "-days", "2", *files)
+    for name, key, said, days, by in (
+        ("here", rsa, "subjectAltName=IP:127.0.0.1", "2", "ca"),
+        ("other", rsa, "subjectAltName=DNS:ailleurs.example", "2", "ca"),
+        ("another", curve, "subjectAltName=DNS:autre-pacs.example", "2", "ca"),
+        ("expired", curve, "subjectAltName=IP:127.0.0.1", "-1", "ca"),
+        ("server", curve, "extendedKeyUsage=serverAuth", "2", "ca"),
+        ("foreign", curve, "subjectAltName=IP:127.0.0.1", "2", "stranger"),
+    ):
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        (root / f"{name}.ext").write_text(f"{said}\n")
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{by}.pem", "-CAkey", f"{by}.key", "-CAcreateserial"),
+            *("-days", days, "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+        )
+    return root
+
+
+@pytest.fixture
+def secured(make_port, world, authority) -> Scp:
+    """Our port over TLS, client certificates required; LECTEUR is reached over TLS."""
+    world.session.commit()
+    tls = Tls(certificate=authority / "here.pem", key=authority / "here.key", authorities=authority / "ca.pem")
+    return make_port(profile="prod", dicom=Dicom(bind=Address("127.0.0.1", 0), tls=tls, tls_destinations=("LECTEUR",)))
 
 
 @pytest.fixture

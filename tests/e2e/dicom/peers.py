@@ -1,7 +1,10 @@
 """Peers that query, retrieve and receive: dcmtk's tools as processes, with what they say and what they keep."""
 
 import contextlib
+import socket
+import ssl
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,3 +105,37 @@ def dcmtk(tool: str, port: int, *options: str, keys: Sequence[str] = (), calling
         timeout=timeout,
         check=False,
     )
+
+
+def presenting(authority: Path, name: str = "here") -> tuple[str, ...]:
+    """dcmtk's options for TLS with a certificate of ours, trusting our authority."""
+    return ("+tls", str(authority / f"{name}.key"), str(authority / f"{name}.pem"), "+cf", str(authority / "ca.pem"))
+
+
+@contextlib.contextmanager
+def tunnel(port: int, authority: Path) -> Iterator[int]:
+    """A plain port of this machine that leads to a TLS one, for tools that speak none."""
+    context = ssl.create_default_context(cafile=str(authority / "ca.pem"))
+    context.load_cert_chain(authority / "here.pem", authority / "here.key")
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, target) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = server.accept()
+                far = context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.close()

@@ -77,7 +77,7 @@ class File:
 class Everyone:
     """Knows whoever does not call himself STRANGER."""
 
-    def recognise(self, calling_ae_title: str, address: str) -> str:
+    def recognise(self, calling_ae_title: str, address: str, certificate: bytes | None) -> str:  # noqa: ARG002 - the port's protocol
         if calling_ae_title == "STRANGER":
             raise UnknownIdentity("unknown-ae-title", "Inconnu.")
         if calling_ae_title == "BROKEN":

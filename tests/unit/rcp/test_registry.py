@@ -76,6 +76,7 @@ def test_adding_the_same_again_changes_nothing(steps, store):
         ({"jwks_uri": "ftp://chu.example/jwks"}, "adresse-invalide"),
         ({"ae_titles": (AeTitle("DIX-SEPT-LETTRES-"),)}, "titre-ae"),
         ({"ae_titles": (AeTitle("A\\B"),)}, "titre-ae"),
+        ({"ae_titles": (AeTitle("PACS", certificates=("secret",)),)}, "empreinte"),
         ({"peers": ("chu.example",)}, "adresse-invalide"),
         ({"mailboxes": ("chu@example.org",)}, "mssante-forme"),
     ],
