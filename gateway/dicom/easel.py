@@ -62,9 +62,9 @@ def receive(source: BinaryIO) -> bytes | None:
 def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     """What can be asked for: each takes a path and arguments, and gives a media type and bytes."""
     from gateway.dicom import deidentify, legible, render, transcode
-    from gateway.dicom.frames import Frames
+    from gateway.dicom.alike import Alike
 
-    opened = lru_cache(maxsize=4)(Frames)  # a series of frames of one object: its header is read once
+    opened = lru_cache(maxsize=4)(Alike().frames)  # a series of frames of one object: its header is read once
 
     def picture(path: Path, **asked: Any) -> tuple[str, bytes]:
         window, viewport = asked.pop("window"), asked.pop("viewport")

@@ -10,6 +10,8 @@ Sources: `[PS3.5 8]` layouts, `[PS3.5 A.4]` encapsulation, `[PS3.3 C.7.6.3]` att
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
 )
 
+from gateway.dicom import gdcm_values
 from gateway.errors import InvalidContent, NotFound, Unsupported
 
 __all__ = ["MAX_SAMPLES", "Decoded", "Frames", "number", "said"]
@@ -42,6 +47,8 @@ _DEFER_BYTES: Final = 64 * 1024
 _NATIVE: Final = frozenset(
     {ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 )
+#: What GDCM decodes without pydicom's help, in half of the time.
+_LOSSLESS: Final = frozenset({JPEGLossless, JPEGLosslessSV1})
 #: Element → kind of its numbers; None: as Bits Allocated and Pixel Representation say.
 _PIXELS: Final[dict[int, str | None]] = {0x7FE00010: None, 0x7FE00008: "f4", 0x7FE00009: "f8"}
 _ALLOCATED: Final = frozenset({1, 8, 16, 32, 64})
@@ -100,6 +107,13 @@ class Frames:
     ----------
     header
         Everything before the pixels. Long values are read when they are asked for.
+    made
+        What was made of the header, by whoever made it; shared with the objects that say the same (`at`).
+
+    Parameters
+    ----------
+    header
+        Of an object without its pixels, from who read it (`gateway.dicom.alike`); `at` says where they are.
 
     Raises
     ------
@@ -107,21 +121,13 @@ class Frames:
         Not a DICOM object, or a picture that says of itself what cannot be.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, header: Dataset | None = None) -> None:
         self._path = path
+        self._content: bytes | None = None
+        self.made: dict[Any, Any] = {}
         try:
-            with path.open("rb") as file:
-                self.header: Dataset = pydicom.dcmread(file, stop_before_pixels=True, defer_size=_DEFER_BYTES)
-                place = file.tell()
-                self.syntax = self.header.file_meta.TransferSyntaxUID
-                self._content: bytes | None = None
-                head = file.read(12)
-            if self.syntax == DeflatedExplicitVRLittleEndian:  # was inflated whole, and its places are not the file's
-                self._deflated()
-            else:
-                self._find(place, head)
-        except InvalidContent:
-            raise
+            self.header: Dataset = self._read() if header is None else header
+            self.syntax = self.header.file_meta.TransferSyntaxUID
         except Exception as error:
             raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.") from error
         ds = self.header
@@ -134,8 +140,26 @@ class Frames:
         usual = "MONOCHROME2" if self.samples == 1 else "RGB"
         self.interpretation = str(said(ds, "PhotometricInterpretation") or usual).strip().upper()
 
-    def _find(self, place: int, head: bytes) -> None:
-        order = "big" if self.syntax == ExplicitVRBigEndian else "little"
+    def at(self, path: Path, place: int, head: bytes) -> Frames:
+        """Give another object that says the same of its pixels; they begin at ``place``, with these twelve bytes."""
+        other = copy.copy(self)
+        other._path = path  # noqa: SLF001 - one of us
+        other._find(place, head, self.syntax)  # noqa: SLF001
+        return other
+
+    def _read(self) -> Dataset:
+        with self._path.open("rb") as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, defer_size=_DEFER_BYTES)
+            place, head = file.tell(), file.read(12)
+        syntax = header.file_meta.TransferSyntaxUID
+        if syntax == DeflatedExplicitVRLittleEndian:  # was inflated whole, and its places are not the file's
+            self._deflated()
+        else:
+            self._find(place, head, syntax)
+        return header
+
+    def _find(self, place: int, head: bytes, syntax: str) -> None:
+        order = "big" if syntax == ExplicitVRBigEndian else "little"
         group, element = (int.from_bytes(head[at : at + 2], order) for at in (0, 2))  # type: ignore[arg-type]
         self._tag = group << 16 | element
         # Some name one syntax and write the other; no even length looks like a type.
@@ -321,39 +345,16 @@ class Frames:
             "number_of_frames": 1,
         }
         if self.syntax == JPEGExtended12Bit and self.stored > 8:
-            return Decoded(_twelve_bits(self, content), self.interpretation, self.stored)
+            return Decoded(gdcm_values.values(self, content), self.interpretation, self.stored)
+        if self.syntax in _LOSSLESS and self.samples == 1:
+            with contextlib.suppress(ValueError):
+                return Decoded(gdcm_values.values(self, content), self.interpretation, self.stored)
         if self.syntax == JPEGBaseline8Bit and "pillow" in decoder.available_plugins:
             options["decoding_plugin"] = "pillow"  # several times faster than the others
         values, properties = decoder.as_array(encapsulate([content]), index=0, raw=raw, **options)
         became = str(properties.get("photometric_interpretation", known))
         interpretation = self.interpretation if became == known and self.interpretation not in _KNOWN else became
         return Decoded(values, interpretation, int(properties.get("bits_stored", self.stored)))
-
-
-def _twelve_bits(frames: Frames, content: bytes) -> NDArray[Any]:
-    """Decode JPEG process 4, which pydicom asks of none but a GPL library; GDCM's values are dcmtk's."""
-    import gdcm
-
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(content)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((frames.columns, frames.rows, 1))
-    image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(frames.interpretation)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(frames.syntax))))
-    image.SetPixelFormat(
-        gdcm.PixelFormat(frames.samples, frames.allocated, frames.stored, frames.stored - 1, int(frames.signed))
-    )
-    decoded = image.GetBuffer().encode("utf-8", "surrogateescape")  # the wrapper gives bytes as text
-    values = np.frombuffer(decoded, f"{'i' if frames.signed else 'u'}{frames.allocated // 8}")
-    shape = (frames.rows, frames.columns) if frames.samples == 1 else (frames.rows, frames.columns, frames.samples)
-    return values.reshape(shape)
 
 
 def _undecodable() -> Unsupported:

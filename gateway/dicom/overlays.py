@@ -13,33 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from gateway.dicom.frames import MAX_SAMPLES
+from gateway.dicom.frames import MAX_SAMPLES, Frames
 
 __all__ = ["planes"]
 
 _GROUPS: Final = range(0x6000, 0x6020, 2)
 
 
-def planes(ds: Dataset, frame: int, shape: tuple[int, int], words: NDArray[Any] | None) -> Iterator[NDArray[np.bool_]]:
+def planes(frames: Frames, frame: int, words: NDArray[Any] | None) -> Iterator[NDArray[np.bool_]]:
     """Give each plane that lies over a frame, as large as the frame.
 
     Parameters
     ----------
     frame
         From 1.
-    shape
-        Rows and columns of the frame.
     words
         The frame's words before unused bits were cleared, for planes that stand in them.
     """
-    for group in _GROUPS:
-        if (group << 16 | 0x0010) in ds or (group << 16 | 0x0102) in ds:
-            try:
-                plane = _plane(ds, group << 16, frame, shape, words)
-            except Exception:  # noqa: BLE001, S112 - a plane against its type does not hide the picture
-                continue
-            if plane is not None:
-                yield plane
+    ds = frames.header
+    if "overlays" not in frames.made:
+        frames.made["overlays"] = [
+            group << 16 for group in _GROUPS if (group << 16 | 0x0010) in ds or (group << 16 | 0x0102) in ds
+        ]
+    for group in frames.made["overlays"]:
+        try:
+            plane = _plane(ds, group, frame, (frames.rows, frames.columns), words)
+        except Exception:  # noqa: BLE001, S112 - a plane against its type does not hide the picture
+            continue
+        if plane is not None:
+            yield plane
 
 
 def _plane(

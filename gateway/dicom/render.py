@@ -8,6 +8,7 @@ Does not burn in annotations or apply presentation states, and shows nothing of 
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,14 +159,14 @@ def render(
         raise Unsupported("not-acceptable", "Format d’image non proposé.", expression="Accept")
     frames = Frames(source) if isinstance(source, Path) else source
     decoded = frames.decoded(frame)
-    ds = _of_frame(frames.header, frame)
+    ds = _of_frame(frames, frame)
     try:
         shown = _displayed(decoded, frames, ds, window)
     except (InvalidContent, Unsupported, MemoryError):
         raise
     except Exception as error:  # a table or a palette against its type
         raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.") from error
-    for plane in overlays.planes(frames.header, frame, (frames.rows, frames.columns), decoded.words):
+    for plane in overlays.planes(frames, frame, decoded.words):
         shown[plane] = 255
     picture = Image.fromarray(shown)
     if viewport is not None:
@@ -194,8 +195,12 @@ def frame_bytes(source: Path | Frames, frame: int = 1) -> bytes:
     return content
 
 
-def _of_frame(ds: Dataset, frame: int) -> Dataset:
+def _of_frame(frames: Frames, frame: int) -> Dataset:
     """Gather what a frame is drawn with: the object's own, then the shared groups', then the frame's."""
+    ds = frames.header
+    own: Dataset | None = frames.made.get("drawn with")
+    if own is not None:
+        return own
     with_it = Dataset()
     with_it.file_meta = ds.file_meta  # tells the order of bytes in tables
     for keyword in _DRAWN_WITH:
@@ -203,6 +208,8 @@ def _of_frame(ds: Dataset, frame: int) -> Dataset:
             with_it[keyword] = ds[keyword]
     shared = list(said(ds, "SharedFunctionalGroupsSequence") or ())
     each = said(ds, "PerFrameFunctionalGroupsSequence") or ()
+    if not shared and not each:  # the same for all frames
+        frames.made["drawn with"] = with_it
     for group in (*shared, *([each[frame - 1]] if len(each) >= frame else ())):
         for name in _GROUPS:
             for item in said(group, name) or ():
@@ -238,15 +245,52 @@ def _gray(values: NDArray[Any], ds: Dataset, window: Window | None, *, inverted:
             values = np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
         shades = _shaded(values, ds, window)
         return np.invert(shades) if inverted else shades
-    low, high = int(values.min()), int(values.max())
-    shades = _shaded(np.arange(low, high + 1, dtype=np.int32), ds, window)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    ranks = values.view(unsigned)
+    made = _TABLES.shades(values.dtype, ds, window)
+    if made is not None:
+        shades = made
+    else:
+        low, high = int(values.min()), int(values.max())
+        shades = _shaded(np.arange(low, high + 1, dtype=np.int32), ds, window)
+        # Differences of signed values may not fit their type; modulo its size they do.
+        ranks = ranks - unsigned.type(low % (1 << unsigned.itemsize * 8))
     if inverted:
         shades = np.invert(shades)
-    unsigned = np.dtype(f"u{values.dtype.itemsize}")
-    # Differences of signed values may not fit their type; modulo its size they do.
-    ranks = values.view(unsigned) - unsigned.type(low % (1 << unsigned.itemsize * 8))
-    shown: NDArray[np.uint8] = shades.take(ranks)
+    shown: NDArray[np.uint8] = shades.take(ranks, mode="wrap")  # none is beyond: the mode that looks least
     return shown
+
+
+class _Tables:
+    """Shades of every value that a type has, for series that are shaded by the same numbers.
+
+    One of all values costs several of those that a frame has: it is made when the same is asked for again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], NDArray[np.uint8] | None] = OrderedDict()
+
+    def shades(self, kind: np.dtype[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8] | None:
+        """Give the shade of each value in the order of its bits, or None."""
+        chosen = None if window is None and said(ds, "VOILUTSequence") else window or Window.of(ds)
+        if chosen is None or said(ds, "ModalityLUTSequence"):
+            return None
+        rescaled = tuple(str(said(ds, name)) for name in ("RescaleSlope", "RescaleIntercept"))
+        name = (kind.str, rescaled, chosen)
+        again = name in self._kept
+        shades = self._kept.pop(name, None)
+        if again and shades is None:
+            unsigned = np.arange(1 << kind.itemsize * 8, dtype=f"u{kind.itemsize}")
+            shades = _shaded(unsigned.view(kind).astype(np.int32), ds, chosen)
+        self._kept[name] = shades
+        while len(self._kept) > _TABLES_KEPT:
+            self._kept.popitem(last=False)
+        return shades
+
+
+#: 64 KiB each.
+_TABLES_KEPT: Final = 32
+_TABLES: Final = _Tables()
 
 
 def _shaded(levels: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray[np.uint8]:

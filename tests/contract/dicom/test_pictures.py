@@ -1,6 +1,7 @@
 """pydicom's own test files and made ones, drawn and compared with dcmtk's pictures of the same objects."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,22 @@ def test_values_stand_in_some_of_the_bits(tmp_path, stored, high, signed, syntax
         path = saved(ds, tmp_path / "bits.dcm")
     agree(drawn(path), by_dcmtk("dcm2pnm", path, "+Wm"), 1)
     assert (Frames(path).decoded(1).values == values).all()
+
+
+@pytest.mark.parametrize("option", ["+e1", "+el"])
+@pytest.mark.parametrize(("allocated", "stored"), [(8, 8), (16, 10), (16, 12), (16, 16)])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_lossless_jpeg_by_dcmtk_has_the_values_that_went_in(tmp_path, allocated, stored, signed, option):
+    ds = slice_data_set(DOMINIQUE, 2)
+    y, x = np.mgrid[0:128, 0:128]
+    values = (x * y * 7) % (1 << stored) - ((1 << stored - 1) if signed else 0)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = allocated, stored, stored - 1, signed
+    ds.PixelData = values.astype(f"{'i' if signed else 'u'}{allocated // 8}").tobytes()
+    ds["PixelData"].VR = "OB" if allocated == 8 else "OW"
+    plain, compressed = saved(ds, tmp_path / "plain.dcm"), tmp_path / "compressed.dcm"
+    subprocess.run(["dcmcjpeg", option, plain, compressed], check=True, capture_output=True)
+    assert (Frames(compressed).decoded(1).values == values).all()
+    assert render(compressed) == render(plain)
 
 
 def overlaid(ds, group, plane, *, origin=(1, 1), kind="G", **more):
