@@ -7,14 +7,17 @@ Promises
 --------
 * « Kept » means that the object's row and its bytes, at their length, are there; what the caller may not see is told as
   what does not exist.
-* A report survives a crash between the answer and itself; it may come twice, never not at all.
-* The same transaction asked again is judged again.
+* A report survives a crash between the answer and itself; it may come twice, never not at all. Whoever registered no
+  place where he listens is told on his own association only.
+* The same transaction asked again is judged again; while its report waits it is one report, the latest.
+* A partner whose reports nobody takes fills no more than `MAX_WAITING` places of the outbox, nor `MAX_WAITING_BYTES`.
 
 Does not read the bytes again: the blob store verifies them by itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import uuid
@@ -29,13 +32,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dimse_primitives import N_ACTION
 from pynetdicom.dsutils import decode, encode
+from sqlalchemy import ColumnElement, func, select
 
 from gateway.dicom.command import is_uid
 from gateway.dicom.levels import MAX_UIDS, values
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.services import Request, Service
 from gateway.dicom.statements import located
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import InvalidContent, Unavailable, Unsupported
 from gateway.exchange import jobs
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Delivery, Outcome, Outgoing
@@ -44,10 +48,11 @@ from gateway.model.message import Message
 from gateway.model.store import utcnow
 from gateway.rcp import imaging_sending
 from gateway.rcp.access import Caller
-from gateway.rcp.imaging_destinations import Destination
+from gateway.rcp.imaging_destinations import Destination, destination
+from gateway.rcp.imaging_match import serialise
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["KIND", "Commitments", "report"]
+__all__ = ["KIND", "MAX_WAITING", "MAX_WAITING_BYTES", "Commitments", "report"]
 
 LOG = logging.getLogger(__name__)
 
@@ -59,6 +64,10 @@ _LOOKS: Final = 8  # questions to the content store at once
 _NO_SUCH_OBJECT, _CLASS_CONFLICT = 0x0112, 0x0119
 
 KIND: Final = imaging_sending.CONFIRMATION
+
+#: Reports of one partner that may wait to be taken, and their bytes: a request is some hundred bytes for each object.
+MAX_WAITING: Final = 2_000
+MAX_WAITING_BYTES: Final = 64 << 20
 
 #: How long the caller's own association has for the report before a new one is opened for it.
 GRACE_S: Final = 15.0
@@ -79,6 +88,7 @@ class Commitments:
         self._steps = steps
         self._blobs = blobs
         self._ours = ours
+        self._looks = ThreadPoolExecutor(_LOOKS, thread_name_prefix="commitment")
 
     def services(self) -> tuple[Service[Caller], ...]:
         """Give the lines of the port's table."""
@@ -90,23 +100,22 @@ class Commitments:
         if message.ActionTypeID != _REQUEST or str(message.RequestedSOPInstanceUID) != _SOP_INSTANCE:
             raise Unsupported("dicom-action", "Action inconnue de ce service.")
         transaction, references = _asked(request.identifier("ActionInformation"))
-        known = self._steps.run(caller, partial(_known, references=references))
+        known = self._steps.run(caller, partial(_known, transaction=transaction, references=references))
         answer = self._answer(transaction, references, known)
         message_id = self._steps.run(caller, partial(_promise, transaction=transaction, answer=answer, known=known))
         request.respond(0x0000)
         if request.leaves_within(_LEAVES_S):
             return
         said = request.report(SOP_CLASS, _SOP_INSTANCE, _event_type(answer), answer)
-        if said is not None and said.status == 0x0000:
+        if said is None or said.status != 0x0000:
+            LOG.info("dicom commitment: the report waits for a new association, if its caller registered where")
+        elif message_id is not None:
             self._steps.run(caller, partial(_told, message_id=message_id))
-        else:
-            LOG.info("dicom commitment: the report waits for a new association")
 
     def _answer(self, transaction: str, references: Sequence[_Reference], known: dict[str, Any]) -> Dataset:
         """Judge each reference; the content store is asked outside of any transaction, several objects at once."""
         keys = list({row.sha256 for row in known.values()})
-        with ThreadPoolExecutor(_LOOKS, thread_name_prefix="commitment") as looks:
-            sizes = dict(zip(keys, looks.map(self._blobs.size, keys), strict=True))
+        sizes = dict(zip(keys, self._looks.map(self._blobs.size, keys), strict=True))
         kept: list[Dataset] = []
         lost: list[Dataset] = []
         for one in references:
@@ -128,8 +137,16 @@ class Commitments:
         return answer
 
 
-def _known(step: Step, *, references: Sequence[_Reference]) -> dict[str, Any]:
-    """Find the objects that the caller may see, by SOP Instance UID."""
+def _known(step: Step, *, transaction: str, references: Sequence[_Reference]) -> dict[str, Any]:
+    """Find the objects that the caller may see, by SOP Instance UID.
+
+    Raises
+    ------
+    Unavailable
+        ``dicom-commitments-waiting``: looking for them would be in vain.
+    """
+    if _waiting(step, transaction) is None:
+        _require_room(step, 0)
     wanted = [one.sop_instance_uid for one in references]
     known: dict[str, Any] = {}
     for row in step.session.execute(
@@ -140,8 +157,8 @@ def _known(step: Step, *, references: Sequence[_Reference]) -> dict[str, Any]:
     return known
 
 
-def _promise(step: Step, *, transaction: str, answer: Dataset, known: dict[str, Any]) -> uuid.UUID:
-    """Write down that the caller is told, and the report that tells him."""
+def _promise(step: Step, *, transaction: str, answer: Dataset, known: dict[str, Any]) -> uuid.UUID | None:
+    """Write down that the caller is told, and the report that tells him; none for who listens nowhere."""
     missing = len(answer.get("FailedSOPSequence") or ())
     step.audit(
         "recherche",
@@ -153,7 +170,8 @@ def _promise(step: Step, *, transaction: str, answer: Dataset, known: dict[str, 
             "missing": missing,
         },
     )
-    return _post(step, transaction, answer)
+    to = destination(step.session, str(step.caller.identifier))
+    return _post(step, transaction, answer) if to is not None and to.partner_id == step.caller.partner_id else None
 
 
 def _asked(information: Dataset) -> tuple[str, list[_Reference]]:
@@ -184,6 +202,14 @@ def _post(step: Step, transaction: str, answer: Dataset) -> uuid.UUID:
     """Keep the report to be sent on a new association, unless the caller takes it on its own before."""
     content = encode(answer, is_implicit_vr=True, is_little_endian=True) or b""
     title = str(step.caller.identifier)
+    serialise(step.session, [f"{KIND}|{step.caller.partner_id}"])
+    before = _waiting(step, transaction)
+    if before is not None:
+        if before.sha256 == hashlib.sha256(content).hexdigest():
+            return before.id
+        before.state, before.done_at = "annule", utcnow()  # what it says is no longer so
+        step.session.flush()
+    _require_room(step, len(content))
     message = step.post(
         Outgoing(
             channel=imaging_sending.CHANNEL,
@@ -199,6 +225,39 @@ def _post(step: Step, transaction: str, answer: Dataset) -> uuid.UUID:
     step.session.flush()
     jobs.nudge(step.session, message.id, at=message.not_before)
     return message.id
+
+
+def _waits(step: Step) -> tuple[ColumnElement[bool], ...]:
+    """Say which messages are reports that wait for the caller's partner; the index of what is due finds them."""
+    return (
+        Message.direction == "out",
+        Message.state == "en-attente",
+        Message.channel == imaging_sending.CHANNEL,
+        Message.kind == KIND,
+        Message.partner_id == step.caller.partner_id,
+    )
+
+
+def _waiting(step: Step, transaction: str) -> Message | None:
+    """Find and hold the report of a transaction that waits already."""
+    mine = (Message.sender == transaction, Message.recipient == str(step.caller.identifier))
+    return step.session.scalars(select(Message).where(*_waits(step), *mine).with_for_update()).one_or_none()
+
+
+def _require_room(step: Step, size_bytes: int) -> None:
+    """Refuse one report more than a partner may have waiting.
+
+    Raises
+    ------
+    Unavailable
+        ``dicom-commitments-waiting``.
+    """
+    count, total = step.session.execute(
+        select(func.count(), func.coalesce(func.sum(Message.size_bytes), 0)).where(*_waits(step))
+    ).one()
+    if count >= MAX_WAITING or total + size_bytes > MAX_WAITING_BYTES:
+        text = f"{MAX_WAITING} confirmations ou {MAX_WAITING_BYTES >> 20} Mio attendent déjà d’être reçus."
+        raise Unavailable("dicom-commitments-waiting", text)
 
 
 def _told(step: Step, *, message_id: uuid.UUID) -> None:

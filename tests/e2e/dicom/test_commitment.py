@@ -1,8 +1,10 @@
 """Storage commitment: pynetdicom asks, on the association of its stores or on another, and is told the truth."""
 
+import concurrent.futures
 import queue
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +15,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel as Push
 from sqlalchemy import select, update
 
-from gateway.demo.ct_phantom import write_series
+from gateway.demo.ct_phantom import DOMINIQUE, write_series
+from gateway.dicom import commitment
 from gateway.dicom.outgoing import DicomChannel
 from gateway.dicom.scu import Ours, Patience
 from gateway.exchange.delivery import Deliveries
@@ -223,6 +226,87 @@ def test_a_report_refused_for_good_is_put_before_a_person(kept, ct, session, del
     session.rollback()
     item = session.scalars(select(WorkItem).where(WorkItem.kind == "message")).one()
     assert item.reason == "images-refusees"
+
+
+def leaving(port: int, action: Dataset, calling: str = AE_TITLE) -> int:
+    """Ask and leave at once; return the status of the N-ACTION."""
+    with associated(port, Heard(), calling) as association:
+        return association.send_n_action(action, 1, Push, INSTANCE)[0].Status
+
+
+def waiting(session) -> list[Message]:
+    session.rollback()
+    return list(session.scalars(select(Message).where(Message.state == "en-attente")))
+
+
+def test_the_same_transaction_is_one_report_with_the_latest_truth(kept, ct, session, deliveries, tmp_path):
+    more = write_series(replace(DOMINIQUE, slices=6), tmp_path / "more")
+    action = asked(references(more))
+    assert [leaving(kept.port, action) for _ in range(3)] == [0, 0, 0]
+    [first] = waiting(session)
+    assert storescu(kept.port, more[5]).returncode == 0
+    assert leaving(kept.port, action) == 0
+    [second] = waiting(session)
+    assert (second.id != first.id, first.state) == (True, "annule")
+    heard = Heard()
+    with listening(session, heard):
+        assert deliveries.attempt(first.id) is None
+        session.execute(update(Message).where(Message.id == second.id).values(not_before=utcnow()))
+        session.commit()
+        assert deliveries.attempt(second.id) is Outcome.DELIVERED
+        assert leaving(kept.port, action) == 0  # told before, and asks again: is told again
+    kind, report, _ = heard.reports.get(timeout=10)
+    assert (kind, len(report.ReferencedSOPSequence)) == (1, 6)
+    assert len(waiting(session)) == 1
+
+
+def test_a_partner_fills_only_its_own_places_of_the_outbox(kept, ct, session, world, deliveries, monkeypatch):
+    """[PS3.7 C.5.24] 0213, resource limitation; there is room again once a report was taken."""
+    other_hospital(session, world)
+    monkeypatch.setattr(commitment, "MAX_WAITING", 3)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda _: leaving(kept.port, asked(references(ct))), range(8)))
+    assert sorted(told) == [0] * 3 + [0x0213] * 5
+    assert len(waiting(session)) == 3
+    with associated(kept.port, Heard()) as association:
+        said, _ = association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)
+        assert (said.Status, said.ErrorComment.split(":")[0]) == (0x0213, "dicom-commitments-waiting")
+        assert association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)[0].Status == 0x0213
+    assert leaving(kept.port, asked([(CTImageStorage, "1.2.3")]), "CHUY_PACS") == 0
+    mine = next(message for message in waiting(session) if message.recipient == AE_TITLE)
+    session.execute(update(Message).where(Message.id == mine.id).values(not_before=utcnow()))
+    session.commit()
+    heard = Heard()
+    with listening(session, heard):
+        assert deliveries.attempt(mine.id) is Outcome.DELIVERED
+    assert leaving(kept.port, asked(references(ct))) == 0
+
+
+def test_large_requests_fill_their_places_sooner(kept, session, monkeypatch):
+    """A known transaction that grows is no way around it."""
+    many = [(CTImageStorage, f"1.2.{number}") for number in range(1000)]
+    monkeypatch.setattr(commitment, "MAX_WAITING_BYTES", 100_000)
+    small, large = asked(many[:1]), asked(many)
+    assert [leaving(kept.port, small), leaving(kept.port, large)] == [0, 0]
+    assert leaving(kept.port, asked(many)) == 0x0213
+    assert leaving(kept.port, asked(many, transaction=small.TransactionUID)) == 0x0213
+    session.rollback()
+    assert sum(message.size_bytes for message in waiting(session)) < 100_000
+    assert sorted(message.sender for message in waiting(session)) == sorted(
+        [small.TransactionUID, large.TransactionUID]
+    )
+
+
+def test_who_listens_nowhere_is_told_on_its_own_association_only(kept, ct, session):
+    session.execute(update(PartnerCredential).where(PartnerCredential.value == AE_TITLE).values(details={}))
+    session.commit()
+    heard = Heard()
+    with associated(kept.port, heard) as association:
+        assert association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)[0].Status == 0
+        assert heard.reports.get(timeout=20)[0] == 1
+    assert leaving(kept.port, asked(references(ct))) == 0
+    session.rollback()
+    assert session.scalars(select(Message)).all() == []
 
 
 @pytest.mark.parametrize(
