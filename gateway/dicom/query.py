@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
-from gateway.dicom.statements import Question, below, kept_search, search
+from gateway.dicom.statements import Question, below, kept_search, laid_down, search
 from gateway.model.reads import Reads
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -189,6 +189,11 @@ class Images:
     ) -> list[Found]:
         """Find the instances of a study, a series, or one instance, in their order."""
         return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
+
+    async def laid_down(self, caller: Caller, instances: Collection[str]) -> list[Any]:
+        """Rows of objects that the caller's partner has laid down: their UIDs and the record that they are of."""
+        statement = self._known(("laid down", access.rights(caller)), lambda: laid_down(caller))
+        return await self.reads.fetch(statement, {"instances": list(instances)}, one_plan=True)
 
     async def _matches(self, caller: Caller, asked: Question) -> list[Any]:
         if asked.conditions:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 
@@ -20,7 +20,7 @@ from gateway.model.imaging import Instance, Series, Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "located", "search"]
+__all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "laid_down", "located", "search"]
 
 #: Objects below one study, or of one move.
 MAX_INSTANCES: Final = 20_000
@@ -313,6 +313,24 @@ def below(caller: Caller, *, series: bool, instance: bool, told: bool) -> Select
         if wanted:
             statement = statement.where(column == bindparam(name))
     return statement  # type: ignore[no-any-return]  # as above
+
+
+def laid_down(caller: Caller) -> Select[Any]:
+    """Where objects of the caller's own partner stand, to be kept for whoever has the same rights.
+
+    Its bind is ``instances``.
+    """
+    found: Any = (
+        select(Study.study_instance_uid, Study.record_id, Series.series_instance_uid, Instance.sop_instance_uid)
+        .join(Series, Series.study_id == Study.id)
+        .join(Instance, Instance.series_id == Series.id)
+        .where(
+            access.studies(caller),
+            Instance.partner_id == caller.partner_id,
+            Instance.sop_instance_uid == func.any(bindparam("instances", type_=ARRAY(Text))),
+        )
+    )
+    return found  # type: ignore[no-any-return]  # as above
 
 
 def located(

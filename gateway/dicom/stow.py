@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final
 
-import anyio
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -29,11 +27,10 @@ from gateway.dicom import outcome
 from gateway.dicom.asking import negotiate
 from gateway.dicom.command import Answer, StoreRequest, is_uid
 from gateway.dicom.intake import Intake
-from gateway.dicom.multipart import Ended, Head, Piece, Reader, media_type
-from gateway.dicom.part10 import announced
+from gateway.dicom.multipart import Reader, media_type
 from gateway.dicom.query import Images
-from gateway.dicom.statements import located
 from gateway.dicom.storage import Keeper
+from gateway.dicom.upload import DICOM, Laid, Upload
 from gateway.errors import Forbidden, InvalidContent, Unavailable, Unsupported
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
@@ -43,137 +40,16 @@ from gateway.web.body import Limit, body_stream
 __all__ = ["Storing"]
 
 _JSON: Final = "application/dicom+json"
-_DICOM: Final = "application/dicom"
 #: Taken in one go: a thread is entered once for as much.
 _GATHERED_BYTES: Final = 1 << 20
 _SILENCE_S: Final = 60.0
-#: Objects of one request that are made durable while the next ones come, and those of all requests.
-_AHEAD: Final = 8
-_COMMITS: Final = 16
+#: Requests whose bytes are read at once, and objects of all of them that are made durable at once.
 _UPLOADS: Final = 8
+_COMMITS: Final = 16
 _WRITES_IMAGES: Final = re.compile(r"(?:system|user)/(?:\*|ImagingStudy)\.(?:cr?u?d?s?|write|\*)")
 
 # Not the portal's cookie: a page of another site could make a browser send it.
 _Sender = Annotated[Caller, Depends(caller_of(BEARER, OPEN))]
-
-
-@dataclass(slots=True)
-class _Laid:
-    """One part: what it announced, and what its sender is told."""
-
-    sop_class_uid: str = ""
-    sop_instance_uid: str = ""
-    answer: Answer | Future[Answer] | None = None
-
-    @property
-    def told(self) -> Answer:
-        return self.answer.result() if isinstance(self.answer, Future) else self.answer or Answer()
-
-
-class _Upload:
-    """The objects of one request, read in one thread at a time.
-
-    Parameters
-    ----------
-    reader
-        Of the parts; None when the body is one object.
-    begin
-        Begins to keep what was announced.
-    commits
-        Where objects are made durable while the next ones come.
-    """
-
-    def __init__(
-        self, reader: Reader | None, begin: Callable[[StoreRequest], Intake], commits: ThreadPoolExecutor
-    ) -> None:
-        self.laid: list[_Laid] = []
-        self._reader = reader
-        self._begin = begin
-        self._commits = commits
-        self._room = threading.BoundedSemaphore(_AHEAD)
-        self._head = b""
-        self._intake: Intake | None = None
-        self._first: Future[Answer] | None = None
-        self._kept: dict[str, Future[Answer]] = {}
-        if reader is None:
-            self._started({"content-type": _DICOM})
-
-    def take(self, content: bytes) -> None:
-        """Read the next bytes."""
-        if self._reader is None:
-            self._written(memoryview(content))
-            return
-        for event in self._reader.feed(content):
-            match event:
-                case Head(fields):
-                    self._started(fields)
-                case Piece(piece):
-                    self._written(piece)
-                case Ended():
-                    self._ended()
-
-    def finish(self) -> None:
-        """End the body and wait for what is being made durable."""
-        if self._reader is None:
-            self._ended()
-        elif not self._reader.finished:
-            raise InvalidContent("multipart", "Contenu « multipart/related » illisible : fin manquante.")
-        for one in self.laid:
-            _ = one.told
-
-    def close(self) -> None:
-        """Forget what is not whole."""
-        intake, self._intake = self._intake, None
-        if intake is not None:
-            intake.close()
-
-    def _started(self, fields: dict[str, str]) -> None:
-        self.laid.append(_Laid())
-        self._head = b""
-        name, _ = media_type(fields.get("content-type", _DICOM))
-        if name != _DICOM:
-            self._refuse(Unsupported("type-de-contenu", "Partie d’un autre type que application/dicom."))
-
-    def _refuse(self, error: Exception) -> None:
-        self.laid[-1].answer = outcome.answer(error)
-
-    def _written(self, content: memoryview) -> None:
-        if self._intake is not None:
-            self._intake.write(content)
-        elif self.laid[-1].answer is None:
-            self._head += content
-            self._announced(whole=False)
-
-    def _announced(self, *, whole: bool) -> None:
-        one = self.laid[-1]
-        try:
-            found = announced(self._head, whole=whole)
-        except InvalidContent as error:
-            self._refuse(error)
-            return
-        if found is not None:
-            request, begins = found
-            one.sop_class_uid, one.sop_instance_uid = request.sop_class_uid, request.sop_instance_uid
-            self._intake = self._begin(request)
-            self._intake.write(memoryview(self._head)[begins:])
-            self._head = b""
-
-    def _ended(self) -> None:
-        if self._intake is None and self.laid[-1].answer is None:
-            self._announced(whole=True)
-        intake, self._intake = self._intake, None
-        if intake is None:
-            return
-        one = self.laid[-1]
-        # The first says whose study it is, and of two objects of one UID the first is kept: before what follows.
-        before = self._first if len(self._kept) == 1 else self._kept.get(one.sop_instance_uid)
-        if before is not None:
-            before.exception()
-        self._room.acquire()
-        one.answer = done = self._commits.submit(intake.finish)
-        done.add_done_callback(lambda _: self._room.release())
-        self._first = self._first or done
-        self._kept[one.sop_instance_uid] = done
 
 
 class Storing:
@@ -194,7 +70,7 @@ class Storing:
         self._keeper = keeper
         self._base = base
         self._limit = limit
-        self._uploads = anyio.CapacityLimiter(_UPLOADS)
+        self._uploads = ThreadPoolExecutor(_UPLOADS, "stow-read")
         self._commits = ThreadPoolExecutor(_COMMITS, "stow")
 
     def add_to(self, routes: APIRouter) -> None:
@@ -208,20 +84,35 @@ class Storing:
         if study is not None and not is_uid(study):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
         negotiate(request, (_JSON, "application/json"))
-        upload = _Upload(_reader(request), partial(self._begin, who, study), self._commits)
+        upload = Upload(_reader(request), partial(self._begin, who, study), self._commits)
+        whole = False
         try:
-            async for content in _gathered(body_stream(request, self._limit)):
-                await self._in_thread(upload.take, content)
-            await self._in_thread(upload.finish)
+            await self._read(request, upload)
+            whole = True
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._in_thread(upload.close)
+            if not whole:
+                self._uploads.submit(upload.close)  # after whatever it still reads; nobody waits for it
         if not upload.laid:
             raise InvalidContent("multipart", "Contenu « multipart/related » illisible : aucune partie.")
         return await self._answered(who, study, upload.laid)
 
-    async def _in_thread(self, work: Callable[..., None], *given: Any) -> None:
-        await anyio.to_thread.run_sync(work, *given, limiter=self._uploads)
+    async def _read(self, request: Request, upload: Upload) -> None:
+        """Hand the body on: while a thread reads some of it, the next bytes come."""
+        loop = asyncio.get_running_loop()
+        under_way: asyncio.Future[None] | None = None
+        last = b""
+        try:
+            async for content in _gathered(body_stream(request, self._limit)):
+                if under_way is not None:
+                    await under_way
+                under_way = loop.run_in_executor(self._uploads, upload.take, last) if last else None
+                last = content
+        finally:
+            if under_way is not None:
+                await asyncio.wait([under_way])
+        if under_way is not None:
+            under_way.result()
+        await loop.run_in_executor(self._uploads, upload.finish, last)
 
     async def _may_store(self, who: Caller) -> None:
         if who.kind is CallerKind.CLIENT and any(_WRITES_IMAGES.fullmatch(scope) for scope in who.scopes):
@@ -235,12 +126,10 @@ class Storing:
         request = replace(announced, study_instance_uid=study)
         return Intake(request, request.sop_class_uid, partial(self._keeper.open, peer=who), self._limit.max_bytes)
 
-    async def _answered(self, who: Caller, study: str | None, laid: Sequence[_Laid]) -> Response:
+    async def _answered(self, who: Caller, study: str | None, laid: Sequence[Laid]) -> Response:
         kept = [one for one in laid if not _failed(one.told)]
-        rows = await self._images.reads.fetch(located(who, instances={one.sop_instance_uid for one in kept}))
-        places = {
-            row["sop_instance_uid"]: (row["study_instance_uid"], row["series_instance_uid"]) for row in reversed(rows)
-        }
+        rows = await self._images.laid_down(who, {one.sop_instance_uid for one in kept}) if kept else []
+        places = {row["sop_instance_uid"]: (row["study_instance_uid"], row["series_instance_uid"]) for row in rows}
         persons = tuple(sorted({row["record_id"] for row in rows if row["record_id"]}))
         line = access.facts(
             who,
@@ -259,7 +148,7 @@ class Storing:
         body = msgspec.json.encode(self._body(laid, places))
         return Response(body, status, {"Retry-After": "60"} if status == 503 else None, _JSON)
 
-    def _body(self, laid: Sequence[_Laid], places: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    def _body(self, laid: Sequence[Laid], places: dict[str, tuple[str, str]]) -> dict[str, Any]:
         """Store Instances Response Module `[PS3.18 I.2]`."""
         stored, failed, others = [], [], []
         for one in laid:
@@ -304,9 +193,9 @@ def _reader(request: Request) -> Reader | None:
         ``type-de-contenu`` (HTTP 415).
     """
     name, parameters = media_type(request.headers.get("content-type", ""))
-    if name == _DICOM:
+    if name == DICOM:
         return None
-    if name == "multipart/related" and parameters.get("type", _DICOM).lower() == _DICOM:
+    if name == "multipart/related" and parameters.get("type", DICOM).lower() == DICOM:
         return Reader(parameters.get("boundary", ""))
     text = 'Type de contenu attendu : multipart/related; type="application/dicom", ou application/dicom.'
     raise Unsupported("type-de-contenu", text, expression="Content-Type")

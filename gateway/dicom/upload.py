@@ -1,0 +1,190 @@
+"""The objects of one STOW request, on their way from its body to storage `[PS3.18 10.5]`.
+
+Promises
+--------
+* Constant memory, whatever an object weighs; one thread at a time reads a body.
+* Objects are made durable while the next ones come, some at a time: their syncs share the disk's journal and their rows
+  a commit (`gateway.rcp.imaging_arrivals`), which nobody waits for before the end of the body.
+* The first object of a request is kept before the others begin to be, and of two of one UID the first that came.
+* What is not whole when the body breaks off is forgotten.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.dicom import outcome
+from gateway.dicom.command import Answer, StoreRequest
+from gateway.dicom.intake import Intake
+from gateway.dicom.multipart import Ended, Head, Piece, Reader, media_type
+from gateway.dicom.part10 import announced
+from gateway.errors import InvalidContent, Unsupported
+
+__all__ = ["DICOM", "Laid", "Upload"]
+
+DICOM: Final = "application/dicom"
+#: Objects of one request that are made durable at once, and twice as many that are not yet.
+_TOGETHER: Final = 8
+#: Looked at first: the head of a file and the UIDs of its data set stand within, as a rule.
+_BEGINNING_BYTES: Final = 32 << 10
+
+
+@dataclass(slots=True)
+class Laid:
+    """One part: what it announced, and what its sender is told."""
+
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    answer: Answer | Future[Answer] | None = None
+
+    @property
+    def told(self) -> Answer:
+        """What became of it, once that is known."""
+        return self.answer.result() if isinstance(self.answer, Future) else self.answer or Answer()
+
+
+class Upload:
+    """The objects of one request.
+
+    Parameters
+    ----------
+    reader
+        Of the parts; None when the body is one object.
+    begin
+        Begins to keep what was announced.
+    commits
+        Where objects are made durable while the next ones come.
+    """
+
+    def __init__(
+        self, reader: Reader | None, begin: Callable[[StoreRequest], Intake], commits: ThreadPoolExecutor
+    ) -> None:
+        self.laid: list[Laid] = []
+        self._reader = reader
+        self._begin = begin
+        self._commits = commits
+        self._turn = threading.Lock()
+        self._closed = False
+        self._room = threading.BoundedSemaphore(2 * _TOGETHER)
+        self._head = b""
+        self._intake: Intake | None = None
+        self._whole: list[tuple[Laid, Intake]] = []
+        self._first: Future[Answer] | None = None
+        self._kept: dict[str, Future[Answer]] = {}
+        if reader is None:
+            self._started({"content-type": DICOM})
+
+    def take(self, content: bytes) -> None:
+        """Read the next bytes."""
+        with self._turn:
+            if not self._closed:
+                self._take(content)
+
+    def finish(self, content: bytes) -> None:
+        """Read the last bytes and wait for what is being made durable.
+
+        Raises
+        ------
+        InvalidContent
+            ``multipart``.
+        """
+        with self._turn:
+            self._take(content)
+            if self._reader is None:
+                self._ended()
+            elif not self._reader.finished:
+                raise InvalidContent("multipart", "Contenu « multipart/related » illisible : fin manquante.")
+            self._commit()
+        for one in self.laid:
+            _ = one.told
+
+    def close(self) -> None:
+        """Forget what is not being made durable; harmless when there is nothing."""
+        with self._turn:
+            self._closed = True
+            intake, self._intake = self._intake, None
+            for one in (*(whole for _, whole in self._whole), *([intake] if intake is not None else [])):
+                one.close()
+            self._whole = []
+
+    def _take(self, content: bytes) -> None:
+        if self._reader is None:
+            self._written(memoryview(content))
+            return
+        for event in self._reader.feed(content):
+            match event:
+                case Head(fields):
+                    self._started(fields)
+                case Piece(piece):
+                    self._written(piece)
+                case Ended():
+                    self._ended()
+
+    def _started(self, fields: dict[str, str]) -> None:
+        self.laid.append(Laid())
+        self._head = b""
+        name, _ = media_type(fields.get("content-type", DICOM))
+        if name != DICOM:
+            self._refuse(Unsupported("type-de-contenu", "Partie d’un autre type que application/dicom."))
+
+    def _refuse(self, error: Exception) -> None:
+        self.laid[-1].answer = outcome.answer(error)
+
+    def _written(self, content: memoryview) -> None:
+        if self._intake is not None:
+            self._intake.write(content)
+        elif self.laid[-1].answer is None:
+            before = len(self._head)
+            beginning = self._head + content[:_BEGINNING_BYTES]
+            if not self._announced(beginning, content[len(beginning) - before :], whole=False):
+                self._head += content
+
+    def _announced(self, beginning: bytes, rest: memoryview, *, whole: bool) -> bool:
+        """Begin to keep an object, or refuse it; False while more of its beginning is needed."""
+        one = self.laid[-1]
+        try:
+            found = announced(beginning, whole=whole)
+        except InvalidContent as error:
+            self._refuse(error)
+            return True
+        if found is None:
+            return False
+        request, begins = found
+        one.sop_class_uid, one.sop_instance_uid = request.sop_class_uid, request.sop_instance_uid
+        self._head = b""
+        self._intake = self._begin(request)
+        self._intake.write(memoryview(beginning)[begins:])
+        if rest:
+            self._intake.write(rest)
+        return True
+
+    def _ended(self) -> None:
+        if self._intake is None and self.laid[-1].answer is None:
+            self._announced(self._head, memoryview(b""), whole=True)
+        intake, self._intake = self._intake, None
+        if intake is None:
+            return
+        one = self.laid[-1]
+        # The first says whose study it is, and of two objects of one UID the first is kept: before what follows.
+        same = any(one.sop_instance_uid == other.sop_instance_uid for other, _ in self._whole)
+        self._whole.append((one, intake))
+        if self._first is None or same or one.sop_instance_uid in self._kept or len(self._whole) == _TOGETHER:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Begin to make durable what is whole."""
+        while self._whole:
+            one, intake = self._whole[0]
+            before = self._first if len(self._kept) == 1 else self._kept.get(one.sop_instance_uid)
+            if before is not None:
+                before.exception()
+            self._room.acquire()
+            one.answer = done = self._commits.submit(intake.finish)
+            del self._whole[0]
+            done.add_done_callback(lambda _: self._room.release())
+            self._first = self._first or done
+            self._kept[one.sop_instance_uid] = done

@@ -1,0 +1,186 @@
+"""STOW-RS in the real process: killed on the way, left on the way, an object larger than its memory may grow."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import select
+
+from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
+from gateway.exchange.blobs import open_store
+from gateway.model.imaging import Instance, QuarantinedObject
+from tests.e2e.dicom.test_stow import multipart, written
+from tests.loopback import free_port, until
+
+MIB = 1 << 20
+STUDY = DOMINIQUE.study_uid
+
+
+@dataclass
+class Serving:
+    process: subprocess.Popen
+    port: int
+    folder: Path
+
+    def staged(self) -> list[Path]:
+        return [path for path in (self.folder / "blobs" / "staging").iterdir() if path.stat().st_size]
+
+    def post(self, body: bytes, kind: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("POST", "/dicom-web/studies", body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        found = answer.status, answer.read()
+        connection.close()
+        return found
+
+    def begin(self, length: int, kind: str) -> socket.socket:
+        """Send the head of a request, whose body the caller sends."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        head = (
+            f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        )
+        sock.sendall(head.encode())
+        return sock
+
+
+@pytest.fixture
+def serve(database_url, world, tmp_path) -> Iterator:
+    running = []
+
+    def start() -> Serving:
+        port, folder = free_port(), tmp_path / "data"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
+        environment |= {
+            "RCP_PROFILE": "dev",
+            "RCP_DATA_DIR": str(folder),
+            "RCP_DATABASE_URL": database_url,
+            "RCP_HTTP_BIND": f"127.0.0.1:{port}",
+            "RCP_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "RCP_FHIR_AUTH": "off",
+            "RCP_LOG_LEVEL": "error",
+        }
+        process = subprocess.Popen([sys.executable, "-m", "gateway", "serve", "--only", "http"], env=environment)
+        running.append(process)
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        until(lambda: process.poll() is not None or listens(), 60)
+        return Serving(process, port, folder)
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+def rows(session) -> list[Instance]:
+    session.rollback()
+    return list(session.scalars(select(Instance)))
+
+
+def series(study: str, count: int, pixels: int = 128) -> list[bytes]:
+    phantom = replace(DOMINIQUE, study_uid=study, slices=count, pixels=pixels)
+    return [written(slice_data_set(phantom, index)) for index in range(count)]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("after", [1, 9, 40])
+def test_a_kill_loses_nothing_that_was_acknowledged(serve, session, after):
+    serving = serve()
+    first, second = series(STUDY, 12), series(f"{STUDY}.2", 120)
+    status, said = serving.post(*multipart(*first))
+    assert (status, len(json.loads(said)["00081199"]["Value"])) == (200, 12)
+    acknowledged = {row.sop_instance_uid for row in rows(session)}
+    assert len(acknowledged) == 12
+
+    answers: list[int] = []
+
+    def send() -> None:
+        with suppress(OSError, http.client.HTTPException):
+            answers.append(serving.post(*multipart(*second))[0])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    until(lambda: len(rows(session)) >= 12 + after or not sender.is_alive(), 60)
+    serving.process.kill()
+    serving.process.wait()
+    sender.join(60)
+    there = rows(session)
+    assert acknowledged <= {row.sop_instance_uid for row in there}
+    assert len(there) == 132 or answers == []
+
+    again = serve()
+    blobs = open_store(f"file://{again.folder / 'blobs'}")
+    for row in there:
+        blobs.verify(row.sha256)  # a row is never without its bytes
+    assert again.staged() == []
+    assert again.post(*multipart(*second))[0] == 200
+    assert len(rows(session)) == 132
+    assert session.scalars(select(QuarantinedObject)).all() == []
+
+
+@pytest.mark.timeout(120)
+def test_a_client_that_goes_away_leaves_nothing_half_written(serve, session):
+    serving = serve()
+    objects = series(STUDY, 20, pixels=512)
+    body, kind = multipart(*objects)
+    cut = body.index(objects[12]) + len(objects[12]) // 2
+    sock = serving.begin(len(body), kind)
+    sock.sendall(body[:cut])
+    until(lambda: bool(rows(session)), 30)
+    sock.close()
+    until(lambda: not serving.staged(), 30)
+    there = {row.sop_instance_uid for row in rows(session)}
+    assert there <= {f"{STUDY}.1.{number}" for number in range(1, 13)}
+    assert serving.post(body, kind)[0] == 200
+    assert len(rows(session)) == 20
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "as a part"])
+def test_memory_does_not_follow_the_size_of_an_object(serve, session, alone):
+    """2 GB are 4096 frames; 512 MiB take the very same way, whose memory is that of some pieces."""
+    frames, serving = 1024, serve()
+    assert serving.post(written(slice_data_set(DOMINIQUE, 1)), "application/dicom")[0] == 200
+    ds = slice_data_set(DOMINIQUE, 0)
+    ds.NumberOfFrames, ds.Rows, ds.Columns, ds.PixelData = str(frames), 512, 512, b""
+    out = io.BytesIO()
+    ds.save_as(out, enforce_file_format=True)
+    head, size = out.getvalue()[:-4] + struct.pack("<L", frames * 512 * 1024), frames * 512 * 1024
+    kind, before, after = "application/dicom", b"", b""
+    if not alone:
+        kind = 'multipart/related; type="application/dicom"; boundary=b'
+        before, after = b"--b\r\nContent-Type: application/dicom\r\n\r\n", b"\r\n--b--\r\n"
+    process = psutil.Process(serving.process.pid)
+    sock = serving.begin(len(before) + len(head) + size + len(after), kind)
+    sock.sendall(before + head)
+    rss, most, block = process.memory_info().rss, 0, bytes(MIB)
+    for number in range(size // MIB):
+        sock.sendall(block)
+        if number % 16 == 0:
+            most = max(most, process.memory_info().rss)
+    if after:
+        sock.sendall(after)
+    assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+    sock.close()
+    most = max(most, process.memory_info().rss)
+    assert most - rss < 64 * MIB
+    kept = max(rows(session), key=lambda row: row.size_bytes)
+    assert (kept.number_of_frames, kept.size_bytes > size) == (frames, True)
