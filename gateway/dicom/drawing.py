@@ -3,31 +3,34 @@
 Decoders are C and C++ over bytes that a stranger wrote. They run in processes of their own (`gateway.dicom.easel`) with
 a bound on memory and time; one that crashes, hangs or swells costs its own picture and nothing else.
 
-Promises: `Drawing.do` gives bytes or a `GatewayError` with a code of its own for each limit, within the seconds that it
-may take; work that fails because its process had become worn is done once more in a new one; a fault that took a whole
-limit is remembered for a while, so that who asks again for the same is told at once; other work on the object is not
-refused for it.
+Promises: `Drawing.drawn` gives bytes or a `GatewayError` with a code of its own for each limit, within the seconds that
+it may take; who waits holds no thread, and who goes away ends the work; work that fails because its process had become
+worn is done once more in a new one; a fault that took a whole limit is remembered for a while, so that who asks again
+for the same is told at once; other work on the object is not refused for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import os
-import select
 import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
 from gateway import errors
-from gateway.dicom.easel import Answer, Order, send
+from gateway.dicom.easel import Answer, Order, receive, send
 from gateway.errors import Fault, GatewayError, InvalidContent, Unavailable
 
 __all__ = ["Drawing"]
@@ -38,6 +41,9 @@ _MAX_ANSWER_BYTES: Final = 1 << 30
 #: How long a new process may take to come up, and how many refusals are remembered for how long.
 _START_S: Final = 30.0
 _REMEMBERED, _REMEMBERED_S = 1024, 600.0
+_LENGTH: Final = struct.Struct(">I")
+#: As much of an answer as may wait to be read: the most that a process may ask the kernel for without rights.
+_PIPE_BYTES: Final = 1 << 20
 #: Orders that wait for a process; more are told to come back.
 _WAITING: Final = 64
 
@@ -58,7 +64,7 @@ class Drawing:
     ) -> None:
         self.processes = processes or min(4, os.cpu_count() or 1)
         self._seconds, self._memory = seconds, memory_bytes
-        self._places = threading.BoundedSemaphore(self.processes)
+        self._places = _Places(self.processes)
         self._lock = threading.Lock()
         self._idle: list[_Easel] = []
         self._waiting = 0
@@ -78,12 +84,22 @@ class Drawing:
             threading.Thread(target=self._warm, name="drawing-warm", daemon=True).start()
 
     def _warm(self) -> None:
-        with self._places:
-            if not self._idle:
-                self._put(_Easel(self._memory))
+        async def start() -> None:
+            await self._places.enter()
+            try:
+                if not self._idle:
+                    self._put(_Easel(self._memory))
+            finally:
+                self._places.leave()
+
+        asyncio.run(start())
 
     def do(self, work: str, path: Path, *, key: str, frame: int = 1, **arguments: Any) -> tuple[str, bytes]:
-        """Do a piece of work on a file; give its media type and bytes. Blocks: call it in a thread.
+        """As `drawn`, for who has a thread to wait in."""
+        return asyncio.run(self.drawn(work, path, key=key, frame=frame, **arguments))
+
+    async def drawn(self, work: str, path: Path, *, key: str, frame: int = 1, **arguments: Any) -> tuple[str, bytes]:
+        """Have a piece of work done on a file; give its media type and bytes.
 
         Parameters
         ----------
@@ -106,10 +122,12 @@ class Drawing:
                 raise Unavailable("dicom-render-busy", text, retry_after_s=1)
             self._waiting += 1
         try:
-            with self._places:
+            await self._places.enter()
+            try:
                 self._remembered(work, key, frame)  # who waited behind the one that met the limit
-                order = Order(work, str(path), {"frame": frame, **arguments}, self._seconds)
-                answer = self._answer(order)
+                answer = await self._answer(Order(work, str(path), {"frame": frame, **arguments}, self._seconds))
+            finally:
+                self._places.leave()
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -123,15 +141,14 @@ class Drawing:
             raise self._limit(answer.code)
         raise _refusal(answer)
 
-    def _answer(self, order: Order) -> Answer:
+    async def _answer(self, order: Order) -> Answer:
         with self._lock:
-            easel = self._idle.pop() if self._idle else None
-        used = easel is not None
-        easel = easel or _Easel(self._memory)
-        answer = easel.answer(order)
-        if used and answer.code in ("dicom-render-memory", "dicom-render-crash"):
-            easel = _Easel(self._memory)
-            answer = easel.answer(order)
+            kept = self._idle.pop() if self._idle else None
+        easel = kept if kept is not None else await asyncio.to_thread(_Easel, self._memory)
+        answer = await easel.answer(order)
+        if kept and answer.code in ("dicom-render-memory", "dicom-render-crash"):
+            easel = await asyncio.to_thread(_Easel, self._memory)
+            answer = await easel.answer(order)
         self._put(easel)
         return answer
 
@@ -178,6 +195,53 @@ def _refusal(answer: Answer) -> GatewayError:
     return kind(answer.code, answer.text, expression=answer.expression)
 
 
+class _Places:
+    """Turns to draw, given in the order in which they are asked for, in whichever thread's event loop."""
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+        self._turns: deque[Callable[[], object]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a place."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            loop = asyncio.get_running_loop()
+            turn = loop.create_future()
+            call = partial(loop.call_soon_threadsafe, _come, turn)
+            self._turns.append(call)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            with self._lock:
+                waits = call in self._turns
+                if waits:
+                    self._turns.remove(call)
+            if not waits:  # it was given meanwhile
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a place to who waits longest."""
+        while True:
+            with self._lock:
+                if not self._turns:
+                    self._free += 1
+                    return
+                call = self._turns.popleft()
+            with contextlib.suppress(RuntimeError):  # whose loop has ended waits no more
+                call()
+                return
+
+
+def _come(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
 class _Easel:
     """One drawing process, which has said that it works.
 
@@ -201,52 +265,62 @@ class _Easel:
         )
         self._orders = cast(BinaryIO, self._process.stdin)
         self._answers = cast(BinaryIO, self._process.stdout)
+        with contextlib.suppress(OSError):  # else a large frame comes in more pieces
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.alive = True
-        if self._received(time.monotonic() + _START_S).kind:
+        late = threading.Timer(_START_S, self._process.kill)
+        late.start()
+        begun = receive(self._answers)
+        late.cancel()
+        if begun is None:
+            self.stop()
             raise Fault("dicom-drawing", "Le processus de dessin ne démarre pas.")
 
-    def answer(self, order: Order) -> Answer:
-        """Give one order; a process that does not answer in time is ended."""
-        end = time.monotonic() + order.seconds
+    async def answer(self, order: Order) -> Answer:
+        """Give one order; a process that does not answer in time, or for whom nobody waits any more, is ended."""
         try:
             send(self._orders, order)
-        except OSError:  # it ended in between
-            return self._crashed()
-        answer = self._received(end)
-        if answer.code == "dicom-render-memory":
-            self.stop()
+            async with asyncio.timeout(order.seconds):
+                answer = msgspec.msgpack.decode(await self._answered(), type=Answer)
+        except TimeoutError:
+            answer = Answer(kind="InvalidContent", code="dicom-render-time")
+        except (OSError, EOFError, msgspec.DecodeError):
+            await asyncio.to_thread(self.stop)
+            ended = self._process.returncode == -signal.SIGXCPU
+            answer = Answer(kind="InvalidContent", code="dicom-render-time" if ended else "dicom-render-crash")
+        except asyncio.CancelledError:
+            self._process.kill()
+            self.alive = False
+            threading.Thread(target=self.stop, name="drawing-stop", daemon=True).start()
+            raise
+        if self.alive and answer.code in ("dicom-render-time", "dicom-render-memory"):
+            await asyncio.to_thread(self.stop)
         return answer
 
-    def _received(self, end: float) -> Answer:
+    async def _answered(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        whole: asyncio.Future[bytes] = loop.create_future()
+        number, content = self._answers.fileno(), bytearray()
+
+        def more() -> None:
+            try:
+                piece = os.read(number, _PIPE_BYTES)
+            except OSError:
+                piece = b""
+            content.extend(piece)
+            length = _LENGTH.unpack_from(content)[0] if len(content) >= _LENGTH.size else 0
+            if whole.done():
+                return
+            if not piece or length > _MAX_ANSWER_BYTES:
+                whole.set_exception(EOFError())
+            elif len(content) >= _LENGTH.size + (length or 1):
+                whole.set_result(bytes(memoryview(content)[_LENGTH.size :]))
+
+        loop.add_reader(number, more)
         try:
-            length = struct.unpack(">I", self._read(4, end))[0]
-            if length > _MAX_ANSWER_BYTES:
-                return self._crashed()
-            return msgspec.msgpack.decode(self._read(length, end), type=Answer)
-        except TimeoutError:
-            self.stop()
-            return Answer(kind="InvalidContent", code="dicom-render-time")
-        except (OSError, EOFError, msgspec.DecodeError):
-            return self._crashed()
-
-    def _crashed(self) -> Answer:
-        self.stop()
-        ended = self._process.returncode == -signal.SIGXCPU
-        return Answer(kind="InvalidContent", code="dicom-render-time" if ended else "dicom-render-crash")
-
-    def _read(self, length: int, end: float) -> bytes:
-        number = self._answers.fileno()
-        waits = select.poll()
-        waits.register(number, select.POLLIN)
-        content = bytearray()
-        while len(content) < length:
-            if not waits.poll(max(0.0, end - time.monotonic()) * 1000):
-                raise TimeoutError
-            piece = os.read(number, min(length - len(content), 1 << 20))
-            if not piece:
-                raise EOFError
-            content += piece
-        return bytes(content)
+            return await whole
+        finally:
+            loop.remove_reader(number)
 
     def end(self) -> None:
         """Let it go: it ends when nobody can ask it for anything more."""

@@ -1,10 +1,12 @@
 """Drawing processes: each limit is named, and none of them costs anybody else's picture."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pydicom
@@ -234,3 +236,81 @@ def test_whatever_the_bytes_are_there_is_an_answer(shared, tmp_path, seed, chang
     assert code.startswith("dicom-")
     assert made
     assert kind in ("image/png", "text/html", "refused")
+
+
+def test_who_goes_away_ends_the_work_and_its_place_is_another_s(make_drawing, heavy, ct):
+    one = make_drawing(seconds=60)
+    before = children()
+
+    async def story():
+        asked = asyncio.create_task(one.drawn("picture", heavy, key="heavy", **ASKED))
+        behind = asyncio.create_task(one.drawn("picture", ct, key="left", **ASKED))
+        waiting = asyncio.create_task(one.drawn("picture", ct, key="ct", **ASKED))
+        assert await asyncio.to_thread(wait_until, lambda: children() - before)
+        [child] = children() - before
+        assert await asyncio.to_thread(wait_until, lambda: peak_kib(child) > 150_000)  # it works on the pixels
+        assert not waiting.done()
+        behind.cancel()
+        asked.cancel()
+        await asyncio.wait([asked, behind])
+        assert asked.cancelled()
+        assert behind.cancelled()
+        assert (await waiting)[0] == "image/png"
+        return child
+
+    gone = asyncio.run(story())
+    assert wait_until(lambda: gone not in children())
+    assert one.idle
+    assert one.do("picture", ct, key="ct", **ASKED)[1]
+
+
+def test_a_place_is_given_in_order_and_lost_with_nobody():
+    """Whoever gives up, before his turn or as it comes, leaves it to the next."""
+    places, came = drawing._Places(1), []
+
+    async def enter(name):
+        await places.enter()
+        came.append(name)
+
+    async def story():
+        await places.enter()
+        tasks = [asyncio.create_task(enter(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        places.leave()
+        tasks[0].cancel()  # his turn was on its way
+        await asyncio.wait([tasks[2]])
+        assert came == ["c"]
+        places.leave()
+        await tasks[3]
+        places.leave()
+        await asyncio.wait_for(places.enter(), 1)
+
+    asyncio.run(story())
+    assert came == ["c", "d"]
+
+
+def test_threads_and_event_loops_wait_in_one_line(shared, ct):
+    kinds = []
+
+    def ask(_):
+        kinds.append(shared.do("picture", ct, key="ct", **ASKED)[0])
+
+    async def together():
+        return await asyncio.gather(*(shared.drawn("picture", ct, key="ct", **ASKED) for _ in range(8)))
+
+    with ThreadPoolExecutor(4) as threads:
+        others = threads.map(ask, range(8))
+        assert {kind for kind, _ in asyncio.run(together())} == {"image/png"}
+        list(others)
+    assert kinds == ["image/png"] * 8
+
+
+def test_a_large_answer_comes_whole(shared, tmp_path):
+    ds = slice_data_set(DOMINIQUE, 1)
+    ds.Rows, ds.Columns = 2048, 1024
+    ds.PixelData = os.urandom(2048 * 1024 * 2)
+    path = tmp_path / "noise.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    assert shared.do("frame", path, key="noise")[1] == ds.PixelData
