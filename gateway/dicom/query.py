@@ -19,7 +19,8 @@ import msgspec
 from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
-from gateway.dicom.statements import Question, below, kept_search, laid_down, search
+from gateway.dicom.statements import MAX_INSTANCES, Question, below, kept_search, laid_down, search
+from gateway.errors import InvalidContent
 from gateway.model.reads import Reads
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -187,7 +188,13 @@ class Images:
     async def find(
         self, caller: Caller, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None
     ) -> list[Found]:
-        """Find the instances of a study, a series, or one instance, in their order."""
+        """Find the instances of a study, a series, or one instance, in their order.
+
+        Raises
+        ------
+        InvalidContent
+            ``dicom-too-many``: more than one answer holds.
+        """
         return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
 
     async def laid_down(self, caller: Caller, instances: Collection[str]) -> list[Any]:
@@ -218,7 +225,11 @@ class Images:
         )
         said = {"study": study, "series": series, "instance": instance}
         values = {name: uid for name, uid in said.items() if uid is not None}
-        return await self.reads.fetch(statement, values, one_plan=True)
+        rows = await self.reads.fetch(statement, values, one_plan=True)
+        if len(rows) > MAX_INSTANCES:
+            text = f"Plus de {MAX_INSTANCES} objets : demander série par série, ou chercher page par page."
+            raise InvalidContent("dicom-too-many", text)
+        return rows
 
     def _known(self, shape: tuple[Any, ...], write: Callable[[], Select[Any]]) -> Select[Any]:
         statement = self._kept.get(shape)

@@ -22,7 +22,7 @@ from gateway.rcp.access import Caller
 
 __all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "laid_down", "located", "search"]
 
-#: Objects below one study, or of one move.
+#: Objects of one answer about what is below a study; one more is asked for, which says that there are more.
 MAX_INSTANCES: Final = 20_000
 
 
@@ -290,7 +290,7 @@ def _objects(caller: Caller, *more: Any) -> Any:
         .join(Study, Study.id == Series.study_id)
         .where(access.studies(caller))
         .order_by(*_order(_Columns), Instance.id)
-        .limit(MAX_INSTANCES)
+        .limit(MAX_INSTANCES + 1)
     )
 
 

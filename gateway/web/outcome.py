@@ -33,6 +33,7 @@ STATUS_OF_CODE: Final[dict[str, int]] = {
     "method-not-offered": 405,
     "too-many-requests": 429,
     "not-acceptable": 406,
+    "dicom-too-many": 413,
 }
 """Codes for which HTTP has a more precise status than the category's [RFC 9110 §15.5, RFC 6585 §4]."""
 
