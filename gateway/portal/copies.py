@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from gateway.model.audit import AuditFacts
 from gateway.model.dossier import Dossier
-from gateway.model.imaging import Study
 from gateway.model.imaging_copy import StudyCopy
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.attachments import octets
-from gateway.portal.render import counted, short_date
-from gateway.portal.viewer import attached_studies
+from gateway.portal.render import counted
+from gateway.portal.viewer import attached_studies, study_name
 from gateway.rcp import access, imaging_copies
 from gateway.rcp.access import Caller
 from gateway.rcp.imaging_copies import BURNED_IN, CHARACTERISTICS, DATES, DONE, EMPTY
@@ -63,7 +62,7 @@ def copies_page(
         reference=row.reference,
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
         copies=tuple(_line(session, row, one) for one in found),
-        studies=tuple(v.Choice(str(one.id), _name(one)) for one in attached_studies(session, caller, row)),
+        studies=tuple(v.Choice(str(one.id), study_name(one)) for one in attached_studies(session, caller, row)),
         options=tuple(v.Choice(code, _KEPT[code].capitalize()) for code in imaging_copies.OPTIONS),
         back_url=f"/dossiers/{row.id}",
         images_url=f"/dossiers/{row.id}/images",
@@ -76,18 +75,12 @@ def copies_page(
     return page, [line]
 
 
-def _name(study: Study) -> str:
-    what = study.study_description or ", ".join(study.modalities) or "Étude"
-    day = study.started_at.date() if study.started_at else study.started_on
-    return f"{what} du {short_date(day)}" if day else what
-
-
 def _line(session: Session, row: Dossier, copy: StudyCopy) -> v.StudyCopyLine:
     said = imaging_copies.summary(session, copy.id)
     ready = copy.state == DONE
     return v.StudyCopyLine(
         pseudonym=copy.pseudonym,
-        study=_name(copy.study),
+        study=study_name(copy.study),
         state=_STATES.get(copy.state, v.Badge("En préparation : rechargez cette page dans un instant", "info")),
         asked_at=words.local(copy.asked_at, row.session.zone),
         kept=tuple(_KEPT[one] for one in copy.options),

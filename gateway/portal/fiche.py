@@ -26,6 +26,7 @@ from gateway.portal.copies import copies_url
 from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.imaging_awaited import awaited_images
+from gateway.portal.imaging_sending import sending_url
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
 from gateway.portal.viewer import attached_studies, viewer_url
@@ -97,6 +98,7 @@ def fiche(
         clinical=_clinical(row, known),
         studies=studies,
         copies_url=copies_url(session, caller, row) if studies else "",
+        sending_url=sending_url(session, caller, row) if studies else "",
         attachments=dossier_files(session, caller, row, brought),
         images=awaited_images(session, row, editable=editable(session, caller, row)),
         contributions=contributions(row, caller, organises=bool(parts)),

@@ -23,6 +23,7 @@ __all__ = [
     "ContributionInput",
     "Faults",
     "fields_of",
+    "key_of",
     "line",
     "read_contribution",
     "read_ending",
@@ -57,6 +58,14 @@ class ContributionInput:
 def fields_of(form: FormData) -> dict[str, str]:
     """Return the text fields of a form; of a field given twice the last counts."""
     return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+
+
+def key_of(value: str) -> uuid.UUID | None:
+    """Return the row's key that a field holds, or nothing."""
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        return None
 
 
 def text(value: str) -> str:

@@ -53,6 +53,8 @@ NOTICES: Final = {
     "images-rattachees": Notice("Ces images sont rattachées au patient.", "success"),
     "images-laissees": Notice("Ces images restent hors de tout dossier.", "info"),
     "copie": Notice("La copie est demandée ; elle est prête dans un instant.", "success"),
+    "images-envoyees": Notice("L’envoi est demandé ; son état est ci-dessous.", "success"),
+    "images-deja-envoyees": Notice("Ces mêmes images ont déjà été envoyées là : elles ne repartent pas.", "info"),
     "images-admises": Notice("Ces images sont admises.", "success"),
     "images-inchangees": Notice("Rien n’a changé : la contradiction demeure.", "info"),
     "clos": Notice("La situation est close.", "success"),

@@ -6,7 +6,6 @@ redirect; the same form twice decides once.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +14,7 @@ from fastapi.responses import RedirectResponse
 
 from gateway.errors import InvalidContent, Unsupported
 from gateway.portal import imaging_cases as pages
-from gateway.portal.forms import line
+from gateway.portal.forms import key_of, line
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
 from gateway.rcp import access, imaging_cases
 from gateway.rcp.access import Caller
@@ -98,7 +97,7 @@ class ImagingPages:
             imaging_cases.give(
                 step,
                 opaque(situation),
-                record_id=_key(fields.get("patient", "")),
+                record_id=key_of(fields.get("patient", "")),
                 reference=line(fields.get("reference", ""))[:_REFERENCE_CHARACTERS],
                 reason=line(fields.get("motif", "")),
                 confirmed=fields.get("confirme") == "oui",
@@ -159,10 +158,3 @@ class ImagingPages:
             return RedirectResponse(f"/imagerie/{opaque(situation)}?fait={done}", 303)
 
         return self._portal.posted(request, who, form, act)
-
-
-def _key(written: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(written)
-    except ValueError:
-        return None

@@ -17,6 +17,7 @@ from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
 from gateway.portal.imaging_awaited_routes import AwaitedPages
 from gateway.portal.imaging_routes import ImagingPages
+from gateway.portal.imaging_sending_routes import SendingPages
 from gateway.portal.organiser_routes import OrganiserPages
 from gateway.portal.pages import Portal, PublicPages
 from gateway.portal.physician_routes import PhysicianPages
@@ -40,6 +41,7 @@ def router(portal: Portal) -> APIRouter:
         FichePages,
         ViewerPages,
         CopyPages,
+        SendingPages,
         ReportEndings,
         ReportPages,
         ReceivedPages,

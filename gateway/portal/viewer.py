@@ -20,10 +20,11 @@ from gateway.model.imaging import Instance, Series, Study, StudyDossier
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
+from gateway.portal.render import short_date
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["attached_studies", "images", "viewer_url"]
+__all__ = ["attached_studies", "images", "study_name", "viewer_url"]
 
 #: A picture without JavaScript is drawn at most so large.
 _STILL: Final = 1024
@@ -46,6 +47,13 @@ def attached_studies(session: Session, caller: Caller, row: Dossier) -> list[Stu
             .order_by(Study.started_at.desc().nulls_last(), Study.id)
         )
     )
+
+
+def study_name(study: Study) -> str:
+    """Name a study in a list: its description, and its day."""
+    what = study.study_description or ", ".join(study.modalities) or "Étude"
+    day = study.started_at.date() if study.started_at else study.started_on
+    return f"{what} du {short_date(day)}" if day else what
 
 
 @dataclass(frozen=True, slots=True)

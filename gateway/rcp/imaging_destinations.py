@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Forbidden
@@ -17,7 +17,16 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 
-__all__ = ["LOCATED", "Destination", "WebDestination", "destination", "require_located", "web_destination"]
+__all__ = [
+    "LOCATED",
+    "Destination",
+    "Offered",
+    "WebDestination",
+    "destination",
+    "offered",
+    "require_located",
+    "web_destination",
+]
 
 
 #: Scope of an application that called from the address that its partner registered.
@@ -93,3 +102,32 @@ def web_destination(session: Session, url: str) -> WebDestination | None:
         )
     )
     return WebDestination(url.rstrip("/"), partner_id) if partner_id is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A place that a person may send a study to: what `gateway.rcp.imaging_sending.send` takes, and whose it is."""
+
+    to: str
+    partner: str
+    web: bool
+
+
+def offered(session: Session, network_id: uuid.UUID) -> tuple[Offered, ...]:
+    """Return the places of a network's partners, and of those of no network, by the partner's name."""
+    rows = session.scalars(
+        select(PartnerCredential)
+        .join(Partner, Partner.id == PartnerCredential.partner_id)
+        .where(
+            PartnerCredential.kind.in_(("aet", "stow")),
+            PartnerCredential.revoked_at.is_(None),
+            Partner.revoked_at.is_(None),
+            or_(Partner.network_id.is_(None), Partner.network_id == network_id),
+        )
+        .order_by(Partner.name, PartnerCredential.value)
+    ).unique()
+    return tuple(
+        Offered(row.value, row.partner.name, row.kind == "stow")
+        for row in rows
+        if row.kind == "stow" or (row.details.get("host") and row.details.get("port"))
+    )

@@ -13,10 +13,12 @@ Knows no protocol: `Manifest` is what the wire sends.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from gateway.errors import Forbidden, InvalidContent
@@ -24,12 +26,12 @@ from gateway.exchange.outbox import Outgoing
 from gateway.model.dossier import Dossier
 from gateway.model.imaging import Instance, Series, Study, StudyDossier
 from gateway.model.meeting import RcpSession
-from gateway.model.message import Message
+from gateway.model.message import Attempt, Message
 from gateway.model.partner import Partner
 from gateway.model.person import WorkItem
 from gateway.rcp import access, work_list
-from gateway.rcp.access import CallerKind
-from gateway.rcp.imaging_destinations import destination, web_destination
+from gateway.rcp.access import Caller, CallerKind
+from gateway.rcp.imaging_destinations import Offered, destination, offered, web_destination
 from gateway.rcp.imaging_match import ATTACHED
 from gateway.rcp.step import Step
 
@@ -41,9 +43,14 @@ __all__ = [
     "WITHDRAWN",
     "Manifest",
     "ManifestObject",
+    "Sending",
     "after_delivery",
     "may_leave",
+    "may_send",
+    "places",
     "send",
+    "send_from_dossier",
+    "sent",
 ]
 
 #: To an application by C-STORE, to a server by STOW-RS.
@@ -54,6 +61,9 @@ CONFIRMATION = "confirmation"
 
 #: Refusal of a study that was put aside meanwhile.
 WITHDRAWN = ("etude-retiree", "Étude mise de côté depuis la demande : son patient n’est plus sûr.")
+
+#: Sendings of one dossier that a page lists.
+_LISTED = 50
 
 _FAILED = {"refuse": "images-refusees", "parque": "images-non-parties"}
 
@@ -68,10 +78,11 @@ class ManifestObject(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The objects that one message sends, in their order."""
+    """The objects that one message sends, in their order, and the records that they were of when it was asked."""
 
     study_uid: str
     objects: tuple[ManifestObject, ...]
+    records: tuple[str, ...] = ()
 
 
 def send(step: Step, study_uid: str, to: str) -> Message:
@@ -122,7 +133,11 @@ def send(step: Step, study_uid: str, to: str) -> Message:
             content=content,
             recipient=recipient,
             partner_id=there.partner_id,
-            details={"study": str(studies[0].id)},
+            details={
+                "study": str(studies[0].id),
+                "par": caller.name or caller.identifier or "",
+                "objets": len(manifest.objects),
+            },
         )
     )
     if message.domain_at == step.now:  # else it was asked before, and leaves no second time
@@ -159,20 +174,119 @@ def _manifest(session: Session, study_uid: str, studies: Sequence[Study]) -> Man
         .order_by(Series.series_number.nulls_last(), Series.id, Instance.instance_number.nulls_last(), Instance.id)
     )
     objects = {row.sop_instance_uid: ManifestObject(*row) for row in rows}
-    return Manifest(study_uid, tuple(objects.values()))
+    records = sorted({str(study.record_id) for study in studies})
+    return Manifest(study_uid, tuple(objects.values()), tuple(records))
 
 
 def may_leave(session: Session, manifest: Manifest) -> bool:
-    """Whether each object of a message is still of a study whose patient is settled."""
-    settled = set(
-        session.scalars(
-            select(Instance.sop_instance_uid)
-            .join(Series, Series.id == Instance.series_id)
-            .join(Study, Study.id == Series.study_id)
-            .where(Study.study_instance_uid == manifest.study_uid, Study.state == ATTACHED)
-        )
+    """Whether each object of a message is still of a study whose patient is settled, and is who he was then."""
+    settled = (
+        select(Instance.sop_instance_uid)
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(Study.study_instance_uid == manifest.study_uid, Study.state == ATTACHED)
     )
-    return all(one.sop_instance_uid in settled for one in manifest.objects)
+    if manifest.records:
+        settled = settled.where(Study.record_id.in_([uuid.UUID(one) for one in manifest.records]))
+    here = set(session.scalars(settled))
+    return all(one.sop_instance_uid in here for one in manifest.objects)
+
+
+# ---- from the page of a dossier
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One sending of a study: the message, what its objects are, and what was last heard of it."""
+
+    message: Message
+    study_uid: str
+    objects: int
+    partner: str
+    said: str | None
+
+
+def may_send(session: Session, caller: Caller, dossier: Dossier) -> bool:
+    """Whether the caller organises the RCP of a dossier."""
+    return bool(access.roles_in(session, caller, dossier.session.rcp_id) & access.ORGANISERS)
+
+
+def places(session: Session, caller: Caller, dossier_id: uuid.UUID) -> tuple[Dossier, tuple[Offered, ...]]:
+    """Return a dossier, and where its images may be sent.
+
+    Raises
+    ------
+    NotFound
+        The dossier does not exist for this caller, or he does not organise its RCP.
+    """
+    dossier = session.scalars(select(Dossier).where(Dossier.id == dossier_id, access.dossiers(caller))).one_or_none()
+    if dossier is None or not may_send(session, caller, dossier):
+        raise access.hidden(caller, "Dossier", dossier_id)
+    return dossier, offered(session, dossier.session.rcp.network_id)
+
+
+def send_from_dossier(
+    step: Step, dossier_id: uuid.UUID, study_id: uuid.UUID | None, to: str, *, confirmed: bool
+) -> Message:
+    """Send a study of a dossier to a place that is offered to its organisers; the same form twice sends it once.
+
+    Raises
+    ------
+    NotFound
+        The dossier or the study does not exist for this caller, or he does not organise the RCP.
+    InvalidContent
+        ``destination-dicom``, ``confirmation-absente`` (rules).
+    """
+    session, caller = step.session, step.caller
+    dossier, there = places(session, caller, dossier_id)
+    study_uid = session.scalar(
+        select(Study.study_instance_uid)
+        .join(StudyDossier, StudyDossier.study_id == Study.id)
+        .where(StudyDossier.dossier_id == dossier.id, Study.id == study_id, Study.state == ATTACHED)
+    )
+    if study_uid is None:
+        raise access.hidden(caller, "Study", study_id or "-")
+    if to not in {one.to for one in there}:
+        text = "Choisissez un établissement de la liste."
+        raise InvalidContent("destination-dicom", text, expression="destination", rule=True)
+    if not confirmed:
+        text = "Confirmez que cet établissement doit recevoir ces images."
+        raise InvalidContent("confirmation-absente", text, expression="confirme", rule=True)
+    return send(step, study_uid, to)
+
+
+def sent(session: Session, dossier: Dossier) -> tuple[Sending, ...]:
+    """Return what was sent of the studies that stand in a dossier, the latest first; its caller may see them."""
+    uids = session.scalars(
+        select(Study.study_instance_uid)
+        .join(StudyDossier, StudyDossier.study_id == Study.id)
+        .where(StudyDossier.dossier_id == dossier.id, Study.state == ATTACHED)
+    ).all()
+    if not uids:
+        return ()
+    last = (
+        select(Attempt.reason)
+        .where(Attempt.message_id == Message.id)
+        .order_by(Attempt.started_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(Message, Partner.name, last)
+        .outerjoin(Partner, Partner.id == Message.partner_id)
+        .where(
+            Message.direction == "out",
+            Message.channel.in_((CHANNEL, WEB_CHANNEL)),
+            Message.kind == KIND,
+            or_(*(Message.key.startswith(f"{KIND}|{uid}|", autoescape=True) for uid in sorted(set(uids)))),
+        )
+        .order_by(Message.created_at.desc(), Message.id)
+        .limit(_LISTED)
+    ).tuples()
+    return tuple(
+        Sending(message, message.key.split("|", 2)[1], int(message.details.get("objets", 0)), name or "", said)
+        for message, name, said in rows
+    )
 
 
 def after_delivery(session: Session, message: Message) -> None:

@@ -10,10 +10,18 @@ from pathlib import Path
 from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.dicom.outgoing import DicomChannel
+from gateway.dicom.scu import Ours
+from gateway.exchange.delivery import Deliveries
+from gateway.exchange.outbox import Outcome
 from gateway.model.imaging import StudyDossier
+from gateway.model.message import Message
+from gateway.model.partner import Partner
 from gateway.model.person import PatientRecord
 from gateway.model.received import ReceivedDocument
+from gateway.rcp import imaging_sending
 from tests.attached_samples import jpeg, pdf, png
+from tests.e2e.dicom.peers import receiver, register
 from tests.e2e.portal_house import PHONE, House, send_images
 from tests.e2e.test_portal import MEASURE
 
@@ -102,3 +110,37 @@ def test_awaited_images_are_declared_without_javascript(house: House, visitor) -
     assert visitor_fits(requester)
     requester.page.get_by_role("button", name="Ne plus attendre").click()
     assert "IRM mammaire" not in requester.read()
+
+
+def test_a_study_is_sent_to_another_hospital_from_the_page(house: House, visitor, tmp_path: Path) -> None:
+    """dcmtk receives, on the order of a person at a telephone; the page follows."""
+    session = house.world.session
+    record = session.get_one(PatientRecord, house.dossier.record_id)
+    send_images(house, replace(DOMINIQUE, patient_id=record.value, issuer=record.system), tmp_path / "ct")
+    organiser = visitor(PHONE, scripts=False)
+    there = f"/dossiers/{house.dossier.id}/envois"
+    organiser.go(there)
+    organiser.sign_in(house.world.coordinator)
+    with receiver(tmp_path / "chuy", "CHUY_ARCHIVE") as theirs:
+        hospital = Partner(name="CHU Y", network_id=house.world.network.id, patient_domains=[])
+        session.add(hospital)
+        session.flush()
+        register(session, hospital, "CHUY_ARCHIVE", theirs.port)
+        organiser.go(there)
+        assert visitor_fits(organiser)
+        organiser.page.get_by_label("Établissement *").select_option(label="CHU Y – CHUY_ARCHIVE")
+        organiser.page.get_by_label("Cet établissement prend part aux soins").check()
+        organiser.page.get_by_role("button", name="Envoyer ces images").click()
+        assert "En file d’attente" in organiser.read()
+        assert visitor_fits(organiser)
+        message = house.fresh().session.scalars(select(Message.id).where(Message.direction == "out")).one()
+        gateway = house.gateway
+        channel = DicomChannel(gateway.store, gateway.blobs, Ours("RCPGATEWAY"))
+        deliveries = Deliveries(
+            gateway.store, gateway.blobs, gateway.steps.trail, [channel], settled=imaging_sending.after_delivery
+        )
+        assert deliveries.attempt(message) is Outcome.DELIVERED
+        assert len(theirs.files) == 5
+    organiser.go(there)
+    assert "Envoyée" in organiser.read()
+    assert "5 objets" in organiser.read()

@@ -84,6 +84,7 @@ from gateway.portal.views.report import (
     ReportValidation,
     Sending,
 )
+from gateway.portal.views.sending import SendingLine, SendingPage
 from gateway.portal.views.settings import NotifiedSession, RcpSettings
 from gateway.portal.views.shared import (
     Action,
@@ -176,6 +177,8 @@ __all__ = [
     "ReportVersion",
     "SelfTest",
     "Sending",
+    "SendingLine",
+    "SendingPage",
     "Session",
     "SessionDossier",
     "SessionLine",

@@ -240,6 +240,8 @@ class Dossier(Page):
     clinical: Clinical = Clinical()
     studies: tuple[Study, ...] = ()
     copies_url: str = ""
+    sending_url: str = ""
+    detaching_url: str = ""
     images: AwaitedImages | None = None
     attachments: Attachments = field(default_factory=Attachments)
     contributions: tuple[Contribution, ...] = ()

@@ -1,0 +1,148 @@
+"""« Envoi d’images » through the real forms: who sends, where to, once, and what is said of it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from sqlalchemy import select, update
+
+from gateway.model.imaging import Study
+from gateway.model.message import Attempt, Message
+from gateway.model.network import Network
+from gateway.model.partner import Partner, PartnerCredential
+from gateway.model.store import utcnow
+from gateway.rcp.imaging_sending import Manifest, may_leave
+from tests.image_samples import facts, send
+from tests.unit.portal.conftest import Site, words
+
+YES = {"confirme": "oui"}
+
+
+def peer(site: Site, name: str, value: str, *, kind: str = "aet", network=None, **details) -> None:
+    session = site.world.session
+    partner = Partner(name=name, network_id=network, patient_domains=[])
+    session.add(partner)
+    session.flush()
+    where = {"host": "pacs.example", "port": 104} if kind == "aet" else {}
+    session.add(PartnerCredential(partner_id=partner.id, kind=kind, value=value, details={**where, **details}))
+    session.commit()
+
+
+@pytest.fixture
+def dossier(site: Site):
+    """A dossier with one study, and establishments that may receive it."""
+    made = site.world.dossier(site.world.record(value="000003"))
+    site.world.session.commit()
+    assert send(site.steps, site.world, facts()) is None
+    peer(site, "CHU Y", "CHUY_ARCHIVE", network=site.world.network.id)
+    peer(site, "Clinique Z", "https://pacs.z.example/dicom-web", kind="stow")
+    peer(site, "Muet", "SANS_PORT", port=None)
+    elsewhere = Network(code="autre", name="Autre région", base_url="https://autre.example", contact="–")
+    site.world.session.add(elsewhere)
+    site.world.session.flush()
+    peer(site, "CHU lointain", "LOINTAIN", network=elsewhere.id)
+    return made
+
+
+def the_study(site: Site) -> str:
+    return str(site.fresh().session.scalars(select(Study.id)).one())
+
+
+def messages(site: Site) -> list[Message]:
+    return list(site.fresh().session.scalars(select(Message).where(Message.direction == "out")))
+
+
+def test_an_organiser_chooses_confirms_and_sends_once(site, dossier):
+    coordinator = site.browser(site.world.coordinator)
+    [there] = coordinator.get(f"/dossiers/{dossier.id}").xpath("//a[contains(text(), 'Envoyer des images')]/@href")
+    page = coordinator.get(there)
+    offered = page.xpath("//select[@id='destination']/option")
+    assert [(one.get("value"), words(one)) for one in offered] == [
+        ("", "Choisir"),
+        ("CHUY_ARCHIVE", "CHU Y – CHUY_ARCHIVE"),
+        ("https://pacs.z.example/dicom-web", "Clinique Z – pacs.z.example"),
+    ]
+    assert "Aucune étude de ce dossier n’a été envoyée" in words(page)
+    study = the_study(site)
+    refused = coordinator.post(there, 422, etude=study, destination="CHUY_ARCHIVE")
+    assert "Confirmez que cet établissement" in refused.text
+    assert 'value="CHUY_ARCHIVE" selected' in refused.text, "what was chosen is not asked again"
+    for nowhere in ("", "LOINTAIN", "SANS_PORT", "1.2.3'; --"):
+        assert (
+            "Choisissez un établissement" in coordinator.post(there, 422, etude=study, destination=nowhere, **YES).text
+        )
+    assert messages(site) == []
+    sent = coordinator.post(there, etude=study, destination="CHUY_ARCHIVE", **YES)
+    assert sent.headers["location"] == f"{there}?fait=images-envoyees"
+    site.clock.at = site.clock.at.replace(hour=14)
+    again = coordinator.post(there, etude=study, destination="CHUY_ARCHIVE", **YES)
+    assert again.headers["location"] == f"{there}?fait=images-deja-envoyees"
+    [message] = messages(site)
+    assert (message.channel, message.recipient, message.state) == ("dicom", "CHUY_ARCHIVE", "en-attente")
+    said = words(coordinator.get(there))
+    assert "En file d’attente" in said
+    assert "1 objet" in said
+    assert words(coordinator.get(again.headers["location"])).count("ont déjà été envoyées") == 1
+    lines = [line for line in site.audit() if line["event"] == "envoi"]
+    assert [(line["recipient"], line["persons"], line["actor_id"]) for line in lines] == [
+        ("CHUY_ARCHIVE", [str(dossier.record_id)], site.world.coordinator.idnps)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts", "expected"),
+    [
+        ("en-attente", 2, "Nouvel essai à venir Le destinataire ne répond pas."),
+        ("envoye", 1, "Envoyée"),
+        ("refuse", 1, "Refusée, à traiter Le destinataire ne répond pas. Voir ce qui est à traiter"),
+        ("parque", 9, "Échec, à traiter Le destinataire ne répond pas. Voir ce qui est à traiter"),
+    ],
+)
+def test_what_became_of_a_sending_is_said(site, dossier, state, attempts, expected):
+    coordinator = site.browser(site.world.coordinator)
+    there = f"/dossiers/{dossier.id}/envois"
+    coordinator.post(there, etude=the_study(site), destination="https://pacs.z.example/dicom-web", **YES)
+    session = site.fresh().session
+    [message] = messages(site)
+    assert message.channel == "dicomweb"
+    session.add(Attempt(message_id=message.id, started_at=utcnow(), reason="Le destinataire ne répond pas."))
+    session.execute(update(Message).values(state=state, attempts=attempts))
+    session.commit()
+    [cell] = coordinator.get(there).xpath("//td[@data-label='État']")
+    assert " ".join(" ".join(cell.itertext()).split()) == expected
+
+
+@pytest.mark.parametrize("who", ["requester", "treating"])
+def test_who_does_not_organise_sends_nothing_and_sees_no_page(site, dossier, who):
+    browser = site.browser(getattr(site.world, who))
+    assert browser.get(f"/dossiers/{dossier.id}").xpath("//a[contains(text(), 'Envoyer des images')]") == []
+    browser.get(f"/dossiers/{dossier.id}/envois", status=404)
+    browser.post(f"/dossiers/{dossier.id}/envois", 404, etude=the_study(site), destination="CHUY_ARCHIVE", **YES)
+    assert messages(site) == []
+
+
+def test_a_study_of_another_dossier_or_a_form_without_its_token_sends_nothing(site, dossier):
+    other = site.world.dossier(site.world.record(value="000099", match_key="AUTRE"))
+    site.world.session.commit()
+    coordinator = site.browser(site.world.coordinator)
+    study = the_study(site)
+    coordinator.post(f"/dossiers/{other.id}/envois", 404, etude=study, destination="CHUY_ARCHIVE", **YES)
+    coordinator.post(f"/dossiers/{dossier.id}/envois", 404, etude="-", destination="CHUY_ARCHIVE", **YES)
+    there = f"/dossiers/{dossier.id}/envois"
+    coordinator.post(there, 403, token="", etude=study, destination="CHUY_ARCHIVE", **YES)
+    assert messages(site) == []
+    assert "Ce dossier n’a pas d’images." in words(coordinator.get(f"/dossiers/{other.id}/envois"))
+
+
+def test_what_waits_to_leave_stays_when_the_images_are_another_patients(site, dossier):
+    coordinator = site.browser(site.world.coordinator)
+    there = f"/dossiers/{dossier.id}/envois"
+    coordinator.post(there, etude=the_study(site), destination="CHUY_ARCHIVE", **YES)
+    [message] = messages(site)
+    manifest = msgspec.json.decode(message.content or b"", type=Manifest)
+    session = site.fresh().session
+    assert may_leave(session, manifest)
+    other = site.world.record(value="000099", match_key="AUTRE")
+    session.execute(update(Study).values(record_id=other.id))
+    session.flush()
+    assert not may_leave(session, manifest)
