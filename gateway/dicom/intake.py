@@ -32,6 +32,9 @@ class Sink(Protocol):
     def discard(self) -> None:
         """Forget what was written."""
 
+    def answered(self) -> None:
+        """Do what may wait: the answer to what was committed has left, its sender is at its next object."""
+
 
 OpenSink = Callable[[StoreRequest], Sink]
 
@@ -53,6 +56,7 @@ class Intake:
 
     def __init__(self, request: StoreRequest, abstract_syntax: str, open_sink: OpenSink, max_object_bytes: int) -> None:
         self._sink: Sink | None = None
+        self._kept: Sink | None = None
         self._refusal: Answer | None = None
         self._bytes = 0
         self._max_object_bytes = max_object_bytes
@@ -95,9 +99,18 @@ class Intake:
             except Exception as error:  # noqa: BLE001 - as above
                 self._refuse(error)
             else:
-                self._sink = None
+                self._sink, self._kept = None, self._sink
                 return answer
         return self._refusal or Answer(outcome.DIMSE_STATUS["fault"])
+
+    def answered(self) -> None:
+        """Let the sink do what was left for later."""
+        if self._kept is None:
+            return
+        try:
+            self._kept.answered()
+        except Exception as error:  # noqa: BLE001 - the association goes on
+            LOG.error("dicom sink not ready: %s", outcome.where(error))  # noqa: TRY400 - as below
 
     def close(self) -> None:
         """Discard what is not committed; harmless when there is nothing."""

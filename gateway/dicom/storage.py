@@ -12,10 +12,8 @@ Does not judge patients: `gateway.rcp.imaging` does.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from functools import partial
-from typing import Final
 
 from sqlalchemy import select
 
@@ -26,6 +24,7 @@ from gateway.dicom.find import Searches
 from gateway.dicom.retrieve import Retrieval
 from gateway.dicom.scp import Scp
 from gateway.dicom.scu import Ours
+from gateway.dicom.succession import HEAD_BYTES
 from gateway.dicom.wire import Limits
 from gateway.errors import Conflict, GatewayError, InvalidContent, UnknownIdentity
 from gateway.exchange.blobs import BlobStore
@@ -41,9 +40,6 @@ from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
 __all__ = ["Keeper", "Partners", "component", "ours"]
-
-#: After so many bytes an object is read, while its sender still sends: its pixels have begun, as a rule.
-_EARLY_BYTES: Final = 64 << 10
 
 LOG = logging.getLogger(__name__)
 
@@ -172,25 +168,33 @@ class _Keeping:
         self._blobs = blobs
         self._request = request
         self._caller = caller
-        self._stack = contextlib.ExitStack()
-        self._staged = self._stack.enter_context(blobs.stage())
-        self._staged.write(part10_head(request))
-        self._looked = False
+        self._staged = blobs.stage()
+        self._head: bytearray | None = bytearray(part10_head(request))
         self._early: ObjectFacts | None = None
+        try:
+            self._staged.write(self._head)
+        except BaseException:
+            self._staged.close()
+            raise
 
     def write(self, chunk: memoryview) -> None:
         self._staged.write(chunk)
-        if not self._looked and self._staged.size_bytes >= _EARLY_BYTES:
-            self._looked = True
-            self._early = translate.read_early(self._staged.path)
+        if self._head is not None:
+            self._head += chunk[: HEAD_BYTES - len(self._head)]
+            if len(self._head) == HEAD_BYTES:
+                self._early = translate.read_early(self._staged.path, bytes(self._head))
+                self._head = None
 
     def discard(self) -> None:
-        self._stack.close()
+        self._staged.close()
+
+    def answered(self) -> None:
+        self._blobs.foresee()
 
     def commit(self) -> Answer:
         facts = self._facts()
         blob = self._staged.commit()
-        self._stack.close()
+        self._staged.close()
         content = Content(blob.sha256, blob.size_bytes)
         try:
             refusal = self._kept(facts, content)

@@ -98,10 +98,15 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
         raise InvalidContent("dicom-unreadable", "Objet DICOM illisible.") from error
 
 
-def read_early(path: Path, *, zone: tzinfo = PARIS) -> ObjectFacts | None:
-    """Read an object that is still being written: what `read` will say once its pixels have begun, until then None.
+def read_early(path: Path, head: bytes, *, zone: tzinfo = PARIS) -> ObjectFacts | None:
+    """Read an object that is still being written: what `read` will say if its pixels have begun, or else None.
 
     Nothing is refused here: what is odd about it is `read`'s to say when it is whole.
+
+    Parameters
+    ----------
+    head
+        Its first `gateway.dicom.succession.HEAD_BYTES`.
     """
     begun: list[bool] = []
 
@@ -111,7 +116,6 @@ def read_early(path: Path, *, zone: tzinfo = PARIS) -> ObjectFacts | None:
         return bool(begun)
 
     try:
-        head = _head(path)
         found = _SUCCESSION.following(head, zone)
         if found is not None:
             return found

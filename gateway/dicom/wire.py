@@ -62,7 +62,8 @@ _PINNED_ATTRIBUTES: Final = {
     "association": ("_accepted_cx", "_sent_abort", "_reactor_checkpoint", "_is_paused", "_kill"),
 }
 
-_HEAD_LENGTH: Final = 6
+_HEAD_LENGTH: Final = 6  # of a PDU
+_HEADS_LENGTH: Final = 12  # and of its first PDV
 _SLICE_S: Final = 1.0  # how long one blocking read lasts before aborts and deadlines are looked at
 
 
@@ -167,7 +168,8 @@ class Diverter:
         self._socket: Any = self._dul.socket.socket
         self.open_sink = open_sink  # replaced once the caller is known
         self._limits = limits
-        self._head = memoryview(bytearray(12))
+        self._head = memoryview(bytearray(_HEADS_LENGTH))
+        self._ahead = 0  # how much of a PDU's head is read
         self._buffer: memoryview | None = None
         self._held: list[bytearray] = []  # PDUs of a command set that is not complete yet
         self._command = bytearray()
@@ -246,18 +248,26 @@ class Diverter:
 
     # ---- reading
 
-    def _receive(self, view: memoryview) -> None:
-        while view:
+    def _receive(self, view: memoryview, least: int) -> int:
+        """Read at least so many bytes, and what came with them as far as there is room; how many they are."""
+        got = 0
+        while got < least:
             try:
-                count = self._socket.recv_into(view)
+                count = self._socket.recv_into(view[got:])
             except TimeoutError:
                 self._look_up()
                 continue
             if not count:
                 raise _GoneError
-            view = view[count:]
-            if view and time.monotonic() > self._deadline:  # a byte now and then is no sign of life
+            got += count
+            if got < least and time.monotonic() > self._deadline:  # a byte now and then is no sign of life
                 self._look_up()
+        return got
+
+    def _read_head(self, least: int, most: int) -> None:
+        """Have the first bytes of a PDU; some may have come with the PDU before."""
+        if self._ahead < least:
+            self._ahead += self._receive(self._head[self._ahead : most], least - self._ahead)
 
     def _look_up(self) -> None:
         if self._aborting:
@@ -267,9 +277,9 @@ class Diverter:
         if time.monotonic() > self._deadline:
             raise ProtocolError(f"idle_s: no whole PDU within {self._limits.idle_s} s")
 
-    def _pdu_head(self) -> tuple[int, int]:
+    def _pdu_head(self, most: int = _HEAD_LENGTH) -> tuple[int, int]:
         self._deadline = time.monotonic() + self._limits.idle_s
-        self._receive(self._head[:_HEAD_LENGTH])
+        self._read_head(_HEAD_LENGTH, most)
         kind, _, length = struct.unpack_from(">BBL", self._head)
         name = "max_pdu_bytes" if kind == P_DATA_TF else "max_other_pdu_bytes"
         if kind not in PDU_TYPES:
@@ -280,9 +290,11 @@ class Diverter:
         return kind, length
 
     def _pdu_rest(self, length: int) -> bytearray:
-        pdu = bytearray(_HEAD_LENGTH + length)
-        pdu[:_HEAD_LENGTH] = self._head[:_HEAD_LENGTH]
-        self._receive(memoryview(pdu)[_HEAD_LENGTH:])
+        pdu, ahead, self._ahead = bytearray(_HEAD_LENGTH + length), self._ahead, 0
+        if ahead > len(pdu):
+            raise ProtocolError("PDU: bytes of another behind one that ends the data set")
+        pdu[:ahead] = self._head[:ahead]
+        self._receive(memoryview(pdu)[ahead:], len(pdu) - ahead)
         return pdu
 
     def _quiet(self) -> bool:
@@ -388,6 +400,7 @@ class Diverter:
         self._socket.sendall(store_response(request, answer))
         self._socket.settimeout(_SLICE_S)
         self.stored += answer.status == 0
+        intake.answered()
 
     def _stream(self, context_id: int, intake: Intake) -> None:
         """Read the P-DATA-TF PDUs of one data set up to its last fragment."""
@@ -395,7 +408,7 @@ class Diverter:
             self._buffer = memoryview(bytearray(self._limits.buffer_bytes))
         filled, last = 0, False
         while not last:
-            kind, length = self._pdu_head()
+            kind, length = self._pdu_head(_HEADS_LENGTH)
             if kind != P_DATA_TF:
                 if kind != A_ABORT:
                     LOG.warning("dicom: PDU of type 0x%02X in the middle of a data set", kind)
@@ -411,7 +424,7 @@ class Diverter:
         self, left: int, context_id: int, intake: Intake, buffer: memoryview, filled: int
     ) -> tuple[int, bool]:
         """Read one PDU into the buffer, emptied when full; return its filling and whether the last one was there."""
-        size, last = len(buffer), False
+        size, last = len(buffer) - _HEADS_LENGTH, False
         if not left:
             raise ProtocolError("P-DATA-TF without a fragment")
         while left:
@@ -419,19 +432,24 @@ class Diverter:
                 raise ProtocolError("PDV: after the last fragment")
             if left < 6:
                 raise ProtocolError("PDV: truncated head")
-            self._receive(self._head[6:12])
-            length, fragment_context, header = struct.unpack_from(">LBB", self._head, 6)
+            self._read_head(_HEADS_LENGTH, _HEADS_LENGTH)
+            length, fragment_context, header = struct.unpack_from(">LBB", self._head, _HEAD_LENGTH)
             left -= 4 + length
             length -= 2
             if length < 0 or left < 0 or fragment_context != context_id or header & 1:
                 raise ProtocolError("PDV: outside its PDU, or of another message")
             last = bool(header & 2)
+            self._ahead = _HEAD_LENGTH if left else 0
             while length:
                 step = min(length, size - filled)
-                self._receive(buffer[filled : filled + step])
-                filled += step
                 length -= step
+                # When another PDU follows, its heads come with the rest of this one.
+                more = 0 if last or left or length else _HEADS_LENGTH
+                self._ahead += self._receive(buffer[filled : filled + step + more], step) - step
+                filled += step
+                if more:
+                    self._head[: self._ahead] = buffer[filled : filled + self._ahead]
                 if filled == size:
-                    intake.write(buffer)
+                    intake.write(buffer[:size])
                     filled = 0
         return filled, last

@@ -43,7 +43,10 @@ CHUNK_BYTES = 1 << 20
 Bytes = bytes | bytearray | memoryview
 
 #: After so many bytes the disk may begin with what was written: less is left to wait for at the end.
-_EARLY_BYTES = 256 << 10
+_EARLY_BYTES = 128 << 10
+
+#: Files that are open before there is anything to write, at most.
+_FORESEEN = 16
 
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LIMIT_BYTES = 4 << 30
@@ -83,7 +86,7 @@ class Staged:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._begun_bytes = 0
-        self._path, self._file = store._open_staging()  # noqa: SLF001 - the two halves of one class
+        self._path, self._file = store._taken_staging()  # noqa: SLF001 - the two halves of one class
 
     @property
     def size_bytes(self) -> int:
@@ -111,10 +114,10 @@ class Staged:
             raise InvalidContent(
                 "blob-too-large", f"Le contenu dépasse la taille permise ({self._limit_bytes} octets)."
             )
-        self._hash.update(view)
         with _local_errors():
-            while view.nbytes:
-                view = view[self._file.write(view) or 0 :]
+            left = view
+            while left.nbytes:
+                left = left[self._file.write(left) or 0 :]
             if self._size_bytes - self._begun_bytes >= _EARLY_BYTES:
                 # The kernel sends what is dirty there to the disk, and does not wait; of a range that it has begun
                 # with before it would forget what is clean.
@@ -125,6 +128,7 @@ class Staged:
                     os.POSIX_FADV_DONTNEED,
                 )
                 self._begun_bytes = self._size_bytes
+        self._hash.update(view)  # while the disk is at it
 
     def commit(self) -> Blob:
         """Keep the content durably and name it; returns after the last sync, or after the remote store's answer."""
@@ -140,6 +144,10 @@ class Staged:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Throw away what is not kept; harmless when all is."""
         # The lock on the file, which tells a sweep that its writer lives, goes with the descriptor: unlink first.
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
@@ -170,6 +178,7 @@ class BlobStore:
         self.url = url
         self._limit_bytes = limit_bytes
         self._root: Path | None = None
+        self._foreseen: list[tuple[Path, io.FileIO]] = []
         self._durable: set[Path] = set()  # folders known to be there after a power cut
         parts = urlsplit(url)
         if parts.scheme == "file":
@@ -202,6 +211,11 @@ class BlobStore:
     def stage(self, *, limit_bytes: int | None = None) -> Staged:
         """Begin to write content whose hash is not known yet."""
         return Staged(self, self._limit_bytes if limit_bytes is None else min(limit_bytes, self._limit_bytes))
+
+    def foresee(self) -> None:
+        """Open a file for what comes next, where there is time for it: a few at most."""
+        if len(self._foreseen) < _FORESEEN:
+            self._foreseen.append(self._open_staging())
 
     def put(self, content: Bytes) -> Blob:
         """Keep bytes that are already in memory."""
@@ -316,6 +330,12 @@ class BlobStore:
             obstore.delete(self._remote, _place(key))
 
     # The writer's half
+
+    def _taken_staging(self) -> tuple[Path, io.FileIO]:
+        try:
+            return self._foreseen.pop()
+        except IndexError:
+            return self._open_staging()
 
     def _open_staging(self) -> tuple[Path, io.FileIO]:
         """Open a new staging file under a lock that lasts as long as its writer."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import ARRAY, Dialect, Executable, Table, Text, event
+from sqlalchemy import ARRAY, Dialect, Engine, Executable, Table, Text, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -54,12 +54,9 @@ class Prepared:
         ready = self._ready
         if ready is None:
             ready = self._ready = _compiled(self._make(), session.connection().dialect)
-        sent = {**ready.fixed, **values}
-        for name, process in ready.values:
-            sent[name] = process(sent[name])
         cursor = _cursor(session)
         try:
-            cursor.execute(ready.text, sent, prepare=True)
+            cursor.execute(ready.text, _sent(ready, values), prepare=True)
             if ready.row is None:
                 return []
             found: list[Any] = cursor.fetchall()
@@ -68,6 +65,45 @@ class Prepared:
         if ready.columns is not None:
             return [ready.row(_processed(row, ready.columns)) for row in found]
         return [ready.row(row) for row in found]
+
+    def at_once(self, engine: Engine, every: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Send it with each of these values, in one transaction of its own without a session, committed on return.
+
+        Returns
+        -------
+        list of int
+            How many rows each wrote.
+        """
+        ready = self._ready
+        if ready is None:
+            ready = self._ready = _compiled(self._make(), engine.dialect)
+        pooled = engine.raw_connection()
+        try:
+            driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
+            driver.autocommit = True
+            if len(every) == 1:
+                cursors = [driver.execute(ready.text, _sent(ready, every[0]), prepare=True)]
+            else:
+                # Up to its end a pipeline is one transaction.
+                with driver.pipeline():
+                    cursors = [driver.execute(ready.text, _sent(ready, values), prepare=True) for values in every]
+            written = [cursor.rowcount for cursor in cursors]
+            driver.autocommit = False
+        except BaseException as error:
+            pooled.invalidate()
+            if isinstance(error, psycopg.Error):
+                raise DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True) from error
+            raise
+        finally:
+            pooled.close()
+        return written
+
+
+def _sent(ready: _Ready, values: Mapping[str, Any]) -> dict[str, Any]:
+    sent = {**ready.fixed, **values}
+    for name, process in ready.values:
+        sent[name] = process(sent[name])
+    return sent
 
 
 class Copied:

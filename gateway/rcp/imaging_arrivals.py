@@ -16,13 +16,15 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import ARRAY, Uuid, bindparam, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
 from gateway.errors import GatewayError, Unavailable
@@ -33,7 +35,7 @@ from gateway.model.store import Base, utcnow
 from gateway.rcp import imaging
 from gateway.rcp.caller import Caller
 from gateway.rcp.imaging import Content
-from gateway.rcp.imaging_facts import ObjectFacts
+from gateway.rcp.imaging_facts import ImagedPatientFacts, ObjectFacts
 from gateway.rcp.imaging_traits import same_patient
 from gateway.rcp.step import Step, Steps
 
@@ -49,14 +51,13 @@ _Key = tuple[uuid.UUID | None, str, str]
 
 
 class _Known(NamedTuple):
-    """A series that is there."""
+    """A series that is there, the patient of its study as it was then, and one who was found to be the same."""
 
     series_id: uuid.UUID
     study_id: uuid.UUID
-
-
-class _ApartError(Exception):
-    """Each is to be kept alone."""
+    patient_id: str | None
+    traits: dict[str, Any]
+    patient: ImagedPatientFacts
 
 
 @dataclass(slots=True, eq=False)
@@ -76,36 +77,48 @@ class _Waiting:
         self.woken.acquire()
 
     @property
-    def place(self) -> tuple[uuid.UUID, str]:
-        """In the order in which series are locked by whoever counts them."""
-        return (self.known.series_id, self.facts.instance.sop_instance_uid)
+    def place(self) -> tuple[uuid.UUID, uuid.UUID, str]:
+        """In the order in which studies and series are locked by whoever counts them."""
+        return (self.known.study_id, self.known.series_id, self.facts.instance.sop_instance_uid)
 
 
 _INSTANCE: Final = Base.metadata.tables[Instance.__tablename__]
-_COLUMNS: Final = tuple(_INSTANCE.columns.keys())
 _STUDY: Final = Base.metadata.tables[Study.__tablename__]
 
 
 def _insertion() -> Any:
-    lists = [bindparam(name, type_=ARRAY(_INSTANCE.c[name].type)) for name in _COLUMNS]
-    given = func.unnest(*lists).table_valued(*_COLUMNS, name="given").render_derived()
-    put = (
-        insert(_INSTANCE)
-        .from_select(_COLUMNS, select(*(given.c[name] for name in _COLUMNS)), include_defaults=False)
-        .on_conflict_do_nothing()
-        .returning(_INSTANCE.c.id)
-        .cte("put")
+    """One object, if its study is as it was known and needs not be brought forward.
+
+    The lock waits for whoever settles the study, or gives it to another patient, and then looks at it again.
+    """
+    as_known = (
+        select(*(bindparam(f"{name}_", type_=column.type) for name, column in _INSTANCE.columns.items()))
+        .select_from(_STUDY)
+        .where(
+            _STUDY.c.id == bindparam("known_study", type_=_STUDY.c.id.type),
+            _STUDY.c.patient_id.is_not_distinct_from(bindparam("known_patient", type_=_STUDY.c.patient_id.type)),
+            _STUDY.c.traits == bindparam("known_traits", type_=_STUDY.c.traits.type),
+            _STUDY.c.settled_at.is_(None),
+            _STUDY.c.represented_at > bindparam("since", type_=_STUDY.c.represented_at.type),
+        )
+        .with_for_update(read=True, of=_STUDY)
     )
-    return select(put.c.id)
+    return (
+        insert(_INSTANCE)
+        .from_select(list(_INSTANCE.columns.keys()), as_known, include_defaults=False)
+        .on_conflict_do_nothing()
+    )
 
 
 _PUT: Final = Prepared(_insertion)
-# A statement of its own, after the objects are in: a study that is being settled is then seen as settled.
-_STUDIES: Final = Prepared(
-    lambda: select(
-        _STUDY.c.id, _STUDY.c.patient_id, _STUDY.c.traits, _STUDY.c.represented_at, _STUDY.c.settled_at
-    ).where(_STUDY.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid()))))
-)
+
+
+@dataclass(slots=True)
+class _First:
+    """Those who bring the first objects of a series."""
+
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    count: int = 0
 
 
 class Arrivals:
@@ -117,6 +130,7 @@ class Arrivals:
         self._busy = False
         self._queue: deque[_Waiting] = deque()
         self._series: OrderedDict[_Key, _Known] = OrderedDict()
+        self._first: dict[_Key, _First] = {}
 
     def keep(self, caller: Caller, facts: ObjectFacts, content: Content) -> GatewayError | None:
         """Keep one object of a partner; returns, and is told, what `gateway.rcp.imaging.keep` says.
@@ -129,6 +143,11 @@ class Arrivals:
         key = (caller.partner_id, facts.study.study_instance_uid, facts.series.series_instance_uid)
         known = self._series.get(key)
         if known is None:
+            with self._first_of(key):
+                known = self._series.get(key)
+                if known is None:
+                    return self._alone(key, caller, facts, content)
+        if facts.patient != known.patient and not same_patient(known, facts.patient):
             return self._alone(key, caller, facts, content)
         mine = _Waiting(caller, facts, content, known)
         with self._lock:
@@ -143,6 +162,21 @@ class Arrivals:
         if mine.error is not None:
             raise mine.error
         return None if mine.kept else self._alone(key, caller, facts, content)
+
+    @contextmanager
+    def _first_of(self, key: _Key) -> Iterator[None]:
+        """One after another, of a series that is not known: the second to come knows it."""
+        with self._lock:
+            first = self._first.setdefault(key, _First())
+            first.count += 1
+        try:
+            with first.turn:
+                yield
+        finally:
+            with self._lock:
+                first.count -= 1
+                if not first.count:
+                    del self._first[key]
 
     def _alone(self, key: _Key, caller: Caller, facts: ObjectFacts, content: Content) -> GatewayError | None:
         refusal, known = self._steps.run(caller, partial(_keep_alone, facts=facts, content=content))
@@ -172,17 +206,11 @@ class Arrivals:
 
     def _write(self, group: Sequence[_Waiting]) -> None:
         """Write a group; who is neither kept nor told an error afterwards is kept alone."""
-        used: list[bool] = []
-
-        def verb(step: Step) -> set[uuid.UUID]:
-            if used:  # it clashed with another writer
-                raise _ApartError
-            used.append(True)
-            return _put(step, keyed)
-
-        keyed = [(uuid7(), one) for one in sorted(group, key=lambda one: one.place)]
+        ordered = sorted(group, key=lambda one: one.place)
+        now = utcnow()
+        since = now - timedelta(seconds=imaging.EVERY_S)
         try:
-            put = self._steps.run(group[0].caller, verb)
+            written = self._steps.at_once(_PUT, [_values(one, now, since) for one in ordered])
         except Unavailable as error:
             # The connection may have been lost while it was committed: each sender is told to send again.
             for one in group:
@@ -190,30 +218,20 @@ class Arrivals:
         except Exception as error:  # noqa: BLE001 - whatever it was, it is undone, and tells its own sender when alone
             log.debug("arrivals-apart", size=len(group), error=type(error).__name__)
         else:
-            for key, one in keyed:
-                one.kept = key in put
+            for one, rows in zip(ordered, written, strict=True):
+                one.kept = rows == 1
 
 
-def _put(step: Step, keyed: Sequence[tuple[uuid.UUID, _Waiting]]) -> set[uuid.UUID]:
-    now = utcnow()
-    rows = [
-        imaging.instance_row(key, one.caller.partner_id, one.known.series_id, one.facts, one.content, now)
-        for key, one in keyed
-    ]
-    lists = {name: [row[name] for row in rows] for name in _COLUMNS}
-    put = {row.id for row in _PUT.run(step.session, lists)}
-    studies = {row.id: row for row in _STUDIES.run(step.session, {"ids": [*{one.known.study_id for _, one in keyed}]})}
-    due = set()
-    for key, one in keyed:
-        study = studies.get(one.known.study_id)
-        if study is None or not same_patient(study, one.facts.patient):
-            raise _ApartError
-        if key in put and imaging.is_due(study.represented_at, study.settled_at):
-            due.add((study.id, one.caller))
-    for study_id, caller in sorted(due, key=lambda pair: pair[0]):
-        step.caller = caller
-        imaging.follow(step, study_id)
-    return put
+def _values(one: _Waiting, now: datetime, since: datetime) -> dict[str, Any]:
+    known = one.known
+    row = imaging.instance_row(uuid7(), one.caller.partner_id, known.series_id, one.facts, one.content, now)
+    return {
+        **{f"{name}_": value for name, value in row.items()},
+        "known_study": known.study_id,
+        "known_patient": known.patient_id,
+        "known_traits": known.traits,
+        "since": since,
+    }
 
 
 def _keep_alone(step: Step, *, facts: ObjectFacts, content: Content) -> tuple[GatewayError | None, _Known | None]:
@@ -222,7 +240,7 @@ def _keep_alone(step: Step, *, facts: ObjectFacts, content: Content) -> tuple[Ga
     if refusal is not None:
         return refusal, None
     found = step.session.execute(
-        select(Series.id, Study.id)
+        select(Series.id, Study.id, Study.patient_id, Study.traits)
         .join(Study, Study.id == Series.study_id)
         .where(
             Study.partner_id == step.caller.partner_id,
@@ -230,4 +248,7 @@ def _keep_alone(step: Step, *, facts: ObjectFacts, content: Content) -> tuple[Ga
             Series.series_instance_uid == facts.series.series_instance_uid,
         )
     ).one_or_none()
-    return None, _Known(*found) if found is not None else None
+    if found is None:
+        return None, None
+    series_id, study_id, patient_id, said = found.tuple()
+    return None, _Known(series_id, study_id, patient_id, said, facts.patient)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.model.imaging import Study
 from gateway.model.person import PatientRecord
 from gateway.rcp.facts import Sex
 from gateway.rcp.imaging_facts import ImagedPatientFacts
 
-__all__ = ["differing", "same_patient", "traits"]
+__all__ = ["Named", "differing", "same_patient", "traits"]
 
 
 def traits(patient: ImagedPatientFacts) -> dict[str, Any]:
@@ -28,7 +28,21 @@ def traits(patient: ImagedPatientFacts) -> dict[str, Any]:
     }
 
 
-def same_patient(study: Study, patient: ImagedPatientFacts) -> bool:
+class Named(Protocol):
+    """What a study says of its patient."""
+
+    @property
+    def patient_id(self) -> str | None:
+        """The identifier."""
+        ...
+
+    @property
+    def traits(self) -> dict[str, Any]:
+        """As `traits` gives them."""
+        ...
+
+
+def same_patient(study: Named, patient: ImagedPatientFacts) -> bool:
     """Whether an object names the patient of its study; what is not said contradicts nothing."""
     said = traits(patient)
     for name in ("birth_date", "sex"):

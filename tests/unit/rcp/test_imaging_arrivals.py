@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
@@ -32,20 +33,26 @@ class Scene:
         self.groups: list[int] = []
         self.open = threading.Event()
         self.open.set()
-        put = imaging_arrivals._put
+        self.alone: list[int] = []
+        write, alone = Arrivals._write, imaging_arrivals._keep_alone
 
-        def watched(step, keyed):
-            self.groups.append(len(keyed))
+        def watched(arrivals, group):
+            self.groups.append(len(group))
             assert self.open.wait(20)
-            return put(step, keyed)
+            return write(arrivals, group)
 
-        monkeypatch.setattr(imaging_arrivals, "_put", watched)
+        def watched_alone(step, *, facts, content):
+            self.alone.append(facts.instance.number)
+            return alone(step, facts=facts, content=content)
+
+        monkeypatch.setattr(Arrivals, "_write", watched)
+        monkeypatch.setattr(imaging_arrivals, "_keep_alone", watched_alone)
 
     def keep(self, said, kept: Content | None = None):
         return self.arrivals.keep(pacs(self.world), said, kept or content(said))
 
     def together(self, *objects) -> list[Future]:
-        """Send a first one alone; all others wait until it is in, and form the next group."""
+        """Send a first one alone; all others wait until it is in, and form the next group, but those refused before."""
         first, *others = objects
         self.groups.clear()
         self.open.clear()
@@ -54,7 +61,9 @@ class Scene:
             assert wait_until(lambda: self.groups)
             for number, one in enumerate(others, 1):  # one after another: the order of the queue is known
                 sent.append(senders.submit(self.keep, *one))
-                assert wait_until(lambda number=number: len(self.arrivals._queue) == number)
+                assert wait_until(
+                    lambda number=number: len(self.arrivals._queue) + sum(other.done() for other in sent[1:]) == number
+                )
             self.open.set()
         return sent
 
@@ -102,7 +111,6 @@ def test_a_row_is_the_same_whoever_wrote_it(scene):
         for uid in (said.instance.sop_instance_uid, "1.2.3")
     )
     differing = {"id", "series_id", "sop_instance_uid", "received_at"}
-    assert set(first) == set(imaging_arrivals._COLUMNS)
     assert {name: first[name] for name in first if name not in differing} == {
         name: second[name] for name in second if name not in differing
     }
@@ -181,17 +189,67 @@ def test_a_series_that_is_gone_is_made_again(scene):
     assert (scene.numbers(), scene.count(Series)) == ([2], 1)
 
 
+def waiting_for_a_lock(database_url) -> list[int]:
+    with psycopg.connect(database_url, autocommit=True) as other:
+        asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return [pid for (pid,) in other.execute(asked)]
+
+
+@contextmanager
+def locked_study(database_url, change="SELECT 1 FROM study FOR UPDATE"):
+    with psycopg.connect(database_url) as other:
+        other.execute(change)
+        yield
+        other.commit()
+
+
+def test_the_first_objects_of_a_series_on_several_associations_are_one_and_a_group(scene, database_url):
+    said = [
+        msgspec.structs.replace(
+            facts(number),
+            series=msgspec.structs.replace(facts(number).series, series_instance_uid="1.2.7"),
+        )
+        for number in range(2, 8)
+    ]
+    scene.alone.clear()
+    with ThreadPoolExecutor(6) as senders:
+        with locked_study(database_url):
+            sent = [senders.submit(scene.keep, one) for one in said]
+            assert wait_until(lambda: [one.count for one in scene.arrivals._first.values()] == [6])
+        assert [one.result() for one in sent] == [None] * 6
+    assert len(scene.alone) == 1
+    assert scene.numbers() == list(range(1, 8))
+    assert scene.arrivals._first == {}
+
+
+def test_an_object_that_meets_a_settling_study_waits_for_it_and_brings_it_forward(scene, database_url):
+    """What it looked at before was not settled."""
+    settling = "UPDATE study SET settled_at = now()"
+    with ThreadPoolExecutor(1) as senders:
+        with locked_study(database_url, settling):
+            sent = senders.submit(scene.keep, facts(2))
+            assert wait_until(lambda: waiting_for_a_lock(database_url))
+        assert sent.result() is None
+    scene.session.rollback()
+    scene.session.expire_all()
+    study = scene.session.scalars(select(Study)).one()
+    assert (study.instances_count, study.settled_at) == (2, None)
+
+
 def test_when_the_database_goes_all_of_the_group_are_told_to_send_again(scene, database_url, monkeypatch):
-    put = imaging_arrivals._put
+    write = Arrivals._write
 
-    def cut(step, keyed):
-        if len(keyed) > 1:
-            pid = step.session.connection().connection.driver_connection.info.backend_pid
+    def cut(arrivals, group):
+        if len(group) == 1:
+            return write(arrivals, group)
+        with locked_study(database_url), ThreadPoolExecutor(1) as writers:
+            written = writers.submit(write, arrivals, group)
+            assert wait_until(lambda: waiting_for_a_lock(database_url))
             with psycopg.connect(database_url, autocommit=True) as other:
-                other.execute("SELECT pg_terminate_backend(%s)", (pid,))
-        return put(step, keyed)
+                other.execute("SELECT pg_terminate_backend(%s)", (waiting_for_a_lock(database_url)[0],))
+            return written.result()
 
-    monkeypatch.setattr(imaging_arrivals, "_put", cut)
+    monkeypatch.setattr(Arrivals, "_write", cut)
     first, *others = scene.together(*alike(2, 3, 4, 5))
     assert first.result() is None
     assert [type(one.exception()) for one in others] == [Unavailable] * 3
