@@ -30,7 +30,7 @@ from gateway.dicom.command import Answer
 from gateway.dicom.conversion import UNCOMPRESSED, Conversion, suitable
 from gateway.dicom.levels import GET, MOVE, Wanted, wanted
 from gateway.dicom.scu import Ours, Outbound, Patience
-from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set, store_command
+from gateway.dicom.sending import Originator, Piece, message, seek_data_set, store_command
 from gateway.dicom.services import GoneError, Request, Service
 from gateway.dicom.statements import located
 from gateway.errors import GatewayError, InvalidContent
@@ -53,7 +53,7 @@ _UID_LIST_BYTES: Final = 60_000  # a UI value in explicit VR holds 65 534
 
 #: Relational retrieval is granted when asked `[PS3.4 C.5.2.1]`; keys of higher levels may be left out in any case.
 _RELATIONAL: Final = b"\x01"
-_SUCCESS, _PENDING, _CANCELLED = 0x0000, 0xFF00, 0xFE00
+_SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _WARNING, _ALL_FAILED, _UNKNOWN_DESTINATION, _TOO_MANY = 0xB000, 0xA702, 0xA801, 0xA701
 _NOT_SENT: Final = Answer(0x0110, "")
 
@@ -169,9 +169,8 @@ class Retrieval:
             message_id = message_id % 0xFFFF + 1
             with self.conversion.opened(piece, syntax) as file:
                 seek_data_set(file)
-                pieces = fragments(store_command(piece, message_id), file, request.max_pdu_bytes)
-                request.send((context_id, one) for one in pieces)
-            return request.stored()
+                request.send(message(context_id, store_command(piece, message_id), file, request.max_pdu_bytes))
+            return request.stored(message_id)
 
         self._run(request, objects, _Tally(len(objects)), store)
 
@@ -189,7 +188,7 @@ class Retrieval:
             answer = self._one(one, store)
             tally.count(one.piece.sop_instance_uid, answer)
             if tally.remaining:
-                request.respond(_PENDING, numbers=tally.numbers(final=False))
+                request.progress(tally.remaining, tally.completed, tally.failed, tally.warned)
         if not tally.failed and not tally.warned:
             request.respond(_SUCCESS, numbers=tally.numbers(final=True))
             return

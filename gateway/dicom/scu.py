@@ -46,7 +46,7 @@ from gateway.dicom.command import (
     iterate_pdvs,
     parse_command,
 )
-from gateway.dicom.sending import Originator, Piece, event_command, fragments, p_data, seek_data_set, store_command
+from gateway.dicom.sending import Originator, Piece, event_command, message, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
 from gateway.rcp.imaging_destinations import Destination
 from gateway.settings import TLS_CIPHERS, Tls
@@ -60,7 +60,6 @@ _ASSOCIATE_AC, _ASSOCIATE_RJ, _RELEASE_RQ, _RELEASE_RP = 0x02, 0x03, 0x05, 0x06
 _TRANSIENT: Final = 0x02
 _MAX_ASSOCIATE_BYTES: Final = 1 << 20
 _OUR_PDU_BYTES: Final = 16_384  # what peers may send us: responses are small
-_GATHERED_BYTES: Final = 1 << 18
 _MAX_RESPONSE_BYTES: Final = 1 << 20
 
 
@@ -253,7 +252,9 @@ class Outbound:
         if not self.usable:
             raise _broken("association terminée")
         try:
-            self._send(context_id, fragments(command, file, self.max_pdu_bytes))
+            self._socket.settimeout(self._patience.write_s)
+            for block in message(context_id, command, file, self.max_pdu_bytes):
+                self._socket.sendall(block)
             return self._answer()
         except (OSError, ProtocolError) as error:
             self.abort()
@@ -261,16 +262,6 @@ class Outbound:
         except BaseException:
             self.abort()  # half a message was sent: nothing else fits behind it
             raise
-
-    def _send(self, context_id: int, pieces: Iterable[bytes]) -> None:
-        self._socket.settimeout(self._patience.write_s)
-        gathered = bytearray()
-        for piece in pieces:
-            gathered += p_data(context_id, piece)
-            if len(gathered) >= _GATHERED_BYTES:
-                self._socket.sendall(gathered)
-                gathered.clear()
-        self._socket.sendall(gathered)
 
     def _answer(self) -> Answer:
         deadline = time.monotonic() + self._patience.answer_s

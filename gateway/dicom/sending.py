@@ -1,4 +1,4 @@
-"""What leaves by C-STORE: the command, and the kept data set in fragments that fit the receiver's PDUs.
+"""What leaves by C-STORE: the command, and the kept data set in PDUs that fit the receiver.
 
 Promises: an object leaves byte for byte as it was received, read piece by piece; pure functions on bytes and files.
 Does not: negotiate, wait or decide (`gateway.dicom.scu`, `gateway.dicom.retrieve`).
@@ -6,23 +6,39 @@ Does not: negotiate, wait or decide (`gateway.dicom.scu`, `gateway.dicom.retriev
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from gateway.dicom.command import P_DATA_TF
 from gateway.errors import Fault
 
-__all__ = ["LARGEST_PDU_BYTES", "Originator", "Piece", "command_set", "fragments", "p_data", "store_command"]
+__all__ = [
+    "LARGEST_PDU_BYTES",
+    "Originator",
+    "Piece",
+    "command_set",
+    "event_command",
+    "message",
+    "p_data",
+    "progress_command",
+    "seek_data_set",
+    "store_command",
+]
 
 #: Longer PDUs than this are not made, whatever a receiver takes.
 LARGEST_PDU_BYTES: Final = 131_072
 _SMALLEST_PDU_BYTES: Final = 256
 _PDV_HEAD: Final = 6
+_HEADS: Final = struct.Struct(">BBLLBB")  # of a P-DATA-TF with one fragment
+_BLOCK_BYTES: Final = 1 << 18  # what is read and sent at once
 _COMMAND, _LAST = 1, 2
 _PREAMBLE: Final = 132
 _WITH_DATA_SET: Final = b"\x00\x00"
+_NO_DATA_SET: Final = b"\x01\x01"
+_PENDING: Final = 0xFF00
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +105,65 @@ def event_command(sop_class_uid: str, sop_instance_uid: str, message_id: int, ev
     )
 
 
-def fragments(command: bytes, file: BinaryIO, max_pdu_bytes: int) -> Iterator[bytes]:
-    """Yield message control headers with their fragments: the command set, then the rest of an open file."""
+def progress_command(sop_class_uid: str, command_field: int, message_id: int, counts: tuple[int, ...]) -> bytes:
+    """Encode a pending C-MOVE-RSP or C-GET-RSP `[PS3.7 9.3.3.2, 9.3.4.2]`; remaining, completed, failed, warned."""
+    elements = {
+        0x0002: _uid(sop_class_uid),
+        0x0100: _number(command_field),
+        0x0120: _number(message_id),
+        0x0800: _NO_DATA_SET,
+        0x0900: _number(_PENDING),
+    }
+    return command_set(elements | {0x1020 + place: _number(count) for place, count in enumerate(counts)})
+
+
+def message(context_id: int, command: bytes, file: BinaryIO, max_pdu_bytes: int) -> Iterator[bytearray]:
+    """Yield one message as P-DATA-TF PDUs, in blocks of many: the command set, then the rest of an open file.
+
+    A block is read from the file straight to its place between the heads `[PS3.8 9.3.5]`.
+
+    Raises
+    ------
+    Fault
+        ``dicom-file``: the file ends before its end.
+    """
     limit = min(max_pdu_bytes or LARGEST_PDU_BYTES, LARGEST_PDU_BYTES)
     size = max(limit, _SMALLEST_PDU_BYTES) - _PDV_HEAD & ~1
+    position = file.tell()
+    left = file.seek(0, io.SEEK_END) - position
+    file.seek(position)
+    block = bytearray()
     for start in range(0, len(command), size):
+        piece = command[start : start + size]
         last = start + size >= len(command)
-        yield bytes([_COMMAND | (_LAST if last else 0)]) + command[start : start + size]
-    piece = file.read(size)
+        block += p_data(context_id, bytes([_COMMAND | (_LAST if last else 0)]) + piece)
     while True:
-        following = file.read(size) if len(piece) == size else b""
-        yield bytes([0 if following else _LAST]) + piece
-        if not following:
+        count = min(-(-left // size) or 1, max(_BLOCK_BYTES // size, 1))
+        taken, place = min(left, count * size), len(block)
+        left -= taken
+        block += bytes(taken + count * _HEADS.size)
+        with memoryview(block) as view:
+            for _ in range(count):
+                length = min(size, taken)
+                taken -= length
+                header = 0 if left or taken else _LAST
+                _HEADS.pack_into(block, place, P_DATA_TF, 0, length + _PDV_HEAD, length + 2, context_id, header)
+                place += _HEADS.size
+                _fill(view[place : place + length], file)
+                place += length
+        yield block
+        if not left:
             return
-        piece = following
+        block = bytearray()
+
+
+def _fill(view: memoryview, file: BinaryIO) -> None:
+    filled = 0
+    while filled < len(view):
+        count = cast("io.BufferedIOBase", file).readinto(view[filled:])
+        if not count:
+            raise Fault("dicom-file", "Un objet conservé est plus court que lui-même.")
+        filled += count
 
 
 def p_data(context_id: int, fragment: bytes) -> bytes:

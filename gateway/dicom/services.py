@@ -24,13 +24,15 @@ from typing import Any, Final, Generic, TypeVar
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE, N_ACTION, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import decode, encode
-from pynetdicom.pdu_primitives import A_RELEASE, P_DATA
+from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import PresentationContext
 
 from gateway.dicom import outcome
 from gateway.dicom.command import Answer
+from gateway.dicom.line import GoneError, Line
+from gateway.dicom.sending import p_data, progress_command
 from gateway.errors import GatewayError, InvalidContent
 
 __all__ = ["GoneError", "Request", "Served", "Service", "granted", "service_contexts"]
@@ -49,7 +51,8 @@ _ECHOED: Final = (
     ("RequestedSOPInstanceUID", "AffectedSOPInstanceUID"),
     ("ActionTypeID", "ActionTypeID"),
 )
-_QUEUED: Final = 4  # PDUs that may wait for the peer to read
+#: Command fields of the responses that say how far a retrieval is [PS3.7 E.1-1].
+_PROGRESS: Final[Mapping[type, int]] = {C_MOVE: 0x8021, C_GET: 0x8010}
 
 # Service → category of the error → status [PS3.4 tables C.4-1, C.4-2, C.4-3] [PS3.7 C.5]. An identifier that does not
 # fit its SOP class is 0xA900 everywhere; N-ACTION has PS3.7's general ones.
@@ -57,10 +60,6 @@ _UNABLE: Final = 0xC000
 _RESOURCES: Final[Mapping[type, int]] = {C_FIND: 0xA700, C_MOVE: 0xA701, C_GET: 0xA701, N_ACTION: 0x0213}
 _QUERY: Final[Mapping[str, int]] = {"invalid-content": 0xA900, "forbidden": 0x0124, "unknown-identity": 0x0124}
 _ACTION: Final[Mapping[str, int]] = {"invalid-content": 0x0115, "not-found": 0x0112, "unsupported": 0x0123}
-
-
-class GoneError(Exception):
-    """The peer went away, or does not read: nothing more can be said to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,10 @@ class Request:
     def __init__(
         self,
         association: Association,
+        line: Line,
         message: Any,
         context: PresentationContext,
+        *,
         idle_s: float,
         extended: bytes = b"",
     ) -> None:
@@ -114,6 +115,7 @@ class Request:
         self.extended = extended
         self.sop_class_uid = str(context.abstract_syntax)
         self._association: Any = association
+        self._line = line
         self._context = context
         self._idle_s = idle_s
         self._syntax: Any = context.transfer_syntax[0]
@@ -146,13 +148,7 @@ class Request:
     @property
     def alive(self) -> bool:
         """Whether the association still stands."""
-        association = self._association
-        return bool(
-            association.is_established
-            and not association._kill  # noqa: SLF001 - pinned by gateway.dicom.wire
-            and association.dul.is_alive()
-            and not association.acse.is_aborted()
-        )
+        return self._line.alive
 
     def respond(
         self,
@@ -180,9 +176,13 @@ class Request:
             if encoded is None:
                 raise ValueError("the answer cannot be encoded")
             response.Identifier = BytesIO(encoded)
-        self._wait_for_room()
-        self._association.dimse.send_msg(response, self._context.context_id)
-        self._stir()
+        self._say(response)
+
+    def progress(self, *counts: int) -> None:
+        """Send a pending response of a retrieval: sub-operations that remain, completed, failed, and were warned of."""
+        message = self.message
+        said = progress_command(self.sop_class_uid, _PROGRESS[type(message)], int(message.MessageID), counts)
+        self._line.write(p_data(int(self._context.context_id or 0), b"\x03" + said))
 
     def refuse(self, error: BaseException) -> None:
         """Send the response that says what went wrong."""
@@ -214,31 +214,24 @@ class Request:
         """The longest P-DATA-TF that the caller takes; 0 says that it sets no limit."""
         return int(self._association.requestor.maximum_length or 0)
 
-    def send(self, pdvs: Iterable[tuple[int, bytes]]) -> None:
-        """Send fragments (context id, message control header and bytes), each in a PDU of its own."""
-        for pdv in pdvs:
-            self._wait_for_room()
-            primitive = P_DATA()
-            primitive.presentation_data_value_list = [list(pdv)]  # type: ignore[list-item] # a list is asked for
-            self._association.dul.send_pdu(primitive)
-            self._stir()
+    def send(self, blocks: Iterable[bytes | bytearray]) -> None:
+        """Send one message (`gateway.dicom.sending.message`)."""
+        self._line.send(blocks)
 
-    def stored(self) -> Answer:
+    def stored(self, message_id: int) -> Answer:
         """Wait for the C-STORE-RSP to what was sent."""
-        _, message = self._association.dimse.get_msg(block=True)
-        if not isinstance(message, C_STORE) or not message.is_valid_response or message.Status is None:
-            raise GoneError
-        return Answer(int(message.Status))
+        return self._line.stored(message_id)
 
     # ---- a report on the same association
 
     def leaves_within(self, seconds: float) -> bool:
         """Whether the caller asks to release, or goes, within a time."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._leaves():
-                return True
-            time.sleep(0.005)
+        with self._line.listen():
+            while time.monotonic() < until:
+                if self._leaves():
+                    return True
+                time.sleep(0.005)
         return self._leaves()
 
     def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data_set: Dataset) -> Answer | None:
@@ -255,18 +248,17 @@ class Request:
         encoded = encode(data_set, syntax.is_implicit_VR, syntax.is_little_endian)
         message.EventInformation = BytesIO(encoded or b"")
         dimse = self._association.dimse
-        self._wait_for_room()
-        dimse.send_msg(message, self._context.context_id)
-        self._stir()
+        self._say(message)
         until, others, answer = time.monotonic() + self._idle_s, [], None
-        while answer is None and time.monotonic() < until and not (self._leaves() and dimse.msg_queue.empty()):
-            context_id, one = dimse.get_msg(block=False)
-            if isinstance(one, N_EVENT_REPORT) and one.Status is not None:
-                answer = Answer(int(one.Status))
-            elif one is not None:
-                others.append((context_id, one))
-            else:
-                time.sleep(0.002)
+        with self._line.listen():
+            while answer is None and time.monotonic() < until and not (self._leaves() and dimse.msg_queue.empty()):
+                context_id, one = dimse.get_msg(block=False)
+                if isinstance(one, N_EVENT_REPORT) and one.Status is not None:
+                    answer = Answer(int(one.Status))
+                elif one is not None:
+                    others.append((context_id, one))
+                else:
+                    time.sleep(0.002)
         for other in others:
             dimse.msg_queue.put(other)
         return answer
@@ -275,19 +267,11 @@ class Request:
         waiting = self._association.dul.peek_next_pdu()
         return not self.alive or isinstance(waiting, A_RELEASE)
 
-    def _stir(self) -> None:
-        self._association.dul._idle_timer.restart()  # noqa: SLF001 - our own sending is a sign of life
-        self._association._reactor_checkpoint.ring()  # noqa: SLF001 - a `Pace`: the sending thread does not rest
-
-    def _wait_for_room(self) -> None:
-        until = time.monotonic() + self._idle_s
-        queue = self._association.dul.to_provider_queue
-        while True:
-            if not self.alive or time.monotonic() > until:
-                raise GoneError
-            if queue.qsize() < _QUEUED:
-                return
-            time.sleep(0.0005)
+    def _say(self, message: Any) -> None:
+        """Send a message by the stock path, which encodes it."""
+        self._line.wait_for_room()
+        self._association.dimse.send_msg(message, self._context.context_id)
+        self._line.stir()
 
 
 class Served(Generic[P]):
@@ -299,6 +283,7 @@ class Served(Generic[P]):
         self._table = {(uid, one.message): one for one in services for uid in one.sop_classes}
         self._peer = peer
         self._idle_s = idle_s
+        self._line = Line(association, idle_s=idle_s)
 
     def __call__(self, message: Any, context_id: int) -> None:
         """Answer one message in the association's thread."""
@@ -313,9 +298,10 @@ class Served(Generic[P]):
         association._is_paused = True  # noqa: SLF001 - as stock: the conversation is ours until it ends
         asked = {str(uid): bytes(said) for uid, said in association.requestor.sop_class_extended.items()}
         extended = granted([service], asked).get(str(context.abstract_syntax), b"")
-        request = Request(association, message, context, self._idle_s, extended)
+        request = Request(association, self._line, message, context, idle_s=self._idle_s, extended=extended)
         try:
-            self._serve(service, request)
+            with self._line.talk():
+                self._serve(service, request)
         except GoneError:
             LOG.info("dicom request ended: the peer is gone")
             association.abort()

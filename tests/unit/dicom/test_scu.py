@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from gateway.dicom.command import StoreRequest, part10_head
 from gateway.dicom.scu import Ours, Outbound, Patience
-from gateway.dicom.sending import Originator, Piece, fragments, seek_data_set
+from gateway.dicom.sending import Originator, Piece, message, seek_data_set
 from gateway.errors import Fault, Forbidden, Unavailable
 from gateway.rcp.imaging_destinations import Destination
 from tests.unit.dicom.raw_peer import (
@@ -270,16 +270,43 @@ def test_what_is_no_kept_file_is_a_fault():
             seek_data_set(io.BytesIO(broken))
 
 
-@pytest.mark.parametrize("size", [0, 1, 250, 251, 500, 10_000])
-@pytest.mark.parametrize("limit", [0, 1, 256, 257, 16_384])
-def test_fragments_hold_everything_and_only_the_last_is_the_last(size, limit):
-    data = bytes(number % 251 for number in range(size))
+def fragments(blocks) -> list[tuple[int, int, bytes]]:
+    """Length of the PDU, header and fragment of each PDU of some blocks, each with one fragment [PS3.8 9.3.5]."""
+    found = []
+    for block in blocks:
+        position = 0
+        while position < len(block):
+            kind, length, inner, number, header = struct.unpack_from(">BxLLBB", block, position)
+            assert (kind, length, number) == (P_DATA, inner + 4, 5)
+            found.append((length, header, bytes(block[position + 12 : position + 6 + length])))
+            position += 6 + length
+        assert position == len(block)
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, 250, 251, 500, 10_000, 262_000, 1_000_001])
+@pytest.mark.parametrize("limit", [0, 1, 256, 257, 16_384, 131_072, 200_000])
+def test_a_message_holds_everything_and_only_the_last_fragment_is_the_last(size, limit):
+    data = bytes(number % 251 for number in range(1000)) * (size // 1000) + bytes(size % 1000)
     said = command(element(0x0100, b"\x01\x00")) * 20
-    found = list(fragments(said, io.BytesIO(data), limit))
-    commands = [piece for piece in found if piece[0] & 1]
-    others = [piece for piece in found if not piece[0] & 1]
-    assert b"".join(piece[1:] for piece in commands) == said
-    assert b"".join(piece[1:] for piece in others) == data
-    assert [piece[0] for piece in commands] == [1] * (len(commands) - 1) + [3]
-    assert [piece[0] for piece in others] == [0] * (len(others) - 1) + [2]
-    assert max(len(piece) for piece in found) + 5 <= max(limit or 131_072, 256)
+    file = io.BytesIO(b"head" + data)
+    file.seek(4)
+    blocks = list(message(5, said, file, limit))
+    found = fragments(blocks)
+    commands = [(header, piece) for _, header, piece in found if header & 1]
+    others = [(header, piece) for _, header, piece in found if not header & 1]
+    assert b"".join(piece for _, piece in commands) == said
+    assert b"".join(piece for _, piece in others) == data
+    assert [header for header, _ in commands] == [1] * (len(commands) - 1) + [3]
+    assert [header for header, _ in others] == [0] * (len(others) - 1) + [2]
+    assert max(length for length, _, _ in found) <= max(min(limit or 131_072, 131_072), 256)
+    assert max(map(len, blocks)) < 300_000  # memory, whatever the object
+
+
+def test_a_file_that_ends_before_its_end_is_a_fault():
+    class Shrinking(io.BytesIO):
+        def seek(self, place, whence=io.SEEK_SET):
+            return 1_000_000 if whence == io.SEEK_END else super().seek(place, whence)
+
+    with pytest.raises(Fault):
+        list(message(1, b"", Shrinking(bytes(600_000)), 16_384))
