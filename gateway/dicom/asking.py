@@ -37,8 +37,8 @@ _MAX_FRAMES: Final = 256
 _MAX_ACCEPT_CHARACTERS: Final = 1024
 # Decoding is processor work: more at once only makes each slower.
 _WORKERS: Final = 4
-# Requests whose picture may be under way.
-_WAITING: Final = 64
+# Objects of a remote store on this disk at once.
+_COPIES: Final = 16
 # SMART scopes that read images, v2 and the words of v1.
 _READS_IMAGES: Final = re.compile(r"(?:system|user)/(?:\*|ImagingStudy)\.(?:c?ru?d?s?|read|\*)(?:\?.*)?")
 
@@ -53,8 +53,7 @@ class Wire:
         self._blobs = blobs
         self._drawing = drawing
         self._workers = anyio.CapacityLimiter(_WORKERS)
-        # Whoever waits for a place there waits in a thread, and is told when too many do.
-        self._drawers = anyio.CapacityLimiter(2 * _WAITING)
+        self._copies = anyio.CapacityLimiter(_COPIES)
 
     async def _tell(
         self, caller: Caller, records: Iterable[uuid.UUID], kind: str, uid: str | None, **detail: int
@@ -109,13 +108,16 @@ class Wire:
         return await anyio.to_thread.run_sync(run, limiter=self._workers)
 
     async def drawn(self, one: Found, work: str, **arguments: Any) -> tuple[str, bytes]:
-        """Have a drawing process do something with an object: see `gateway.dicom.drawing.Drawing.do`."""
-
-        def run() -> tuple[str, bytes]:
-            with on_disk(self._blobs, one) as path:
-                return self._drawing.do(work, path, key=one.sha256, **arguments)
-
-        return await anyio.to_thread.run_sync(run, limiter=self._drawers)
+        """Have a drawing process do something with an object: see `gateway.dicom.drawing.Drawing.drawn`."""
+        path = self._blobs.path(one.sha256)
+        if path is not None:
+            return await self._drawing.drawn(work, path, key=one.sha256, **arguments)
+        async with self._copies:  # of a remote store, for as long as they are looked at
+            with contextlib.ExitStack() as held:
+                copy = await anyio.to_thread.run_sync(
+                    held.enter_context, on_disk(self._blobs, one), limiter=self._workers
+                )
+                return await self._drawing.drawn(work, copy, key=one.sha256, **arguments)
 
 
 def acceptable(request: Request, offered: tuple[str, ...]) -> tuple[str, ...]:

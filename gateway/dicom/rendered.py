@@ -2,7 +2,7 @@
 
 Promises: what `gateway.dicom.asking` does, of a kept picture too; pictures in JPEG, PNG or GIF, one alone or several as
 ``multipart/related``; a structured report as a page, an encapsulated document as itself; a strong ETag. Of several
-pictures the broken ones are left out, and the answer says so (206).
+pictures the broken ones are left out, and the answer says so (206); all together have bounds (`gateway.dicom.several`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from gateway.dicom.pictures import Picture, Pictures, tag
 from gateway.dicom.query import Found, Images
 from gateway.dicom.reading_ahead import Scrolls
 from gateway.dicom.render import MEDIA_TYPES, Region, Window
-from gateway.errors import GatewayError, InvalidContent, Unsupported
+from gateway.dicom.several import Several
+from gateway.errors import InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 
@@ -33,7 +34,6 @@ _MAX_VIEWPORT: Final = 4096
 _NUMBER: Final = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?")
 # Of one answer, which is held whole.
 _MAX_PICTURES: Final = 256
-_MAX_PICTURES_BYTES: Final = 128 << 20
 _PRIVATE: Final = {"Cache-Control": "private, no-store", "Vary": "Accept"}
 # A page of ours may show a document inside it.
 _SHOWN: Final = {"Content-Security-Policy": POLICY, "X-Frame-Options": "SAMEORIGIN"}
@@ -106,14 +106,17 @@ class Rendering(Wire):
         if _knows(request, name):
             await self._tell(who, records([one]), "Rendered", one.instance_uid)
             return Response(status_code=304, headers=headers)
-        # Its line is written while it is drawn: that it was asked for is told even when nothing could be drawn.
-        told = asyncio.create_task(self._tell(who, records([one]), "Rendered", one.instance_uid))
-        try:
-            media_type, content = await self._picture(one, asked)
-        finally:
-            await told
+        picture = self._pictures.kept(name)
+        if picture is None:
+            begun = self._pictures.begin(name, lambda: self.drawn(one, "picture", **asked))
+            await asyncio.sleep(0)  # the process has its order
+            # That it was asked for is told while it is drawn, even when nothing can be.
+            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            picture = await begun.picture()
+        else:
+            await self._tell(who, records([one]), "Rendered", one.instance_uid)
         self._scrolls.seen(who, one, asked)
-        return Response(content, media_type=media_type, headers=headers)
+        return Response(picture[1], media_type=picture[0], headers=headers)
 
     async def _picture(self, one: Found, asked: dict[str, Any]) -> Picture:
         name = tag(one.sha256, sorted(asked.items()))
@@ -133,26 +136,20 @@ class Rendering(Wire):
         if len(wanted) > _MAX_PICTURES:
             text = f"Au plus {_MAX_PICTURES} images dessinées par demande."
             raise InvalidContent("dicom-frames", text, expression="frames")
-        boundary, held, body = secrets.token_hex(16), 0, []
-        refusal: GatewayError | None = None
-        for one, number in wanted:
-            try:
-                _, content = await self._picture(one, {**asked, "frame": number, "media_type": kind})
-            except (InvalidContent, Unsupported) as error:
-                refusal = error
-                continue
-            held += len(content)
-            if held > _MAX_PICTURES_BYTES:
-                text = f"Ces images dépassent {_MAX_PICTURES_BYTES} octets par réponse : demandez-en moins à la fois."
-                raise InvalidContent("dicom-frames", text, expression="frames")
-            body.append(part(boundary, kind, len(content)) + content + b"\r\n")
-        if refusal is not None and not body:
-            raise refusal
+        several = Several(
+            [partial(self._picture, one, {**asked, "frame": at, "media_type": kind}) for one, at in wanted]
+        )
         found = [one for one, _ in wanted]
-        await self._tell(who, records(found), "Rendered", found[0].study_uid, images=len(body))
+        try:
+            await several.drawn(request, at_once=self._drawing.processes)
+        finally:
+            drawn = len(several.contents)
+            await self._tell(who, records(found), "Rendered", found[0].study_uid, images=drawn)
+        boundary = secrets.token_hex(16)
+        body = [part(boundary, kind, len(content)) + content + b"\r\n" for content in several.contents]
         media_type = f'multipart/related; type="{kind}"; boundary={boundary}'
         content = b"".join((*body, f"--{boundary}--\r\n".encode("ascii")))
-        return Response(content, 206 if refusal is not None else 200, _PRIVATE, media_type)
+        return Response(content, 206 if several.refusal is not None else 200, _PRIVATE, media_type)
 
     async def _document(self, request: Request, who: Caller, one: Found) -> Response:
         offered = acceptable(request, DOCUMENT_TYPES)

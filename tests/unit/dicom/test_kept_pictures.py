@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.dicom import pictures
 from gateway.dicom.pictures import Pictures, tag
 from gateway.errors import InvalidContent
 
@@ -12,13 +13,17 @@ class Easel:
     """Draws pictures of a size, counts them, and waits when it is told to."""
 
     def __init__(self, size=100, refuse=False):
-        self.size, self.refuse, self.drawn = size, refuse, 0
+        self.size, self.refuse, self.drawn, self.ended = size, refuse, 0, 0
         self.gate = None
 
     async def draw(self):
         self.drawn += 1
         if self.gate is not None:
-            await self.gate.wait()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.ended += 1
+                raise
         if self.refuse:
             raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.")
         return "image/png", bytes(self.size)
@@ -97,3 +102,44 @@ def test_a_tag_stands_for_one_picture():
     assert len(names) == 4
     assert tag("0" * 64, sorted(asked.items())) in names
     assert all(name[0] == name[-1] == '"' and name[1:-1].isalnum() for name in names)
+
+
+def test_a_picture_that_nobody_waits_for_any_more_is_not_drawn_to_its_end(monkeypatch):
+    monkeypatch.setattr(pictures, "_GRACE_S", 0.02)
+
+    async def story():
+        kept, easel = Pictures(), Easel()
+        easel.gate = asyncio.Event()
+        asking = [asyncio.create_task(kept.get("a", easel.draw)) for _ in range(2)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        await asyncio.sleep(0.05)
+        assert kept.has("a")  # the other waits
+        asking[1].cancel()
+        await asyncio.wait(asking)
+        assert kept.has("a")  # for an instant: who comes back finds it
+        again = asyncio.create_task(kept.get("a", easel.draw))
+        await asyncio.sleep(0.05)
+        assert easel.drawn == 1
+        again.cancel()
+        await asyncio.sleep(0.05)
+        assert not kept.has("a")
+        assert easel.ended == 1
+        easel.gate.set()
+        assert await kept.get("a", easel.draw)
+        assert easel.drawn == 2
+
+    asyncio.run(story())
+
+
+def test_a_picture_that_was_begun_is_waited_for_once_it_is_wanted():
+    async def story():
+        kept, easel = Pictures(most_bytes=100), Easel(100)  # too large to be kept
+        begun = kept.begin("a", easel.draw)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (await begun.picture())[0] == "image/png"
+        assert easel.drawn == 1
+        assert kept.kept("a") is None
+
+    asyncio.run(story())
