@@ -20,8 +20,9 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.dicom.asking import Who, Wire, negotiate
+from gateway.dicom.asking import Who, Wire
 from gateway.dicom.attributes import Level
+from gateway.dicom.data_sets import MANY, ONE, answer, form
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.qido import question
 from gateway.dicom.query import Images
@@ -36,7 +37,6 @@ from gateway.web.body import Limit
 
 __all__ = ["router"]
 
-_JSON: Final = "application/dicom+json"
 _DICOM: Final = "application/dicom"
 _OCTETS: Final = "application/octet-stream"
 # One answer is held whole: frames are said to exist before the first byte leaves.
@@ -108,25 +108,21 @@ class _Searches(Wire):
         self, request: Request, who: Caller, level: Level, study: str | None = None, series: str | None = None
     ) -> Response:
         await self._allowed(who, study, series)
-        negotiate(request, (_JSON, "application/json"))
+        leaves = form(request, MANY)
         asked, tags = question(level, request.query_params.multi_items(), study=study, series=series)
         found = await self._images.search(who, asked, self._base, tags)
         await self._tell(who, found.records, "Query", None)
         headers = {"Warning": f'299 {self._base} "There are additional results that can be requested"'}
-        return Response(
-            b"[" + b",".join(found.answers) + b"]" if found.answers else None,
-            200 if found.answers else 204,
-            headers if found.more else None,
-            _JSON if found.answers else None,
-        )
+        told = headers if found.more else None
+        return answer(leaves, found.answers, told) if found.answers else Response(None, 204, told)
 
     async def metadata(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         await self._allowed(who, study, series, instance)
-        negotiate(request, (_JSON, "application/json"))
+        leaves = form(request, ONE if instance else MANY)
         answers, named = await self._images.metadata(who, self._base, study, series, instance)
         if not answers:
             raise await self._hidden(who, "Study", study)
         await self._tell(who, named, "Metadata", instance or series or study)
-        return Response(b"[" + b",".join(answers) + b"]", media_type=_JSON)
+        return answer(leaves, answers)

@@ -24,10 +24,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.dicom import outcome
-from gateway.dicom.asking import negotiate
 from gateway.dicom.command import Answer, StoreRequest, is_uid
+from gateway.dicom.data_sets import STORED, XML, form
 from gateway.dicom.intake import Intake
 from gateway.dicom.multipart import Reader, media_type
+from gateway.dicom.native_model import written
 from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
 from gateway.dicom.upload import DICOM, Laid, Upload
@@ -39,7 +40,6 @@ from gateway.web.body import Limit, body_stream
 
 __all__ = ["Storing"]
 
-_JSON: Final = "application/dicom+json"
 #: Taken in one go: a thread is entered once for as much.
 _GATHERED_BYTES: Final = 1 << 20
 _SILENCE_S: Final = 60.0
@@ -83,7 +83,7 @@ class Storing:
         await self._may_store(who)
         if study is not None and not is_uid(study):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
-        negotiate(request, (_JSON, "application/json"))
+        kind, _ = form(request, STORED)
         upload = Upload(_reader(request), partial(self._begin, who, study), self._commits)
         whole = False
         try:
@@ -94,7 +94,7 @@ class Storing:
                 self._uploads.submit(upload.close)  # after whatever it still reads; nobody waits for it
         if not upload.laid:
             raise InvalidContent("multipart", "Contenu « multipart/related » illisible : aucune partie.")
-        return await self._answered(who, study, upload.laid)
+        return await self._answered(who, study, upload.laid, kind)
 
     async def _read(self, request: Request, upload: Upload) -> None:
         """Hand the body on: while a thread reads some of it, the next bytes come."""
@@ -126,7 +126,7 @@ class Storing:
         request = replace(announced, study_instance_uid=study)
         return Intake(request, request.sop_class_uid, partial(self._keeper.open, peer=who), self._limit.max_bytes)
 
-    async def _answered(self, who: Caller, study: str | None, laid: Sequence[Laid]) -> Response:
+    async def _answered(self, who: Caller, study: str | None, laid: Sequence[Laid], kind: str) -> Response:
         kept = [one for one in laid if not _failed(one.told)]
         rows = await self._images.laid_down(who, {one.sop_instance_uid for one in kept}) if kept else []
         places = {row["sop_instance_uid"]: (row["study_instance_uid"], row["series_instance_uid"]) for row in rows}
@@ -145,8 +145,9 @@ class Storing:
         status = 200 if all(one.told.status == 0 for one in laid) else 202 if kept else 409
         if not kept and all(one.told.status == outcome.DIMSE_STATUS["unavailable"] for one in laid):
             status = 503
-        body = msgspec.json.encode(self._body(laid, places))
-        return Response(body, status, {"Retry-After": "60"} if status == 503 else None, _JSON)
+        said = msgspec.json.encode(self._body(laid, places))
+        body = written(said) if kind == XML else said
+        return Response(body, status, {"Retry-After": "60"} if status == 503 else None, kind)
 
     def _body(self, laid: Sequence[Laid], places: dict[str, tuple[str, str]]) -> dict[str, Any]:
         """Store Instances Response Module `[PS3.18 I.2]`."""

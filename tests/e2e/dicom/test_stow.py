@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from dicomweb_client.api import DICOMwebClient
+from lxml import etree
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 from sqlalchemy import func, select
@@ -90,6 +91,20 @@ def test_the_data_set_comes_back_byte_for_byte(sender, session, web, ct):
     # The port keeps the very same file: it is the same object.
     assert web.post("/studies", sent, DICOM)[0] == 200
     assert kept(session) == 1
+
+
+def test_what_became_of_each_is_told_in_xml_to_who_asks_so(sender, web, ct):
+    body, kind = multipart(ct[0].read_bytes(), b"not an object")
+    status, headers, told = web.post("/studies", body, kind, accept="application/dicom+xml")
+    assert (status, headers["content-type"]) == (202, "application/dicom+xml")
+    native = "{http://dicom.nema.org/PS3.19/models/NativeDICOM}"
+    document = etree.fromstring(told)
+
+    def said(tag: str) -> list[str]:
+        return [one.text for one in document.iterfind(f".//{native}DicomAttribute[@tag='{tag}']/{native}Value")]
+
+    assert (said("00081155"), said("00081197")) == ([f"{STUDY}.1.1"], [str(0xC000)])
+    assert web.post("/studies", body, kind, accept="text/html")[0] == 406
 
 
 def test_what_came_by_the_port_is_known_here(sender, port, session, web, ct):
