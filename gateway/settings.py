@@ -221,10 +221,16 @@ class Fhir:
         ``required``, or ``off`` for trials.
     update_create
         Whether a PUT to an id that nobody used creates [FHIR R4 http#upsert].
+    subscription_hosts
+        The only hosts that subscribers are told at; every public one when empty.
+    subscription_tls
+        Whom these are trusted by, and what is shown to them.
     """
 
     auth: str = "required"
     update_create: bool = False
+    subscription_hosts: tuple[str, ...] = ()
+    subscription_tls: Tls = Tls()
 
 
 @dataclass(frozen=True)
@@ -437,6 +443,13 @@ def _names(text: str) -> tuple[str, ...]:
 def _ae_title(text: str) -> str:
     if not 1 <= len(text.strip()) <= 16 or not text.isascii() or "\\" in text:
         raise ValueError("attendu 1 à 16 caractères ASCII sans barre oblique inverse")
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(name.lower() for name in _names(text))
+    if not hosts or any(not re.fullmatch(r"(?:\*\.)?[a-z0-9-]+(?:\.[a-z0-9-]+)+", host) for host in hosts):
+        raise ValueError("attendu des noms comme « rcp.chu-x.example » ou « *.chu-x.example »")
+    return hosts
+
+
     return text.strip()
 
 
@@ -535,6 +548,8 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_SMTP_URL": _Variable("mail.smtp", _mail_server, secret=True),
     "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
     "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
+    "RCP_FHIR_SUBSCRIPTION_HOSTS": _Variable("fhir.subscription_hosts", _hosts),
+    **_tls("RCP_FHIR_SUBSCRIPTION", "fhir.subscription_tls"),
     **_tls("RCP_MSSANTE", "mail.tls"),
     "RCP_MSSANTE_TLS_CRL": _Variable("mail.revoked", _file),
     "RCP_MSSANTE_TLS_PIN": _Variable("mail.pins", _pins),
@@ -575,6 +590,7 @@ _BRANCHES: dict[str, type[Any]] = {
     "mail": Mail,
     "mail.tls": Tls,
     "psc": Psc,
+    "fhir.subscription_tls": Tls,
     "psc.tls": Tls,
     "limits": Limits,
 }
@@ -647,6 +663,7 @@ def _coherence_faults(settings: Settings) -> list[str]:
     ):
         if (tls.certificate is None) != (tls.key is None):
             faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
+        ("FHIR_SUBSCRIPTION", settings.fhir.subscription_tls),
     if settings.mail.smtp and not settings.mail.address:
         faults.append("RCP_MSSANTE_ADDRESS : exigée avec RCP_MSSANTE_SMTP_URL")
     if settings.mail.revoked and not settings.mail.tls.authorities:

@@ -22,6 +22,7 @@ import uvicorn
 from sqlalchemy.orm import Session
 
 from gateway.app.gateway import Gateway, open_gateway
+from gateway.app.subscribing import rest_hooks, subscribing
 from gateway.dicom.copier import Copier
 from gateway.dicom.outgoing import DicomChannel
 from gateway.dicom.outgoing_web import DicomWebChannel
@@ -34,8 +35,10 @@ from gateway.exchange.inbox import Inbox
 from gateway.exchange.jobs import Periodic, Worker
 from gateway.exchange.outbox import Channel
 from gateway.exchange.replaying import send_again
+from gateway.fhir import telling
 from gateway.fhir.annuaire import annuaire
 from gateway.fhir.reindexing import Told, reindex
+from gateway.fhir.rest_hook import BACKOFF, RestHookChannel
 from gateway.hl7v2 import wire as hl7v2
 from gateway.identifiers import MssanteAddress
 from gateway.model.message import Message
@@ -178,6 +181,7 @@ def _deliveries(gateway: Gateway) -> Deliveries:
     channels: list[Channel] = [
         DicomChannel(gateway.store, gateway.blobs, ours(settings)),
         DicomWebChannel(gateway.store, gateway.blobs, context=tls, clear=not settings.prod),
+        rest_hooks(gateway, subscribing(gateway)),
     ]
     if gateway.mail and gateway.mail.channel:
         channels.append(gateway.mail.channel)
@@ -185,9 +189,11 @@ def _deliveries(gateway: Gateway) -> Deliveries:
     def settled(session: Session, message: Message) -> None:
         changed = mail_events.after_delivery(session, message)
         imaging_sending.after_delivery(session, message)
+        telling.after_delivery(session, message)
         gateway.representer.keep(session, [message, *changed], {})
 
-    return Deliveries(gateway.store, gateway.blobs, gateway.trail, channels, settled=settled)
+    backoff = {RestHookChannel.name: BACKOFF}
+    return Deliveries(gateway.store, gateway.blobs, gateway.trail, channels, settled=settled, backoff=backoff)
 
 
 def _inbox(gateway: Gateway) -> tuple[Inbox, MailIntake | None]:
@@ -221,13 +227,15 @@ def _periodic(gateway: Gateway, deliveries: Deliveries, inbox: Inbox, copier: Co
     # Here and in `_http` alone: the port and the supervisor start a second earlier without the HTTP wires.
     from gateway.app import http
 
-    steps, mail = gateway.steps, gateway.mail
+    steps, mail, into = gateway.steps, gateway.mail, subscribing(gateway)
     tasks = [
         Periodic("sweep-outbox", "* * * * *", deliveries.sweep),
         Periodic("sweep-inbox", "* * * * *", inbox.sweep),
         Periodic("seal", "*/5 * * * *", lambda: seal(gateway.store, gateway.trail)),
         Periodic("sweep-sessions", "*/5 * * * *", http.portal_sessions(gateway).sweep),
         Periodic("settle-images", "* * * * * */10", lambda: imaging.settle(steps)),
+        Periodic("tell-subscribers", "* * * * * */5", lambda: telling.tell_due(steps, into)),
+        Periodic("keep-subscriptions", "* * * * * */30", lambda: telling.keep_up(steps, into)),
         Periodic("copy-studies", "* * * * * */5", lambda: imaging_copies.make_due(steps, copier)),
         Periodic("mails-without-news", "* * * * *", lambda: deadlines.settle_due(steps)),
         Periodic("settle-reports", "* * * * * */5", lambda: report_sending.settle_due(steps)),

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.app.dicom_wire import dicom_wire
 from gateway.app.gateway import Gateway
+from gateway.app.subscribing import subscribing
 from gateway.dicom import dicomweb
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.kept_objects import KeptObjects
@@ -34,6 +35,7 @@ from gateway.fhir.attached_files import AttachedFiles
 from gateway.fhir.auth import SmartServer, open_caller
 from gateway.fhir.routes import FhirWire, always
 from gateway.fhir.routing import Router
+from gateway.fhir.topics import publish
 from gateway.model.reads import Reads
 from gateway.portal import ohif_routes
 from gateway.portal import routes as portal_routes
@@ -42,7 +44,7 @@ from gateway.portal.sign_in_pages import SignInPages
 from gateway.psc.oidc import PscClient
 from gateway.psc.sessions import Sessions
 from gateway.psc.sign_in import SignIn
-from gateway.rcp.access import Caller
+from gateway.rcp.access import SYSTEM, Caller
 from gateway.settings import Limits
 from gateway.web.allowed import allow, answered
 from gateway.web.authenticators import BEARER, OPEN, SESSION, Authenticator, Authenticators, in_thread
@@ -204,6 +206,7 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
     if settings.fhir.auth == "off":
         authenticators.register(OPEN, always(open_caller(gateway.steps)))
     return FhirWire(
+    gateway.steps.run(SYSTEM, publish)
         steps=gateway.steps,
         representer=gateway.representer,
         reads=reads,
@@ -214,6 +217,7 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
         letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
     )
+        subscribing=subscribing(gateway),
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:

@@ -56,12 +56,13 @@ class Backoff:
     """How long to wait after each attempt that did nothing, and when to stop.
 
     ``pauses_s`` in turn, its last one again and again, each ± ``jitter``; the message is parked when ``give_up_s`` have
-    gone by since it was posted or replayed.
+    gone by since it was posted or replayed, or after so many ``attempts`` in all, whichever comes first.
     """
 
     pauses_s: tuple[float, ...]
     give_up_s: float
     jitter: float = 0.2
+    attempts: int | None = None
 
     def pause_s(self, attempts: int, retry_after_s: float | None) -> float:
         """Give the pause after the n-th attempt; a peer that says when to come back is believed, up to the longest."""
@@ -112,7 +113,7 @@ class Deliveries:
         self._trail = trail
         self._channels = {channel.name: channel for channel in channels}
         self._settled = settled
-        self._backoff = backoff or {"fhir": PEER}
+        self._backoff = {"fhir": PEER, **(backoff or {})}
 
     def attempt(self, message_id: uuid.UUID) -> Outcome | None:
         """Try one message once, when it is due and nobody else is trying it.
@@ -292,7 +293,9 @@ class Deliveries:
             case _:
                 since = message.details.get("since")
                 began = message.created_at if since is None else datetime.fromisoformat(since)
-                too_long = (now - began).total_seconds() > self._policy(channel).give_up_s
+                policy = self._policy(channel)
+                tried = policy.attempts is not None and message.attempts >= policy.attempts
+                too_long = tried or (now - began).total_seconds() > policy.give_up_s
                 return "parque" if too_long else "en-attente"
 
     def _mark_uncertain(self, message: Message, now: datetime) -> None:

@@ -28,6 +28,7 @@ from gateway.fhir.routes_write import CONDITIONAL, PATCH_FORMATS, SYSTEM_INTERAC
 from gateway.fhir.search import CONTROLS
 from gateway.fhir.search_conditions import MODIFIERS, PREFIXES
 from gateway.fhir.search_kinds import points_to
+from gateway.fhir.topics import TOLD
 
 __all__ = ["ROUTES", "Offer", "Statement", "offers"]
 
@@ -56,6 +57,8 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("POST", "/fhir/{kind}/$validate"): "$validate",
     ("POST", "/fhir/{kind}/{identity}/$validate"): "$validate",
     ("GET", "/fhir/Composition/{identity}/$document"): "Composition:$document",
+    ("GET", "/fhir/Subscription/{identity}/$status"): "Subscription:$status",
+    ("GET", "/fhir/Subscription/{identity}/$events"): "Subscription:$events",
     ("GET", "/fhir/AuditEvent/{identity}"): TRAIL + "read",
     ("GET", "/fhir/AuditEvent"): TRAIL + "search-type",
     ("POST", "/fhir/AuditEvent/_search"): TRAIL + "search-type",
@@ -69,6 +72,8 @@ ROUTES: Mapping[tuple[str, str], str] = {
 _OPERATIONS: Mapping[str, str] = {
     "$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
     "$document": "http://hl7.org/fhir/OperationDefinition/Composition-document",
+    "$status": "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-status",
+    "$events": "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-events",
 }
 #: The order in which R4 lists interactions [FHIR R4 valueset-type-restful-interaction].
 _ORDER = (
@@ -283,11 +288,21 @@ def _resource(offer: Offer, *, update_create: bool) -> dict[str, Any]:
         said["searchParam"] = [_parameter(one) for one in _COMMON] + [
             _parameter((one.code, one.kind, one.url)) for one in search_columns.parameters(kind).values()
         ]
+    if kind == "Subscription":
+        said["extension"] = [{"url": f"{_BACKPORT}/{_TOPIC}", "valueCanonical": topic.url} for topic in TOLD]
+        said["supportedProfile"] = [f"{_BACKPORT}/backport-subscription"]
+        said["documentation"] = _SUBSCRIBING
     if offer.operations:
         said["operation"] = [{"name": name[1:], "definition": _OPERATIONS[name]} for name in offer.operations]
     return {name: value for name, value in said.items() if value not in ([], None)}
 
 
+_BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
+_TOPIC = "capabilitystatement-subscriptiontopic-canonical"
+_SUBSCRIBING = (
+    "Sont délivrés les sujets publiés (« Basic?code=SubscriptionTopic »), par « rest-hook », contenu « empty », "
+    "« id-only » ou « full-resource » ; tout autre abonnement est gardé, « off », avec sa raison."
+)
 _TRAIL = TRAIL.rstrip(":")
 _READING_TRAIL = (
     "La trace des accès aux patients de l’organisation qui la lit ; une recherche porte une borne de date (« date » ou "

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir.document import Tree
 from gateway.fhir.patch import Patch
+from gateway.fhir.subscribers import Subscribing
 from gateway.rcp.ports import Letters
 from gateway.rcp.report import Press
 
@@ -73,8 +74,11 @@ class Ports:
         Mails of a contribution; forms and mails of a report.
     blobs
         Where bytes are kept.
+    subscribing
+        What delivery to subscribers needs; without it nothing is delivered.
     """
 
     letters: Letters | None = None
     press: Press | None = None
     blobs: BlobStore | None = None
+    subscribing: Subscribing | None = None

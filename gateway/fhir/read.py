@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, Table, Text, any_, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from gateway.fhir import binaries, document, document_bundle, history, searchset
+from gateway.fhir import binaries, document, document_bundle, history, searchset, subscription_reads
 from gateway.fhir.document import encode
 from gateway.fhir.paging import Pages
 from gateway.fhir.reading import READABLE, Reading, columns
@@ -134,6 +134,16 @@ class FhirReads:
         body = await document_bundle.build(self._in, caller, row)
         await self._tell(caller, "Composition", row)
         return Found(body, row["version"], row["updated_at"])
+
+    async def subscription_status(self, caller: Caller, identity: str, pairs: Sequence[tuple[str, str]] = ()) -> bytes:
+        """Return where a Subscription stands (`gateway.fhir.subscription_reads`); refuses as `read` does."""
+        row = await self._row(caller, "Subscription", identity, None)
+        return await subscription_reads.status(self._in, row, pairs)
+
+    async def subscription_events(self, caller: Caller, identity: str, pairs: Sequence[tuple[str, str]] = ()) -> bytes:
+        """Return the events of a Subscription (`gateway.fhir.subscription_reads`); refuses as `read` does."""
+        row = await self._row(caller, "Subscription", identity, None)
+        return await subscription_reads.events(self._in, caller, row, pairs)
 
     async def raw(self, caller: Caller, identity: str) -> RawContent:
         """Return the bytes of a Binary; see `read` for the refusals."""

@@ -46,6 +46,7 @@ from gateway.fhir.routes_audit import AuditRoutes
 from gateway.fhir.routes_read import ReadRoutes
 from gateway.fhir.routes_write import WriteRoutes
 from gateway.fhir.routing import Router
+from gateway.fhir.subscribers import Subscribing
 from gateway.fhir.summary import form
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
@@ -101,6 +102,7 @@ class FhirWire:
         update_create: bool = False,
         letters: Letters | None = None,
         press: Press | None = None,
+        subscribing: Subscribing | None = None,
     ) -> None:
         self._smart = smart
         self._limits = limits or Limits()
@@ -118,6 +120,7 @@ class FhirWire:
             update_create=update_create,
             letters=letters,
             press=press,
+            subscribing=subscribing,
         )
         self._update_create = update_create
 

@@ -53,6 +53,20 @@ class ReadRoutes:
             found = await self._reads.document(here(who, request), identity, request.query_params.multi_items())
             return Response(found.body, 200, NO_STORE, media_type=MEDIA)
 
+        @router.get("/fhir/Subscription/{identity}/$status")
+        async def status(request: Request, identity: str, who: Caller) -> Response:
+            require_format(request)
+            pairs = request.query_params.multi_items()
+            found = await self._reads.subscription_status(here(who, request), identity, pairs)
+            return Response(found, 200, NO_STORE, media_type=MEDIA)
+
+        @router.get("/fhir/Subscription/{identity}/$events")
+        async def events(request: Request, identity: str, who: Caller) -> Response:
+            require_format(request)
+            pairs = request.query_params.multi_items()
+            found = await self._reads.subscription_events(here(who, request), identity, pairs)
+            return Response(found, 200, NO_STORE, media_type=MEDIA)
+
         @router.get("/fhir/{kind}/{identity}")
         async def read(request: Request, kind: str, identity: str, who: Caller) -> Response:
             require_type(kind)

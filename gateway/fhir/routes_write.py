@@ -46,6 +46,7 @@ from gateway.fhir.negotiation import (
 from gateway.fhir.owners import WRITABLE
 from gateway.fhir.represent import Representer
 from gateway.fhir.routing import Router
+from gateway.fhir.subscribers import Subscribing
 from gateway.fhir.writing import Done, Operation, Ports, Writing
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Letters
@@ -99,6 +100,8 @@ class WriteRoutes:
         Whether a PUT to an id that nobody used creates.
     letters, press
         What a contribution and a report are sent with; without them both are refused.
+    subscribing
+        What delivery to subscribers needs; without it nothing is delivered.
     """
 
     def __init__(
@@ -112,8 +115,9 @@ class WriteRoutes:
         update_create: bool = False,
         letters: Letters | None = None,
         press: Press | None = None,
+        subscribing: Subscribing | None = None,
     ) -> None:
-        self._ports = Ports(letters=letters, press=press, blobs=offered.blobs)
+        self._ports = Ports(letters=letters, press=press, blobs=offered.blobs, subscribing=subscribing)
         self._steps = steps
         self._representer = representer
         self._base = base_url

@@ -169,6 +169,7 @@ WORK_REASONS: Final = {
     "images-refusees": "L’application de destination a refusé ces images, ou la confirmation qu’elles sont conservées.",
     "images-non-parties": "Ces images ne sont pas parties, malgré plusieurs tentatives.",
     "envoi-non-integre": "Le logiciel du destinataire n’a pas intégré ce document.",
+    "abonnement-en-erreur": "Un logiciel abonné ne reçoit plus les notifications : son abonnement est arrêté.",
     "envoi-supprime": "Le destinataire a supprimé ce courriel sans le lire.",
     "sans-nouvelle": "Aucun accusé de remise n’est venu : joignez le destinataire autrement (téléphone).",
     "sans-lecture": "Ce compte rendu est remis, et aucun accusé de lecture n’est venu en sept jours.",

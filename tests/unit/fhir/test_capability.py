@@ -55,7 +55,7 @@ def test_a_route_that_no_line_tells_of_is_refused_at_start() -> None:
 #: Day of a change of what is offered → digest of what was offered from then on; the last line is today's offer.
 #: A new offer is a new line here and its day in `capability._DATE`; of one day the last digest stands.
 OFFERED = {
-    "2026-11-21": "432771d14b8ca2c3",
+    "2026-11-21": "8d02e9955429c926",
 }
 
 
