@@ -205,8 +205,8 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
     authenticators.register(BEARER, smart.authenticate)
     if settings.fhir.auth == "off":
         authenticators.register(OPEN, always(open_caller(gateway.steps)))
-    return FhirWire(
     gateway.steps.run(SYSTEM, publish)
+    return FhirWire(
         steps=gateway.steps,
         representer=gateway.representer,
         reads=reads,
@@ -216,8 +216,8 @@ def _fhir(gateway: Gateway, authenticators: Authenticators, reads: Reads) -> Fhi
         update_create=settings.fhir.update_create,
         letters=gateway.mail.letters if gateway.mail else None,
         press=gateway.mail.press if gateway.mail else None,
-    )
         subscribing=subscribing(gateway),
+    )
 
 
 def _checks(gateway: Gateway) -> dict[str, Check]:
