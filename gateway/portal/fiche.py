@@ -26,6 +26,7 @@ from gateway.portal.copies import copies_url
 from gateway.portal.correspondents import correspondents
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.imaging_awaited import awaited_images
+from gateway.portal.imaging_detaching import detaching_url
 from gateway.portal.imaging_sending import sending_url
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
@@ -99,6 +100,7 @@ def fiche(
         studies=studies,
         copies_url=copies_url(session, caller, row) if studies else "",
         sending_url=sending_url(session, caller, row) if studies else "",
+        detaching_url=detaching_url(session, caller, row) if studies else "",
         attachments=dossier_files(session, caller, row, brought),
         images=awaited_images(session, row, editable=editable(session, caller, row)),
         contributions=contributions(row, caller, organises=bool(parts)),

@@ -27,7 +27,7 @@ from gateway.rcp.access import Caller
 from gateway.rcp.imaging_cases import Candidate, Case
 from gateway.rcp.work_list import BY_ITSELF
 
-__all__ = ["case_page", "cases_page"]
+__all__ = ["case_page", "cases_page", "comparison"]
 
 _ZONE: Final = "Europe/Paris"
 _LISTED: Final = 100
@@ -109,7 +109,7 @@ def case_page(
     page = v.ImagingCase(
         line=line,
         facts=tuple(_facts(case)),
-        traits=tuple(_traits(study, compared)) if study is not None and case.object is None else (),
+        traits=tuple(comparison(study, compared)) if study is not None and case.object is None else (),
         candidates=tuple(
             _candidate(number, one, selected=chosen == str(one.record.id) or len(compared) == 1)
             for number, one in enumerate(compared, 1)
@@ -167,7 +167,8 @@ def _facts(case: Case) -> Iterable[tuple[str, str]]:
     yield "Identifiant de l’étude", study.study_instance_uid
 
 
-def _traits(study: Study, candidates: Iterable[Candidate]) -> Iterable[v.ImagingTrait]:
+def comparison(study: Study, candidates: Iterable[Candidate]) -> Iterable[v.ImagingTrait]:
+    """Put what images say of their patient beside what records say, trait by trait."""
     said, records = study.traits, [one.record for one in candidates]
     against = [set(one.against) for one in candidates]
 

@@ -16,6 +16,7 @@ from gateway.portal.copies_routes import CopyPages
 from gateway.portal.error_box_routes import ErrorBoxPages
 from gateway.portal.fiche_routes import FichePages
 from gateway.portal.imaging_awaited_routes import AwaitedPages
+from gateway.portal.imaging_detaching_routes import DetachingPages
 from gateway.portal.imaging_routes import ImagingPages
 from gateway.portal.imaging_sending_routes import SendingPages
 from gateway.portal.organiser_routes import OrganiserPages
@@ -42,6 +43,7 @@ def router(portal: Portal) -> APIRouter:
         ViewerPages,
         CopyPages,
         SendingPages,
+        DetachingPages,
         ReportEndings,
         ReportPages,
         ReceivedPages,

@@ -45,12 +45,15 @@ __all__ = [
     "REASON_CHARACTERS",
     "Candidate",
     "Case",
+    "candidate",
     "cases",
     "decidable",
     "give",
     "judge_again",
     "leave",
+    "motive",
     "read",
+    "record_behind",
     "take_up",
 ]
 
@@ -173,10 +176,10 @@ def _candidates(
     ids |= {one.record.id for one in imaging_awaited.ordered(session, study)}
     wanted = select(PatientRecord).where(PatientRecord.id.in_(sorted(ids)), _may_name(caller, or_else_nobodys=True))
     records = list(session.scalars(wanted.order_by(PatientRecord.id).limit(_NAMED_AT_MOST)))
-    other = _by_reference(session, caller, reference) if reference else None
+    other = record_behind(session, caller, reference) if reference else None
     if other is not None and other.id not in {one.id for one in records}:
         records.append(other)
-    return tuple(_candidate(session, caller, study, one) for one in records)
+    return tuple(candidate(session, caller, study, one) for one in records)
 
 
 def _may_name(caller: Caller, *, or_else_nobodys: bool) -> ColumnElement[bool]:
@@ -195,7 +198,8 @@ def _may_name(caller: Caller, *, or_else_nobodys: bool) -> ColumnElement[bool]:
     return or_(organised, not_(exists().where(Dossier.record_id == PatientRecord.id).correlate(PatientRecord)))
 
 
-def _by_reference(session: Session, caller: Caller, reference: str) -> PatientRecord | None:
+def record_behind(session: Session, caller: Caller, reference: str) -> PatientRecord | None:
+    """Find the patient of a dossier that the caller organises, by its reference."""
     dossier = session.scalars(
         select(Dossier)
         .join(RcpSession, RcpSession.id == Dossier.session_id)
@@ -204,7 +208,8 @@ def _by_reference(session: Session, caller: Caller, reference: str) -> PatientRe
     return dossier.record if dossier is not None else None
 
 
-def _candidate(session: Session, caller: Caller, study: Study, record: PatientRecord) -> Candidate:
+def candidate(session: Session, caller: Caller, study: Study, record: PatientRecord) -> Candidate:
+    """Describe a record that images may be given to, or taken from."""
     references = session.scalars(
         select(Dossier.reference)
         .where(Dossier.record_id == record.id, access.dossiers(caller))
@@ -248,7 +253,7 @@ def give(
     Conflict
         ``deja-traite``; ``situation-changee``: one of the sides says something else now.
     """
-    said = _reason(reason)
+    said = motive(reason)
     item = _open(step, item_id)
     if item is None:
         return
@@ -281,7 +286,7 @@ def _both_sides(
     before = read(session, caller, item.id, reference)
     if before.study is None or before.object is not None:
         raise Conflict("decision-impossible", "Cette situation ne porte sur aucune étude à rattacher.")
-    other = _by_reference(session, caller, reference) if reference else None
+    other = record_behind(session, caller, reference) if reference else None
     if reference and other is None:
         text = "Aucun dossier que vous organisez ne porte cette référence."
         raise access.hidden(caller, "Dossier", reference.strip()[:40], text=text)
@@ -332,7 +337,7 @@ def leave(step: Step, item_id: uuid.UUID, reason: str) -> None:
     Conflict
         ``deja-traite``.
     """
-    said = _reason(reason)
+    said = motive(reason)
     item = _open(step, item_id)
     if item is None:
         return
@@ -426,7 +431,14 @@ def _object_again(step: Step, kept: QuarantinedObject, objects: ImageObjects) ->
     step.session.flush()
 
 
-def _reason(written: str) -> str:
+def motive(written: str) -> str:
+    """Return why a person decides.
+
+    Raises
+    ------
+    InvalidContent
+        ``motif-absent``, ``motif-trop-long`` (rules).
+    """
     said = " ".join(written.split())
     if not said:
         raise InvalidContent("motif-absent", "Dites pourquoi.", expression="motif", rule=True)

@@ -22,7 +22,7 @@ from gateway.model.store import utcnow
 from gateway.rcp import dossier_states, imaging_awaited, work_list
 from gateway.rcp.facts import IdentifierFact, NameFact, PatientFacts, Sex
 from gateway.rcp.identity import EVERY_DOMAIN, match_key, person_of
-from gateway.rcp.imaging_decisions import accepted, refused
+from gateway.rcp.imaging_decisions import accepted, parted, refused
 from gateway.rcp.imaging_facts import ImagedPatientFacts
 from gateway.rcp.imaging_traits import differing
 from gateway.rcp.step import Step
@@ -31,6 +31,7 @@ __all__ = [
     "ATTACHED",
     "BY_PERSON",
     "CROSSED",
+    "DETACHED",
     "FOREIGN",
     "PROPOSED",
     "QUARANTINED",
@@ -61,6 +62,8 @@ FOREIGN: Final = "domaine-hors-partenaire"
 UNSURE: Final = "demande-sans-traits"
 #: Why a study is in quarantine: its numbers and its order are two patients'.
 CROSSED: Final = "demande-d-un-autre-patient"
+#: Why a study is in quarantine: a person took it from its patient (`gateway.rcp.imaging_detaching`).
+DETACHED: Final = "detachee-par-une-personne"
 
 
 def serialise(session: Session, keys: Iterable[str]) -> None:
@@ -101,6 +104,8 @@ def recognise(step: Step, partner: Partner, study: Study) -> None:
         reason = contradiction(step.session, study, records, record)
         if reason is None and _crossed(step.session, asked, record) and not accepted(study, record):
             reason = CROSSED
+        if reason is None and _kept_from(step.session, study, record):
+            reason = DETACHED
         _settle_on(step, partner, study, record, reason)
     elif foreign:
         study.reason = FOREIGN
@@ -119,7 +124,7 @@ def _by_order(step: Step, partner: Partner, study: Study, asked: Sequence[imagin
     An order names the patient for the images: a slip on the worklist of a modality gives them to somebody else. So name
     and birth date must be said and agree, and a number of the same domain must be the same; else a person decides.
     """
-    asked = [one for one in asked if not refused(study, one.record)]
+    asked = [one for one in asked if not refused(study, one.record) and not _kept_from(step.session, study, one.record)]
     if not asked:
         return False
     records = [one.record for one in asked]
@@ -135,6 +140,11 @@ def _by_order(step: Step, partner: Partner, study: Study, asked: Sequence[imagin
         return True
     _settle_on(step, partner, study, record, reason)
     return True
+
+
+def _kept_from(session: Session, study: Study, record: PatientRecord) -> bool:
+    """Whether a person detached the study from the record's person; what is given back by a person is not kept away."""
+    return not accepted(study, record) and parted(study, records_of_person(session, record))
 
 
 def said_alike(study: Study, record: PatientRecord) -> bool:
@@ -195,6 +205,8 @@ def against(session: Session, study: Study, record: PatientRecord) -> tuple[str,
         found.append("identifiants-contradictoires")
     if any(one.sure and one.record.id not in mine for one in imaging_awaited.ordered(session, study)):
         found.append(CROSSED)
+    if parted(study, mine):
+        found.append(DETACHED)
     return tuple(one for one in found if one is not None)
 
 
@@ -321,7 +333,11 @@ def attach(step: Step, study: Study) -> None:
         asked = select(PatientRecord).where(PatientRecord.id.in_(others)).execution_options(populate_existing=True)
         serialise(session, {key for row in session.scalars(asked) for key in keys_of(row)})
         # Whoever corrects one of them has finished by now, or waits and then finds this study in its dossiers.
-        against = {row.id for row in session.scalars(asked) if contradiction(session, study, [record, row], row)}
+        against = {
+            row.id
+            for row in session.scalars(asked)
+            if parted(study, [row.id]) or contradiction(session, study, [record, row], row)
+        }
         wanted = [pair for pair in _open_dossiers(session, record) if pair[1] not in against]
     for dossier_id, record_id in wanted:
         if dossier_id in have:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from gateway.portal.views.attachments import AttachedFile, Attachments, AttachmentsPage
 from gateway.portal.views.copies import CopiesPage, StudyCopyLine
+from gateway.portal.views.detaching import DetachingList, DetachingPage
 from gateway.portal.views.dossier import (
     Answer,
     Clinical,
@@ -121,6 +122,8 @@ __all__ = [
     "ContributionForm",
     "CopiesPage",
     "Correspondent",
+    "DetachingList",
+    "DetachingPage",
     "Dossier",
     "Error",
     "ErrorBox",
