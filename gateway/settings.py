@@ -440,9 +440,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.replace(",", " ").split() if name)
 
 
-def _ae_title(text: str) -> str:
-    if not 1 <= len(text.strip()) <= 16 or not text.isascii() or "\\" in text:
-        raise ValueError("attendu 1 à 16 caractères ASCII sans barre oblique inverse")
 def _hosts(text: str) -> tuple[str, ...]:
     hosts = tuple(name.lower() for name in _names(text))
     if not hosts or any(not re.fullmatch(r"(?:\*\.)?[a-z0-9-]+(?:\.[a-z0-9-]+)+", host) for host in hosts):
@@ -450,6 +447,9 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def _ae_title(text: str) -> str:
+    if not 1 <= len(text.strip()) <= 16 or not text.isascii() or "\\" in text:
+        raise ValueError("attendu 1 à 16 caractères ASCII sans barre oblique inverse")
     return text.strip()
 
 
@@ -545,11 +545,11 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_TRUSTED_PROXY": _Variable("trusted_proxies", _names),
     "RCP_FHIR_AUTH": _Variable("fhir.auth", _choice("required", "off")),
     "RCP_FHIR_UPDATE_CREATE": _Variable("fhir.update_create", _switch),
+    "RCP_FHIR_SUBSCRIPTION_HOSTS": _Variable("fhir.subscription_hosts", _hosts),
+    **_tls("RCP_FHIR_SUBSCRIPTION", "fhir.subscription_tls"),
     "RCP_MSSANTE_SMTP_URL": _Variable("mail.smtp", _mail_server, secret=True),
     "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
     "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
-    "RCP_FHIR_SUBSCRIPTION_HOSTS": _Variable("fhir.subscription_hosts", _hosts),
-    **_tls("RCP_FHIR_SUBSCRIPTION", "fhir.subscription_tls"),
     **_tls("RCP_MSSANTE", "mail.tls"),
     "RCP_MSSANTE_TLS_CRL": _Variable("mail.revoked", _file),
     "RCP_MSSANTE_TLS_PIN": _Variable("mail.pins", _pins),
@@ -587,10 +587,10 @@ _BRANCHES: dict[str, type[Any]] = {
     "mllp.tls": Tls,
     "organisation": Organisation,
     "fhir": Fhir,
+    "fhir.subscription_tls": Tls,
     "mail": Mail,
     "mail.tls": Tls,
     "psc": Psc,
-    "fhir.subscription_tls": Tls,
     "psc.tls": Tls,
     "limits": Limits,
 }
@@ -660,10 +660,10 @@ def _coherence_faults(settings: Settings) -> list[str]:
         ("MLLP", settings.mllp.tls),
         ("MSSANTE", settings.mail.tls),
         ("PSC", settings.psc.tls),
+        ("FHIR_SUBSCRIPTION", settings.fhir.subscription_tls),
     ):
         if (tls.certificate is None) != (tls.key is None):
             faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
-        ("FHIR_SUBSCRIPTION", settings.fhir.subscription_tls),
     if settings.mail.smtp and not settings.mail.address:
         faults.append("RCP_MSSANTE_ADDRESS : exigée avec RCP_MSSANTE_SMTP_URL")
     if settings.mail.revoked and not settings.mail.tls.authorities:
