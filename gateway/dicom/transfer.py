@@ -26,7 +26,7 @@ from gateway.dicom.asking import asked_types
 from gateway.dicom.multipart import media_type
 from gateway.errors import Unsupported
 
-__all__ = ["DICOM", "OCTETS", "Form", "frame_form", "object_form"]
+__all__ = ["DICOM", "MEDIA_TYPES", "OCTETS", "Form", "frame_form", "object_form"]
 
 DICOM: Final = "application/dicom"
 OCTETS: Final = "application/octet-stream"
@@ -43,7 +43,7 @@ _READABLE: Final = _UNCOMPRESSED | {
     *(_JPEG + end for end in ("50", "51", "57", "70", "80", "81", "90", "91")),
 }
 #: Media type of a compressed frame → the syntaxes that it stands for, the default first `[PS3.18 table 8.7.3-2]`.
-_FRAMES: Final[dict[str, tuple[str, ...]]] = {
+MEDIA_TYPES: Final[dict[str, tuple[str, ...]]] = {
     "image/jpeg": tuple(_JPEG + end for end in ("70", "50", "51", "57")),
     "image/jls": (_JPEG + "80", _JPEG + "81"),
     "image/jp2": (_JPEG + "90", _JPEG + "91"),
@@ -148,7 +148,7 @@ def frame_form(request: Request, kept: str, *, single: bool) -> Form:
             continue
         if OCTETS in wish and wish.syntax in (None, KEPT, str(ExplicitVRLittleEndian)) and kept in _READABLE:
             return Form(OCTETS, str(ExplicitVRLittleEndian), not alone)
-        for kind, syntaxes in _FRAMES.items():
+        for kind, syntaxes in MEDIA_TYPES.items():
             if kind in wish and kept in syntaxes and wish.syntax in (None, KEPT, kept):
                 return Form(kind, KEPT, not alone)
         kind = wish.kind
