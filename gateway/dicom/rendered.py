@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -34,6 +34,8 @@ _MAX_VIEWPORT: Final = 4096
 _NUMBER: Final = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,6})?")
 # Of one answer, which is held whole.
 _MAX_PICTURES: Final = 256
+# Of a question that is kept.
+_REPEATED_CHARACTERS: Final = 1024
 _PRIVATE: Final = {"Cache-Control": "private, no-store", "Vary": "Accept"}
 # A page of ours may show a document inside it.
 _SHOWN: Final = {"Content-Security-Policy": POLICY, "X-Frame-Options": "SAMEORIGIN"}
@@ -67,11 +69,9 @@ class Rendering(Wire):
         numbers = frame_numbers(frames)
         if not one.pictured:
             return await self._document(request, who, one)
-        asked = _asked(request)
         if len(numbers) > 1:
-            return await self._multipart(request, who, [(one, number) for number in numbers], asked)
-        kind = negotiate(request, tuple(MEDIA_TYPES))
-        return await self._one(request, who, one, {**asked, "frame": numbers[0], "media_type": kind})
+            return await self._multipart(request, who, [(one, number) for number in numbers], _asked(request))
+        return await self._one(request, who, one, {**_wanted(request), "frame": numbers[0]})
 
     async def several(self, request: Request, who: Who, study: str, series: str | None = None) -> Response:
         """Draw each instance of a series or a study that has a picture."""
@@ -89,8 +89,7 @@ class Rendering(Wire):
         pictured = [one for one in found if one.pictured]
         if not pictured:
             raise Unsupported("dicom-no-pixels", "Aucune image dans ces objets.")
-        kind = negotiate(request, tuple(MEDIA_TYPES))
-        asked = {**_asked(request), "frame": 1, "media_type": kind}
+        asked = {**_wanted(request), "frame": 1}
         asked["viewport"] = asked["viewport"] or _told(_THUMBNAIL)
         tried = (pictured[len(pictured) // 2], pictured[0], pictured[-1])
         for one in tried[:2]:
@@ -167,15 +166,35 @@ class Rendering(Wire):
 
 def _asked(request: Request) -> dict[str, Any]:
     """Read the parameters of a picture `[PS3.18 8.3.5.1]` as what a drawing process is told."""
+    return dict(_repeated(request.scope.get("query_string", b""), None)[0])
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """Read the same, and the media type of one picture."""
+    asked, kind = _repeated(request.scope.get("query_string", b""), request.headers.get("accept", "*/*"))
+    return {**asked, "media_type": kind}
+
+
+def _repeated(query: bytes, accept: str | None) -> tuple[dict[str, Any], str]:
+    """Who looks through a series asks for each picture in the same words: they are read once."""
+    long = len(query) + len(accept or "") > _REPEATED_CHARACTERS
+    return _read.__wrapped__(query, accept) if long else _read(query, accept)
+
+
+@lru_cache(maxsize=256)
+def _read(query: bytes, accept: str | None) -> tuple[dict[str, Any], str]:
+    headers = [] if accept is None else [(b"accept", accept.encode("latin-1"))]
+    request = Request({"type": "http", "query_string": query, "headers": headers})
     asked = request.query_params
     window = asked.get("window")
     viewport = _viewport(asked.get("viewport"))
     read = Window.parse(window) if window else None
-    return {
+    said = {
         "window": read and [read.center, read.width, read.function],
         "viewport": viewport and _told(viewport),
         "quality": _quality(asked.get("quality")),
     }
+    return said, "" if accept is None else negotiate(request, tuple(MEDIA_TYPES))
 
 
 def _told(viewport: Region) -> list[Any]:

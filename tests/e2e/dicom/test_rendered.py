@@ -135,6 +135,23 @@ def test_quality_and_region_are_heard(shown, web):  # noqa: F811
     assert (np.asarray(Image.open(io.BytesIO(part))) == np.asarray(whole)[48:80, 16:48]).all()
 
 
+def test_the_same_question_in_another_form_is_another_answer(shown, web):  # noqa: F811
+    """What is asked again and again is read once, by all that it says."""
+    for _ in range(2):
+        for query, accept, kind in (
+            ("?window=40,400", "image/png", "PNG"),
+            ("?window=40,400", "image/jpeg", "JPEG"),
+            ("?window=40,400", "image/jpeg;q=0.5, image/gif", "GIF"),
+            ("?window=40,400&accept=image/gif", "image/png", "GIF"),
+            ("?window=40,400&more=" + "x" * 2000, "image/png", "PNG"),
+        ):
+            status, headers, body = web.get(f"{ONE}/rendered{query}", "physician", accept)
+            assert (status, Image.open(io.BytesIO(body)).format) == (200, kind)
+            assert headers["content-type"] == f"image/{kind.lower()}"
+        assert web.get(f"{ONE}/rendered?window=40,400", "physician", "image/webp")[0] == 406
+        assert web.get(f"{ONE}/rendered?window=40,0", "physician", "image/png")[0] == 400
+
+
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
 
