@@ -9,8 +9,8 @@ Promises
 * PDUs leave whole and in their order, between those of the stock path; a peer that does not read costs ``idle_s`` and
   `_WAITING_BLOCKS` blocks of memory.
 * A message that broke off in its middle ends the association: nothing else would fit behind it.
-* A peer that sends requests ahead of its answers is aborted beyond `MAX_WAITING_REQUESTS`: none was negotiated, and
-  each may be long.
+* A peer that sends requests ahead of their answers, which nobody negotiated, is aborted beyond `MAX_WAITING_REQUESTS`
+  or `MAX_WAITING_BYTES`.
 
 Does not know what the messages mean.
 """
@@ -32,12 +32,13 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.dicom.command import Answer, ProtocolError, parse_command
 
-__all__ = ["MAX_WAITING_REQUESTS", "GoneError", "Line"]
+__all__ = ["MAX_WAITING_BYTES", "MAX_WAITING_REQUESTS", "GoneError", "Line"]
 
 LOG = logging.getLogger(__name__)
 
-#: Requests that may wait behind the one under way.
-MAX_WAITING_REQUESTS: Final = 4
+#: Requests that may wait behind the one under way, and their bytes.
+MAX_WAITING_REQUESTS: Final = 8
+MAX_WAITING_BYTES: Final = 4 << 20
 _WAITING_BLOCKS: Final = 4
 _SLICE_S: Final = 0.1  # how long a wait lasts before the association is looked at
 _C_STORE_RSP: Final = struct.pack("<H", 0x8001)
@@ -71,6 +72,7 @@ class Line:
         self._answers: queue.SimpleQueue[tuple[bytes, Answer]] = queue.SimpleQueue()
         self._talking = self._listening = False
         self._said, self._room, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._ahead_bytes = 0
         self._stock_received = self._dimse.receive_primitive
         self._dimse.receive_primitive = self._received
         self._stock_act = self._dul.state_machine.do_action
@@ -222,9 +224,17 @@ class Line:
             with self._lock:
                 self._listening = False
                 self._answers.put(answer)
-        if max(self._dimse.msg_queue.qsize(), self._answers.qsize()) > MAX_WAITING_REQUESTS:
-            LOG.warning("dicom association aborted: max_waiting_requests %d", MAX_WAITING_REQUESTS)
-            self._dul.event_queue.put("Evt19")
+        ahead = max(self._dimse.msg_queue.qsize(), self._answers.qsize())
+        size = sum(len(data) for _, data in primitive.presentation_data_value_list)
+        self._ahead_bytes = self._ahead_bytes + size if ahead else 0
+        for name, found, limit in (
+            ("max_waiting_requests", ahead, MAX_WAITING_REQUESTS),
+            ("max_waiting_bytes", self._ahead_bytes, MAX_WAITING_BYTES),
+        ):
+            if found > limit:
+                LOG.warning("dicom association aborted: %s %d", name, limit)
+                self._dul.event_queue.put("Evt19")
+                return
 
     def _stock_answer(self) -> tuple[bytes, Answer] | None:
         """Take a C-STORE-RSP that the stock path put together from several pieces."""

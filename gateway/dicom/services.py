@@ -288,6 +288,11 @@ class Served(Generic[P]):
     def __call__(self, message: Any, context_id: int) -> None:
         """Answer one message in the association's thread."""
         association = self._association
+        if isinstance(message, N_EVENT_REPORT):
+            # A request, for which the library starts a thread each; nobody here is told of events [PS3.4 J.3.3].
+            LOG.warning("dicom association aborted: N-EVENT-REPORT to a provider")
+            association.dul.event_queue.put("Evt19")
+            return
         context = association._accepted_cx.get(context_id)  # noqa: SLF001
         service = None
         if context is not None and context.as_scp and message.is_valid_request:
