@@ -22,7 +22,7 @@ from gateway.fhir.auth_scopes import permits
 from gateway.fhir.document import decode, encode
 from gateway.fhir.notification import Told
 from gateway.fhir.reading import Reading
-from gateway.fhir.search_conditions import printable
+from gateway.fhir.search_conditions import bad_value, printable
 from gateway.fhir.topics import TOPICS
 from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
@@ -69,7 +69,7 @@ async def events(into: Reading, caller: Caller, row: Any, pairs: Sequence[tuple[
     else:
         topic, count, content = standing["topic"], standing["events"], asked.get(_CONTENT, standing["content"])
         if content not in _CONTENTS:
-            raise _bad(_CONTENT)
+            raise bad_value(_CONTENT)
         of = SubscriptionEvent
         wanted = [of.subscription_id == standing["id"], of.number >= (since or 1)]
         if until is not None:
@@ -149,9 +149,5 @@ def _number(asked: Mapping[str, str], name: str) -> int | None:
     if said is None:
         return None
     if not (said.isascii() and said.isdecimal()) or len(said) > 18:
-        raise _bad(name)
+        raise bad_value(name)
     return int(said)
-
-
-def _bad(name: str) -> InvalidContent:
-    return InvalidContent("parametre-valeur", f"Valeur illisible pour « {name} ».", expression=name)

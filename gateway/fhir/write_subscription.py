@@ -109,7 +109,7 @@ def write_subscription(writing: Writing, operation: Operation) -> None:
     ------
     InvalidContent
         ``abonnement-statut``, ``abonnement-canal``, ``abonnement-adresse``, ``abonnement-contenu``,
-        ``abonnement-entete``, ``abonnement-criteres`` (rules).
+        ``abonnement-entete``, ``abonnement-delai``, ``abonnement-criteres`` (rules).
     Forbidden
         ``portee-insuffisante``: the token may not search what it would be told of.
     """
@@ -230,7 +230,7 @@ def _number(channel: Tree, name: str, allowed: range, default: int | None) -> in
         return default
     if said not in allowed:
         text = f"« {name} » : {allowed.start} à {allowed.stop - 1} secondes."
-        raise InvalidContent("abonnement-canal", text, expression="Subscription.channel.extension", rule=True)
+        raise InvalidContent("abonnement-delai", text, expression="Subscription.channel.extension", rule=True)
     return int(said)
 
 

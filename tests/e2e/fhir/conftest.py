@@ -22,8 +22,10 @@ from gateway.app.gateway import open_gateway
 from gateway.app.http import application
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir.auth import SmartServer
+from gateway.fhir.reachable import Endpoints
 from gateway.fhir.represent import Representer
 from gateway.fhir.routes import FhirWire
+from gateway.fhir.subscribers import Subscribing
 from gateway.model.audit import AuditTrail
 from gateway.model.directory import Organisation
 from gateway.model.partner import Partner, PartnerCredential
@@ -35,6 +37,7 @@ from gateway.settings import Limits, load
 from gateway.web import background
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.request_id import RequestIdMiddleware
+from gateway.web.sealed import Seal
 from tests.conftest import Server
 from tests.e2e.fhir import samples
 from tests.loopback import free_port
@@ -150,7 +153,8 @@ def served(
 ) -> Iterator[Served]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    smart = SmartServer(fhir_steps, secrets.token_bytes(32), url)
+    secret = secrets.token_bytes(32)
+    smart = SmartServer(fhir_steps, secret, url)
     reads = Reads(store, trail)
 
     @contextlib.asynccontextmanager
@@ -170,6 +174,7 @@ def served(
         limits=limits,
         letters=Composer(address="rcp@3c.mssante.example", nil="000000", name="RCP Sein"),
         press=press(blobs),
+        subscribing=Subscribing(Seal(secret, "essai"), Endpoints(), smart.fhir_base, limits),
     )
     app.router.routes.append(wire.router())
     app.add_middleware(RequestIdMiddleware)
