@@ -280,6 +280,8 @@ class Limits:
         One file that is laid beside a dossier in the portal, and how many one form holds.
     stow_bytes
         One STOW-RS request, all of its objects together.
+    retrieval_bytes
+        What DICOMweb's answers hold in memory together, in each process.
     search_page
         Resources of one page, whatever ``_count`` asks for.
     search_included
@@ -309,6 +311,7 @@ class Limits:
     attachment_bytes: int = _limit(20 << 20, 1 << 10, 1 << 30)
     attachment_files: int = _limit(10, 1, 100)
     stow_bytes: int = _limit(16 << 30, 1 << 10, 1 << 40)
+    retrieval_bytes: int = _limit(512 << 20, 4 << 20, 1 << 40)
     mllp_connections: int = _limit(50, 1, 10_000)
     mllp_message_bytes: int = _limit(20 << 20, 1 << 10, 256 << 20)
     requests_per_minute: int = _limit(6000, 1, 10_000_000)

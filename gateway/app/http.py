@@ -108,11 +108,13 @@ def application(gateway: Gateway) -> Application:
     settings = gateway.settings
     reads = Reads(gateway.store, gateway.trail)
     drawing = Drawing()
+    images = Images(reads)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         drawing.close()
+        await images.opened.close()
         await reads.close()
 
     limited = rate_by_address(
@@ -157,7 +159,6 @@ def application(gateway: Gateway) -> Application:
     app.include_router(health_router(_checks(gateway)))
     app.include_router(metrics_router())
     app.include_router(sign_in.router())
-    images = Images(reads)
     images_wire = dicom_wire(
         dicomweb.router(
             images,

@@ -1,7 +1,8 @@
 """What every DICOMweb request is asked and told: rights, refusals, the trail, the media type.
 
 Promises: what the caller may not see does not exist (404, audited); a SMART client needs a scope that reads
-ImagingStudy; one audit line an answer, naming the records, durable before the first byte leaves. Answers nothing:
+ImagingStudy; one audit line an answer, naming the records, durable before the first byte leaves, or following it
+closely where the trail says already that the study is open to the caller (`gateway.dicom.opened`). Answers nothing:
 `gateway.dicom.dicomweb` and `gateway.dicom.rendered` do.
 """
 
@@ -28,7 +29,19 @@ from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.web.authenticators import BEARER, OPEN, SESSION, caller_of
 
-__all__ = ["Who", "Wire", "acceptable", "asked_types", "frame_numbers", "negotiate", "on_disk", "part", "records"]
+__all__ = [
+    "Who",
+    "Wire",
+    "acceptable",
+    "asked",
+    "asked_types",
+    "frame_numbers",
+    "negotiate",
+    "on_disk",
+    "part",
+    "ranges",
+    "records",
+]
 
 T = TypeVar("T")
 
@@ -56,8 +69,16 @@ class Wire:
         self._copies = anyio.CapacityLimiter(_COPIES)
 
     async def _tell(
-        self, caller: Caller, records: Iterable[uuid.UUID], kind: str, uid: str | None, **detail: int
+        self,
+        caller: Caller,
+        records: Iterable[uuid.UUID],
+        kind: str,
+        uid: str | None,
+        *,
+        below: str | None = None,
+        **detail: int,
     ) -> None:
+        """Leave a line in the trail, durable when this returns; of one object ``below`` a study, see `Opened`."""
         persons = tuple(sorted(set(records)))
         line = access.facts(
             caller,
@@ -65,9 +86,12 @@ class Wire:
             persons=persons,
             object_type=kind,
             object_id=uid,
-            detail=dict(detail) or None,
+            detail={**({"etude": below} if below else {}), **detail} or None,
         )
-        await self._images.reads.record(line)
+        if below is None:
+            await self._images.reads.record(line)
+        else:
+            await self._images.opened.tell(line, below)
 
     async def _hidden(self, caller: Caller, kind: str, uid: str) -> NotFound:
         refusal = access.hidden(caller, kind, uid, text="Image inconnue.")
@@ -149,13 +173,23 @@ def _ranges(request: Request) -> list[tuple[str, float]]:
     return ranges
 
 
-def asked_types(request: Request) -> list[str]:
-    """Read ``accept=``, else ``Accept``, as its ranges."""
-    asked = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
-    if len(asked) > _MAX_ACCEPT_CHARACTERS:
+def asked(request: Request) -> str:
+    """Read ``accept=``, else ``Accept``."""
+    said = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
+    if len(said) > _MAX_ACCEPT_CHARACTERS:
         text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
         raise InvalidContent("accept-too-long", text, expression="Accept")
-    return re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", asked)
+    return said
+
+
+def ranges(said: str) -> list[str]:
+    """Cut what was read into its ranges."""
+    return re.split(r",(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", said)
+
+
+def asked_types(request: Request) -> list[str]:
+    """Read ``accept=``, else ``Accept``, as its ranges."""
+    return ranges(asked(request))
 
 
 def records(found: Iterable[Found]) -> set[uuid.UUID]:

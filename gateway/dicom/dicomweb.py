@@ -8,22 +8,25 @@
 Promises
 --------
 * What `gateway.dicom.asking` promises of every request.
-* Objects leave as they came, in their own transfer syntax; frames as uncompressed little endian.
+* What all answers hold in memory together is bounded (`gateway.dicom.held`).
 
-Not here yet: STOW-RS, transcoding on retrieval, bulk data other than pixels, consultation of presentation states.
+Not here: UPS-RS.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
 from gateway.dicom.asking import Who, Wire
 from gateway.dicom.attributes import Level
+from gateway.dicom.bulk import Bulk
 from gateway.dicom.data_sets import MANY, ONE, answer, form
 from gateway.dicom.drawing import Drawing
+from gateway.dicom.framed import Layouts
+from gateway.dicom.held import Held
+from gateway.dicom.leaving import Leaving
 from gateway.dicom.qido import question
 from gateway.dicom.query import Images
 from gateway.dicom.rendered import Rendering
@@ -36,11 +39,6 @@ from gateway.settings import Limits
 from gateway.web.body import Limit
 
 __all__ = ["router"]
-
-_DICOM: Final = "application/dicom"
-_OCTETS: Final = "application/octet-stream"
-# One answer is held whole: frames are said to exist before the first byte leaves.
-_MAX_FRAMES_BYTES: Final = 256 << 20
 
 
 def router(
@@ -66,11 +64,15 @@ def router(
     made = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
     drawing = drawing or Drawing()
     _Searches(images, blobs, drawing, base_url.rstrip("/")).add_to(made)
-    Retrieval(images, blobs, drawing).add_to(made)
+    limits = limits or Limits()
+    leaving = Leaving(blobs, Held(limits.retrieval_bytes, Limits.variable("retrieval_bytes")))
+    layouts = Layouts()
+    Retrieval(images, blobs, drawing, leaving, layouts).add_to(made)
+    Bulk(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
     Rendering(images, blobs, drawing).add_to(made)
     if keeper is not None:
-        stow_bytes = (limits or Limits()).stow_bytes
-        Storing(images, keeper, base_url.rstrip("/"), Limit(Limits.variable("stow_bytes"), stow_bytes)).add_to(made)
+        most = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
+        Storing(images, keeper, base_url.rstrip("/"), most).add_to(made)
     return made
 
 

@@ -61,7 +61,7 @@ def receive(source: BinaryIO) -> bytes | None:
 
 def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
     """What can be asked for: each takes a path and arguments, and gives a media type and bytes."""
-    from gateway.dicom import deidentify, legible, render, transcode
+    from gateway.dicom import deidentify, legible, render, transcode, values
     from gateway.dicom.alike import Alike
 
     opened = lru_cache(maxsize=4)(Alike().frames)  # a series of frames of one object: its header is read once
@@ -87,7 +87,13 @@ def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
         return asked["media_type"], transcode.encoded_frame(opened(path), asked["frame"], asked["media_type"])
 
     def transcoded(path: Path, **asked: Any) -> tuple[str, bytes]:
-        return "application/dicom", transcode.transcoded(path, asked["transfer_syntax"])
+        return "application/dicom", transcode.transcoded(path, asked["transfer_syntax"], asked.get("most"))
+
+    def kept(path: Path, **asked: Any) -> tuple[str, bytes]:
+        return "application/octet-stream", opened(path).raw(asked["frame"])
+
+    def value(path: Path, **asked: Any) -> tuple[str, bytes]:
+        return "application/octet-stream", values.found(path, asked["place"], asked["most"])
 
     def copied(path: Path, **asked: Any) -> tuple[str, bytes]:
         del asked["frame"]
@@ -100,6 +106,8 @@ def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
         "document": document,
         "encoded": encoded,
         "transcoded": transcoded,
+        "kept": kept,
+        "value": value,
     }
 
 

@@ -8,6 +8,7 @@ Nothing here opens a file or answers HTTP.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
@@ -19,6 +20,7 @@ import msgspec
 from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
+from gateway.dicom.opened import Opened
 from gateway.dicom.statements import MAX_INSTANCES, Question, below, kept_search, laid_down, search
 from gateway.errors import InvalidContent
 from gateway.model.reads import Reads
@@ -31,6 +33,7 @@ __all__ = ["Found", "Images", "Matches", "answer", "once"]
 _KEPT: Final = 512
 #: What begins a URL in the stored JSON, before it is made whole: no string of a JSON text holds a bare quotation mark.
 _BULK: Final = b'"BulkDataURI":"bulkdata/'
+_PLACES: Final = re.compile(rb'"BulkDataURI":"bulkdata/([0-9A-F]{8}(?:\.[0-9]+\.[0-9A-F]{8})*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class Images:
 
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
+        self.opened = Opened(reads)
         # A statement costs more to write than its rows to read; whoever has the same rights asks by the same.
         self._kept: OrderedDict[Any, Select[Any]] = OrderedDict()
 
@@ -196,6 +200,13 @@ class Images:
             ``dicom-too-many``: more than one answer holds.
         """
         return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
+
+    async def bulk(
+        self, caller: Caller, study: str, series: str | None, instance: str | None
+    ) -> list[tuple[Found, list[str]]]:
+        """Find instances as `find` does, each with the places of the values that its metadata only name."""
+        rows = once(await self._below(caller, study, series, instance, told=True))
+        return [(_found(row), [one.decode("ascii") for one in _PLACES.findall(row["dicom_json"])]) for row in rows]
 
     async def laid_down(self, caller: Caller, instances: Collection[str]) -> list[Any]:
         """Rows of objects that the caller's partner has laid down: their UIDs and the record that they are of."""

@@ -29,15 +29,20 @@ _WORDS: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _JPEG_QUALITY: Final = 90
 
 
-def transcoded(path: Path, transfer_syntax: str) -> bytes:
+def transcoded(path: Path, transfer_syntax: str, most: int | None = None) -> bytes:
     """Write an object in another transfer syntax.
+
+    Parameters
+    ----------
+    most
+        Bytes that it may become.
 
     Raises
     ------
     Unsupported
         ``not-acceptable``: no decoder or encoder for it.
     InvalidContent
-        ``dicom-pixels``: pixels that cannot be decoded.
+        ``dicom-pixels``: pixels that cannot be decoded. ``dicom-too-large``
     """
     target = UID(transfer_syntax)
     ds = pydicom.dcmread(path)
@@ -58,6 +63,8 @@ def transcoded(path: Path, transfer_syntax: str) -> bytes:
     ds.file_meta.TransferSyntaxUID = target
     out = io.BytesIO()
     pydicom.dcmwrite(out, ds, enforce_file_format=True)
+    if most is not None and out.tell() > most:
+        raise InvalidContent("dicom-too-large", f"Objet de plus de {most} octets une fois converti.")
     return out.getvalue()
 
 

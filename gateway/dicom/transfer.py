@@ -8,8 +8,8 @@ gives what is kept, byte for byte; a wish without a transfer syntax means the st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pydicom.uid import (
@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 from starlette.requests import Request
 
-from gateway.dicom.asking import asked_types
+from gateway.dicom.asking import asked, ranges
 from gateway.dicom.multipart import media_type
 from gateway.errors import Unsupported
 
@@ -93,10 +93,11 @@ class _Wish:
         return self.kind in ("*/*", kind) or (self.kind.endswith("/*") and kind.startswith(self.kind[:-1]))
 
 
-def _wishes(request: Request) -> Iterator[_Wish]:
+@lru_cache(maxsize=256)
+def _wishes(said_types: str) -> tuple[_Wish, ...]:
     """Read the ranges, the preferred first; of ``multipart/related``, the type of its parts."""
     ranked: list[tuple[float, int, _Wish]] = []
-    for place, text in enumerate(asked_types(request)):
+    for place, text in enumerate(ranges(said_types)):
         kind, said = media_type(text)
         quality = said.get("q", "1")
         if not re.fullmatch(r"[01](?:\.[0-9]{0,3})?", quality) or float(quality) == 0:
@@ -104,7 +105,7 @@ def _wishes(request: Request) -> Iterator[_Wish]:
         parts = kind in ("multipart/related", "multipart/*")
         wish = _Wish(said.get("type", "*/*").lower() if parts else kind, parts, said.get("transfer-syntax"))
         ranked.append((-float(quality), place, wish))
-    return (wish for _, _, wish in sorted(ranked, key=lambda one: one[:2]))
+    return tuple(wish for _, _, wish in sorted(ranked, key=lambda one: one[:2]))
 
 
 def object_form(request: Request, kept: set[str], *, single: bool) -> Form:
@@ -122,7 +123,7 @@ def object_form(request: Request, kept: set[str], *, single: bool) -> Form:
     Unsupported
         ``not-acceptable``.
     """
-    for wish in _wishes(request):
+    for wish in _wishes(asked(request)):
         if DICOM not in wish or not (wish.parts or single or wish.kind == "*/*"):
             continue
         parts = wish.parts or wish.kind in ("*/*", "application/*")
@@ -142,7 +143,7 @@ def frame_form(request: Request, kept: str, *, single: bool) -> Form:
     Unsupported
         ``not-acceptable``.
     """
-    for wish in _wishes(request):
+    for wish in _wishes(asked(request)):
         alone = not wish.parts and wish.kind != "*/*"
         if alone and not single:
             continue

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.rcp.access import Caller, CallerKind
 from tests.e2e.dicom.conftest import storescu
+from tests.loopback import wait_until
 from tests.world import audit_lines
 
 STUDY = DOMINIQUE.study_uid
@@ -172,6 +173,8 @@ def test_one_line_an_answer_names_the_record(shown, web, session):
     for path in ("/studies", *PATHS):
         before = len(trail(session))
         assert (path, web.get(path, "physician")[0]) == (path, 200)
+        # Of a study that is open already the line follows its answer.
+        assert wait_until(lambda before=before: len(trail(session)) > before)
         [line] = trail(session)[before:]
         assert line["event"] == ("recherche" if path == "/studies" else "imagerie")
         assert line["persons"] == [str(shown.record_id)]

@@ -11,11 +11,11 @@ from dicomweb_client.api import DICOMwebClient
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from gateway.dicom import retrieval
+from gateway.dicom import framed, leaving
 from gateway.rcp.access import Caller, CallerKind
 from tests.e2e.dicom.conftest import need
 from tests.e2e.dicom.test_stow import data_set, multipart
@@ -275,14 +275,15 @@ def test_a_search_says_the_same_address_of_bulk_data(kept, web):
 def test_bulk_data_in_a_part_is_never_in_memory_whole(kept, web, monkeypatch):
     path = get_testdata_file("CT_small.dcm")
     one, original = kept(path), dcmread(path)
-    read, pieces = retrieval._read, []
+    read, pieces = leaving._read, []
 
-    def small(path, start, length):
+    def small(file, start, length):
         pieces.append(length)
-        return read(path, start, length)
+        return read(file, start, length)
 
-    monkeypatch.setattr(retrieval, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(retrieval, "_read", small)
+    monkeypatch.setattr(leaving, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(leaving, "AT_ONCE_BYTES", 1000)
+    monkeypatch.setattr(leaving, "_read", small)
     status, headers, body = ask(web, f"{one}/bulkdata/7FE00010", Accept="multipart/related")
     assert (status, max(pieces), sum(pieces)) == (200, 1000, len(original.PixelData))
     boundary = headers["content-type"].rpartition("boundary=")[2].encode()
@@ -307,11 +308,13 @@ def test_pixels_that_say_more_than_there_is_are_what_there_is(kept, web, tmp_pat
 @pytest.mark.parametrize("name", ["rtdose_rle.dcm"])
 def test_the_head_of_an_object_is_read_once_for_many_kept_frames(kept, web, monkeypatch, name):
     one, opened = kept(get_testdata_file(name)), []
-    real = retrieval.Frames
-    monkeypatch.setattr(retrieval, "Frames", lambda path: opened.append(path) or real(path))
+    real = framed.layout
+    monkeypatch.setattr(framed, "layout", lambda path: opened.append(path) or real(path))
     accept = 'multipart/related; type="image/dicom-rle"'
-    status, _, _ = ask(web, f"{one}/frames/{','.join(str(n) for n in range(1, 16))}", Accept=accept)
+    status, _, body = ask(web, f"{one}/frames/{','.join(str(n) for n in range(1, 16))}", Accept=accept)
     assert (status, len(opened)) == (200, 1)
+    wanted = list(generate_frames(dcmread(get_testdata_file(name)).PixelData, number_of_frames=15))
+    assert [piece.partition(b"\r\n\r\n")[2] for piece in body.split(b"\r\n--")[:15]] == wanted
 
 
 def test_a_palette_is_a_value_of_its_own(kept, web):
