@@ -17,7 +17,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -33,8 +33,15 @@ _MAILBOX = re.compile(r"mailto:[^@\s?&/]{1,64}@(?P<host>[^@\s?&/]{3,253})")
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
 #: Ends of names that lead nowhere but inside.
 _INSIDE = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".alt")
-#: Addresses that hold another one in their last bits: through a translator they lead there [RFC 6052].
-_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+#: Addresses that hold one of IPv4 in their last bits: a translator leads there [RFC 6052].
+_TRANSLATED: Final = IPv6Network("64:ff9b::/96")
+#: All that IPv6 has given to the public network.
+_GIVEN: Final = IPv6Network("2000::/3")
+#: What the interpreter's own registry may not know yet, or counts as public: special ones of IPv4 and IPv6 [RFC 6890].
+_SPECIAL: Final = tuple(
+    ip_network(one)
+    for one in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
 _PORTS: Final = {"https": 443, "http": 80}
 _URL_CHARS: Final = 2000
 
@@ -124,14 +131,14 @@ def by_mail(endpoint: str) -> bool:
 def is_outside(address: Address) -> bool:
     """Whether an address is one of the public network, also when it is another one in disguise."""
     if isinstance(address, IPv6Address):
-        hidden = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if hidden is None and any(address in net for net in _TRANSLATED):
-            hidden = IPv4Address(int(address) & 0xFFFFFFFF)
-        if hidden is not None:
-            return is_outside(hidden)
-        if address.is_site_local:
+        if address.ipv4_mapped is not None:
+            return is_outside(address.ipv4_mapped)
+        if address in _TRANSLATED:
+            return is_outside(IPv4Address(int(address) & 0xFFFFFFFF))
+        if address not in _GIVEN:
             return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    special = any(address in net for net in _SPECIAL if net.version == address.version)
+    return address.is_global and not special and not address.is_multicast and not address.is_reserved
 
 
 def _parts(endpoint: str) -> SplitResult | None:

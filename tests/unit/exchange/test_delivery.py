@@ -127,6 +127,16 @@ def test_the_next_attempt_is_not_before_the_pause_and_has_its_own_job(store, mak
     assert deliveries.attempt(message_id) is None
 
 
+def test_a_channel_may_count_attempts_and_stop(store, make, post):
+    message_id = post()
+    backoff = {"mssante": Backoff((0.0,), 3600, 0.0, attempts=3)}
+    deliveries = make(Scripted([Outcome.UNAVAILABLE, Outcome.UNCERTAIN, Outcome.UNAVAILABLE]), backoff=backoff)
+    states = []
+    while deliveries.attempt(message_id) is not None:
+        states.append(row(store, message_id).state)
+    assert states == ["en-attente", "en-attente", "parque"]
+
+
 def test_what_its_channel_held_back_is_no_attempt_and_comes_again_when_told(store, make, post):
     message_id = post()
     held = Delivery(Outcome.UNAVAILABLE, "throttled", "Débit.", 7.0, untried=True)
