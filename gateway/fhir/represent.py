@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from gateway.exchange.blobs import BlobStore
 from gateway.fhir import binaries, document
 from gateway.fhir.document import Tree
+from gateway.fhir.imaging_parts import parts_of
 from gateway.fhir.keeping import Kept, Owner, current, keep, remove
 from gateway.fhir.laying import lay, patient_over, request_over, session_over, task_over
 from gateway.fhir.translate import advice, agenda, directory, dossier, imaging, plan, received, report
@@ -34,7 +35,7 @@ from gateway.fhir.translate.message import contribution_text
 from gateway.fhir.translate.patient import patient_tree
 from gateway.model.directory import Organisation, PracticeRole, Practitioner
 from gateway.model.dossier import Contribution, Dossier, DossierMove
-from gateway.model.imaging import Series, Study, StudyDossier
+from gateway.model.imaging import Study, StudyDossier
 from gateway.model.meeting import Rcp, RcpSession
 from gateway.model.message import Message, NotificationEntry, Receipt
 from gateway.model.person import PatientRecord
@@ -383,8 +384,7 @@ def _sha1(blobs: BlobStore | None, sha256: str) -> str:
 
 def _study(row: Study, run: _Context) -> Iterator[_Rendered]:
     record = run.session.get(PatientRecord, row.record_id) if row.record_id else None
-    series = run.session.scalars(select(Series).where(Series.study_id == row.id)).all()
-    tree = imaging.imaging_study(row, record, series) if record is not None else None
+    tree = imaging.imaging_study(row, record, parts_of(run.session, row)) if record is not None else None
     if record is None or tree is None:
         # It may have been seen before a correction of the patient parted it from him.
         remove(run.session, "ImagingStudy", str(row.id), Owner(partner_id=row.partner_id, **_root(row)))

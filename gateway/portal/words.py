@@ -149,6 +149,7 @@ WORK_REASONS: Final = {
     "traits-seuls": "L’étude ressemble à un patient connu, par ses seuls traits : à confirmer.",
     "demande-sans-traits": "Une demande d’examen désigne un patient ; l’étude ne dit pas assez de lui : à confirmer.",
     "demande-d-un-autre-patient": "La demande d’examen à laquelle l’étude répond est celle d’un autre patient.",
+    "detachee-par-une-personne": "Une personne a retiré cette étude du patient à qui elle était rattachée.",
     "identifiants-contradictoires": "Les identifiants de l’étude désignent plusieurs patients.",
     "date-de-naissance-differente": "La date de naissance de l’étude contredit celle du patient.",
     "sexe-different": "Le sexe de l’étude contredit celui du patient.",

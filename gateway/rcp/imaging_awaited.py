@@ -24,7 +24,7 @@ from gateway.model.person import PatientRecord
 from gateway.rcp import dossier_states
 from gateway.rcp.facts import IdentifierFact
 
-__all__ = ["Awaited", "Imagery", "Ordered", "imagery", "keys_of", "ordered", "placer_keys"]
+__all__ = ["Awaited", "Imagery", "Ordered", "imagery", "keys_of", "ordered", "placer_keys", "sources"]
 
 #: Numbers by which objects and orders name each other: accession, placer's and filler's order, the study itself.
 _KINDS = frozenset({"ACSN", "PLAC", "FILL", "UID"})
@@ -81,6 +81,36 @@ def ordered(session: Session, study: Study) -> list[Ordered]:
         .order_by(PatientRecord.id)
     )
     return sorted((Ordered(one, found[one.id]) for one in records), key=lambda one: not one.sure)
+
+
+def sources(session: Session, study: Study) -> tuple[str, ...]:
+    """Name the orders of the study's patient that it answers, as ``Type/id``: what softwares ordered, inscriptions."""
+    said = set(study.order_keys)
+    if not said or study.record_id is None:
+        return ()
+    rows = session.execute(
+        select(AwaitedStudy.source, AwaitedStudy.keys)
+        .where(
+            AwaitedStudy.partner_id == study.partner_id,
+            AwaitedStudy.record_id == study.record_id,
+            AwaitedStudy.keys.overlap(study.order_keys),
+        )
+        .order_by(AwaitedStudy.at, AwaitedStudy.id)
+    ).tuples()
+    found = [source for source, keys in rows if _agree(said, set(keys)) is not None]
+    values = {key.rpartition("|")[2] for key in said if key.startswith("PLAC|")}
+    if values:
+        inscribed = session.scalars(
+            select(Dossier)
+            .where(
+                Dossier.partner_id == study.partner_id,
+                Dossier.record_id == study.record_id,
+                Dossier.placer_value.in_(sorted(values)),
+            )
+            .order_by(Dossier.id)
+        ).unique()
+        found += [f"ServiceRequest/{one.id}" for one in inscribed if _agree(said, set(placer_keys(one))) is not None]
+    return tuple(dict.fromkeys(found))
 
 
 def _agree(said: set[str], known: set[str]) -> bool | None:

@@ -9,6 +9,7 @@ person declared.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from datetime import date
 from typing import Final
 
@@ -63,36 +64,48 @@ def note(step: Step, partner: Partner, order: ImageOrder) -> None:
     session = step.session
     row = _row(step, partner, order.source)
     keys = imaging_awaited.keys_of(order.numbers)
-    imaging_match.serialise(session, {f"demande|{partner.id}|{key}" for key in keys})
+    before = row.keys if row is not None else []
+    imaging_match.serialise(session, {f"demande|{partner.id}|{key}" for key in {*keys, *before}})
     if row is None:
         row = AwaitedStudy(id=uuid7(), partner_id=partner.id, source=order.source, at=step.now)
         session.add(row)
     row.record_id, row.dossier_id, row.keys = order.record_id, order.dossier_id, keys
     row.label, row.modality, row.planned_on = order.label, order.modality, order.planned_on
     session.flush()
-    if not keys:
-        return
-    waiting = session.scalars(
-        select(Study.id)
-        .where(
-            Study.partner_id == partner.id,
-            Study.order_keys.overlap(keys),
-            Study.state.in_((imaging_match.WAITING, imaging_match.PROPOSED)),
-        )
-        .order_by(Study.id)
-    ).all()
-    for study in step.lock(Study, *waiting) if waiting else ():
+    for study in _answering(step, partner, {*keys, *before}):
         if study.state in (imaging_match.WAITING, imaging_match.PROPOSED):
             imaging_match.recognise(step, partner, study)
             imaging.refresh(step, study)
+        elif study.state == imaging_match.ATTACHED:
+            step.touch(study)  # it names the orders that it answers
+
+
+def _answering(step: Step, partner: Partner, keys: Collection[str]) -> list[Study]:
+    """Lock the studies that bear one of these numbers, whatever became of them but the quarantine."""
+    if not keys:
+        return []
+    found = step.session.scalars(
+        select(Study.id)
+        .where(
+            Study.partner_id == partner.id,
+            Study.order_keys.overlap(sorted(keys)),
+            Study.state != imaging_match.QUARANTINED,
+        )
+        .order_by(Study.id)
+    ).all()
+    return step.lock(Study, *found) if found else []
 
 
 def forget(step: Step, partner: Partner, source: str) -> None:
     """Await no more what a resource ordered; images that it brought stay where they are."""
     row = _row(step, partner, source)
-    if row is not None:
-        step.session.delete(row)
-        step.session.flush()
+    if row is None:
+        return
+    keys = list(row.keys)
+    step.session.delete(row)
+    step.session.flush()
+    attached = [one for one in _answering(step, partner, keys) if one.state == imaging_match.ATTACHED]
+    step.touch(*attached)
 
 
 def _row(step: Step, partner: Partner, source: str) -> AwaitedStudy | None:

@@ -118,6 +118,32 @@ def test_images_follow_the_order_that_a_software_wrote(world, hospital, session,
         assert [one["resource"]["subject"]["reference"] for one in found["entry"]] == [f"Patient/{patient}"]
 
 
+@pytest.mark.parametrize("kind", ["ServiceRequest", "Task", "Appointment"])
+def test_a_study_names_the_order_that_it_answers_while_there_is_one(world, hospital, session, patient, kind):
+    with hospital.client() as ehr:
+        first = ehr.post(kind, json=orders(patient)[kind]).json()
+        assert arrived(world, hospital, session) == ("rattache", ["demande"])
+        here = f"{kind}/{first['id']}"
+
+        def named() -> list[str]:
+            [entry] = ehr.get(f"ImagingStudy?identifier=urn:dicom:uid|urn:oid:{STUDY}").json()["entry"]
+            return [one["reference"] for one in entry["resource"].get("basedOn", ())]
+
+        assert named() == [here]
+        found = ehr.get(f"ImagingStudy?basedon={here}").json()
+        assert found["total"] == 1
+        # One more order of the same number comes after the images, and is deleted again.
+        second = ehr.post(kind, json=orders(patient)[kind]).json()
+        assert named() == [here, f"{kind}/{second['id']}"]
+        assert ehr.delete(f"{kind}/{second['id']}").status_code in {200, 204}
+        assert named() == [here]
+        # An order of another number is none of this study's.
+        other = orders(patient)[kind]
+        other["identifier"] = [{"type": ACSN, "system": RIS, "value": "ACC-2"}]
+        assert ehr.post(kind, json=other).status_code == 201
+        assert named() == [here]
+
+
 def test_an_order_that_is_cancelled_or_deleted_brings_nothing(world, hospital, session, patient):
     tree = orders(patient)["ServiceRequest"]
     with hospital.client() as ehr:
