@@ -2,7 +2,7 @@
 
 Looking through a study is hundreds of answers, each with a line of its own. The line that opens the study for a caller
 is durable before the answer leaves, like every other. For `OPEN_S` seconds after it, the lines of further answers below
-the same study, to the same caller, follow their answers at once and together (docs/adr/0022).
+the same study, to the same caller, follow their answers at once and together (docs/adr/0023).
 
 Promises: no line is left out; what a kill takes is lines of the last instants of a study that the trail says was open;
 a trail that takes no lines opens nothing, and ends what is open; bounded memory. A line may be there twice when the
