@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import httpx
+from sqlalchemy import func, select
 
 from gateway.app.components import prepared
 from gateway.app.gateway import open_gateway
@@ -29,7 +30,11 @@ from gateway.rcp.peer_proofs import addresses
 from gateway.rcp.registry import partners
 from gateway.settings import Settings
 
-__all__ = ["probe"]
+__all__ = ["DICOM_CONNECTIONS", "HTTP_CONNECTIONS", "probe"]
+
+#: Connections of the database that one process takes at most, however many callers it has (docs/configuration.md).
+HTTP_CONNECTIONS = 34
+DICOM_CONNECTIONS = 20
 
 
 def _database(settings: Settings) -> None:
@@ -78,10 +83,44 @@ def _mllp(settings: Settings) -> None:
         raise Unavailable("mllp-adresse", f"Adresse introuvable pour un pair MLLP : {', '.join(lost)}.")
 
 
+def _dicom(settings: Settings) -> None:
+    """Read the port's certificate as the port does, and look for every registered application's address."""
+    settings.dicom.tls.serving()
+    with open_gateway(settings) as gateway, gateway.store.session() as session:
+        kept = [
+            one for found in partners(session) for one in found.credentials if one.kind == "aet" and not one.revoked_at
+        ]
+    hosts = {str(one.details["host"]) for one in kept if one.details.get("host")}
+    lost = sorted(host for host in hosts if not addresses(host))
+    if lost:
+        raise Unavailable("dicom-adresse", f"Adresse introuvable pour une application DICOM : {', '.join(lost)}.")
+    bound = sorted(one.value for one in kept if one.details.get("certificates"))
+    if bound and settings.dicom.tls.authorities is None:
+        text = f"RCP_DICOM_TLS_CA manque : sans certificat client, ces titres AE sont refusés : {', '.join(bound)}."
+        raise Unavailable("dicom-certificats", text)
+
+
+def _processes(settings: Settings) -> None:
+    """Whether the database lets in what several processes take together; what they lack, their callers wait for."""
+    wanted = settings.http_workers * HTTP_CONNECTIONS + settings.dicom.workers * DICOM_CONNECTIONS
+    with open_gateway(settings) as gateway, gateway.store.session() as session:
+        names = ("max_connections", "superuser_reserved_connections")
+        most, reserved = (int(session.scalar(select(func.current_setting(name))) or 0) for name in names)
+    if wanted > most - reserved:
+        text = (
+            f"RCP_HTTP_WORKERS et RCP_DICOM_WORKERS demandent jusqu’à {wanted} connexions,"
+            f" la base en accepte {most - reserved} (max_connections)."
+        )
+        raise Unavailable("connexions", text)
+
+
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "base", lambda: _database(settings)
     yield "fichiers", lambda: _blobs(settings)
     yield "mllp", lambda: _mllp(settings)
+    yield "dicom", lambda: _dicom(settings)
+    if settings.http_workers > 1 or settings.dicom.workers > 1:
+        yield "processus", lambda: _processes(settings)
     if settings.mail.texts is not None:
         texts = settings.mail.texts
         yield "messages", lambda: _texts(texts)

@@ -239,6 +239,26 @@ def test_check_tells_each_peer_and_fails_when_one_is_away(run) -> None:
     assert "ne répond pas" in lines["imap"]
 
 
+def test_check_reads_what_the_dicom_port_would_refuse(run) -> None:
+    digits = "0" * 64
+    assert run("partner", "add", "CHU X", "--aet", f"PACSX@127.0.0.1:104,sha256:{digits}").exit_code == 0
+    [told] = [line for line in run("check").output.splitlines() if line.startswith("dicom")]
+    assert ("RCP_DICOM_TLS_CA" in told, "PACSX" in told) == (True, True)
+    assert run("partner", "revoke", "CHU X").exit_code == 0
+    assert run("partner", "add", "CHU Y", "--aet", "PACSY@nulle-part.invalid:104").exit_code == 0
+    [told] = [line for line in run("check").output.splitlines() if line.startswith("dicom")]
+    assert "nulle-part.invalid" in told
+
+
+def test_check_counts_the_connections_of_several_processes(run) -> None:
+    """The embedded server lets 200 in, 3 of them kept for its owner; a process asks for 34 and 20 at most."""
+    enough = run("check", RCP_HTTP_WORKERS="4", RCP_DICOM_WORKERS="3")
+    assert "processus" in enough.output
+    assert "connexions" not in enough.output
+    [told] = [line for line in run("check", RCP_DICOM_WORKERS="10").output.splitlines() if line.startswith("processus")]
+    assert ("234" in told, "197" in told) == (True, True)
+
+
 # -- serve
 
 

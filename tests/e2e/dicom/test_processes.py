@@ -7,20 +7,26 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy
 from pydicom import dcmread
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
+from gateway.app.check import DICOM_CONNECTIONS
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
 from gateway.settings import Address, Dicom
 from tests.e2e.dicom.conftest import AE_TITLE, need, storescu
+from tests.e2e.dicom.peers import data_set
 from tests.loopback import free_port, until
+from tests.unit.dicom.raw_peer import CT, EXPLICIT, Peer, context, status, whole_store
 
 WORKERS = 2
 
@@ -127,3 +133,39 @@ def test_other_bytes_under_a_known_uid_are_a_warning_where_it_is_set_so(make_por
     assert re.search(r"Warning.*[cC]oercion|0xb000", told.stdout), told.stdout
     assert _count(session) == 2
     assert session.scalars(select(QuarantinedObject.reason)).all() == ["autres-octets"]
+
+
+@pytest.mark.timeout(240)
+def test_more_associations_than_connections_wait_for_one_and_lose_nothing(make_port, session, world, store, tmp_path):
+    """A process takes no more of the database than its pool, whatever its limit of associations."""
+    world.session.commit()
+    port = make_port(profile="prod")
+    assert store.engine.pool.size() == DICOM_CONNECTIONS
+    files = write_series(replace(DOMINIQUE, slices=40, pixels=16), tmp_path / "ct")
+    busy = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        with sqlalchemy.create_engine(store.url).connect() as connection:
+            while not done.wait(0.01):
+                most = max(most, connection.scalar(busy))
+                connection.rollback()
+
+    def one(path: Path) -> int:
+        peer = Peer(port.port, context(1, CT, EXPLICIT), calling=AE_TITLE.encode())
+        peer.send(whole_store(str(dcmread(path).SOPInstanceUID).encode(), data_set(path)))
+        answered = status(peer.read()[1])
+        peer.release()
+        return answered
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(len(files)) as pool:
+            assert set(pool.map(one, files)) == {0x0000}
+    finally:
+        done.set()
+        watcher.join()
+    assert _count(session) == len(files)
+    assert 0 < most <= DICOM_CONNECTIONS + 1  # the test's own session
