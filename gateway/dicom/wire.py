@@ -20,6 +20,7 @@ import contextlib
 import logging
 import queue
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -166,6 +167,14 @@ class Diverter:
         self._association: Any = association
         self._dul: Any = cast("Any", association.dul)
         self._socket: Any = self._dul.socket.socket
+        # The kernel keeps the time of a plain connection, and waits for all that is asked for: else each read is a poll
+        # and a part, and between associations each of these is a fight for the interpreter.
+        self._plain = not isinstance(self._socket, ssl.SSLSocket)
+        if self._plain:
+            for option, seconds in ((socket.SO_RCVTIMEO, _SLICE_S), (socket.SO_SNDTIMEO, limits.idle_s)):
+                whole = int(seconds)
+                value = struct.pack("@ll", whole, int((seconds - whole) * 1_000_000))
+                self._socket.setsockopt(socket.SOL_SOCKET, option, value)
         self.open_sink = open_sink  # replaced once the caller is known
         self._limits = limits
         self._head = memoryview(bytearray(_HEADS_LENGTH))
@@ -210,7 +219,7 @@ class Diverter:
         events = self._dul.event_queue
         if not events.empty():
             return  # the stock loop handles one event a turn; reading ahead would overtake its state
-        self._socket.settimeout(_SLICE_S)
+        self._socket.settimeout(None if self._plain else _SLICE_S)
         try:
             if self._dead or self._dul.state_machine.current_state == "Sta13":
                 self._throw_away()
@@ -238,7 +247,7 @@ class Diverter:
         try:
             if self._socket.recv(65_536):
                 return
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return
         self._end("Evt17")
 
@@ -253,8 +262,11 @@ class Diverter:
         got = 0
         while got < least:
             try:
-                count = self._socket.recv_into(view[got:])
-            except TimeoutError:
+                if self._plain:
+                    count = self._socket.recv_into(view[got:], 0, socket.MSG_WAITALL)
+                else:
+                    count = self._socket.recv_into(view[got:])
+            except (TimeoutError, BlockingIOError):
                 self._look_up()
                 continue
             if not count:
@@ -395,12 +407,19 @@ class Diverter:
             answer = intake.finish()
         finally:
             intake.close()
-        # One answer is small, but the peer may read slowly: `sendall` counts its timeout as a whole.
-        self._socket.settimeout(self._limits.idle_s)
-        self._socket.sendall(store_response(request, answer))
-        self._socket.settimeout(_SLICE_S)
+        self._answer(store_response(request, answer))
         self.stored += answer.status == 0
         intake.answered()
+
+    def _answer(self, pdu: bytes) -> None:
+        """Send a PDU that is small; a peer may read slowly all the same."""
+        if self._plain:
+            if self._socket.send(pdu) < len(pdu):  # in idle_s
+                raise _GoneError
+            return
+        self._socket.settimeout(self._limits.idle_s)
+        self._socket.sendall(pdu)
+        self._socket.settimeout(_SLICE_S)
 
     def _stream(self, context_id: int, intake: Intake) -> None:
         """Read the P-DATA-TF PDUs of one data set up to its last fragment."""

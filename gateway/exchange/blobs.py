@@ -18,6 +18,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import itertools
 import os
 import re
 import secrets
@@ -87,6 +88,7 @@ class Staged:
         self._size_bytes = 0
         self._begun_bytes = 0
         self._path, self._file = store._taken_staging()  # noqa: SLF001 - the two halves of one class
+        self._moved = False
 
     @property
     def size_bytes(self) -> int:
@@ -96,7 +98,7 @@ class Staged:
     @property
     def path(self) -> Path:
         """Where the bytes are until `commit`, for who must look at them first."""
-        return self._path
+        return Path(self._path)
 
     def write(self, content: Bytes) -> None:
         """Append bytes.
@@ -135,7 +137,7 @@ class Staged:
         blob = Blob(self._hash.hexdigest(), self._size_bytes)
         with _local_errors():
             os.fsync(self._file.fileno())
-        self._store._keep(self._path, blob)  # noqa: SLF001 - the two halves of one class
+        self._moved = self._store._keep(self._path, blob)  # noqa: SLF001 - the two halves of one class
         return blob
 
     def __enter__(self) -> Self:
@@ -149,8 +151,9 @@ class Staged:
     def close(self) -> None:
         """Throw away what is not kept; harmless when all is."""
         # The lock on the file, which tells a sweep that its writer lives, goes with the descriptor: unlink first.
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        if not self._moved:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self._path).unlink()
         self._file.close()
 
 
@@ -178,8 +181,8 @@ class BlobStore:
         self.url = url
         self._limit_bytes = limit_bytes
         self._root: Path | None = None
-        self._foreseen: list[tuple[Path, io.FileIO]] = []
-        self._durable: set[Path] = set()  # folders known to be there after a power cut
+        self._foreseen: list[tuple[str, io.FileIO]] = []
+        self._durable: set[str] = set()  # folders known to be there after a power cut
         parts = urlsplit(url)
         if parts.scheme == "file":
             if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
@@ -189,6 +192,7 @@ class BlobStore:
         elif staging is None:
             raise Fault("blob-staging", "Un magasin distant demande un dossier local de préparation.")
         self._staging = staging
+        self._writer, self._number = secrets.token_hex(16), itertools.count()
         with _local_errors():
             _make_folder(staging)
         with _remote_errors():
@@ -331,41 +335,45 @@ class BlobStore:
 
     # The writer's half
 
-    def _taken_staging(self) -> tuple[Path, io.FileIO]:
+    def _taken_staging(self) -> tuple[str, io.FileIO]:
         try:
             return self._foreseen.pop()
         except IndexError:
             return self._open_staging()
 
-    def _open_staging(self) -> tuple[Path, io.FileIO]:
+    def _open_staging(self) -> tuple[str, io.FileIO]:
         """Open a new staging file under a lock that lasts as long as its writer."""
         with _local_errors():
             while True:
-                path = self._staging / secrets.token_hex(16)
+                path = f"{self._staging}/{self._writer}-{os.getpid()}-{next(self._number)}"
                 file = io.FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o640))
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX)
                 if os.fstat(file.fileno()).st_nlink:
                     return path, file
                 file.close()  # swept between its creation and its lock
 
-    def _keep(self, staged: Path, blob: Blob) -> None:
+    def _keep(self, staged: str, blob: Blob) -> bool:
+        """Put a content in its place; whether its file itself is there now."""
+        place = _place(blob.sha256)
         if self._root is None:
             # The same content again costs no transfer; another size under this key is a broken former upload.
             if self.size(blob.sha256) != blob.size_bytes:
                 with _bucket(), _remote_errors():
-                    obstore.put(self._remote, _place(blob.sha256), staged)
-            return
-        target = self._root / _place(blob.sha256)
+                    obstore.put(self._remote, place, Path(staged))
+            return False
+        # As texts: between senders that write together each path object is a tenth of what the interpreter does.
+        folder, _, name = f"{self._root}/{place}".rpartition("/")
         with _local_errors():
-            if target.parent not in self._durable:
-                _make_folder(target.parent)
+            if folder not in self._durable:
+                _make_folder(Path(folder))
                 # Another process may have made them an instant ago without having synced them yet.
-                _sync_folder(target.parent.parent)
+                _sync_folder(self._root / "sha256")
                 _sync_folder(self._root)
-                self._durable.add(target.parent)
+                self._durable.add(folder)
             # Over what may be there: the same bytes, or a damaged copy that is healed.
-            staged.rename(target)
-            _sync_folder(target.parent)
+            os.rename(staged, f"{folder}/{name}")  # noqa: PTH104 - as above
+            _sync_folder(folder)
+        return True
 
     def _sweep(self) -> None:
         """Remove what writers that no longer live have left."""
@@ -446,7 +454,7 @@ def _make_folder(folder: Path) -> None:
         _sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str | Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

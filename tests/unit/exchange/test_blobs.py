@@ -227,22 +227,22 @@ def test_a_link_planted_in_the_staging_folder_leads_nowhere(store, root, tmp_pat
 def test_each_name_is_durable_before_it_is_given(store, root, monkeypatch):
     """What a power cut may undo: bytes not synced, a name whose folder is not synced."""
     events: list[tuple[str, str]] = []
-    fsync, rename, mkdir = os.fsync, Path.rename, Path.mkdir
+    fsync, rename, mkdir = os.fsync, os.rename, Path.mkdir
 
     def traced_fsync(descriptor):
         events.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
         fsync(descriptor)
 
-    def traced_rename(self, target):
-        events.append(("rename", f"{self} {target}"))
-        return rename(self, target)
+    def traced_rename(source, target):
+        events.append(("rename", f"{source} {target}"))
+        rename(source, target)
 
     def traced_mkdir(self, *arguments, **options):
         events.append(("mkdir", str(self)))
         return mkdir(self, *arguments, **options)
 
     monkeypatch.setattr(module.os, "fsync", traced_fsync)
-    monkeypatch.setattr(Path, "rename", traced_rename)
+    monkeypatch.setattr(module.os, "rename", traced_rename)
     monkeypatch.setattr(Path, "mkdir", traced_mkdir)
     with store.stage() as staged:
         staged.write(b"abc")
