@@ -69,7 +69,7 @@ def router(
     layouts = Layouts()
     Retrieval(images, blobs, drawing, leaving, layouts).add_to(made)
     Bulk(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
-    Rendering(images, blobs, drawing).add_to(made)
+    Rendering(images, blobs, drawing, leaving.held).add_to(made)
     if keeper is not None:
         most = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
         Storing(images, keeper, base_url.rstrip("/"), most).add_to(made)

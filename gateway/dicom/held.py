@@ -44,6 +44,10 @@ class Loan:
             over, self.size = self.size - size, size
             self._of.returned(over)
 
+    def take(self, other: Loan) -> None:
+        """Hold what another holds as well."""
+        self.size, other.size = self.size + other.size, 0
+
     def end(self) -> None:
         """Give all back; harmless when they are."""
         self.shrink(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.dicom.asking import Who, Wire, acceptable, frame_numbers, negotiate, part, records
 from gateway.dicom.drawing import Drawing
+from gateway.dicom.held import Flow, Held
 from gateway.dicom.legible import DOCUMENT_TYPES, POLICY
 from gateway.dicom.pictures import Picture, Pictures, tag
 from gateway.dicom.query import Found, Images
@@ -44,8 +46,9 @@ _SHOWN: Final = {"Content-Security-Policy": POLICY, "X-Frame-Options": "SAMEORIG
 class Rendering(Wire):
     """``/rendered`` and ``/thumbnail``."""
 
-    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing, held: Held) -> None:
         super().__init__(images, blobs, drawing)
+        self._held = held
         self._pictures = Pictures()
         self._scrolls = Scrolls(self._series, self._ahead)
 
@@ -103,19 +106,22 @@ class Rendering(Wire):
         name = tag(one.sha256, sorted(asked.items()))
         headers = {**_PRIVATE, "ETag": name}
         if _knows(request, name):
-            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            await self._shown(who, one)
             return Response(status_code=304, headers=headers)
         picture = self._pictures.kept(name)
         if picture is None:
             begun = self._pictures.begin(name, lambda: self.drawn(one, "picture", **asked))
             await asyncio.sleep(0)  # the process has its order
             # That it was asked for is told while it is drawn, even when nothing can be.
-            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            await self._shown(who, one)
             picture = await begun.picture()
         else:
-            await self._tell(who, records([one]), "Rendered", one.instance_uid)
+            await self._shown(who, one)
         self._scrolls.seen(who, one, asked)
         return Response(picture[1], media_type=picture[0], headers=headers)
+
+    async def _shown(self, who: Caller, one: Found) -> None:
+        await self._tell(who, records([one]), "Rendered", one.instance_uid, below=one.study_uid)
 
     async def _picture(self, one: Found, asked: dict[str, Any]) -> Picture:
         name = tag(one.sha256, sorted(asked.items()))
@@ -135,9 +141,8 @@ class Rendering(Wire):
         if len(wanted) > _MAX_PICTURES:
             text = f"Au plus {_MAX_PICTURES} images dessinées par demande."
             raise InvalidContent("dicom-frames", text, expression="frames")
-        several = Several(
-            [partial(self._picture, one, {**asked, "frame": at, "media_type": kind}) for one, at in wanted]
-        )
+        draw = [partial(self._picture, one, {**asked, "frame": at, "media_type": kind}) for one, at in wanted]
+        several = Several(draw, self._held)
         found = [one for one, _ in wanted]
         try:
             await several.drawn(request, at_once=self._drawing.processes)
@@ -145,10 +150,13 @@ class Rendering(Wire):
             drawn = len(several.contents)
             await self._tell(who, records(found), "Rendered", found[0].study_uid, images=drawn)
         boundary = secrets.token_hex(16)
-        body = [part(boundary, kind, len(content)) + content + b"\r\n" for content in several.contents]
+        pieces = [piece for one in several.contents for piece in (part(boundary, kind, len(one)), one, b"\r\n")]
+        pieces.append(f"--{boundary}--\r\n".encode("ascii"))
+        headers = {**_PRIVATE, "Content-Length": str(sum(map(len, pieces)))}
         media_type = f'multipart/related; type="{kind}"; boundary={boundary}'
-        content = b"".join((*body, f"--{boundary}--\r\n".encode("ascii")))
-        return Response(content, 206 if several.refusal is not None else 200, _PRIVATE, media_type)
+        # Each picture as it is: put together they would stand in memory twice.
+        status = 206 if several.refusal is not None else 200
+        return Flow(_each(pieces), status, headers, media_type, several.loan)
 
     async def _document(self, request: Request, who: Caller, one: Found) -> Response:
         offered = acceptable(request, DOCUMENT_TYPES)
@@ -162,6 +170,11 @@ class Rendering(Wire):
         if media_type != "application/pdf":  # whose viewer a sandbox keeps from opening; it runs nothing here itself
             headers["Content-Security-Policy"] += "; sandbox"
         return Response(content, media_type=media_type, headers=headers)
+
+
+async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Several pictures for one answer, for as long as somebody waits for it.
 
 Promises: drawn side by side and given in their order; the broken ones are left out; a bound on time and on bytes over
-all of them, each of which names itself; who goes away has no further one drawn.
+all of them, each of which names itself, and on what all answers hold (`gateway.dicom.held`); who goes away has no
+further one drawn.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 from fastapi import Request
 
+from gateway.dicom.held import Held, Loan
 from gateway.dicom.pictures import Picture
 from gateway.errors import GatewayError, InvalidContent, Unavailable, Unsupported
 
@@ -28,11 +30,15 @@ class Several:
     ----------
     draw
         Draws each.
+    held
+        Lends what they weigh.
     seconds, most_bytes
         Of all together.
 
     Attributes
     ----------
+    loan
+        Of their bytes, until the answer has left.
     refusal
         Of one that is broken; None when all were drawn.
     """
@@ -40,13 +46,14 @@ class Several:
     def __init__(
         self,
         draw: Sequence[Callable[[], Awaitable[Picture]]],
+        held: Held,
         *,
         seconds: float = _SECONDS,
         most_bytes: int = _BYTES,
     ) -> None:
         self._draw, self._seconds, self._most = draw, seconds, most_bytes
         self._drawn: dict[int, bytes] = {}
-        self._held = 0
+        self._held, self.loan = held, Loan(held, 0)
         self.refusal: GatewayError | None = None
 
     @property
@@ -62,7 +69,7 @@ class Several:
         InvalidContent
             ``dicom-rendered-time``, ``dicom-frames`` (bytes), and what a picture refuses when none can be drawn.
         Unavailable
-            ``client-left``: whoever asked is gone.
+            ``client-left``: whoever asked is gone. ``dicom-retrieval-busy``: other answers hold too much.
         """
         places = iter(range(len(self._draw)))  # of all that draw: each takes the next
         drawing = [asyncio.create_task(self._some(places)) for _ in range(at_once)]
@@ -75,8 +82,12 @@ class Several:
                     for task in done:
                         task.result()
         except TimeoutError:
+            self.loan.end()
             text = f"Le dessin de ces images dépasse {self._seconds:g} s : demandez-en moins à la fois."
             raise InvalidContent("dicom-rendered-time", text, expression="frames", rule=True) from None
+        except BaseException:
+            self.loan.end()
+            raise
         finally:
             for task in (left, *drawing):
                 task.cancel()
@@ -91,10 +102,10 @@ class Several:
             except (InvalidContent, Unsupported) as error:
                 self.refusal = self.refusal or error
                 continue
-            self._held += len(content)
-            if self._held > self._most:
+            if self.loan.size + len(content) > self._most:
                 text = f"Ces images dépassent {self._most} octets par réponse : demandez-en moins à la fois."
                 raise InvalidContent("dicom-frames", text, expression="frames")
+            self.loan.take(await self._held.lend(len(content)))
             self._drawn[place] = content
 
 

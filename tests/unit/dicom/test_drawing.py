@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set, write_series
 from gateway.dicom import drawing
@@ -305,6 +308,47 @@ def test_threads_and_event_loops_wait_in_one_line(shared, ct):
         assert {kind for kind, _ in asyncio.run(together())} == {"image/png"}
         list(others)
     assert kinds == ["image/png"] * 8
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_frame_of_a_large_object_costs_the_memory_of_a_frame(make_drawing, tmp_path, compressed):
+    """A thousand frames on a disk that holds none of their pixels; compressed ones without a table of offsets."""
+    ds = slice_data_set(DOMINIQUE, 1)
+    ds.Rows = ds.Columns = 512
+    ds.NumberOfFrames = 1000
+    path = tmp_path / "large.dcm"
+    if compressed:
+        # Two segments, of the high and of the low bytes; in a hole, each pair of bytes is a literal of one byte.
+        size = 64 + 2 * 2 * 512 * 512
+        item = struct.pack("<HHLLLL", 0xFFFE, 0xE000, size, 2, 64, 64 + 2 * 512 * 512)
+        ds.PixelData = encapsulate([b"\0\0"], has_bot=False)
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = RLELossless
+        ds.save_as(path, enforce_file_format=True)
+        start = path.stat().st_size - 18  # an item and the end of the sequence
+        with path.open("r+b") as file:
+            for number in range(1000):
+                file.seek(start + number * (size + 8))
+                file.write(item)
+            file.seek(start + 1000 * (size + 8))
+            file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+    else:
+        ds.PixelData = b"\0\0"
+        ds.save_as(path, enforce_file_format=True)
+        whole = 1000 * 512 * 512 * 2
+        with path.open("r+b") as file:
+            file.seek(-6, os.SEEK_END)
+            file.write(whole.to_bytes(4, "little"))
+            file.truncate(path.stat().st_size - 2 + whole)
+    assert path.stat().st_size > 500_000_000
+    one = make_drawing(seconds=60)
+    before = children()
+    one.do("picture", write_series(DOMINIQUE, tmp_path / "ct")[2], key="ct", **ASKED)
+    [child] = children() - before
+    usual = peak_kib(child)
+    for frame in (1, 2, 700, 999, 1000):
+        assert one.do("picture", path, key="large", **{**ASKED, "frame": frame})[1]
+    assert peak_kib(child) - usual < 32 << 10
 
 
 def test_a_large_answer_comes_whole(shared, tmp_path):

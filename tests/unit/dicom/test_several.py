@@ -8,6 +8,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.dicom.held import Held
 from gateway.dicom.several import Several
 from gateway.errors import InvalidContent, NotFound, Unavailable
 from tests.loopback import wait_until
@@ -43,6 +44,10 @@ class Room:
         return draw
 
 
+def held(most=1 << 20) -> Held:
+    return Held(most, "RCP_LIMIT_RETRIEVAL_BYTES", seconds=0.05)
+
+
 def request(*, left: asyncio.Event | None = None) -> Request:
     """A request whose client stays, or leaves when it is said."""
     told = []
@@ -60,7 +65,7 @@ def request(*, left: asyncio.Event | None = None) -> Request:
 def test_they_are_drawn_side_by_side_and_given_in_order():
     async def story():
         room = Room(6, slow={0})
-        several = Several(room.draw)
+        several = Several(room.draw, held())
         drawing = asyncio.create_task(several.drawn(request(), at_once=2))
         await room.all_begun.wait()
         room.gate.set()
@@ -74,12 +79,12 @@ def test_they_are_drawn_side_by_side_and_given_in_order():
 
 def test_the_broken_ones_are_left_out():
     async def story():
-        several = Several(Room(5, broken={1, 3}).draw)
+        several = Several(Room(5, broken={1, 3}).draw, held())
         await several.drawn(request(), at_once=2)
         assert [len(content) for content in several.contents] == [0, 2, 4]
         assert several.refusal.code == "dicom-pixels"
         with pytest.raises(InvalidContent):
-            await Several(Room(3, broken={0, 1, 2}).draw).drawn(request(), at_once=2)
+            await Several(Room(3, broken={0, 1, 2}).draw, held()).drawn(request(), at_once=2)
 
     asyncio.run(story())
 
@@ -89,7 +94,7 @@ def test_what_is_no_fault_of_a_picture_ends_all(refusal):
     async def story():
         room = Room(200, broken={2}, refusal=refusal)
         with pytest.raises(type(refusal)) as raised:
-            await Several(room.draw).drawn(request(), at_once=2)
+            await Several(room.draw, held()).drawn(request(), at_once=2)
         assert raised.value is refusal
         assert len(room.begun) < 10
 
@@ -100,7 +105,7 @@ def test_time_is_bounded_over_all_and_says_so():
     async def story():
         room = Room(20, slow={3})
         with pytest.raises(InvalidContent, match=r"0\.05 s") as raised:
-            await Several(room.draw, seconds=0.05).drawn(request(), at_once=1)
+            await Several(room.draw, held(), seconds=0.05).drawn(request(), at_once=1)
         assert (raised.value.code, raised.value.rule) == ("dicom-rendered-time", True)
         assert room.begun == [0, 1, 2, 3]
         assert not room.at_once
@@ -112,9 +117,26 @@ def test_bytes_are_bounded_over_all_and_say_so():
     async def story():
         room = Room(200)
         with pytest.raises(InvalidContent, match="dépassent 100 octets") as raised:
-            await Several(room.draw, most_bytes=100).drawn(request(), at_once=2)
+            await Several(room.draw, held(), most_bytes=100).drawn(request(), at_once=2)
         assert raised.value.code == "dicom-frames"
         assert len(room.begun) < 20
+
+    asyncio.run(story())
+
+
+def test_what_all_answers_hold_is_bounded():
+    async def story():
+        shared = held(100)
+        one = Several(Room(10).draw, shared)
+        await one.drawn(request(), at_once=2)
+        assert one.loan.size == sum(range(10))
+        room = Room(30)
+        with pytest.raises(Unavailable, match="RCP_LIMIT_RETRIEVAL_BYTES") as raised:
+            await Several(room.draw, shared).drawn(request(), at_once=2)
+        assert raised.value.code == "dicom-retrieval-busy"
+        assert len(room.begun) < 20
+        one.loan.end()  # it has left
+        await Several(Room(10).draw, shared).drawn(request(), at_once=2)
 
     asyncio.run(story())
 
@@ -122,7 +144,7 @@ def test_bytes_are_bounded_over_all_and_say_so():
 def test_nothing_more_is_drawn_for_who_has_left():
     async def story():
         room, left = Room(20, slow={3}), asyncio.Event()
-        drawing = asyncio.create_task(Several(room.draw).drawn(request(left=left), at_once=1))
+        drawing = asyncio.create_task(Several(room.draw, held()).drawn(request(left=left), at_once=1))
         await room.waits.wait()
         left.set()
         with pytest.raises(Unavailable) as raised:
@@ -144,7 +166,7 @@ def test_a_connection_that_is_closed_ends_the_drawing():
             if scope["type"] != "http":
                 return
             try:
-                await Several(room.draw).drawn(Request(scope, receive), at_once=1)
+                await Several(room.draw, held()).drawn(Request(scope, receive), at_once=1)
             except Unavailable:
                 ended.set()
             await Response(b"")(scope, receive, send)
