@@ -3,19 +3,21 @@
 Run: ``python benchmarks/dicom_render.py`` (``--help`` for its sizes). Needs the Debian packages orthanc,
 orthanc-dicomweb and dcmtk. The servers and the client are those of ``benchmarks/dicomweb.py``: both have their index on
 and their files synced, each answer of the gateway leaves after its audit line is committed. Both are asked for the same
-window, and their pictures are compared before anything is timed.
+window; their pictures must be as large, of the same JPEG quality (the same table) and the same to a shade or two.
 
 * cold: every object of a series once, in no order: each is decoded when it is asked for;
 * scroll: every object of another series once, in order, which the gateway sees and draws the next ones ahead;
 * again: one of them, asked for over and over.
 
 Plain objects, and the same with JPEG lossless pixels (process 14), which Orthanc decodes by itself. The median of the
-rounds is told; ratios, not figures, travel between machines.
+rounds is told, and beside it the processor's time of all processes of each server, which other work on the machine
+changes less: the gateway's with its drawing processes and its database. Ratios, not figures, travel between machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import random
@@ -30,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from dicomweb import PLUGIN, Client, free_port, gateway, multipart, objects, orthanc
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.embedded import running
@@ -67,21 +69,52 @@ def picture(client: Client, study: str, number: int) -> bytes:
     return client.ask(path, "image/jpeg")
 
 
-def compared(clients: dict[str, Client], study: str) -> None:
-    """See that both draw the same, to what two JPEGs of one picture may differ by."""
-    drawn = {}
+def compared(clients: dict[str, Client], study: str) -> str:
+    """See that both draw the same, to what two JPEGs of one picture may differ by; say how their pictures are."""
+    drawn, told = {}, []
     for name, client in clients.items():
         client.connect()
-        drawn[name] = np.asarray(Image.open(io.BytesIO(picture(client, study, 2))).convert("L")).astype(int)
-    difference = np.abs(drawn["Orthanc"] - drawn["gateway"])
-    if drawn["Orthanc"].std() < 5 or difference.mean() > 1.5:
+        content = picture(client, study, 2)
+        drawn[name] = one = JpegImageFile(io.BytesIO(content))
+        told.append(f"{name} {one.width} × {one.height} {one.mode}, {len(content)} bytes")
+    theirs, ours = drawn["Orthanc"], drawn["gateway"]
+    said = "; ".join(told)
+    if (theirs.size, theirs.mode, theirs.quantization) != (ours.size, ours.mode, ours.quantization):
+        sys.exit(f"the two do not draw alike, or not in the same quality: {said}")
+    values = np.asarray(theirs).astype(int)
+    difference = np.abs(values - np.asarray(ours))
+    if values.std() < 5 or difference.mean() > 1.5:
         sys.exit(f"the two do not draw the same: {difference.mean():.1f} of 255 apart")
+    return f"{said}; the same quantisation, {difference.mean():.2f} of 255 apart"
+
+
+def processor() -> dict[str, float]:
+    """Seconds of processor that each server has had, with all of its processes; the database is the gateway's."""
+    parents, named = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            number = int(folder.name)
+            parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            named[number] = (folder / "cmdline").read_bytes()
+        except OSError:  # it ended
+            continue
+    took = {"Orthanc": 0.0, "gateway": 0.0}
+    for number in named:
+        above, name = number, ""
+        while above and above != os.getpid():
+            name = "Orthanc" if b"Orthanc" in named.get(above, b"").split(b"\0")[0] else name or "gateway"
+            above = parents.get(above, 0)
+        if above and name:
+            with contextlib.suppress(OSError):
+                for thread in Path(f"/proc/{number}/task").iterdir():
+                    took[name] += int((thread / "schedstat").read_text().split()[0]) / 1e9
+    return took
 
 
 def measured(
     clients: dict[str, Client], root: Path, said: Arguments, turn: int, rank: int
-) -> dict[tuple[str, str], float]:
-    """Lay two series down at both and look at them; seconds a picture, by server and act."""
+) -> tuple[dict[tuple[str, str], tuple[float, float]], str]:
+    """Lay two series down at both and look at them; seconds a picture, by the clock and of processor, and how it is."""
     count = said.objects if turn else 5
     studies = [f"{DOMINIQUE.study_uid}.{turn + 1}.{rank + 1}.{series}" for series in (1, 2)]
     for study in studies:
@@ -95,16 +128,15 @@ def measured(
         "scroll": (studies[1], range(1, count + 1)),
         "again": (studies[0], [3] * count),
     }
-    took: dict[tuple[str, str], float] = {}
+    took: dict[tuple[str, str], tuple[float, float]] = {}
     for act, (study, numbers) in acts.items():
         for name in list(clients) if turn % 2 else reversed(clients):
             clients[name].connect()
-            start = time.perf_counter()
+            used, start = processor()[name], time.perf_counter()
             for number in numbers:
                 picture(clients[name], study, number)
-            took[name, act] = (time.perf_counter() - start) / count
-    compared(clients, studies[1])
-    return took
+            took[name, act] = ((time.perf_counter() - start) / count, (processor()[name] - used) / count)
+    return took, compared(clients, studies[1])
 
 
 def main() -> None:
@@ -125,23 +157,28 @@ def main() -> None:
         stack.enter_context(orthanc(root, ports["Orthanc"]))
         stack.enter_context(gateway(root, ports["gateway"], url))
         clients = {name: Client(port) for name, port in ports.items()}
-        times: dict[tuple[str, str, str], list[float]] = {}
+        times: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+        alike = ""
 
         for turn in range(said.rounds + 1):  # a first round warms up
             for rank, kind in enumerate(KINDS):
-                for (name, act), took in measured(clients, root, said, turn, rank).items():
+                took, alike = measured(clients, root, said, turn, rank)
+                for (name, act), one in took.items():
                     if turn:
-                        times.setdefault((name, kind, act), []).append(took)
+                        times.setdefault((name, kind, act), []).append(one)
         print(
             f"{said.objects} objects of {said.pixels} × {said.pixels} pixels, median of {said.rounds} rounds; "
-            f"load {os.getloadavg()[0]:.1f}"
+            f"load {os.getloadavg()[0]:.1f}\n{alike}"
         )
         for kind in KINDS:
             for act, wanted in WANTED.items():
-                peer, ours = (statistics.median(times[name, kind, act]) * 1000 for name in ("Orthanc", "gateway"))
+                [(peer, theirs), (ours, own)] = (
+                    [statistics.median(one[at] for one in times[name, kind, act]) * 1000 for at in (0, 1)]
+                    for name in ("Orthanc", "gateway")
+                )
                 print(
-                    f"  {kind:<13} {act:<6} gateway {ours:7.2f} ms, Orthanc {peer:7.2f} ms: "
-                    f"{peer / ours:.2f} times, wanted {wanted:g}"
+                    f"  {kind:<13} {act:<6} gateway {ours:6.2f} ms, Orthanc {peer:6.2f} ms: "
+                    f"{peer / ours:.2f} times, wanted {wanted:g} (processor {own:.2f} and {theirs:.2f} ms)"
                 )
 
 
