@@ -1,4 +1,7 @@
-"""OHIF out of the npm registry, installed by the command, on our DICOMweb, in Chromium.
+"""OHIF as npm publishes it, installed by the command, on our DICOMweb, in Chromium; no network.
+
+``tests/install-servers`` fetches the archive once, by its hash. The command that fetches it is tested against a
+registry of the tests' own (``tests/unit/app/test_ohif.py``).
 
 The picture of ``docs/images`` is made by ``RCP_DOC_IMAGES=docs/images pytest tests/e2e/test_ohif.py``.
 """
@@ -14,18 +17,20 @@ import pytest
 
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.person import PatientRecord
-from gateway.portal.ohif_routes import BASE, folder_of
+from gateway.portal.ohif_routes import BASE, VERSION, folder_of
 from tests.e2e.portal_house import House, send_images
 from tests.world import audit_lines
 
 DESK = {"width": 1280, "height": 800}
+ARCHIVE = Path(__file__).resolve().parents[2] / ".tools" / "ohif" / f"app-{VERSION}.tgz"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A data directory with the viewer in it; no Node is there to be asked for anything."""
+    assert ARCHIVE.is_file(), "tests/install-servers fetches it"
     data = tmp_path_factory.mktemp("ohif")
-    command = [sys.executable, "-m", "gateway", "viewer", "install"]
+    command = [sys.executable, "-m", "gateway", "viewer", "install", "--archive", str(ARCHIVE)]
     given = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
     environment = {**given, "RCP_DATA_DIR": str(data), "PATH": "/nowhere"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
