@@ -116,13 +116,13 @@ def offered_contexts(
     rank = {str(ExplicitVRLittleEndian): 0, str(ImplicitVRLittleEndian): 2}
     contexts = [build_context(Verification), *(build_context(uid, list(some)) for uid, some in services.items())]
     for abstract_syntax, syntaxes in transfer_syntaxes.items():
-        if syntaxes:
-            ordered = list(dict.fromkeys(syntaxes))
-            if abstract_syntax not in receives:
-                ordered.sort(key=lambda syntax: rank.get(syntax, 1))
-            context = build_context(abstract_syntax, ordered)
-            context.scu_role = context.scp_role = True
-            contexts.append(context)
+        # Without a syntax in common the refusal shall name the syntaxes (4), not the class (3) [PS3.8 table 9-18].
+        ordered = list(dict.fromkeys(syntaxes)) or [str(ImplicitVRLittleEndian)]
+        if abstract_syntax not in receives:
+            ordered.sort(key=lambda syntax: rank.get(syntax, 1))
+        context = build_context(abstract_syntax, ordered)
+        context.scu_role = context.scp_role = True
+        contexts.append(context)
     return contexts
 
 

@@ -14,6 +14,7 @@ Does not know studies, partners or files.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE, N_ACTION, N_EVENT_REPORT
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import PresentationContext
@@ -297,6 +298,12 @@ class Served(Generic[P]):
         service = None
         if context is not None and context.as_scp and message.is_valid_request:
             service = self._table.get((str(context.abstract_syntax), type(message)))
+        if context is not None and not context.as_scp and isinstance(message, C_STORE) and message.is_valid_request:
+            # Whoever negotiated to take the objects of a class lays none of them down [PS3.7 D.3.3.4].
+            refused = Request(association, self._line, message, context, idle_s=self._idle_s)
+            with contextlib.suppress(GoneError):
+                refused.respond(0x0122, comment="role-not-negotiated")
+            return
         if service is None:
             self._stock(message, context_id)
             return
