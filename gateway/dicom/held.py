@@ -92,13 +92,13 @@ class Held:
     name
         The setting that says so, as an operator knows it.
     seconds
-        How long one waits for some.
+        How long one waits for some; five when None.
     """
 
-    def __init__(self, most: int, name: str, *, seconds: float = _SECONDS) -> None:
+    def __init__(self, most: int, name: str, *, seconds: float | None = None) -> None:
         self.most = most
         self._name = name
-        self._seconds = seconds
+        self._seconds = _SECONDS if seconds is None else seconds
         self._left = most
         self._waiting: deque[tuple[int, asyncio.Future[Loan]]] = deque()
 
