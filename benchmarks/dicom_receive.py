@@ -5,6 +5,8 @@ same kind of objects is sent to each by the same ``storescu`` and ``dcmsend``, o
 once, ``TCP_NODELAY=1`` for all of them (without it Debian's dcmtk waits for delayed acknowledgements):
 
 * dcmtk's ``storescp``: no sync, no index;
+* the same with each file synced when it is closed, if there is a C compiler: what the disk and dcmtk leave to be
+  reached, without a hash, an index or a name that is durable;
 * Orthanc: its files synced (``SyncStorageArea``) and its index on, both by its own defaults, PDUs as large as ours;
 * the gateway: ``rcp-gateway serve --only dicom`` on PostgreSQL with fsync on; each object is synced and its row
   committed before it is answered.
@@ -31,7 +33,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -45,7 +47,18 @@ CLIENTS = {
     "dcmsend": ["dcmsend", "-aec", "RCPGATEWAY", "-pdu", "131072"],
 }
 ASSOCIATIONS = (1, 4)
-PEERS = ("storescp", "Orthanc")
+#: `fclose` with a sync before it.
+SYNCED = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <unistd.h>
+int fclose(FILE *file) {
+    int (*next)(FILE *) = (int (*)(FILE *)) dlsym(RTLD_NEXT, "fclose");
+    if (fflush(file) == 0) fsync(fileno(file));
+    return next(file);
+}
+"""
 #: Of the gateway to a peer, by associations: what is wanted.
 WANTED = {("Orthanc", 1): 2.0, ("Orthanc", 4): 2.5, ("storescp", 1): 0.4, ("storescp", 4): 0.4}
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -115,11 +128,18 @@ def started(command: list[str], port: int, log: Path, **environment: str) -> Ite
 
 
 @contextmanager
-def storescp(root: Path, port: int) -> Iterator[int]:
-    (root / "storescp").mkdir()
-    command = ["storescp", "--fork", "-od", str(root / "storescp"), "-pdu", "131072", str(port)]
-    with started(command, port, root / "storescp.log") as pid:
+def storescp(root: Path, port: int, name: str = "storescp", **environment: str) -> Iterator[int]:
+    (root / name).mkdir()
+    command = ["storescp", "--fork", "-od", str(root / name), "-pdu", "131072", str(port)]
+    with started(command, port, root / f"{name}.log", **environment) as pid:
         yield pid
+
+
+def synced_storescp(root: Path, port: int, compiler: str) -> AbstractContextManager[int]:
+    (root / "synced.c").write_text(SYNCED)
+    library = str(root / "synced.so")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, str(root / "synced.c"), "-ldl"], check=True)
+    return storescp(root, port, "synced", LD_PRELOAD=library)
 
 
 @contextmanager
@@ -244,8 +264,10 @@ def main() -> None:
             )
         )
         url = stack.enter_context(running(root / "database"))
+        compiler = shutil.which("cc")
         made: dict[str, Callable[[int], object]] = {
             "storescp": lambda port: storescp(root, port),
+            **({"synced": lambda port: synced_storescp(root, port, compiler)} if compiler else {}),
             "Orthanc": lambda port: orthanc(root, port),
             "gateway": lambda port: gateway(root, port, url, said.processes),
         }
@@ -263,7 +285,7 @@ def main() -> None:
                     folder = drawn / "study"
                     files = objects.write(folder, said.objects if turn else 20)  # a first round warms up
                     order = list(made)
-                    for name in order[turn % 3 :] + order[: turn % 3]:
+                    for name in order[turn % len(order) :] + order[: turn % len(order)]:
                         before = processor_s(pids[name])
                         rate = send(client, ports[name], files, associations)
                         if turn:
@@ -271,8 +293,9 @@ def main() -> None:
                             rates.setdefault(key, []).append(rate)
                             processor.setdefault(key, []).append((processor_s(pids[name]) - before) / len(files))
                     shutil.rmtree(folder)
-            shutil.rmtree(root / "storescp")
-            (root / "storescp").mkdir()
+            for name in {"storescp", "synced"} & made.keys():
+                shutil.rmtree(root / name)
+                (root / name).mkdir()
         resting = idle(ports["gateway"], pids["gateway"], 50, 10.0)
         print(
             f"{said.objects} objects of {objects.kib} KiB, median of {said.rounds} rounds, "
@@ -287,16 +310,15 @@ def main() -> None:
             print(
                 f"  {'gateway':<10}{ours:8.0f} objects/s   {cost:.2f} ms of processor an object, without PostgreSQL's"
             )
-            for peer in PEERS:
+            for peer in (name for name in made if name != "gateway"):
                 theirs = statistics.median(rates[peer, client, associations])
                 pairs = zip(rates["gateway", client, associations], rates[peer, client, associations], strict=True)
                 rounds = " ".join(f"{one / other:.2f}" for one, other in pairs)
-                wanted = WANTED[peer, associations]
+                wanted = WANTED.get((peer, associations), 0.0)
                 reached = "reached" if ours / theirs >= wanted else "MISSED"
-                print(
-                    f"  {peer:<10}{theirs:8.0f} objects/s   gateway {ours / theirs:5.2f} of it "
-                    f"({wanted} wanted: {reached}; rounds {rounds})"
-                )
+                judged = f"{wanted} wanted: {reached}; " if wanted else ""
+                share = f"gateway {ours / theirs:5.2f} of it ({judged}rounds {rounds})"
+                print(f"  {peer:<10}{theirs:8.0f} objects/s   {share}")
 
 
 if __name__ == "__main__":

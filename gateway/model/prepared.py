@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from sqlalchemy import ARRAY, Dialect, Engine, Executable, Table, Text, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
@@ -78,8 +79,8 @@ class Prepared:
         if ready is None:
             ready = self._ready = _compiled(self._make(), engine.dialect)
         pooled = engine.raw_connection()
+        driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
         try:
-            driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
             driver.autocommit = True
             if len(every) == 1:
                 cursors = [driver.execute(ready.text, _sent(ready, every[0]), prepare=True)]
@@ -87,16 +88,15 @@ class Prepared:
                 # Up to its end a pipeline is one transaction.
                 with driver.pipeline():
                     cursors = [driver.execute(ready.text, _sent(ready, values), prepare=True) for values in every]
-            written = [cursor.rowcount for cursor in cursors]
-            driver.autocommit = False
-        except BaseException as error:
-            pooled.invalidate()
-            if isinstance(error, psycopg.Error):
-                raise DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True) from error
-            raise
+            return [cursor.rowcount for cursor in cursors]
+        except psycopg.Error as error:
+            raise DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True) from error
         finally:
+            if driver.info.transaction_status == TransactionStatus.IDLE:
+                driver.autocommit = False
+            else:
+                pooled.invalidate()
             pooled.close()
-        return written
 
 
 def _sent(ready: _Ready, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,3 +122,32 @@ def test_a_connection_that_is_lost_is_told_and_given_to_nobody(store: Store) -> 
     for _ in range(3):
         with store.session() as session:
             assert session.scalar(select(func.pg_backend_pid())) != mine
+
+
+PUT = Prepared(lambda: insert(TABLE).values({one: bindparam(one) for one in row("un")}))
+
+
+@pytest.mark.parametrize("keys", [["un"], ["un", "deux", "trois"]])
+def test_what_is_sent_at_once_is_committed_whole_without_a_session(store: Store, keys: list[str]) -> None:
+    assert PUT.at_once(store.engine, [row(key) for key in keys]) == [1] * len(keys)
+    with store.session() as session:
+        assert set(session.scalars(select(TABLE.c.id))) == set(keys)
+
+
+@pytest.mark.parametrize("keys", [["un"], ["deux", "un", "trois"], ["deux", "trois", "deux"]])
+def test_one_that_is_refused_undoes_all_that_were_sent_with_it_and_costs_no_connection(
+    store: Store, keys: list[str]
+) -> None:
+    PUT.at_once(store.engine, [row("un")])
+    with store.engine.connect() as connection:
+        before = connection.scalar(text("SELECT pg_backend_pid()"))
+    with pytest.raises(IntegrityError):
+        PUT.at_once(store.engine, [row(key) for key in keys])
+    with store.engine.connect() as connection:
+        assert list(connection.scalars(select(TABLE.c.id))) == ["un"]
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == before
+        connection.rollback()
+        # And a session's transaction is one again.
+        connection.execute(insert(TABLE).values(row("quatre")))
+        connection.rollback()
+        assert list(connection.scalars(select(TABLE.c.id))) == ["un"]
