@@ -6,6 +6,8 @@ Promises
   certificate names the host; a redirection is not followed, and is no success.
 * An endpoint has its subscription's time for the whole exchange, however it spends it; of its answer nothing is read
   but the status.
+* A slow subscriber holds up no mail and no other partner's: two notifications are on their way at once at most, and one
+  of each partner.
 * What is not 2xx within it is tried again after 1, 5, 15 and 60 minutes, the same bytes; then the subscription is in
   error (`gateway.fhir.telling.after_delivery`).
 * No address, header or answer stands in a log or in an outcome's words.
@@ -15,7 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import httpx
@@ -36,6 +41,11 @@ __all__ = ["BACKOFF", "RestHookChannel"]
 BACKOFF: Final = Backoff((60, 300, 900, 3600), 24 * 3600, attempts=5)
 
 _CONNECT_S: Final = 10.0
+#: Notifications on their way at once: the worker delivers four messages at once, mails among them.
+_AT_ONCE: Final = 2
+#: How long one waits for its turn where it is; most are on their way for less.
+_MOMENT_S: Final = 0.5
+_BUSY: Final = Delivery(Outcome.UNAVAILABLE, "abonnement-a-son-tour", untried=True, retry_after_s=3.0)
 #: What went wrong → whether it may have arrived all the same, by what name; the first that fits.
 _FAILED: Mapping[type[Exception], tuple[Outcome, str]] = {
     httpx.ConnectError: (Outcome.UNAVAILABLE, "abonnement-injoignable"),
@@ -64,9 +74,33 @@ class RestHookChannel:
         self._into = into
         self._context = context or ssl.create_default_context()
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._turns = threading.Condition()
+        self._sending: set[uuid.UUID | None] = set()
 
     def deliver(self, message: Message, content: bytes) -> Delivery:
         """Send once; say what happened."""
+        with self._turn(message.partner_id) as mine:
+            return self._delivered(message, content) if mine else _BUSY
+
+    @contextmanager
+    def _turn(self, partner_id: uuid.UUID | None) -> Iterator[bool]:
+        """Wait a moment for a turn; whether it came."""
+        with self._turns:
+            mine = self._turns.wait_for(lambda: self._is_free(partner_id), _MOMENT_S)
+            if mine:
+                self._sending.add(partner_id)
+        try:
+            yield mine
+        finally:
+            if mine:
+                with self._turns:
+                    self._sending.discard(partner_id)
+                    self._turns.notify_all()
+
+    def _is_free(self, partner_id: uuid.UUID | None) -> bool:
+        return len(self._sending) < _AT_ONCE and partner_id not in self._sending
+
+    def _delivered(self, message: Message, content: bytes) -> Delivery:
         with self._store.session() as session:
             going = departure(session, message, self._into)
         if isinstance(going, Delivery):

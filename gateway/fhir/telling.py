@@ -150,7 +150,7 @@ def _tell(step: Step, *, into: Subscribing, happening: Happening, key: uuid.UUID
             step, listening, into.base_url, "event-notification", str(event.number), [said], number=event.number
         )
         event.message_id = message.id
-        if shown:
+        if named:
             step.audit(
                 "envoi",
                 action="C",
@@ -159,7 +159,7 @@ def _tell(step: Step, *, into: Subscribing, happening: Happening, key: uuid.UUID
                 object_type=kind,
                 object_id=found.id,
                 recipient=message.recipient,
-                detail={"service": "Subscription", "number": event.number},
+                detail={"service": "Subscription", "content": listening.content, "message": str(message.id)},
             )
     session.add(event)
     return 1

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import true
+from sqlalchemy import func, select, true
 
 from gateway.errors import InvalidContent, Unsupported
 from gateway.fhir import subscribers
@@ -62,6 +62,8 @@ _HEARTBEAT_S: Final = range(60, 31 * 86_400 + 1)
 #: Ends beyond these are as good as none, or as past.
 _FOR_EVER, _LONG_AGO = 9000, datetime(1900, 1, 1, tzinfo=UTC)
 _CONTENTS: Final = ("empty", "id-only", "full-resource")
+#: Subscriptions of one partner that are in force.
+_OF_ONE_PARTNER: Final = 100
 #: Headers of one subscription, and characters of one.
 _HEADERS_MAX, _HEADER_CHARS = 10, 4096
 _HEADER = re.compile(
@@ -109,14 +111,14 @@ def write_subscription(writing: Writing, operation: Operation) -> None:
     ------
     InvalidContent
         ``abonnement-statut``, ``abonnement-canal``, ``abonnement-adresse``, ``abonnement-contenu``,
-        ``abonnement-entete``, ``abonnement-delai``, ``abonnement-criteres`` (rules).
+        ``abonnement-entete``, ``abonnement-delai``, ``abonnement-criteres``, ``abonnement-limite`` (rules).
     Forbidden
         ``portee-insuffisante``: the token may not search what it would be told of.
     """
     tree, into = operation.tree, writing.ports.subscribing
-    standing = subscribers.standing(writing.step.session, str(operation.identity))
+    standing = _standing(writing, operation)
     # What stood when this was read may stand no more: whoever sends it back asks for nothing.
-    as_read = standing is not None and tree["status"] in {"active", "error"} and operation.before is not None
+    as_read = standing is not None and tree["status"] in {"active", "error"}
     if tree["status"] not in {"requested", "off"} and not as_read:
         text = "Un client demande un abonnement (« requested ») ou y met fin (« off ») ; le reste est au serveur."
         raise InvalidContent("abonnement-statut", text, expression="Subscription.status", rule=True)
@@ -134,6 +136,17 @@ def write_subscription(writing: Writing, operation: Operation) -> None:
         state, error = "off", NOT_DELIVERED if wanted else tree.get("error")
     operation.tree = _kept(tree, state, error)
     keep_as_sent(writing, operation)
+
+
+def _standing(writing: Writing, operation: Operation) -> Subscription | None:
+    """What stands behind the resource; one that was deleted is over: the same id again is another subscription."""
+    standing = subscribers.standing(writing.step.session, str(operation.identity))
+    if standing is None or (operation.before is not None and not operation.before.deleted):
+        return standing
+    standing.resource_id = f"{standing.resource_id}|{standing.id}"
+    standing.state, standing.active_at = "off", None
+    writing.step.session.flush()
+    return None
 
 
 def _kept(tree: Tree, state: str, error: str | None) -> dict[str, Any]:
@@ -171,6 +184,8 @@ def _begun(
         return "off", _OVER if wanted else tree.get("error")
     new = standing is None or _told_otherwise(standing, into, asked)
     again = standing is None or (tree["status"] == "requested" and standing.state in {"error", "off"})
+    if standing is None or standing.state == "off":
+        _require_few(writing)
     if standing is None:
         standing = Subscription(resource_id=str(operation.identity), handshakes=0, events=0)
         writing.step.session.add(standing)
@@ -178,6 +193,14 @@ def _begun(
     if new or again:
         subscribers.begin(writing.step, standing, into.base_url)
     return standing.state, tree.get("error") if standing.state == "error" else None
+
+
+def _require_few(writing: Writing) -> None:
+    """Refuse one more than a partner may have: each is asked about each event."""
+    live = select(func.count()).where(Subscription.partner_id == writing.partner.id, Subscription.state != "off")
+    if (writing.step.session.scalar(live) or 0) >= _OF_ONE_PARTNER:
+        text = f"Trop d’abonnements en cours pour un partenaire : limite {_OF_ONE_PARTNER}."
+        raise InvalidContent("abonnement-limite", text, expression="Subscription", rule=True)
 
 
 def _lay(standing: Subscription, writing: Writing, into: Subscribing, asked: _Asked, ends_at: datetime | None) -> None:
@@ -237,17 +260,17 @@ def _number(channel: Tree, name: str, allowed: range, default: int | None) -> in
 def _lines(channel: Tree, into: Subscribing, standing: Subscription | None) -> tuple[tuple[str, str], ...]:
     """Headers in clear; what comes back as it was shown is what is sealed already, for the same address."""
     said = channel.get("header", ())
-    known = (
-        {name.lower(): value for name, value in _secrets(standing, into)}
-        if standing is not None and standing.endpoint == channel["endpoint"]
-        else {}
-    )
+    known: dict[str, list[str]] = {}
+    if standing is not None and standing.endpoint == channel["endpoint"]:
+        for name, value in _secrets(standing, into):
+            known.setdefault(name.lower(), []).append(value)
     found = []
     for line in said:
         match = _HEADER.fullmatch(line) if isinstance(line, str) and len(line) <= _HEADER_CHARS else None
         name, value = (match["name"], match["value"]) if match is not None else ("", "")
         if value == _MASK:
-            value = known.get(name.lower(), "")
+            value = next(iter(known.get(name.lower(), ())), "")
+            known.get(name.lower(), [])[:1] = []
         if len(said) > _HEADERS_MAX or not value or name.lower() in _OWN_HEADERS:
             text = (
                 f"En-tête refusé : « Nom: valeur » en ASCII, {_HEADERS_MAX} au plus, de {_HEADER_CHARS} caractères, "

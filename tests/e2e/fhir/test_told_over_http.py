@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from fhir.resources.R4B.basic import Basic
 from fhir.resources.R4B.bundle import Bundle
@@ -30,7 +33,7 @@ from gateway.app.gateway import Gateway, open_gateway
 from gateway.app.http import application
 from gateway.app.subscribing import subscribing
 from gateway.exchange.jobs import Worker
-from gateway.fhir import subscribers, telling
+from gateway.fhir import subscribers, telling, write_subscription
 from gateway.model.imaging import Instance, Study
 from gateway.model.message import Attempt, Message
 from gateway.model.partner import Partner, PartnerCredential
@@ -60,6 +63,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
             "RCP_DATA_DIR": str(tmp_path / "gateway"),
             "RCP_HTTP_BIND": f"127.0.0.1:{port}",
             "RCP_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "RCP_FHIR_UPDATE_CREATE": "on",
         }
     )
 
@@ -441,6 +445,41 @@ def test_what_is_read_may_be_sent_back_and_an_end_ends_it(
         assert session.scalars(select(Subscription.state)).one() == "off"
 
 
+def test_an_id_that_comes_back_is_another_subscription(
+    gateway: Gateway, world: World, ehr: httpx.Client, subscriber: Subscriber, subscribe: Any, work: Work
+) -> None:
+    made = subscribe(subscription(subscriber.url, header=["X-Api-Key: un", "X-Api-Key: deux"]))
+    here = f"Subscription/{made['id']}"
+    assert ehr.put(here, json=made).headers["etag"] == 'W/"2"'  # both come back as they were
+    grown(gateway, world, 1)
+    work.all()
+    assert ehr.delete(here).status_code == 204
+    assert ehr.get(f"{here}/$events").status_code == 410
+    masked = ehr.put(here, json=made | {"status": "requested"})
+    assert masked.status_code == 422, masked.text  # no secret outlives its subscription
+    again = ehr.put(here, json=subscription(subscriber.url) | {"id": made["id"]})
+    assert (again.status_code, again.json()["status"]) == (201, "requested"), again.text
+    work.deliver()
+    assert subscriber.arrived[-1].said["events-since-subscription-start"] == "0"
+    assert "X-Api-Key" not in subscriber.arrived[-1].headers
+    grown(gateway, world, 2)
+    work.all()
+    assert [one.said["events"][0]["event-number"] for one in subscriber.events()] == ["1", "1"]
+
+
+def test_a_partner_has_so_many_subscriptions(
+    ehr: httpx.Client, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_subscription, "_OF_ONE_PARTNER", 2)
+    made = [ehr.post("Subscription", json=subscription(subscriber.url)) for _ in range(3)]
+    assert [one.status_code for one in made] == [201, 201, 422]
+    assert made[2].json()["issue"][0]["details"]["coding"][0]["code"] == "abonnement-limite"
+    assert "2" in made[2].json()["issue"][0]["details"]["text"]
+    ended = subscription(subscriber.url) | {"id": made[0].json()["id"], "status": "off"}
+    assert ehr.put(f"Subscription/{ended['id']}", json=ended).is_success
+    assert ehr.post("Subscription", json=subscription(subscriber.url)).status_code == 201
+
+
 def test_an_end_that_passes_turns_it_off(
     gateway: Gateway, world: World, ehr: httpx.Client, subscriber: Subscriber, subscribe: Any, work: Work
 ) -> None:
@@ -565,8 +604,9 @@ def test_a_silent_a_slow_a_redirecting_and_an_absent_peer(
 ) -> None:
     enough = threading.Event()
 
-    def silent(_: Any) -> int:
+    def silent(handler: Any) -> int:
         enough.wait(20)
+        handler.close_connection = True
         return 0
 
     def slow(handler: Any) -> int:
@@ -606,6 +646,49 @@ def test_a_silent_a_slow_a_redirecting_and_an_absent_peer(
     with gateway.store.session() as session:
         last = session.scalars(select(Attempt).order_by(Attempt.started_at.desc()).limit(1)).one()
         assert last.code == "abonnement-injoignable"
+
+
+def test_a_slow_subscriber_holds_up_nobody_else(
+    gateway: Gateway,
+    world: World,
+    ehr: httpx.Client,
+    admit: Callable[..., Hospital],
+    subscriber: Subscriber,
+    work: Work,
+) -> None:
+    """Three of one partner hang; another partner's, and the worker's other lines, do not wait."""
+    enough, hanging = threading.Event(), threading.Semaphore(0)
+
+    def slow(handler: Any) -> int:
+        hanging.release()
+        enough.wait(30)
+        handler.close_connection = True
+        return 0
+
+    for _ in range(3):
+        ehr.post("Subscription", json=subscription(subscriber.url))
+    subscriber.answer = slow
+    with gateway.store.session() as session:
+        other = Partner(name="Clinique Z", finess="750000026", patient_domains=["https://z.example/ipp"])
+        session.add(other)
+        session.commit()
+        ids = session.scalars(select(Message.id)).all()
+    deliveries = components._deliveries(gateway)
+    with ThreadPoolExecutor(4) as pool, listening() as quick:
+        first = [pool.submit(deliveries.attempt, one) for one in ids]
+        assert hanging.acquire(timeout=20)
+        with admit(other, scopes=ALL_SCOPES).client() as stranger:
+            stranger.post("Subscription", json=subscription(quick.url))
+        with gateway.store.session() as session:
+            own = session.scalars(select(Message.id).where(Message.partner_id == other.id)).one()
+        assert pool.submit(deliveries.attempt, own).result(20) == "delivered"
+        assert len(quick.arrived) == 1
+        until(lambda: sum(one.done() for one in first) == 2)  # they gave up their turn, and come again
+        assert not hanging.acquire(blocking=False)  # of one partner one at once
+        enough.set()
+        assert sum(one.result(30) == "uncertain" for one in first) == 1
+    with gateway.store.session() as session:
+        assert sorted(session.scalars(select(Message.attempts))) == [0, 0, 1, 1]
 
 
 def test_over_tls_the_certificate_must_name_the_host(
@@ -821,6 +904,52 @@ def test_a_worker_killed_while_it_sends_sends_the_same_bytes_again(
     with gateway.store.session() as session:
         message = session.get_one(Message, message_id)
         assert (message.state, message.uncertain_at is not None) == ("envoye", True)
+
+
+def test_the_worker_s_own_process_tells_and_one_that_comes_after_a_kill_tells_again(
+    settings: Settings, gateway: Gateway, world: World, subscriber: Subscriber, subscribe: Any
+) -> None:
+    """Settled, told and sent by `serve` itself; killed while the subscriber has not answered yet, and started again."""
+    subscribe(subscription(subscriber.url))
+    grown(gateway, world, 1)
+    with gateway.store.session() as session:
+        session.execute(update(Study).values(last_instance_at=utcnow() - timedelta(seconds=11)))
+        session.execute(update(Instance).values(received_at=utcnow() - timedelta(seconds=11)))
+        session.commit()
+    environment = os.environ | {
+        "RCP_DATABASE_URL": settings.database_url or "",
+        "RCP_DATA_DIR": str(settings.data_dir),
+        "RCP_PUBLIC_URL": settings.public_url,
+    }
+    command = [sys.executable, "-m", "gateway", "serve", "--only", "worker"]
+    killed = threading.Event()
+
+    def dying(_: Any) -> int:
+        for one in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+            one.kill()
+        killed.set()
+        return 200
+
+    subscriber.answer = dying
+    process = subprocess.Popen(command, env=environment)
+    try:
+        assert killed.wait(60)
+        process.wait(30)
+        subscriber.answer = lambda _: 200
+        process = subprocess.Popen(command, env=environment)
+        until(lambda: len(subscriber.events()) == 2, 90)
+        until(lambda: delivered(gateway), 30)
+    finally:
+        process.terminate()
+        process.wait(40)
+    first, second = subscriber.events()
+    assert first.body == second.body
+    assert first.said["events"][0]["focus"].endswith(study_of(gateway))
+
+
+def delivered(gateway: Gateway) -> bool:
+    with gateway.store.session() as session:
+        return set(session.scalars(select(Message.state))) == {"envoye"}
 
 
 def test_two_workers_at_once_tell_and_deliver_once(
