@@ -12,6 +12,7 @@ Promises
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -123,8 +124,9 @@ class Bulk(Framed):
             for place in places:
                 frames = await self._compressed(one, place)
                 form = forms[one.transfer_syntax_uid] if frames else Form(OCTETS, KEPT, parts=True)
-                async for each in self._values(one, place, form, frames):
-                    yield one, each
+                with contextlib.suppress(NotFound):  # metadata name the pixels of whatever says that it has rows
+                    async for each in self._values(one, place, form, frames):
+                        yield one, each
 
     async def _compressed(self, one: Found, place: str) -> int:
         """How many frames a value is that are compressed, and so leave one by one `[PS3.18 8.7.3.3.2]`; else 0."""

@@ -276,5 +276,16 @@ def test_bulk_data_of_a_deflated_object_and_in_sequences(kept, web, tmp_path):  
     ds.save_as(buffer, enforce_file_format=True)
     (tmp_path / "nested.dcm").write_bytes(buffer.getvalue())
     two = kept(tmp_path / "nested.dcm")
-    status, headers, body = ask(web, f"{two}/bulkdata", Accept="multipart/related")
-    assert parts_of(headers, body)[f"{web.url}{two}/bulkdata/0040A043.1.00420011"][1] == nested.PixelData
+    assert ask(web, f"{two}/bulkdata/0040A043.1.00420011", Accept=OCTETS)[::2] == (200, nested.PixelData)
+    assert ask(web, f"{two}/bulkdata/0040A043.2.00420011", Accept=OCTETS)[0] == 404
+
+
+def test_pixels_that_metadata_name_and_an_object_lacks_are_left_out(kept, web, tmp_path):  # noqa: F811
+    ds = dcmread(get_testdata_file("examples_palette.dcm"))
+    del ds.PixelData
+    ds.add_new(0x00420011, "OB", bytes(2000))
+    ds.save_as(tmp_path / "bare.dcm")
+    one = kept(tmp_path / "bare.dcm")
+    status, headers, body = ask(web, f"{one}/bulkdata", Accept="multipart/related")
+    assert (status, list(parts_of(headers, body))) == (200, [f"{web.url}{one}/bulkdata/00420011"])
+    assert ask(web, f"{one}/bulkdata/7FE00010")[0] == 404
