@@ -1,7 +1,8 @@
 """The routes of the files beside a dossier; the verbs are `gateway.rcp.attachments`.
 
-Promises: who is not signed in sends nothing; a form of several files is taken whole or refused whole, each fault with
-the file's number and name; a file is given to whoever sees the dossier, once the line that says so is durable, with
+Promises: who is not signed in sends nothing; every file of a form is judged before any is kept, and a fault of one,
+with its number and name, refuses the form whole; what only keeping an image can find is answered file by file, kept
+and not kept; a file is given to whoever sees the dossier, once the line that says so is durable, with
 headers that let no browser take it for anything else. Its name says the dossier's reference, never the patient.
 """
 
@@ -19,8 +20,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from gateway.documents import attached
-from gateway.errors import Conflict, GatewayError, InvalidContent, NotFound, Unsupported
+from gateway.errors import GatewayError, InvalidContent, NotFound, Unsupported
 from gateway.portal import attachments as pages
+from gateway.portal import views as v
 from gateway.portal.dossiers import visible_dossier
 from gateway.portal.forms import line
 from gateway.portal.pages import Answer, Form, Portal, Who, opaque
@@ -58,7 +60,6 @@ class _Image:
     facts: ObjectFacts
     sender: Caller
     number: int
-    name: str
 
 
 @contextmanager
@@ -69,6 +70,10 @@ def _naming(number: int, name: str) -> Iterator[None]:
     except InvalidContent as error:
         text = f"Fichier {number} (« {name} ») : {error.text}"
         raise InvalidContent(error.code, text, expression="fichiers", rule=True) from error
+
+
+def _name(one: UploadFile) -> str:
+    return line(one.filename or "")[: attachments.NAME_CHARACTERS]
 
 
 class AttachmentPages:
@@ -92,9 +97,17 @@ class AttachmentPages:
         """Show the files and the form."""
         return self._portal.signed_in(request, who, lambda caller: self._show(request, caller, opaque(dossier), {}))
 
-    def _show(self, request: Request, caller: Caller, key: uuid.UUID, errors: dict[str, str]) -> Response:
+    def _show(
+        self,
+        request: Request,
+        caller: Caller,
+        key: uuid.UUID,
+        errors: dict[str, str],
+        sent: Sequence[v.SentFile] = (),
+    ) -> Response:
         def ask(step: Step) -> Answer:
-            return pages.attachments_page(step.session, caller, key, self._portal.limits, errors, self._portal.brought)
+            portal = self._portal
+            return pages.attachments_page(step.session, caller, key, portal.limits, errors, portal.brought, sent)
 
         return self._portal.show(request, caller, ask, current="/patients", status=422 if errors else 200)
 
@@ -125,10 +138,15 @@ class AttachmentPages:
             sent = [one for one in form.getlist("fichiers") if isinstance(one, UploadFile) and one.filename]
             try:
                 files, images = self._judged(caller, key, sent)
-                whole = self._laid(caller, key, images)
                 self._steps.run(caller, lambda step: attachments.add(step, key, files, self._portal.blobs))
             except InvalidContent as error:
-                return self._show(request, caller, key, {"fichiers": error.text})
+                none = " Aucun fichier de cet envoi n’a été gardé." if len(sent) > 1 else ""
+                return self._show(request, caller, key, {"fichiers": error.text + none})
+            refused, whole = self._laid(caller, key, images)
+            if refused:
+                lines = [v.SentFile(n, _name(one), refused.get(n, "")) for n, one in enumerate(sent, 1)]
+                said = {"fichiers": "Tous les fichiers de cet envoi n’ont pas été gardés : voyez lesquels ci-dessus."}
+                return self._show(request, caller, key, said, lines)
             return RedirectResponse(f"/dossiers/{key}/pieces?fait={'pieces' if whole else 'images-en-attente'}", 303)
 
         return self._portal.posted(request, who, form, act)
@@ -148,37 +166,41 @@ class AttachmentPages:
         files: list[NewFile] = []
         images: list[_Image] = []
         for number, one in enumerate(sent, 1):
-            name = line(one.filename or "")[: attachments.NAME_CHARACTERS]
+            name = _name(one)
             with _naming(number, name):
                 if attached.kind_of(one.file.read(attached.HEAD_BYTES)) == "dicom":
-                    images.append(self._looked_at(caller, key, one, number, name))
+                    images.append(self._looked_at(caller, key, one, number))
                     continue
                 one.file.seek(0)
                 found = attached.judge(one.file.read(limits.attachment_bytes + 1), bounds)
             files.append(NewFile(name=name, kind=found.kind, content=found.content))
         return files, images
 
-    def _looked_at(self, caller: Caller, key: uuid.UUID, one: UploadFile, number: int, name: str) -> _Image:
+    def _looked_at(self, caller: Caller, key: uuid.UUID, one: UploadFile, number: int) -> _Image:
         objects = self._portal.objects
         if objects is None:
             raise Unsupported("imagerie", "Le dépôt d’images DICOM n’est pas configuré ici.")
         facts = objects.look(one.file)
         sender = self._steps.run(caller, lambda step: imaging_uploads.accept(step, key, facts))
-        return _Image(one.file, facts, sender, number, name)
+        return _Image(one.file, facts, sender, number)
 
-    def _laid(self, caller: Caller, key: uuid.UUID, images: Sequence[_Image]) -> bool:
-        """Keep the objects, then say whose their studies are; whether all stand in the dossier."""
-        objects = self._portal.objects
+    def _laid(self, caller: Caller, key: uuid.UUID, images: Sequence[_Image]) -> tuple[dict[int, str], bool]:
+        """Keep the objects one by one, then say whose their studies are.
+
+        Returns the refusals by the number of the file, and whether all that was kept stands in the dossier.
+        """
+        objects, refused = self._portal.objects, dict[int, str]()
         if objects is None or not images:
-            return True
+            return refused, True
         for one in images:
-            with _naming(one.number, one.name):
-                try:
-                    objects.lay(one.file, one.sender)
-                except Conflict as error:
-                    raise InvalidContent(error.code, error.text, rule=True) from error
-        facts = [one.facts for one in images]
-        return self._steps.run(caller, lambda step: imaging_uploads.join(step, key, facts))
+            try:
+                objects.lay(one.file, one.sender)
+            except GatewayError as error:
+                refused[one.number] = error.text
+        facts = [one.facts for one in images if one.number not in refused]
+        if not facts:
+            return refused, True
+        return refused, self._steps.run(caller, lambda step: imaging_uploads.join(step, key, facts))
 
     def file(self, request: Request, who: Who, dossier: str, file: str) -> Response:
         """Give the kept bytes: a picture to be shown, a PDF to be saved."""

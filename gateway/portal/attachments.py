@@ -7,7 +7,7 @@ and he alone is offered to take it back.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -78,8 +78,14 @@ def attachments_page(
     limits: Limits,
     errors: Mapping[str, str],
     brought: BroughtFiles | None = None,
+    sent: Sequence[v.SentFile] = (),
 ) -> tuple[v.AttachmentsPage, list[AuditFacts]]:
     """Return the page on which files are added and taken back.
+
+    Parameters
+    ----------
+    sent
+        What became of each file of a form of which not all was kept.
 
     Raises
     ------
@@ -98,6 +104,7 @@ def attachments_page(
         accepted=_ACCEPTED,
         limit=octets(limits.attachment_bytes),
         most=limits.attachment_files,
+        sent=tuple(sent),
         errors=dict(errors),
     )
     line = access.facts(

@@ -7,7 +7,7 @@ Does not promise that the reader may see it: `gateway.rcp.access` decides before
 
 from __future__ import annotations
 
-from gateway.portal.views.attachments import AttachedFile, Attachments, AttachmentsPage
+from gateway.portal.views.attachments import AttachedFile, Attachments, AttachmentsPage, SentFile
 from gateway.portal.views.copies import CopiesPage, StudyCopyLine
 from gateway.portal.views.detaching import DetachingList, DetachingPage
 from gateway.portal.views.dossier import (
@@ -182,6 +182,7 @@ __all__ = [
     "Sending",
     "SendingLine",
     "SendingPage",
+    "SentFile",
     "Session",
     "SessionDossier",
     "SessionLine",

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from gateway.portal.views.shared import Page, Patient
 
-__all__ = ["AttachedFile", "Attachments", "AttachmentsPage"]
+__all__ = ["AttachedFile", "Attachments", "AttachmentsPage", "SentFile"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,15 @@ class AttachedFile:
     url: str
     picture: bool = False
     remove_url: str = ""
+
+
+@dataclass(frozen=True)
+class SentFile:
+    """What became of one file of a form; ``refusal`` says why it was not kept, and is empty when it was."""
+
+    number: int
+    name: str
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,4 +55,5 @@ class AttachmentsPage(Page):
     accepted: str = ""
     limit: str = ""
     most: int = 0
+    sent: tuple[SentFile, ...] = ()
     errors: dict[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import replace
 
 import pytest
+from lxml import html
 from PIL import Image
 from pydicom import dcmread
 from sqlalchemy import select
@@ -317,6 +318,35 @@ def test_other_bytes_of_a_known_object_are_refused_and_kept_aside(site, imaged, 
     assert "autres octets" in answer.text
     assert len(site.fresh().session.scalars(select(Instance)).all()) == 1
     assert site.world.session.scalars(select(QuarantinedObject.reason)).all() == ["autres-octets"]
+
+
+def test_a_form_of_which_one_image_cannot_be_kept_says_of_each_file_what_became_of_it(site, imaged, tmp_path):
+    requester = site.browser(site.world.requester)
+    first = ct(tmp_path)
+    send(requester, imaged, ("IM1", first))
+    other = ct(tmp_path, StudyDescription="AUTRE")
+    new = ct(tmp_path, SOPInstanceUID="1.2.250.1.999999.2026.4.1.1.77")
+    answer = send(requester, imaged, ("a.png", png()), ("IM1 <b>", other), ("IM2", new), ("c.jpg", jpeg()), status=422)
+    page = html.document_fromstring(answer.text)
+    lines = [" ".join(one.text_content().split()) for one in page.xpath("//section[@aria-labelledby='envoyes']//li")]
+    assert [one.split(":")[0].strip() for one in lines] == ["Gardé", "Non gardé", "Gardé", "Gardé"]
+    assert "« IM1 <b> ». SOPInstanceUID déjà reçu avec d’autres octets." in lines[1]
+    assert [one.title for one in kept(site)] == ["a.png", "c.jpg"]
+    uids = set(site.fresh().session.scalars(select(Instance.sop_instance_uid)))
+    assert "1.2.250.1.999999.2026.4.1.1.77" in uids
+    assert len(uids) == 2
+    # Sent once more, nothing is there twice.
+    send(requester, imaged, ("a.png", png()), ("IM2", new))
+    assert len(kept(site)) == 2
+
+
+def test_a_form_over_the_dossier_s_number_keeps_no_image_either(site, imaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(attachments, "HELD_AT_MOST", 1)
+    requester = site.browser(site.world.requester)
+    answer = send(requester, imaged, ("IM1", ct(tmp_path)), ("b.jpg", jpeg()), ("c.gif", gif()), status=422)
+    assert "Aucun fichier de cet envoi n’a été gardé." in answer.text
+    assert kept(site) == []
+    assert studies(site) == []
 
 
 def test_images_whose_number_is_another_patient_s_here_wait_for_a_person(site, imaged, tmp_path):
