@@ -72,7 +72,7 @@ def router(
     Rendering(images, blobs, drawing, leaving.held).add_to(made)
     if keeper is not None:
         most = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
-        Storing(images, keeper, base_url.rstrip("/"), most).add_to(made)
+        Storing(images, blobs, keeper, base_url.rstrip("/"), most).add_to(made)
     return made
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.dicom import outcome
 from gateway.dicom.command import Answer, StoreRequest, is_uid
-from gateway.dicom.data_sets import STORED, XML, form
+from gateway.dicom.data_sets import JSON, STORED, XML, form
+from gateway.dicom.described import Described
 from gateway.dicom.intake import Intake
 from gateway.dicom.multipart import Reader, media_type
 from gateway.dicom.native_model import written
@@ -33,6 +34,7 @@ from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
 from gateway.dicom.upload import DICOM, Laid, Upload
 from gateway.errors import Forbidden, InvalidContent, Unavailable, Unsupported
+from gateway.exchange.blobs import BlobStore
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.web.authenticators import BEARER, OPEN, caller_of
@@ -57,6 +59,8 @@ class Storing:
 
     Parameters
     ----------
+    blobs
+        Where bulk data wait for their object.
     keeper
         Storage, the same as the DICOM port's.
     base
@@ -65,8 +69,9 @@ class Storing:
         Of one request.
     """
 
-    def __init__(self, images: Images, keeper: Keeper, base: str, limit: Limit) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, keeper: Keeper, base: str, limit: Limit) -> None:
         self._images = images
+        self._blobs = blobs
         self._keeper = keeper
         self._base = base
         self._limit = limit
@@ -84,7 +89,7 @@ class Storing:
         if study is not None and not is_uid(study):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
         kind, _ = form(request, STORED)
-        upload = Upload(_reader(request), partial(self._begin, who, study), self._commits)
+        upload = self._upload(request, partial(self._begin, who, study))
         whole = False
         try:
             await self._read(request, upload)
@@ -95,6 +100,29 @@ class Storing:
         if not upload.laid:
             raise InvalidContent("multipart", "Contenu « multipart/related » illisible : aucune partie.")
         return await self._answered(who, study, upload.laid, kind)
+
+    def _upload(self, request: Request, begin: Callable[[StoreRequest], Intake]) -> Upload:
+        """Choose by the media type how the body is read.
+
+        Raises
+        ------
+        Unsupported
+            ``type-de-contenu`` (HTTP 415).
+        """
+        name, parameters = media_type(request.headers.get("content-type", ""))
+        kind = parameters.get("type", DICOM).lower()
+        if name == DICOM:
+            return Upload(None, begin, self._commits)
+        if name == "multipart/related" and kind in (DICOM, JSON, XML):
+            reader = Reader(parameters.get("boundary", ""))
+            if kind == DICOM:
+                return Upload(reader, begin, self._commits)
+            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs)
+        text = (
+            'Type de contenu attendu : multipart/related; type="application/dicom" '
+            "(ou application/dicom+json, application/dicom+xml), ou application/dicom."
+        )
+        raise Unsupported("type-de-contenu", text, expression="Content-Type")
 
     async def _read(self, request: Request, upload: Upload) -> None:
         """Hand the body on: while a thread reads some of it, the next bytes come."""
@@ -183,23 +211,6 @@ class Storing:
 def _failed(answer: Answer) -> bool:
     """Whether a status is neither success nor a warning `[PS3.7 C.1]`."""
     return answer.status not in (0x0000, 0x0001, 0x0107, 0x0116) and answer.status >> 12 != 0xB
-
-
-def _reader(request: Request) -> Reader | None:
-    """Choose by the media type how the body is read.
-
-    Raises
-    ------
-    Unsupported
-        ``type-de-contenu`` (HTTP 415).
-    """
-    name, parameters = media_type(request.headers.get("content-type", ""))
-    if name == DICOM:
-        return None
-    if name == "multipart/related" and parameters.get("type", DICOM).lower() == DICOM:
-        return Reader(parameters.get("boundary", ""))
-    text = 'Type de contenu attendu : multipart/related; type="application/dicom", ou application/dicom.'
-    raise Unsupported("type-de-contenu", text, expression="Content-Type")
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -98,6 +98,7 @@ class Upload:
                 self._ended()
             elif not self._reader.finished:
                 raise InvalidContent("multipart", "Contenu « multipart/related » illisible : fin manquante.")
+            self._arrived()
             self._commit()
         for one in self.laid:
             _ = one.told
@@ -123,6 +124,9 @@ class Upload:
                     self._written(piece)
                 case Ended():
                     self._ended()
+
+    def _arrived(self) -> None:
+        """Do what waits for the last part."""
 
     def _started(self, fields: dict[str, str]) -> None:
         self.laid.append(Laid())
@@ -166,9 +170,11 @@ class Upload:
         if self._intake is None and self.laid[-1].answer is None:
             self._announced(self._head, memoryview(b""), whole=True)
         intake, self._intake = self._intake, None
-        if intake is None:
-            return
-        one = self.laid[-1]
+        if intake is not None:
+            self._keep(self.laid[-1], intake)
+
+    def _keep(self, one: Laid, intake: Intake) -> None:
+        """Have an object that is whole made durable, soon."""
         # The first says whose study it is, and of two objects of one UID the first is kept: before what follows.
         same = any(one.sop_instance_uid == other.sop_instance_uid for other, _ in self._whole)
         self._whole.append((one, intake))

@@ -168,7 +168,8 @@ def test_an_implicit_object_without_group_length_is_taken(sender, web):
     ("body", "kind", "status"),
     [
         (b"{}", "application/json", 415),
-        (b"", 'multipart/related; type="application/dicom+json"; boundary=b', 415),
+        (b"", 'multipart/related; type="application/dicom+json"; boundary=b', 400),
+        (b"", 'multipart/related; type="text/plain"; boundary=b', 415),
         (b"x", "multipart/form-data; boundary=b", 415),
         (b"x", 'multipart/related; type="application/dicom"', 400),
         (b"x", 'multipart/related; type="application/dicom"; boundary=b', 400),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
@@ -153,9 +154,28 @@ def test_a_client_that_goes_away_leaves_nothing_half_written(serve, session):
     assert len(rows(session)) == 20
 
 
+def metadata(ds: Dataset) -> bytes:
+    """Begin a request: an object as pydicom describes it, whose pixels follow."""
+    tree = {**ds.to_json_dict(), "7FE00010": {"vr": "OW", "BulkDataURI": "pixels"}}
+    head = b"Content-Type: application/octet-stream\r\nContent-Location: pixels\r\n\r\n"
+    return b"--b\r\nContent-Type: application/dicom+json\r\n\r\n" + json.dumps([tree]).encode() + b"\r\n--b\r\n" + head
+
+
+@pytest.mark.timeout(120)
+def test_bulk_data_that_break_off_leave_nothing(serve, session):
+    serving = serve()
+    before = metadata(slice_data_set(DOMINIQUE, 0))
+    sock = serving.begin(len(before) + 64 * MIB, 'multipart/related; type="application/dicom+json"; boundary=b')
+    sock.sendall(before + bytes(24 * MIB))
+    until(lambda: bool(serving.staged()), 30)
+    sock.close()
+    until(lambda: not serving.staged(), 30)
+    assert rows(session) == []
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "as a part"])
-def test_memory_does_not_follow_the_size_of_an_object(serve, session, alone):
+@pytest.mark.parametrize("way", ["alone", "as a part", "described"])
+def test_memory_does_not_follow_the_size_of_an_object(serve, session, way):
     """2 GB are 4096 frames; 512 MiB take the very same way, whose memory is that of some pieces."""
     frames, serving = 1024, serve()
     assert serving.post(written(slice_data_set(DOMINIQUE, 1)), "application/dicom")[0] == 200
@@ -165,9 +185,11 @@ def test_memory_does_not_follow_the_size_of_an_object(serve, session, alone):
     ds.save_as(out, enforce_file_format=True)
     head, size = out.getvalue()[:-4] + struct.pack("<L", frames * 512 * 1024), frames * 512 * 1024
     kind, before, after = "application/dicom", b"", b""
-    if not alone:
+    if way != "alone":
         kind = 'multipart/related; type="application/dicom"; boundary=b'
         before, after = b"--b\r\nContent-Type: application/dicom\r\n\r\n", b"\r\n--b--\r\n"
+    if way == "described":
+        kind, before, head = kind.replace("dicom", "dicom+json"), metadata(ds), b""
     process = psutil.Process(serving.process.pid)
     sock = serving.begin(len(before) + len(head) + size + len(after), kind)
     sock.sendall(before + head)
