@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ class _Scroll:
     series: str
     asked: dict[str, Any]
     last: str
+    before: str = ""
     places: dict[str, int] | None = None
     found: tuple[Found, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -63,24 +64,31 @@ class Scrolls:
         if scroll is None or scroll.series != one.series_uid or scroll.asked != asked:
             scroll = _Scroll(one.series_uid, asked, one.instance_uid)
         elif scroll.last != one.instance_uid:
+            scroll.before, scroll.last = scroll.last, one.instance_uid
             if scroll.task is None or scroll.task.done():
-                scroll.task = asyncio.create_task(self._go_on(who, one, scroll, scroll.last))
-            scroll.last = one.instance_uid
+                scroll.task = asyncio.create_task(self._go_on(who, one, scroll))
         self._persons[key] = scroll
         while len(self._persons) > _PERSONS:
             self._persons.popitem(last=False)
 
-    async def _go_on(self, who: Caller, one: Found, scroll: _Scroll, before: str) -> None:
+    async def _go_on(self, who: Caller, one: Found, scroll: _Scroll) -> None:
+        begun: set[int] = set()
         try:
             if scroll.places is None:
                 scroll.found = tuple(found for found in await self._series(who, one) if found.pictured)
                 scroll.places = {found.instance_uid: place for place, found in enumerate(scroll.found)}
-            here, there = (scroll.places.get(uid) for uid in (one.instance_uid, before))
-            if here is None or there is None or not 0 < abs(here - there) <= _AHEAD + 1:
-                return
-            way = 1 if here > there else -1
-            for place in range(here + way, here + way * (_AHEAD + 1), way):
-                if 0 <= place < len(scroll.found):
-                    await self._draw(scroll.found[place], scroll.asked)
+            while (place := _next(scroll, scroll.places, begun)) is not None:  # of where he has come to meanwhile
+                begun.add(place)
+                await self._draw(scroll.found[place], scroll.asked)
         except GatewayError:
             return
+
+
+def _next(scroll: _Scroll, places: Mapping[str, int], begun: Collection[int]) -> int | None:
+    """Find the place that he comes to next and that was not begun; None when he is not scrolling."""
+    here, there = (places.get(uid) for uid in (scroll.last, scroll.before))
+    if here is None or there is None or not 0 < abs(here - there) <= _AHEAD + 1:
+        return None
+    way = 1 if here > there else -1
+    ahead = range(here + way, here + way * (_AHEAD + 1), way)
+    return next((place for place in ahead if 0 <= place < len(places) and place not in begun), None)

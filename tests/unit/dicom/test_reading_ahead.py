@@ -68,6 +68,32 @@ def test_what_comes_next_is_drawn_in_the_direction_he_goes(looked, drawn):
     run(story)
 
 
+@pytest.mark.parametrize(
+    ("then", "drawn"), [((5,), [5, 6, 7]), ((5, 6), [5, 7, 8]), ((3,), [5, 2, 1]), ((9,), [5]), ((), [5, 6])]
+)
+def test_who_comes_on_while_a_picture_is_drawn_is_kept_ahead_of(then, drawn):
+    """And who turns back or leaps away is followed: nothing more is drawn of where he was going."""
+
+    async def story():
+        room, gate = Room(), asyncio.Event()
+        draw = room.draw
+
+        async def slowly(one, asked):
+            await draw(one, asked)
+            await gate.wait()
+
+        room.scrolls = Scrolls(room.find, slowly)
+        await room.look(3, 4)
+        await room.look(*then)
+        assert room.drawn == [room.series[5]]
+        gate.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert room.drawn == [room.series[number] for number in drawn]
+
+    run(story)
+
+
 def test_the_order_is_learned_once_and_by_his_own_rights():
     async def story():
         room = Room()
