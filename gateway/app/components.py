@@ -62,6 +62,7 @@ from gateway.rcp.notification import PlanLine
 from gateway.rcp.resending import require_same
 from gateway.rcp.step import Step
 from gateway.settings import Address, Settings
+from gateway.web.stalled import Protocol
 
 if TYPE_CHECKING:  # the framework is loaded by the component that serves HTTP alone
     from fastapi import FastAPI
@@ -138,6 +139,7 @@ def _collect_seldom() -> None:
 def _server_settings(application: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         application,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
