@@ -7,7 +7,7 @@ it is taken; place, time, device and words are taken out of pictures (Exif, XMP,
 pixel being coded again, but for the orientation and the colour profile, without which they would be shown wrongly;
 what follows the end of a picture is cut off, and nothing may stand before its beginning: no file is two things at once.
 A PDF is opened and each of its pages found; one that is encrypted, runs a program or carries other files is refused.
-Its metadata stays: to change it would be to write another document. `Judged.kept_metadata` says so.
+What it says of its making goes, but for a signed one, which stays as it is: `Judged.kept_metadata` says so.
 Not promised: that a picture shows no name in its pixels.
 """
 
@@ -108,8 +108,8 @@ def judge(content: bytes, bounds: Bounds) -> Judged:
         raise InvalidContent("fichier-trop-grand", text, rule=True)
     kind = kind_of(content[:HEAD_BYTES])
     if kind == "pdf":
-        said = attached_pdf.judge(content, bounds.pages)
-        return Judged("pdf", content, kept_metadata=said)
+        kept, taken, says = attached_pdf.judge(content, bounds.pages)
+        return Judged("pdf", kept, taken, kept_metadata=says)
     if kind is None or kind not in _STRIPPED:
         text = "Ce contenu n’est pas d’un type accepté : image PNG, JPEG ou GIF, PDF, ou image DICOM."
         raise InvalidContent("fichier-type", text, rule=True)

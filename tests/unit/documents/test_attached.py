@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+import subprocess
 import zipfile
+import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -146,10 +150,63 @@ def test_a_bomb_is_refused_before_it_is_decoded():
     assert refused(png(), Bounds(max_bytes=100)) == "fichier-trop-grand"
 
 
-def test_a_pdf_is_kept_as_it_is_and_says_whether_it_holds_metadata():
-    plain, titled = judge(pdf(), BOUNDS), judge(pdf(title="Compte rendu"), BOUNDS)
-    assert plain.content == pdf()
-    assert titled.kept_metadata
+def written(*, signed: bool = False) -> tuple[bytes, bytes]:
+    """A PDF written by hand, that says of its making wherever it can; and the coded content of its page."""
+    drawn = zlib.compress(b"BT /F1 24 Tf 20 40 Td (Compte rendu) Tj ET")
+    xmp = b"<x:xmpmeta>" + SECRET + b"</x:xmpmeta>"
+    signature = b"/AcroForm << /SigFlags 3 /Sig << /Type /Sig /ByteRange [0 1 2 3] >> >>" if signed else b""
+    bodies = [
+        b"<< /Type /Catalog /Pages 2 0 R /Metadata 6 0 R " + signature + b" >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 100] /Contents 4 0 R /LastModified (D:20260301)"
+        b" /Resources << /Font << /F1 5 0 R >> >> /PieceInfo << /App << /Private (" + SECRET + b") >> >> >>",
+        b"<< /Length %d /Filter /FlateDecode >>\nstream\n" % len(drawn) + drawn + b"\nendstream",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Metadata 6 0 R >>",
+        b"<< /Type /Metadata /Subtype /XML /Length %d >>\nstream\n" % len(xmp) + xmp + b"\nendstream",
+        b"<< /Author (" + SECRET + b") /Producer (" + SECRET + b") /CreationDate (D:20260301120000+01'00') >>",
+    ]
+    made, places = b"%PDF-1.5\n", []
+    for number, body in enumerate(bodies, 1):
+        places.append(len(made))
+        made += b"%d 0 obj\n" % number + body + b"\nendobj\n"
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"trailer\n<< /Size 8 /Root 1 0 R /Info 7 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(made)
+    return made + b"xref\n0 8\n0000000000 65535 f \n" + table + end, drawn
+
+
+def poppler(tool: str, content: bytes, folder: Path) -> str:
+    path = folder / "one.pdf"
+    path.write_bytes(content)
+    given = [tool, str(path), *(["-"] if tool == "pdftotext" else [])]
+    return subprocess.run(given, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_a_pdf_says_of_its_making_goes_and_its_pages_stay(tmp_path):
+    made, drawn = written()
+    assert "Producer" in poppler("pdfinfo", made, tmp_path)
+    kept = judge(made, BOUNDS)
+    assert SECRET not in kept.content
+    assert b"D:2026" not in kept.content
+    assert not kept.kept_metadata
+    assert kept.removed
+    told = poppler("pdfinfo", kept.content, tmp_path)
+    assert not re.search("Author|Producer|CreationDate|Title", told)
+    assert "Metadata Stream: no" in told
+    assert "Pages:           1" in told
+    assert drawn in kept.content, "not coded anew"
+    assert poppler("pdftotext", kept.content, tmp_path).strip() == "Compte rendu"
+    # What is silent stays byte for byte: the same file twice is one.
+    assert judge(made, BOUNDS).content == kept.content
+    assert judge(kept.content, BOUNDS).content == kept.content
+    assert judge(pdf(), BOUNDS).content == pdf()
+    assert judge(pdf(title="Compte rendu"), BOUNDS).removed
+
+
+def test_a_signed_pdf_stays_as_it_is_and_says_so():
+    made, _ = written(signed=True)
+    kept = judge(made, BOUNDS)
+    assert kept.content == made
+    assert kept.kept_metadata
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def kept(site: Site) -> list[ReceivedDocument]:
 @pytest.mark.req("S0-065")
 def test_several_files_are_kept_by_their_content_and_shown_with_the_dossier(site, dossier):
     requester = site.browser(site.world.requester)
-    sent = {"scan.jpg": jpeg(), "capture.png": png(), "ciné.gif": gif(), "compte rendu.pdf": pdf(title="CR")}
+    sent = {"scan.jpg": jpeg(), "capture.png": png(), "ciné.gif": gif(), "compte rendu.pdf": pdf(title=SECRET.decode())}
     send(requester, dossier, *sent.items())
     rows = kept(site)
     assert [(one.title, one.format, one.state) for one in rows] == [
@@ -75,7 +75,8 @@ def test_several_files_are_kept_by_their_content_and_shown_with_the_dossier(site
         assert disposition.startswith("attachment" if name.endswith("pdf") else "inline")
         assert one.title not in disposition
         if name.endswith("pdf"):
-            assert answer.content == made
+            assert b"SECRET" not in answer.content, "its title went"
+            assert answer.content.startswith(b"%PDF-")
             assert answer.headers["content-type"] == "application/pdf"
         else:
             assert pixels(answer.content) == pixels(made)
