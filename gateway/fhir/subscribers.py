@@ -236,9 +236,9 @@ def become(session: Session, subscription: Subscription, state: str, error: str 
 
 
 def said(tree: Mapping[str, Any], state: str, error: str | None = None) -> dict[str, Any]:
-    """A Subscription that says its state, and nothing of an error that it has not."""
-    kept = {name: value for name, value in tree.items() if name != "error"}
-    return {**kept, "status": state} | ({"error": error} if error is not None else {})
+    """A Subscription that says its state, and nothing of an error that it has not; everything stays in its place."""
+    found = {**tree, "status": state, "error": error}
+    return found if error is not None else {name: value for name, value in found.items() if name != "error"}
 
 
 def ask(session: Session, subscription: Subscription, message_id: uuid.UUID | None = None) -> None:

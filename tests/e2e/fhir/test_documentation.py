@@ -37,7 +37,7 @@ def test_the_commands_of_the_page_lead_from_a_key_to_a_push(shared: Shared, page
     assert curl is not None, "curl is missing: tests/install-servers"
     blocks = BLOCKS.findall(page)
     commands = [text for language, text in blocks if language == "sh"]
-    assert len(commands) == 7
+    assert len(commands) == 8
     script = "set -eu\n" + "echo '=='\n".join(commands)
     script = script.replace("http://127.0.0.1:8080", shared.served.url)
     environment = {
@@ -50,7 +50,7 @@ def test_the_commands_of_the_page_lead_from_a_key_to_a_push(shared: Shared, page
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    _key, registered, _token, pushed, tumour, changed, refused = run.stdout.split("==\n")
+    _key, registered, _token, pushed, tumour, changed, refused, subscribed = run.stdout.split("==\n")
     assert "chu-x" in registered
     patient = json.loads(pushed)
     assert (patient["resourceType"], patient["identifier"][0]["value"]) == ("Patient", "000003")
@@ -65,3 +65,6 @@ def test_the_commands_of_the_page_lead_from_a_key_to_a_push(shared: Shared, page
     assert status == "22"
     printed = next(text for language, text in blocks if language == "json")
     assert json.loads(outcome) == json.loads(printed)
+    asked = json.loads(subscribed)
+    assert (asked["resourceType"], asked["status"]) == ("Subscription", "requested")
+    assert "a-secret-of-yours" not in subscribed
