@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from gateway.errors import Fault, InvalidContent
@@ -327,6 +327,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class WebCredential:
+    """What is shown to one DICOMweb server.
+
+    Attributes
+    ----------
+    url
+        Its base, without a slash at the end.
+    kind
+        ``bearer`` (a token), ``basic`` (name and password) or ``oauth2`` (token address, client, secret).
+    """
+
+    url: str
+    kind: str
+    words: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration of one process.
 
@@ -352,6 +369,7 @@ class Settings:
     fhir: Fhir = Fhir()
     dicom: Dicom = Dicom()
     dicomweb_origins: tuple[str, ...] = ()
+    dicomweb_credentials: tuple[WebCredential, ...] = field(default=(), repr=False)
     mllp: Mllp = Mllp()
     mail: Mail = Mail()
     psc: Psc = Psc()
@@ -469,6 +487,35 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+#: How a line of RCP_DICOMWEB_CREDENTIALS goes on after the server's address, and how many words that is.
+_SHOWN: Final = {"bearer": 1, "basic": 2, "oauth2": 3}
+
+
+def _web_credentials(text: str) -> tuple[WebCredential, ...]:
+    """Read a line a server; what is wrong is told by its number alone: the line is a secret."""
+    found: dict[str, WebCredential] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        url, kind, *rest = (*line.split(None, 2), "", "")[:3]
+        words = tuple(rest[0].split(None, _SHOWN.get(kind, 1) - 1))
+        addresses = [url, *words[:1]] if kind == "oauth2" else [url]
+        known = all(_is_web(address) for address in addresses) and url.rstrip("/") not in found
+        said = len(words) == _SHOWN.get(kind) and (kind != "bearer" or " " not in words[0])
+        if not known or not said or not line.isascii() or not line.strip().isprintable():
+            raise ValueError(
+                f"ligne {number} : attendu une fois par serveur « URL bearer JETON », « URL basic NOM SECRET » ou "
+                "« URL oauth2 URL-DU-JETON CLIENT SECRET »"
+            )
+        found[url.rstrip("/")] = WebCredential(url.rstrip("/"), kind, tuple(word.strip() for word in words))
+    return tuple(found.values())
+
+
+def _is_web(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+
+
 def _text(text: str) -> str:
     return text
 
@@ -538,6 +585,7 @@ VARIABLES: dict[str, _Variable] = {
     **_tls("RCP_DICOM", "dicom.tls"),
     "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
     "RCP_DICOMWEB_ORIGINS": _Variable("dicomweb_origins", _origins),
+    "RCP_DICOMWEB_CREDENTIALS": _Variable("dicomweb_credentials", _web_credentials, secret=True),
     "RCP_MLLP_BIND": _Variable("mllp.bind", _address),
     "RCP_MLLP_MATRIX": _Variable("mllp.matrix", _choice("lenient", "strict")),
     **_tls("RCP_MLLP", "mllp.tls"),

@@ -182,7 +182,13 @@ def _deliveries(gateway: Gateway) -> Deliveries:
     tls = client_tls(settings.dicom.tls) if settings.dicom.tls.enabled else None
     channels: list[Channel] = [
         DicomChannel(gateway.store, gateway.blobs, ours(settings)),
-        DicomWebChannel(gateway.store, gateway.blobs, context=tls, clear=not settings.prod),
+        DicomWebChannel(
+            gateway.store,
+            gateway.blobs,
+            context=tls,
+            clear=not settings.prod,
+            credentials=settings.dicomweb_credentials,
+        ),
         rest_hooks(gateway, subscribing(gateway)),
     ]
     if gateway.mail and gateway.mail.channel:

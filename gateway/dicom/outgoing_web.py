@@ -8,13 +8,17 @@ Promises
 * An object that the server says it stored is not sent again by a later attempt; what it refuses for good is refused and
   named, once everything else has been sent; what may work later is tried again.
 * An answer that does not say what became of an object means that it is not stored.
+* What is shown to a server (a token, a name and a password) is that server's alone, stands in no row and no log, and
+  leaves over TLS only in `prod`, like everything else.
 """
 
 from __future__ import annotations
 
+import base64
+import re
 import ssl
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,13 +27,14 @@ import httpx
 import msgspec
 
 from gateway.dicom.outgoing import packed, unpacked
-from gateway.errors import Fault, NotFound
+from gateway.errors import Fault, NotFound, Unavailable
 from gateway.exchange.blobs import BlobStore
 from gateway.exchange.outbox import Delivery, Outcome
 from gateway.model.message import Message
 from gateway.model.store import Store
 from gateway.rcp.imaging_destinations import web_destination
 from gateway.rcp.imaging_sending import WEB_CHANNEL, WITHDRAWN, Manifest, ManifestObject, may_leave
+from gateway.settings import WebCredential
 
 __all__ = ["DicomWebChannel"]
 
@@ -41,6 +46,8 @@ _MAX_ANSWER_BYTES: Final = 4 << 20
 _CONNECT_S, _SILENCE_S = 10.0, 120.0
 # Failure reasons that say « not now »: processing failure, out of resources [PS3.18 table I.2-2] [PS3.4 B.2.3].
 _LATER: Final = frozenset({0x0110, 0x0213})
+
+_TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 
 _FAILED_SOPS, _STORED_SOPS, _REASON, _SOP = "00081198", "00081199", "00081197", "00081155"
 
@@ -54,14 +61,23 @@ class DicomWebChannel:
         Whom it trusts, and what it shows of itself; None where nothing was set: the system's authorities.
     clear
         Whether a server may be reached without TLS: not in ``prod``.
+    credentials
+        What is shown to which server.
     """
 
     name = WEB_CHANNEL
     idempotent = True
 
     def __init__(
-        self, store: Store, blobs: BlobStore, *, context: ssl.SSLContext | None = None, clear: bool = False
+        self,
+        store: Store,
+        blobs: BlobStore,
+        *,
+        context: ssl.SSLContext | None = None,
+        clear: bool = False,
+        credentials: Iterable[WebCredential] = (),
     ) -> None:
+        self._shown = {one.url: one for one in credentials}
         self._store = store
         self._blobs = blobs
         self._clear = clear
@@ -95,7 +111,7 @@ class DicomWebChannel:
             there = [(position, known[position] or 0) for position in batch if position not in refused]
             if not there:
                 continue
-            stored, failed, later = self._sent(f"{base}/studies", manifest.objects, there)
+            stored, failed, later = self._sent(base, manifest.objects, there)
             done |= stored
             refused |= failed
             if later is not None:
@@ -130,7 +146,7 @@ class DicomWebChannel:
             yield batch
 
     def _sent(
-        self, address: str, objects: Sequence[ManifestObject], there: Sequence[tuple[int, int]]
+        self, base: str, objects: Sequence[ManifestObject], there: Sequence[tuple[int, int]]
     ) -> tuple[set[int], dict[int, str], Delivery | None]:
         """Send one request: what was stored, what was refused for good, and why to come again."""
         boundary = uuid.uuid4().hex
@@ -151,13 +167,45 @@ class DicomWebChannel:
             yield end
 
         try:
-            with self._http.stream("POST", address, headers=headers, content=body()) as response:
+            headers |= self._authorization(base)
+            with self._http.stream("POST", f"{base}/studies", headers=headers, content=body()) as response:
                 status, answer = response.status_code, _read(response)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return set(), {}, Delivery(Outcome.UNAVAILABLE, "dicomweb-unreachable", type(error).__name__)
-        except (Fault, NotFound) as error:  # bytes that were there are gone, or broken
+        except (Fault, NotFound, Unavailable) as error:  # bytes that were there are gone, or broken; no token
             return set(), {}, Delivery(Outcome.UNAVAILABLE, error.code, error.text)
         return _told(status, answer, {objects[position].sop_instance_uid: position for position, _ in there})
+
+    def _authorization(self, base: str) -> dict[str, str]:
+        """Say who we are in the way that the server asks for `[RFC 7617, RFC 6750]`.
+
+        Raises
+        ------
+        Unavailable
+            ``dicomweb-token``: none was given.
+        """
+        shown = self._shown.get(base.rstrip("/"))
+        if shown is None:
+            return {}
+        if shown.kind == "basic":
+            return {"Authorization": "Basic " + base64.b64encode(":".join(shown.words).encode()).decode("ascii")}
+        token = self._token(*shown.words) if shown.kind == "oauth2" else shown.words[0]
+        return {"Authorization": f"Bearer {token}"}
+
+    def _token(self, address: str, client: str, secret: str) -> str:
+        """Ask for a token, anew for each request: it lasts as long as one `[RFC 6749 4.4]`."""
+        found: Any = None
+        if urlsplit(address).scheme == "https" or self._clear:
+            form = {"grant_type": "client_credentials"}
+            try:
+                with self._http.stream("POST", address, data=form, auth=(client, secret)) as response:
+                    answer = _read(response)
+                    found = answer.get("access_token") if response.status_code == 200 and answer else None
+            except httpx.HTTPError:
+                found = None
+        if not isinstance(found, str) or not _TOKEN.fullmatch(found):
+            raise Unavailable("dicomweb-token", "Aucun jeton n’a été délivré pour le serveur DICOMweb.")
+        return found
 
 
 def _part(boundary: str) -> bytes:

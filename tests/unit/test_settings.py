@@ -47,6 +47,45 @@ def test_a_secret_may_stand_in_a_file_and_never_in_a_repr(tmp_path: Path) -> Non
     assert "s3cret" not in repr(settings)
 
 
+def test_what_is_shown_to_dicomweb_servers_is_read_line_by_line_and_never_told(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text(
+        "# les PACS\n\nhttps://a.example/dicom-web/ bearer s3cret-1\n"
+        "https://b.example/dw basic depot s3cret of words\n"
+        "https://c.example oauth2 https://idp.example/token rcp s3cret-3\n"
+    )
+    settings = load({"RCP_DICOMWEB_CREDENTIALS_FILE": str(file)})
+    assert [(one.url, one.kind, one.words) for one in settings.dicomweb_credentials] == [
+        ("https://a.example/dicom-web", "bearer", ("s3cret-1",)),
+        ("https://b.example/dw", "basic", ("depot", "s3cret of words")),
+        ("https://c.example", "oauth2", ("https://idp.example/token", "rcp", "s3cret-3")),
+    ]
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in repr(settings.dicomweb_credentials)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "https://a.example bearer",
+        "https://a.example bearer s3cret and more",
+        "https://a.example basic s3cret",
+        "https://a.example oauth2 ftp://idp.example/token rcp s3cret",
+        "https://a.example oauth2 https://idp.example/token s3cret",
+        "https://user:s3cret@a.example bearer s3cret",
+        "ftp://a.example bearer s3cret",
+        "https://a.example digest s3cret",
+        "https://a.example bearer s3cret\nhttps://a.example/ bearer s3cret",
+        "https://a.example bearer s3cr\u00e9t",
+        "s3cret",
+    ],
+)
+def test_a_line_that_shows_nothing_is_told_by_its_number_alone(line: str) -> None:
+    [fault] = faults(RCP_DICOMWEB_CREDENTIALS=line)
+    assert fault.startswith("RCP_DICOMWEB_CREDENTIALS : ligne ")
+    assert "s3cr" not in fault
+
+
 def test_a_mail_password_is_decoded_and_hidden() -> None:
     settings = load(
         {"RCP_MSSANTE_SMTP_URL": "smtp+starttls://rcp:p%40ss@mail.example:587", "RCP_MSSANTE_ADDRESS": "rcp@x.example"}

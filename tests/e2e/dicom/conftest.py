@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -226,10 +228,10 @@ class Orthanc:
         urllib.request.urlopen(request, timeout=30).close()
 
 
-@pytest.fixture(scope="session")
-def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
+@contextmanager
+def running_orthanc(root: Path, **more: object) -> Iterator[Orthanc]:
+    """Start Orthanc with its DICOMweb plugin; ``more`` are settings of its own."""
     binary = need("Orthanc")
-    root = tmp_path_factory.mktemp("orthanc")
     http, dicom = free_port(), free_port()
     (root / "orthanc.json").write_text(
         json.dumps(
@@ -243,6 +245,7 @@ def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
                 "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
+                **more,
             }
         )
     )
@@ -256,6 +259,8 @@ def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
         def answers() -> bool:
             try:
                 urllib.request.urlopen(server.http + "/system", timeout=1).close()
+            except urllib.error.HTTPError:
+                return True  # it wants to know who asks
             except OSError:
                 return False
             return True
@@ -266,3 +271,9 @@ def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
         process.terminate()
         process.wait(20)
         log.close()
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
