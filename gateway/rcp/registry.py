@@ -307,8 +307,8 @@ def _fingerprint(digits: str) -> str:
 
 def _url(address: str, field: str) -> str:
     parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        text = "Cette adresse n’est pas une URL http ou https."
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        text = "Cette adresse n’est pas une URL http ou https, sans nom ni mot de passe."
         raise InvalidContent("adresse-invalide", text, expression=field, rule=True)
     return address.rstrip("/")
 

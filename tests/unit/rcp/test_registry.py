@@ -74,6 +74,7 @@ def test_adding_the_same_again_changes_nothing(steps, store):
         ({"jwks": {"keys": [KEY | {"d": "secret"}]}}, "cle-privee"),
         ({"jwks": {"keys": [{"kty": "oct", "k": "secret"}]}}, "cle-privee"),
         ({"jwks_uri": "ftp://chu.example/jwks"}, "adresse-invalide"),
+        ({"dicomweb": ("https://depot:secret@pacs.example/dicom-web",)}, "adresse-invalide"),
         ({"ae_titles": (AeTitle("DIX-SEPT-LETTRES-"),)}, "titre-ae"),
         ({"ae_titles": (AeTitle("A\\B"),)}, "titre-ae"),
         ({"ae_titles": (AeTitle("PACS", certificates=("secret",)),)}, "empreinte"),
