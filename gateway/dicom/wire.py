@@ -132,14 +132,18 @@ def _say_nothing_more(dul: Any) -> None:
     """Drop what our own side still says once the transport only waits to be closed.
 
     The association's thread may accept what its peer has just broken off: the state machine has no such transition,
-    and the stock thread would die of it and leave the connection open.
+    and the stock thread would die of it and leave the connection open. And let that thread go when what came in place
+    of an A-ASSOCIATE-RQ ended the talk: it would wait for one, in a place that another caller could have, for `acse_s`.
     """
     machine = dul.state_machine
     act = machine.do_action
 
     def do_action(event: str) -> None:
-        if machine.current_state != "Sta13" or (event, "Sta13") in TRANSITION_TABLE:
+        before = machine.current_state
+        if before != "Sta13" or (event, "Sta13") in TRANSITION_TABLE:
             act(event)
+            if before == "Sta2" and machine.current_state in ("Sta1", "Sta13"):
+                dul.to_user_queue.put(None)
             return
         LOG.info("dicom answer dropped: the peer broke off")
         with contextlib.suppress(queue.Empty):
@@ -338,9 +342,6 @@ class Diverter:
         self._end("Evt19")
 
     def _end(self, event: str) -> None:
-        if self._dul.state_machine.current_state == "Sta2":
-            # The association's thread waits for a request that will not come, and would for `acse_s`.
-            self._dul.to_user_queue.put(None)
         self._dul.event_queue.put(event)
 
     def _one(self) -> bool:

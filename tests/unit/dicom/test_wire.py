@@ -1,5 +1,6 @@
 """The receiving path over a real socket: framing, refusals, hostile peers. Bytes come from `raw_peer`."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -19,7 +20,9 @@ from gateway.settings import Tls
 from tests.loopback import wait_until
 from tests.unit.dicom.raw_peer import (
     ABORT,
+    ASSOCIATE_AC,
     ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
     COMMAND,
     CT,
     ECHO_RQ,
@@ -27,6 +30,8 @@ from tests.unit.dicom.raw_peer import (
     IMPLICIT,
     LAST,
     P_DATA,
+    RELEASE_RP,
+    RELEASE_RQ,
     VERIFICATION,
     Peer,
     associate_rq,
@@ -252,6 +257,36 @@ def test_an_object_over_the_limit_is_drained_and_refused_by_name(make_scp, folde
 
 
 # ---- hostile or broken peers
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        p_data(pdv(1, COMMAND | LAST, ECHO_RQ)),
+        pdu(RELEASE_RQ, b"\0" * 4),
+        pdu(RELEASE_RP, b"\0" * 4),
+        pdu(ASSOCIATE_AC, b"\0" * 68),
+        pdu(ABORT, b"\0" * 4),
+        pdu(ASSOCIATE_RQ, b"\0\2" + b"\0" * 66),  # another version of the protocol
+        pdu(ASSOCIATE_RQ, b"\0\1"),
+        pdu(9, b"\0" * 4),
+        b"\1\0\0",
+    ],
+)
+def test_whoever_begins_with_something_else_holds_no_place(make_scp, first):
+    """A place was held for `acse_s` by each: fifty bytes a second kept everybody out."""
+    scp = make_scp(Limits(drain_s=2, max_associations=2))
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+            sock.sendall(first)
+            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(65_536):
+                    pass
+    assert wait_until(lambda: not scp._server.active_associations, 5)
+    assert wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("AcceptorThread")], 5)
+    Peer(scp.port).release()
 
 
 def test_garbage_instead_of_a_request_is_aborted(scp):
