@@ -36,7 +36,7 @@ from gateway.model.person import WorkItem
 from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
 from gateway.model.subscription import Subscription
-from gateway.rcp import access, work_list
+from gateway.rcp import access, happenings, work_list
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.step import Step
 from gateway.settings import Limits
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 #: The outbox's channel, and what its messages are.
-CHANNEL, KIND = "abonnement", "abonnement"
+CHANNEL = KIND = happenings.CHANNEL
 #: The question on the work list.
 IN_ERROR: Final = "abonnement-en-erreur"
 

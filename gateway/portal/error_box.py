@@ -24,7 +24,7 @@ from gateway.model.store import utcnow
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.failures import failure_words
-from gateway.rcp import access, error_box, imaging_sending, mailboxes, resending
+from gateway.rcp import access, error_box, happenings, imaging_sending, mailboxes, resending
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF
@@ -54,6 +54,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "M6pr": "Retrait du compte rendu au patient",
     imaging_sending.KIND: "Images envoyées",
     imaging_sending.CONFIRMATION: "Confirmation de conservation",
+    happenings.CHANNEL: "Notification à un logiciel",
 }
 _DECISIONS: Final[Mapping[str, str]] = {
     "rejoue": "Message rejoué",
@@ -133,8 +134,8 @@ def _kind(row: WorkItem, message: Message | None) -> str:
 
 
 def _who(session: Session, row: WorkItem, message: Message | None) -> str:
-    """Whom a mail was for, or who sent it, or whose software brought a document: never a patient."""
-    if message is None:
+    """Whom a mail was for, or who sent it, or whose software brought a document or listens: never a patient."""
+    if message is None or _told(message):
         partner = session.get(Partner, row.partner_id) if row.partner_id is not None else None
         return partner.name if partner is not None else ""
     if message.direction == "in":
@@ -169,7 +170,7 @@ def item_page(
             _choice(session, box)
             for box in (resending.other_addresses(step, out) if out is not None and is_open and may_resend else ())
         ),
-        forgettable=address if is_open and not aside and not _images(out) else "",
+        forgettable=address if is_open and not aside and not _images(out) and not _told(out) else "",
         reusable=address if is_open and aside else "",
         tieable=is_open and message is not None and message.direction == "in",
         closed=_closing(row),
@@ -182,7 +183,7 @@ def item_page(
 
 
 def _replay_label(message: Message | None) -> str:
-    if message is None:
+    if message is None or _told(message):  # who subscribed asks again himself, and for what he missed
         return ""
     if message.direction == "in":
         return "Relire ce courriel"
@@ -192,6 +193,10 @@ def _replay_label(message: Message | None) -> str:
 
 def _images(message: Message | None) -> bool:
     return message is not None and message.channel in (imaging_sending.CHANNEL, imaging_sending.WEB_CHANNEL)
+
+
+def _told(message: Message | None) -> bool:
+    return message is not None and message.channel == happenings.CHANNEL
 
 
 def _choice(session: Session, box: Mailbox) -> v.Choice:
@@ -204,13 +209,11 @@ def _facts(session: Session, row: WorkItem, message: Message | None, *, aside: b
         yield "Motif", str(row.details["motif"])
     if message is None:
         return
+    if _told(message):
+        yield from _told_facts(message)
+        return
     if _images(message):
-        yield "Application DICOM", message.recipient or "–"
-        yield "État", words.message_badge(message.state).label
-        told = select(Attempt.reason).where(Attempt.message_id == message.id, Attempt.reason.is_not(None))
-        last = session.scalar(told.order_by(Attempt.started_at.desc()).limit(1))
-        if last and message.state in {"refuse", "parque", "en-attente"}:
-            yield "Ce qu’il en est", last
+        yield from _images_facts(session, message)
     elif message.direction == "out":
         yield "Adresse", mailboxes.displayed(session, message.recipient) or "–"
         yield "État", words.message_badge(message.state).label
@@ -225,6 +228,22 @@ def _facts(session: Session, row: WorkItem, message: Message | None, *, aside: b
         yield "Taille", f"{message.size_bytes // 1024 + 1} Kio"
     if message.message_id:
         yield "Message-ID", message.message_id
+
+
+def _images_facts(session: Session, message: Message) -> Iterable[tuple[str, str]]:
+    yield "Application DICOM", message.recipient or "–"
+    yield "État", words.message_badge(message.state).label
+    told = select(Attempt.reason).where(Attempt.message_id == message.id, Attempt.reason.is_not(None))
+    last = session.scalar(told.order_by(Attempt.started_at.desc()).limit(1))
+    if last and message.state in {"refuse", "parque", "en-attente"}:
+        yield "Ce qu’il en est", last
+
+
+def _told_facts(message: Message) -> Iterable[tuple[str, str]]:
+    yield "Adresse", message.recipient or "–"
+    yield "État", words.message_badge(message.state).label
+    if message.reason:
+        yield "Ce qu’il en est", message.reason
 
 
 def _events(session: Session, message: Message | None) -> Iterable[tuple[datetime, str]]:

@@ -12,7 +12,10 @@ from typing import Final
 from gateway.model.subscription import Happening
 from gateway.rcp.step import Step
 
-__all__ = ["STUDY_SETTLED", "tell"]
+__all__ = ["CHANNEL", "STUDY_SETTLED", "tell"]
+
+#: The outbox's channel to those who asked, and what its messages are.
+CHANNEL: Final = "abonnement"
 
 #: Nothing came any more for a study that stands with its patient.
 STUDY_SETTLED: Final = "etude-complete"

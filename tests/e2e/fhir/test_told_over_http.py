@@ -40,6 +40,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.person import WorkItem
 from gateway.model.store import Store, utcnow
 from gateway.model.subscription import Happening, Subscription, SubscriptionEvent
+from gateway.portal.error_box import item_page
 from gateway.rcp import imaging, registry
 from gateway.rcp.access import SYSTEM
 from gateway.settings import Settings, load
@@ -554,6 +555,15 @@ def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error
     with gateway.store.session() as session:
         [item] = session.scalars(select(WorkItem).where(WorkItem.reason == subscribers.IN_ERROR))
         assert item.closed_at is None
+        item_id = item.id
+    # Whoever prepares an RCP sees it, and whose software it is.
+    shown, _ = gateway.steps.run(
+        world.caller(world.coordinator), lambda step: item_page(step, world.caller(world.coordinator), item_id)
+    )
+    assert "abonné" in shown.line.text
+    assert (shown.line.kind, shown.line.who) == ("Notification à un logiciel", world.partner.name)
+    assert dict(shown.facts)["Ce qu’il en est"] == "abonnement-http-503"
+    assert (shown.replay_label, shown.forgettable) == ("", "")
     # What happens meanwhile is numbered, and not sent.
     grown(gateway, world, 2)
     work.all()
