@@ -1,8 +1,9 @@
-"""Who scrolls through a series is drawn the next pictures before he asks.
+"""Who scrolls through a series is drawn the next pictures before he asks, and any other one as he asks.
 
 Promises: nothing before the second picture of a series in a row, the next two at most, one series a person; only what
-he may see, by the very search that finds what he asks for; whether he may see one is looked at again when he asks. What
-fails ahead is told when it is asked for. Nothing here keeps pictures: `gateway.dicom.pictures` does.
+he may see, by the very search that finds what he asks for; whether he may see one is looked at again when he asks, and
+nothing is answered before. What fails ahead is told when it is asked for. Nothing here keeps pictures:
+`gateway.dicom.pictures` does.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ class Scrolls:
         self._persons[key] = scroll
         while len(self._persons) > _PERSONS:
             self._persons.popitem(last=False)
+
+    def known(self, who: Caller, series: str, instance: str) -> Found | None:
+        """Give an object of the series that he looks through, as he was last shown to have it."""
+        scroll = self._persons.get((who.kind.value, who.identifier or ""))
+        if scroll is None or scroll.series != series or scroll.places is None:
+            return None
+        place = scroll.places.get(instance)
+        return None if place is None else scroll.found[place]
 
     async def _go_on(self, who: Caller, one: Found, scroll: _Scroll) -> None:
         begun: set[int] = set()

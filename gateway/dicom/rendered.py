@@ -25,7 +25,7 @@ from gateway.dicom.query import Found, Images
 from gateway.dicom.reading_ahead import Scrolls
 from gateway.dicom.render import MEDIA_TYPES, Region, Window
 from gateway.dicom.several import Several
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 
@@ -68,6 +68,7 @@ class Rendering(Wire):
         self, request: Request, who: Who, study: str, series: str, instance: str, frames: str = "1"
     ) -> Response:
         """Show one instance: a frame of it, or the document that it is."""
+        self._begin(request, who, series, instance, frames)
         [one, *_] = await self._found(who, study, series, instance)
         numbers = frame_numbers(frames)
         if not one.pictured:
@@ -119,6 +120,19 @@ class Rendering(Wire):
             await self._shown(who, one)
         self._scrolls.seen(who, one, asked)
         return Response(picture[1], media_type=picture[0], headers=headers)
+
+    def _begin(self, request: Request, who: Caller, series: str, instance: str, frames: str) -> None:
+        """Have a picture of the series that he looks through drawn while his rights are looked at again."""
+        one = self._scrolls.known(who, series, instance)
+        if one is None or not self._drawing.idle or not frames.isdecimal():
+            return
+        try:
+            asked = {**_wanted(request), "frame": frame_numbers(frames)[0]}
+        except GatewayError:  # told in its turn
+            return
+        name = tag(one.sha256, sorted(asked.items()))
+        if not self._pictures.has(name) and not _knows(request, name):
+            self._pictures.begin(name, lambda: self.drawn(one, "picture", **asked))
 
     async def _shown(self, who: Caller, one: Found) -> None:
         await self._tell(who, records([one]), "Rendered", one.instance_uid, below=one.study_uid)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import generate_uid
+from sqlalchemy import text
 
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.test_dicomweb import INSTANCE, ONE, SERIES, STUDY, shown, trail  # noqa: F401 - a fixture
@@ -88,6 +89,21 @@ def test_a_tag_saves_the_picture_and_not_the_right_to_see_it(shown, web, session
     # Kept, and known by its tag: still nothing for who may not see it.
     assert known("stranger") == 404
     assert web.get(f"{ONE}/rendered", "stranger")[0] == 404
+
+
+def test_who_looks_through_a_series_is_still_asked_for_his_right(shown, web, session):  # noqa: F811
+    """His next picture is begun while his right is looked at again; when it is gone, so is the picture."""
+
+    def look(number):
+        return web.get(f"/studies/{STUDY}/series/{SERIES}/instances/{SERIES}.{number}/rendered", "physician")[0]
+
+    assert [look(number) for number in (1, 2, 5, 3)] == [200] * 4
+    session.execute(text("UPDATE correspondent SET declined_at = now()"))
+    session.commit()
+    assert [look(number) for number in (1, 2, 4, 5, 3)] == [404] * 5
+    session.execute(text("UPDATE correspondent SET declined_at = NULL"))
+    session.commit()
+    assert [look(number) for number in (1, 4)] == [200] * 2
 
 
 def test_a_kept_picture_comes_sooner(shown, web, tmp_path, ct, port):  # noqa: F811

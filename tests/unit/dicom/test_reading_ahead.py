@@ -105,6 +105,25 @@ def test_the_order_is_learned_once_and_by_his_own_rights():
     run(story)
 
 
+def test_what_he_looks_through_is_known_to_him_alone():
+    async def story():
+        room = Room()
+        room.series[5] = found(5, pictured=False)
+        await room.look(0)
+        assert room.scrolls.known(person(), "1.2", "1.2.7") is None  # nothing was looked for yet
+        await room.look(1)
+        assert room.scrolls.known(person(), "1.2", "1.2.7") is room.series[7]
+        for who, series, instance in (
+            (person("b"), "1.2", "1.2.7"),
+            (person(), "1.3", "1.2.7"),
+            (person(), "1.2", "1.2.70"),
+            (person(), "1.2", "1.2.5"),
+        ):
+            assert room.scrolls.known(who, series, instance) is None
+
+    run(story)
+
+
 def test_another_window_begins_anew():
     async def story():
         room = Room()
