@@ -24,7 +24,7 @@ from gateway.rcp.facts import IdentifierFact, NameFact, PatientFacts, Sex
 from gateway.rcp.identity import EVERY_DOMAIN, match_key, person_of
 from gateway.rcp.imaging_decisions import accepted, parted, refused
 from gateway.rcp.imaging_facts import ImagedPatientFacts
-from gateway.rcp.imaging_traits import differing
+from gateway.rcp.imaging_traits import differences, differing
 from gateway.rcp.step import Step
 
 __all__ = [
@@ -198,7 +198,7 @@ def against(session: Session, study: Study, record: PatientRecord) -> tuple[str,
     """All that speaks against a record, whatever was decided before."""
     partner = session.get_one(Partner, study.partner_id)
     mine = set(records_of_person(session, record))
-    found = [differing(study, record)]
+    found = list(differences(study, record))
     others = named(session, partner, study)[0]
     same_domain = record.system == study.patient_id_system and record.value != study.patient_id
     if same_domain or any(one.id not in mine for one in others):
@@ -207,7 +207,7 @@ def against(session: Session, study: Study, record: PatientRecord) -> tuple[str,
         found.append(CROSSED)
     if parted(study, mine):
         found.append(DETACHED)
-    return tuple(one for one in found if one is not None)
+    return tuple(found)
 
 
 def recheck(step: Step, record: PatientRecord) -> list[Study]:

@@ -6,7 +6,7 @@ Pure. What is not said contradicts nothing; a name agrees when it shares a word 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from gateway.model.imaging import Study
@@ -14,7 +14,7 @@ from gateway.model.person import PatientRecord
 from gateway.rcp.facts import Sex
 from gateway.rcp.imaging_facts import ImagedPatientFacts
 
-__all__ = ["Named", "differing", "same_patient", "traits"]
+__all__ = ["Named", "differences", "differing", "same_patient", "traits"]
 
 
 def traits(patient: ImagedPatientFacts) -> dict[str, Any]:
@@ -60,17 +60,21 @@ def same_patient(study: Named, patient: ImagedPatientFacts) -> bool:
 
 def differing(study: Study, record: PatientRecord) -> str | None:
     """Name the first trait that contradicts the record."""
+    return next(differences(study, record), None)
+
+
+def differences(study: Study, record: PatientRecord) -> Iterator[str]:
+    """Name every trait that contradicts the record, the gravest first."""
     said = study.traits
     # The record's date may be partial; a stranger's date differs in what both say.
     if said.get("birth_date") and record.birth_date and not said["birth_date"].startswith(record.birth_date):
-        return "date-de-naissance-differente"
+        yield "date-de-naissance-differente"
     if {said.get("sex"), record.sex} == {Sex.FEMALE.value, Sex.MALE.value}:
-        return "sexe-different"
+        yield "sexe-different"
     if not _names_agree(said.get("family"), [record.birth_family, record.used_family]):
-        return "nom-different"
+        yield "nom-different"
     if not _names_agree(said.get("given"), [record.given, record.used_given, *record.given_names]):
-        return "prenom-different"
-    return None
+        yield "prenom-different"
 
 
 def _names_agree(said: str | None, known: Iterable[str | None]) -> bool:

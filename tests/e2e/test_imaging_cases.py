@@ -1,8 +1,13 @@
-"""Images to decide on, awaited images and files beside a dossier, as people have them: Chromium, without JavaScript."""
+"""Images to decide on, awaited images and files beside a dossier, as people have them: Chromium, without JavaScript.
+
+The pictures of ``docs/images`` are made by ``RCP_DOC_IMAGES=docs/images pytest tests/e2e/test_imaging_cases.py -k
+documentation``.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,7 +27,7 @@ from gateway.model.received import ReceivedDocument
 from gateway.rcp import imaging_sending
 from tests.attached_samples import jpeg, pdf, png
 from tests.e2e.dicom.peers import receiver, register
-from tests.e2e.portal_house import PHONE, House, send_images
+from tests.e2e.portal_house import DESK, PHONE, House, send_images
 from tests.e2e.test_portal import MEASURE
 
 FITS = {"width": PHONE["width"], "small": []}
@@ -144,3 +149,70 @@ def test_a_study_is_sent_to_another_hospital_from_the_page(house: House, visitor
     organiser.go(there)
     assert "Envoyée" in organiser.read()
     assert "5 objets" in organiser.read()
+
+
+#: The pages of images, by the picture of each in the documentation.
+PAGES = {
+    "images-attendues": "images-attendues",
+    "images-envoi": "envois",
+    "images-copies": "copies",
+    "images-documents": "pieces",
+}
+
+
+def test_pictures_of_the_documentation_can_be_made(house: House, visitor, tmp_path: Path) -> None:
+    """With ``RCP_DOC_IMAGES=docs/images`` in the environment they are the documentation's."""
+    folder = Path(os.environ.get("RCP_DOC_IMAGES") or tmp_path)
+    session = house.world.session
+    record = session.get_one(PatientRecord, house.dossier.record_id)
+    mine = replace(DOMINIQUE, patient_id=record.value, issuer=record.system)
+    send_images(house, mine, tmp_path / "mine")
+    wrong = replace(mine, study_uid=f"{mine.study_uid}.8", birth_date=date(1981, 4, 2), slices=2)
+    send_images(house, wrong, tmp_path / "wrong")
+    hospital = Partner(name="CHU Y", network_id=house.world.network.id, patient_domains=[])
+    session.add(hospital)
+    session.flush()
+    register(session, hospital, "CHUY_ARCHIVE")
+    said = {"birth_family": "PAT-QUATRE", "given": "CLAUDE", "given_names": ["CLAUDE"], "birth_date": "1961-07-14"}
+    other = house.world.dossier(house.world.record(**said, used_family=None, used_given=None, match_key="QUATRE"))
+    session.commit()
+    organiser = visitor(DESK)
+    page, base = organiser.page, f"/dossiers/{house.dossier.id}"
+
+    def seen(name: str) -> None:
+        page.evaluate(
+            """() => Promise.all([...document.images].map(one => { one.loading = "eager"; return one.decode(); }))"""
+        )
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    organiser.go(f"{base}/images-attendues")
+    organiser.sign_in(house.world.coordinator)
+    page.get_by_label("Examen *").fill("IRM mammaire")
+    page.get_by_label("Modalité *").select_option("MR")
+    page.get_by_role("button", name="Attendre ces images").click()
+    organiser.go(f"{base}/copies")
+    page.get_by_role("button", name="Préparer la copie").click()
+    organiser.go(f"{base}/envois")
+    page.get_by_label("Établissement *").select_option(label="CHU Y – CHUY_ARCHIVE")
+    page.get_by_label("Cet établissement prend part aux soins").check()
+    page.get_by_role("button", name="Envoyer ces images").click()
+    organiser.go(f"{base}/pieces")
+    picture = tmp_path / "photo.jpg"
+    picture.write_bytes(jpeg())
+    page.get_by_label("Fichiers *").set_input_files([picture])
+    page.get_by_role("button", name="Ajouter au dossier").click()
+    for name, path in PAGES.items():
+        organiser.go(f"{base}/{path}")
+        seen(name)
+    organiser.go(f"{base}/detacher")
+    page.get_by_role("link", name="TDM THORAX").click()
+    page.get_by_label("Référence d’un dossier que vous organisez").fill(other.reference)
+    page.get_by_role("button", name="Comparer").click()
+    assert "Donner à l’autre patient" in organiser.read()
+    seen("images-retrait")
+    organiser.go("/imagerie")
+    seen("imagerie")
+    page.get_by_role("link", name="La date de naissance").click()
+    seen("imagerie-decision")
+    made = {path.stem for path in folder.glob("*.png")}
+    assert {*PAGES, "images-retrait", "imagerie", "imagerie-decision"} <= made

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.model.imaging import Study, StudyDossier
+from gateway.rcp.facts import Sex
 from tests.image_samples import facts, send
 from tests.unit.portal.conftest import Site, words
 
@@ -49,6 +50,18 @@ def test_an_organiser_compares_says_why_and_takes_images_away(site, dossier):
     said = words(coordinator.get(case))
     assert "Une personne a retiré cette étude du patient" in said
     assert "Ne pas rattacher" in said
+
+
+def test_every_trait_that_differs_is_said(site, dossier):
+    said = {"birth_family": "ZOLA", "used_family": None, "given": "EMILE", "given_names": ["EMILE"], "used_given": None}
+    other = site.world.dossier(
+        site.world.record(value="000005", sex=Sex.MALE.value, birth_date="1961-07-14", match_key="Z", **said)
+    )
+    site.world.session.commit()
+    coordinator = site.browser(site.world.coordinator)
+    page = coordinator.get(f"/dossiers/{dossier.id}/detacher/{study(site).id}?reference={other.reference}")
+    differs = [words(one.getparent().xpath("th")[0]) for one in page.xpath("//td[span[text()='Diffère']]")]
+    assert differs == ["Nom", "Prénom", "Naissance", "Sexe", "Identifiants"]
 
 
 def test_images_are_given_to_the_patient_of_another_dossier(site, dossier):
