@@ -19,7 +19,7 @@ import asyncio
 import ssl
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -105,9 +105,13 @@ class RestHookChannel:
             going = departure(session, message, self._into)
         if isinstance(going, Delivery):
             return going
+        sealed = self._into.seal.open(going.headers) if going.headers is not None else {}
+        if sealed is None:
+            return Delivery(Outcome.REFUSED, "abonnement-entetes-perdus", "Les en-têtes ont un autre sceau : à redire.")
+        lines = [(str(name), str(value)) for name, value in sealed.get("lines", ())]
         try:
             # This is a thread without a loop; only a loop stops what says a little from time to time.
-            status = asyncio.run(self._sent(going, content))
+            status = asyncio.run(self._sent(going, lines, content))
         except Forbidden as error:
             return Delivery(Outcome.REFUSED, error.code, error.text)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
@@ -117,12 +121,11 @@ class RestHookChannel:
             return Delivery(Outcome.DELIVERED)
         return Delivery(Outcome.UNAVAILABLE, f"abonnement-http-{status}")
 
-    async def _sent(self, going: Subscription, content: bytes) -> int:
-        lines = self._into.seal.open(going.headers) if going.headers is not None else None
+    async def _sent(self, going: Subscription, lines: Sequence[tuple[str, str]], content: bytes) -> int:
         async with asyncio.timeout(going.timeout_s):
             way = await self._into.endpoints.pin(going.endpoint)
             headers = [
-                *((str(name), str(value)) for name, value in (lines or {}).get("lines", ())),
+                *lines,
                 ("Host", way.host),
                 ("Content-Type", f"{going.media}; charset=utf-8"),
                 ("Accept-Encoding", "identity"),

@@ -86,6 +86,7 @@ _OWN_HEADERS = frozenset(
         "proxy-authorization",
         "proxy-connection",
         "accept-encoding",
+        "user-agent",
     }
 )
 

@@ -6,6 +6,7 @@ the national example (Bundle-notification-r4, spec fhir-fr 1.26) and `fhir.resou
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -32,6 +33,7 @@ from gateway.app import components
 from gateway.app.gateway import Gateway, open_gateway
 from gateway.app.http import application
 from gateway.app.subscribing import subscribing
+from gateway.errors import GatewayError
 from gateway.exchange.jobs import Worker
 from gateway.fhir import subscribers, telling, write_subscription
 from gateway.model.imaging import Instance, Study
@@ -769,6 +771,58 @@ def test_only_who_may_read_a_study_hears_of_it(
             chu = session.scalars(select(Subscription).where(Subscription.partner_id == world.partner.id)).one()
         for operation in ("$status", "$events"):
             assert stranger.get(f"Subscription/{chu.resource_id}/{operation}").status_code == 404
+
+
+def test_who_runs_the_rcp_hears_of_the_images_of_its_dossiers(
+    gateway: Gateway, world: World, home: httpx.Client, subscriber: Subscriber, work: Work
+) -> None:
+    """The dossier is another hospital's; what stands in none of the RCP's is not told."""
+    made = home.post("Subscription", json=subscription(subscriber.url))
+    assert made.status_code == 201, made.text
+    work.deliver()
+    world.record(value="000010")  # a patient of the hospital whom nobody discusses
+    world.session.commit()
+    grown(gateway, world, 1)
+    assert send(gateway.steps, world, facts(1, study=OTHER, patient="000010")) is None
+    work.all()
+    work.later()
+    [told] = subscriber.events()
+    focus = told.said["events"][0]["focus"]
+    assert focus.endswith(study_of(gateway))
+    assert home.get(focus).status_code == 200
+    assert home.get(f"ImagingStudy/{study_of(gateway, OTHER)}").status_code == 404
+
+
+def test_in_trials_without_proof_everybody_is_one_subscriber(
+    settings: Settings, gateway: Gateway, subscriber: Subscriber
+) -> None:
+    trial = dataclasses.replace(settings, fhir=dataclasses.replace(settings.fhir, auth="off"))
+    with open_gateway(trial) as opened, background.served(application(opened), port=settings.http_bind.port):
+        made = httpx.post(f"{settings.public_url}/fhir/Subscription", json=subscription(subscriber.url))
+        assert made.status_code == 201, made.text
+        Work(opened).deliver()
+        assert Work(opened).keep_up() == 0
+        read = httpx.get(f"{settings.public_url}/fhir/Subscription/{made.json()['id']}").json()
+        assert read["status"] == "active"
+    assert Work(gateway).keep_up() == 1  # where proof is asked for, he is nobody
+
+
+def test_an_operator_names_the_only_hosts_and_a_lost_seal_is_said(
+    settings: Settings, gateway: Gateway, ehr: httpx.Client, subscriber: Subscriber
+) -> None:
+    named = load({"RCP_FHIR_SUBSCRIPTION_HOSTS": "ehr.chu-x.example, *.dcc-b.example"})
+    endpoints = subscribing(dataclasses.replace(gateway, settings=named)).endpoints
+    assert endpoints.takes("https://gw.dcc-b.example/hook")
+    assert not endpoints.takes("https://ailleurs.example/hook")
+    for wrong in ("*", "https://a.example", "a.example/chemin", ","):
+        with pytest.raises(GatewayError):
+            load({"RCP_FHIR_SUBSCRIPTION_HOSTS": wrong})
+    ehr.post("Subscription", json=subscription(subscriber.url, header=["Authorization: Bearer x"]))
+    Work(dataclasses.replace(gateway, secret=b"another secret of thirty-two bytes")).deliver()
+    assert subscriber.arrived == []
+    with gateway.store.session() as session:
+        assert session.scalars(select(Attempt.code)).all() == ["abonnement-entetes-perdus"]
+        assert session.scalars(select(Subscription.state)).all() == ["error"]
 
 
 def test_access_is_asked_again_at_delivery(
