@@ -104,6 +104,11 @@ class FhirReads:
         self._key = key
         self._in = Reading(source, blobs, base_url, limits, Pages(key, limits), until)
 
+    @property
+    def limits(self) -> Limits:
+        """Bounds of what is asked."""
+        return self._in.limits
+
     def over(self, source: Source, blobs: Contents | None = None, *, until: float | None = None) -> FhirReads:
         """Read the same way out of another session, the open one of a transaction, and until then."""
         return FhirReads(source, blobs or self._in.blobs, self._in.base, self._in.limits, self._key, until=until)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import NotFound
+from gateway.fhir import subscription_reads
 from gateway.fhir.negotiation import (
     MEDIA,
     NO_STORE,
@@ -25,13 +26,17 @@ from gateway.fhir.negotiation import (
     require_format,
     require_type,
     strict,
+    tree_of,
 )
 from gateway.fhir.read import FhirReads
-from gateway.fhir.routing import Router
+from gateway.fhir.routing import Endpoint, Router
 from gateway.fhir.summary import WHOLE, Form, form
 from gateway.rcp.access import Caller
 
 __all__ = ["ReadRoutes", "unchanged"]
+
+#: What answers an operation for a caller, an id and its parameters.
+_Asked = Callable[[Caller, str, Sequence[tuple[str, str]]], Awaitable[bytes]]
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:; ?[A-Za-z0-9_-]+=[A-Za-z0-9_.:\"+/-]+)*")
 
@@ -46,26 +51,13 @@ class ReadRoutes:
         """Add them."""
         self._add_searches(router)
         self._add_histories(router)
+        self._add_subscriptions(router)
 
         @router.get("/fhir/Composition/{identity}/$document")
         async def document(request: Request, identity: str, who: Caller) -> Response:
             require_format(request)
             found = await self._reads.document(here(who, request), identity, request.query_params.multi_items())
             return Response(found.body, 200, NO_STORE, media_type=MEDIA)
-
-        @router.get("/fhir/Subscription/{identity}/$status")
-        async def status(request: Request, identity: str, who: Caller) -> Response:
-            require_format(request)
-            pairs = request.query_params.multi_items()
-            found = await self._reads.subscription_status(here(who, request), identity, pairs)
-            return Response(found, 200, NO_STORE, media_type=MEDIA)
-
-        @router.get("/fhir/Subscription/{identity}/$events")
-        async def events(request: Request, identity: str, who: Caller) -> Response:
-            require_format(request)
-            pairs = request.query_params.multi_items()
-            found = await self._reads.subscription_events(here(who, request), identity, pairs)
-            return Response(found, 200, NO_STORE, media_type=MEDIA)
 
         @router.get("/fhir/{kind}/{identity}")
         async def read(request: Request, kind: str, identity: str, who: Caller) -> Response:
@@ -78,6 +70,28 @@ class ReadRoutes:
             if unchanged(request.headers, found.version, found.updated_at):
                 return Response(None, 304, headers)
             return Response(found.body, 200, headers, media_type=MEDIA)
+
+    def _add_subscriptions(self, router: Router) -> None:
+        """Add what a subscriber asks, by GET, and by POST as every operation [FHIR R4 operations#executing]."""
+        for name, asked in (("$status", self._reads.subscription_status), ("$events", self._reads.subscription_events)):
+            by_get, by_post = self._operation(asked)
+            router.get(f"/fhir/Subscription/{{identity}}/{name}")(by_get)
+            router.post(f"/fhir/Subscription/{{identity}}/{name}")(by_post)
+
+    def _operation(self, asked: _Asked) -> tuple[Endpoint, Endpoint]:
+        async def answered(request: Request, identity: str, who: Caller, said: list[tuple[str, str]]) -> Response:
+            require_format(request)
+            found = await asked(here(who, request), identity, [*request.query_params.multi_items(), *said])
+            return Response(found, 200, NO_STORE, media_type=MEDIA)
+
+        async def by_get(request: Request, identity: str, who: Caller) -> Response:
+            return await answered(request, identity, who, [])
+
+        async def by_post(request: Request, identity: str, who: Caller, content: bytes) -> Response:
+            tree = tree_of(request, content, self._reads.limits) if content else None
+            return await answered(request, identity, who, subscription_reads.parameters(tree))
+
+        return by_get, by_post
 
     def _add_histories(self, router: Router) -> None:
         @router.get("/fhir/{kind}/_history")

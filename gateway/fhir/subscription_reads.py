@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from gateway.errors import InvalidContent
 from gateway.fhir import notification
 from gateway.fhir.auth_scopes import permits
-from gateway.fhir.document import decode, encode
+from gateway.fhir.document import Tree, decode, encode
 from gateway.fhir.notification import Told
 from gateway.fhir.reading import Reading
 from gateway.fhir.search_conditions import bad_value, printable
@@ -30,12 +30,35 @@ from gateway.model.subscription import Subscription, SubscriptionEvent
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["EVENTS_MAX", "events", "status"]
+__all__ = ["EVENTS_MAX", "events", "parameters", "status"]
 
 EVENTS_MAX: Final = 100
 _FORMS: Final = frozenset({"_format", "_pretty"})
 _SINCE, _UNTIL, _CONTENT = "eventsSinceNumber", "eventsUntilNumber", "content"
 _CONTENTS: Final = ("empty", "id-only", "full-resource")
+
+
+def parameters(body: Tree | None) -> list[tuple[str, str]]:
+    """Names and values of an operation that is asked by POST.
+
+    Raises
+    ------
+    InvalidContent
+        ``parametres-attendus``: the body is no Parameters of simple values.
+    """
+    if body is None:
+        return []
+    listed = body.get("parameter", [])
+    found = []
+    if body.get("resourceType") == "Parameters" and isinstance(listed, list):
+        for one in listed:
+            named = [value for name, value in one.items() if name.startswith("value")] if isinstance(one, dict) else []
+            if len(named) == 1 and isinstance(one.get("name"), str) and type(named[0]) in {str, int}:
+                found.append((one["name"], str(named[0])))
+    if body.get("resourceType") != "Parameters" or not isinstance(listed, list) or len(found) != len(listed):
+        text = "Une ressource Parameters de valeurs simples est attendue."
+        raise InvalidContent("parametres-attendus", text, expression="Parameters.parameter")
+    return found
 
 
 async def status(into: Reading, row: Any, pairs: Sequence[tuple[str, str]]) -> bytes:

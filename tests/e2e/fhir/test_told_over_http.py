@@ -584,6 +584,14 @@ def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error
     assert (said["type"], [one["event-number"] for one in said["events"]]) == ("query-event", ["1", "2"])
     only = ehr.get(f"{here}/$events?eventsSinceNumber=2&eventsUntilNumber=2&content=full-resource").json()
     assert [one["resource"]["resourceType"] for one in only["entry"]] == ["Parameters", "ImagingStudy"]
+    numbers = [{"name": name, "valueString": "2"} for name in ("eventsSinceNumber", "eventsUntilNumber")]
+    asked = {"resourceType": "Parameters", "parameter": [*numbers, {"name": "content", "valueCode": "full-resource"}]}
+    posted = ehr.post(f"{here}/$events", json=asked).json()
+    assert [one["fullUrl"] for one in posted["entry"][1:]] == [one["fullUrl"] for one in only["entry"][1:]]
+    assert ehr.post(f"{here}/$status").json()["entry"][0]["resource"]["resourceType"] == "Parameters"
+    for odd in ({"resourceType": "Patient"}, asked | {"parameter": [{"name": "content", "valueReference": {}}]}, []):
+        assert ehr.post(f"{here}/$events", json=odd).status_code == 400
+    assert ehr.delete(f"{here}/$events").status_code == 405
     for wrong in ("eventsSinceNumber=x", "content=tout", "eventsSinceNumber=-1", "depuis=1"):
         assert ehr.get(f"{here}/$events?{wrong}").status_code == 400
     with gateway.store.session() as session:
