@@ -83,7 +83,17 @@ def values(identifier: Dataset, keyword: str) -> tuple[str, ...]:
     except Exception as error:  # the library raises whatever its parser met
         raise _refused("Valeur illisible.", keyword) from error
     several = value if isinstance(value, (MultiValue, list, tuple)) else [value]
-    return tuple(text for one in several if one is not None and (text := str(one).strip()))
+    found = tuple(text for one in several if one is not None and (text := str(one).strip()))
+    if not all(map(_is_text, found)):
+        raise _refused("Valeur illisible.", keyword)  # no database holds such a text: nothing can be found by it
+    return found
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def _uids(identifier: Dataset, keyword: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Promises
 --------
 * Objects leave in the transfer syntax that they are kept in, or not at all.
 * An unreachable, silent or overloaded peer is `Unavailable`; one that rejects us for good is `Forbidden`.
+* One process holds at most `gateway.dicom.places.MAX_TO_ONE` associations with one peer.
 * Nothing that a peer sends is kept beyond its status; no name or address of a patient reaches a log.
 
 Does not know studies, the outbox or who may see what.
@@ -46,6 +47,7 @@ from gateway.dicom.command import (
     iterate_pdvs,
     parse_command,
 )
+from gateway.dicom.places import taken
 from gateway.dicom.sending import Originator, Piece, event_command, message, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
 from gateway.rcp.imaging_destinations import Destination
@@ -141,11 +143,16 @@ class Outbound:
         self._accepted: dict[int, tuple[str, str]] = {}
         self.max_pdu_bytes = 0
         self.usable = True
+        address = (destination.host, destination.port)
+        self._place = taken(address, self._patience.negotiate_s)
         try:
             tls = ours.context(destination)
-            self._socket = socket.create_connection((destination.host, destination.port), self._patience.connect_s)
-        except OSError as error:
-            raise _unreachable(type(error).__name__) from error
+            self._socket = socket.create_connection(address, self._patience.connect_s)
+        except BaseException as error:
+            self._place.give_back()
+            if isinstance(error, (OSError, UnicodeError, OverflowError)):  # also a name or a port that is none
+                raise _unreachable(type(error).__name__) from error
+            raise
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
@@ -317,6 +324,7 @@ class Outbound:
         return data
 
     def _close(self) -> None:
+        self._place.give_back()
         with contextlib.suppress(OSError):
             self._socket.close()
 

@@ -585,6 +585,8 @@ def test_ten_thousand_uids_are_a_list_and_one_more_is_over_the_limit(kept, reade
         {"level": "STUDY", "StudyInstanceUID": "*"},
         {"level": "STUDY", "StudyInstanceUID": DOMINIQUE.study_uid, "SeriesInstanceUID": SERIES_UID},
         {"level": "SERIES", "StudyInstanceUID": ["1.2", "1.3"], "SeriesInstanceUID": SERIES_UID},
+        {"level": "STUDY", "StudyInstanceUID": DOMINIQUE.study_uid, "PatientID": "A\0B"},
+        {"level": "STUDY", "StudyInstanceUID": DOMINIQUE.study_uid, "IssuerOfPatientID": "1\0.2"},
     ],
 )
 def test_an_identifier_that_says_too_little_or_too_much_is_refused(kept, reader, asked):

@@ -9,6 +9,7 @@ import uuid
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from gateway.dicom import places
 from gateway.dicom.command import StoreRequest, part10_head
 from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Originator, Piece, message, seek_data_set
@@ -262,6 +263,44 @@ def test_nobody_listens():
     with pytest.raises(Unavailable) as refused:
         opened(Destination("THERE", "127.0.0.1", port, uuid.uuid4()))
     assert refused.value.code == "dicom-peer-unreachable"
+
+
+@pytest.mark.parametrize(("host", "port"), [("h" * 70 + ".example", 104), ("a..b", 104), ("127.0.0.1", 99_999)])
+def test_what_is_no_address_is_unreachable(host, port):
+    with pytest.raises(Unavailable) as refused:
+        opened(Destination("THERE", host, port, uuid.uuid4()))
+    assert refused.value.code == "dicom-peer-unreachable"
+
+
+def test_one_application_is_held_by_so_many_associations_and_one_more_waits(receiver, monkeypatch):
+    monkeypatch.setattr(places, "MAX_TO_ONE", 2)
+
+    def script(line):
+        line.accept()
+        return line.sock.recv(1)
+
+    to, _ = receiver(script)
+    first = opened(to)
+    receiver(script)
+    second = opened(to)
+    with pytest.raises(Unavailable) as refused:
+        opened(to)
+    assert refused.value.code == "dicom-peer-places"
+    first.abort()
+    first.abort()  # gives its place back once
+    receiver(script)
+    third = opened(to)
+    with pytest.raises(Unavailable):
+        opened(to)
+    # An attempt that failed holds none.
+    elsewhere = Destination("THERE", "127.0.0.1", 1, uuid.uuid4())
+    for _ in range(3):
+        with pytest.raises(Unavailable) as refused:
+            opened(elsewhere)
+        assert refused.value.code == "dicom-peer-unreachable"
+    second.abort()
+    third.release()
+    assert places._held == {}
 
 
 def test_what_is_no_kept_file_is_a_fault():
