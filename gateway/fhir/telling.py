@@ -147,7 +147,14 @@ def _tell(step: Step, *, into: Subscribing, happening: Happening, key: uuid.UUID
             body=bytes(found.body) if shown else None,
         )
         message = subscribers.post(
-            step, listening, into.base_url, "event-notification", str(event.number), [said], number=event.number
+            step,
+            listening,
+            into.base_url,
+            "event-notification",
+            str(event.number),
+            [said],
+            number=event.number,
+            record=str(found.record_id),
         )
         event.message_id = message.id
         if named:
@@ -236,7 +243,9 @@ def departure(session: Session, message: Message, into: Subscribing) -> Subscrip
         return listening
     event = session.get_one(SubscriptionEvent, (listening.id, number))
     kind = TOPICS[listening.topic].kind
-    if subscribers.heard(session, caller, kind, TABLES[kind].c.id == event.focus_id) is None:
+    found = subscribers.heard(session, caller, kind, TABLES[kind].c.id == event.focus_id)
+    # What has become somebody else's since is another event: this one's words are of the first.
+    if found is None or str(found.record_id) != message.details["record"]:
         return Delivery(Outcome.REFUSED, *_UNSEEN)
     return _after_the_last(session, listening.id, number) or listening
 

@@ -531,9 +531,15 @@ def _backport(name: str) -> str:
 
 
 def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error(
-    gateway: Gateway, world: World, ehr: httpx.Client, subscriber: Subscriber, subscribe: Any, work: Work
+    gateway: Gateway,
+    world: World,
+    ehr: httpx.Client,
+    subscriber: Subscriber,
+    subscribe: Any,
+    work: Work,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    made = subscribe(subscription(subscriber.url))
+    made = subscribe(subscription(subscriber.url, header=["Authorization: Bearer tres-secret"]))
     here = f"Subscription/{made['id']}"
     subscriber.answer = lambda _: 503
     grown(gateway, world, 1)
@@ -573,10 +579,11 @@ def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error
     assert len(subscriber.events()) == 5
     # Its client mends it, and asks again: the handshake says how far it is, $events gives what was missed.
     subscriber.answer = lambda _: 200
-    again = ehr.put(here, json=subscription(subscriber.url) | {"id": made["id"]})
+    again = ehr.put(here, json=made | {"status": "requested"})
     assert again.json()["status"] == "requested", again.text
     assert "error" not in again.json()
     work.deliver()
+    assert subscriber.arrived[-1].headers["Authorization"] == "Bearer tres-secret"
     assert subscriber.arrived[-1].said["events-since-subscription-start"] == "2"
     assert ehr.get(here).json()["status"] == "active"
     missed = ehr.get(f"{here}/$events?eventsSinceNumber=1").json()
@@ -600,6 +607,11 @@ def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error
     grown(gateway, world, 3)
     work.all()
     assert subscriber.events()[-1].said["events"][0]["event-number"] == "3"
+    # No identity, no secret, no address in what was logged, nor in the trail.
+    with gateway.store.session() as session:
+        written = "".join(capfd.readouterr()) + json.dumps(audit_lines(session), default=str)
+    for hidden in ("PAT-TROIS", "DOMINIQUE", "000003", "tres-secret", "$rcp-notification"):
+        assert hidden not in written, hidden
 
 
 def test_events_arrive_in_their_order_though_one_was_late(
@@ -856,6 +868,28 @@ def test_access_is_asked_again_at_delivery(
     [told] = subscriber.events()
     assert told.said["events"][0]["event-number"] == "2"
     assert ehr.get(f"Subscription/{made['id']}").json()["status"] == "active"
+
+
+def test_what_became_another_patient_s_before_it_left_stays(
+    gateway: Gateway, world: World, subscriber: Subscriber, subscribe: Any, work: Work
+) -> None:
+    subscribe(subscription(subscriber.url, content="full-resource"))
+    grown(gateway, world, 1)
+    work.settle()
+    assert work.tell() == 1
+    other = world.record(value="000011")
+    world.session.commit()
+
+    def moved(step: Any) -> None:
+        [study] = step.session.scalars(select(Study))
+        study.record_id = other.id
+        step.touch(study)
+
+    gateway.steps.run(SYSTEM, moved)
+    work.deliver()
+    assert subscriber.events() == []
+    with gateway.store.session() as session:
+        assert session.scalars(select(Message.reason).where(Message.state == "refuse")).all() == ["abonnement-acces"]
 
 
 @pytest.mark.parametrize("what", ["client", "partner"])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import Forbidden, Unavailable
 from gateway.fhir.reachable import Endpoints, by_mail, is_outside
@@ -127,6 +129,16 @@ def test_this_machine_is_told_in_trials_only() -> None:
 )
 def test_what_could_mean_two_places_is_no_address(odd: str) -> None:
     assert not Endpoints().takes(odd)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60) | st.from_regex(r"https?://[^/]{0,40}(/.{0,10})?", fullmatch=True), st.booleans())
+def test_whatever_is_asked_for_is_judged(address: str, trial: bool) -> None:
+    endpoints = answering(["10.0.0.1"]) if not trial else Endpoints(loopback=True)
+    if endpoints.takes(address) and not trial:
+        with pytest.raises(Forbidden):
+            asyncio.run(endpoints.pin(address))
+    assert isinstance(by_mail(address), bool)
 
 
 def test_a_mailbox_outside() -> None:
