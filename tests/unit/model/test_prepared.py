@@ -151,3 +151,38 @@ def test_one_that_is_refused_undoes_all_that_were_sent_with_it_and_costs_no_conn
         connection.execute(insert(TABLE).values(row("quatre")))
         connection.rollback()
         assert list(connection.scalars(select(TABLE.c.id))) == ["un"]
+
+
+def partners(count: int) -> list[dict[str, object]]:
+    said = {"patient_domains": [], "fhir_scopes": [], "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    return [{"id": uuid.uuid4(), "name": f"n{number}", **said} for number in range(count)]
+
+
+LATE = Prepared(lambda: insert(Partner.__table__).values({one: bindparam(one) for one in partners(1)[0]}))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize(
+    "ending", ["RAISE EXCEPTION 'no'", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(5)"]
+)
+def test_a_commit_that_fails_is_told(store: Store, count: int, ending: str) -> None:
+    """Each statement was answered already: what goes wrong then must not pass for written."""
+    with store.engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {ending}; RETURN NULL; END $$")
+        )
+        connection.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON partner DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION late()"
+            )
+        )
+    try:
+        with pytest.raises(DBAPIError):
+            LATE.at_once(store.engine, partners(count))
+    finally:
+        with store.engine.begin() as connection:
+            connection.execute(text("DROP FUNCTION late CASCADE"))
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Partner)) == 0
+    assert LATE.at_once(store.engine, partners(count)) == [1] * count

@@ -1,0 +1,86 @@
+"""However a sender cuts an object into fragments, PDUs and segments, the same bytes are kept `[PS3.8 9.3.5, E.2]`."""
+
+import hashlib
+import random
+import socket
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.dicom.wire import Limits
+from tests.unit.dicom.conftest import folder, make_scp  # noqa: F401 - the port over a folder
+from tests.unit.dicom.raw_peer import COMMAND, ECHO_RQ, LAST, P_DATA, Peer, p_data, pdv, status, store_rq
+
+#: Small, so that it fills many times, in the middle of a fragment too.
+BUFFER = 4096
+#: What is near a border of ours: nothing, a head, the buffer, its end where heads are read ahead.
+NEAR = (0, 1, 2, 5, 6, 11, 12, 13, BUFFER - 13, BUFFER - 12, BUFFER - 11, BUFFER, BUFFER + 1, 3 * BUFFER, 20_000)
+
+sizes = st.one_of(st.sampled_from(NEAR), st.integers(0, 20_000))
+seeds = st.integers(0, 2**32)
+
+
+@pytest.fixture
+def peer(make_scp, folder):  # noqa: F811 - fixtures
+    scp = make_scp(Limits(buffer_bytes=BUFFER, drain_s=2))
+    made = Peer(scp.port)
+    made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    yield made
+    made.release()
+
+
+def cut(chance, content: bytes, most: int) -> list[bytes]:
+    """A content in pieces, empty ones among them; at least one."""
+    pieces = []
+    while content:
+        size = chance.choice((0, 1, 6, 12, most, chance.randint(0, most)))
+        pieces.append(content[:size])
+        content = content[size:]
+    return pieces or [b""]
+
+
+def joined(chance, fragments: list[bytes]) -> bytes:
+    """PDUs of one fragment or several."""
+    out, waiting = b"", []
+    for fragment in fragments:
+        waiting.append(fragment)
+        if chance.random() < 0.5 or sum(map(len, waiting)) > 50_000:
+            out, waiting = out + p_data(*waiting), []
+    return out + (p_data(*waiting) if waiting else b"")
+
+
+def conversation(chance, uid: bytes, data: bytes) -> bytes:
+    command = cut(chance, store_rq(uid), 60)
+    pieces = cut(chance, data, chance.choice((40, 5000, 30_000)))
+    if len(pieces) > 400:
+        pieces = [*pieces[:400], b"".join(pieces[400:])]
+    said = [pdv(1, COMMAND | LAST * (n == len(command) - 1), piece) for n, piece in enumerate(command)]
+    kept = [pdv(1, LAST * (n == len(pieces) - 1), piece) for n, piece in enumerate(pieces)]
+    if chance.random() < 0.5:
+        return joined(chance, said + kept)
+    return joined(chance, said) + joined(chance, kept)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(st.lists(sizes, min_size=1, max_size=3), seeds)
+def test_whatever_the_cut_the_bytes_are_the_same(peer, folder, lengths, seed):  # noqa: F811
+    """Several objects in a row, with an echo behind: what is read ahead belongs to the next message."""
+    chance = random.Random(seed)  # noqa: S311 - a test's own
+    sent, stream = {}, b""
+    for number, length in enumerate(lengths):
+        uid, data = b"1.2.9.%d" % number, chance.randbytes(length)
+        sent[uid.decode()] = hashlib.sha256(data).hexdigest()
+        stream += conversation(chance, uid, data)
+    stream += p_data(pdv(3, COMMAND | LAST, ECHO_RQ))
+    for segment in cut(chance, stream, chance.choice((3000, 70_000)))[:2000]:
+        peer.send(segment)
+        stream = stream[len(segment) :]
+    peer.send(stream)
+    for _ in range(len(lengths) + 1):
+        kind, body = peer.read()
+        assert (kind, status(body)) == (P_DATA, 0)
+    assert {uid: hashlib.sha256(folder.data_set(uid)).hexdigest() for uid in sent} == sent
+    assert folder.partial == 0
