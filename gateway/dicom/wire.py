@@ -66,6 +66,7 @@ _PINNED_ATTRIBUTES: Final = {
 _HEAD_LENGTH: Final = 6  # of a PDU
 _HEADS_LENGTH: Final = 12  # and of its first PDV
 _SLICE_S: Final = 1.0  # how long one blocking read lasts before aborts and deadlines are looked at
+_LEAVING_S: Final = 5.0  # how long who was aborted may go on sending; shorter, and a reset overtakes our A-ABORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,7 @@ class Diverter:
         self._fed_bytes = 0
         self._deadline = 0.0
         self._dead = False
+        self._leaves_at: float | None = None
         self._draining = False
         self._aborting = False
 
@@ -248,6 +250,11 @@ class Diverter:
 
     def _throw_away(self) -> None:
         """After a protocol error the rest is not in step with PDU borders: stock would parse thousands of bad PDUs."""
+        if self._leaves_at is None:
+            self._leaves_at = time.monotonic() + _LEAVING_S
+        elif time.monotonic() > self._leaves_at:
+            self._dul.socket.close()
+            return
         try:
             if self._socket.recv(65_536):
                 return
@@ -276,7 +283,7 @@ class Diverter:
             if not count:
                 raise _GoneError
             got += count
-            if got < least and time.monotonic() > self._deadline:  # a byte now and then is no sign of life
+            if got < least:  # a byte now and then is no sign of life
                 self._look_up()
         return got
 

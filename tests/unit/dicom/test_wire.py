@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -360,10 +361,8 @@ def test_a_stall_is_cut_after_the_idle_limit(make_scp, folder, rest):
     peer.close()
 
 
-def test_a_peer_that_drips_bytes_does_not_hold_its_place(make_scp):
-    scp = make_scp(Limits(idle_s=1, drain_s=1))
-    peer = Peer(scp.port)
-    peer.send(struct.pack(">BBL", P_DATA, 0, 50_000))
+@contextlib.contextmanager
+def dripping(peer):
     ended = threading.Event()
 
     def drip():
@@ -375,9 +374,17 @@ def test_a_peer_that_drips_bytes_does_not_hold_its_place(make_scp):
 
     thread = threading.Thread(target=drip)
     thread.start()
-    assert peer.read_end() in (ABORT, None)
+    yield
     ended.set()
     thread.join()
+
+
+def test_a_peer_that_drips_bytes_does_not_hold_its_place(make_scp):
+    scp = make_scp(Limits(idle_s=1, drain_s=1))
+    peer = Peer(scp.port)
+    peer.send(struct.pack(">BBL", P_DATA, 0, 50_000))
+    with dripping(peer):
+        assert peer.read_end() in (ABORT, None)
     peer.close()
 
 
@@ -446,6 +453,26 @@ def test_stop_aborts_a_store_that_does_not_end(make_scp, folder):
     assert wait_until(lambda: folder.partial == 1)
     scp.stop()
     assert peer.read_end() == ABORT
+    assert wait_until(lambda: folder.partial == 0)
+    peer.close()
+
+
+def test_stop_aborts_a_store_that_drips_on(make_scp, folder, caplog, monkeypatch):
+    """A byte now and then ends each read: an abort is not looked at in silences only, nor does one end the waiting."""
+    caplog.set_level(logging.INFO, logger="gateway.dicom.wire")
+    monkeypatch.setattr(wire, "_LEAVING_S", 0.5)
+    scp = make_scp(Limits(drain_s=0.2, acse_s=300))
+    peer = Peer(scp.port)
+    peer.half_a_store()
+    peer.send(struct.pack(">BBLLBB", P_DATA, 0, 100_000, 100_000 - 4, 1, 0))
+    assert wait_until(lambda: folder.partial == 1)
+    with dripping(peer):
+        stopping = threading.Thread(target=scp.stop)
+        stopping.start()
+        assert peer.read_end() in (ABORT, None)  # a byte that crosses it is answered with a reset
+        stopping.join(20)
+        assert not stopping.is_alive()
+    assert "local abort" in caplog.text
     assert wait_until(lambda: folder.partial == 0)
     peer.close()
 
