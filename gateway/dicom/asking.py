@@ -13,6 +13,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -107,7 +108,7 @@ class Wire:
         Forbidden, InvalidContent
         """
         self._drawing.warm()  # who asks for anything here will want to see it
-        if caller.kind is CallerKind.CLIENT and not any(_READS_IMAGES.fullmatch(scope) for scope in caller.scopes):
+        if caller.kind is CallerKind.CLIENT and not _reads_images(caller.scopes):
             refusal = Forbidden("scope", "Le jeton ne permet pas de lire l’imagerie (system/ImagingStudy.rs).")
             line = access.facts(caller, "refus", outcome="4", reason=refusal.code, object_type="Study")
             await self._images.reads.record(line)
@@ -173,9 +174,15 @@ def _ranges(request: Request) -> list[tuple[str, float]]:
     return ranges
 
 
+@lru_cache(maxsize=1024)
+def _reads_images(scopes: frozenset[str]) -> bool:
+    return any(_READS_IMAGES.fullmatch(scope) for scope in scopes)
+
+
 def asked(request: Request) -> str:
     """Read ``accept=``, else ``Accept``."""
-    said = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
+    parameter = request.query_params.get("accept") if request.scope["query_string"] else None
+    said = parameter or request.headers.get("accept") or "*/*"
     if len(said) > _MAX_ACCEPT_CHARACTERS:
         text = f"« Accept » compte au plus {_MAX_ACCEPT_CHARACTERS} caractères."
         raise InvalidContent("accept-too-long", text, expression="Accept")

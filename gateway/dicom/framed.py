@@ -15,7 +15,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from gateway.dicom.asking import Wire
 from gateway.dicom.drawing import Drawing
-from gateway.dicom.layout import Layout, Place, compressed, layout
+from gateway.dicom.layout import Layout, Place, compressed, layout, layout_at_hand
 from gateway.dicom.leaving import Leaving
 from gateway.dicom.query import Found, Images
 from gateway.dicom.transfer import KEPT, OCTETS, Form
@@ -60,13 +60,12 @@ class Framed(Wire):
         self._leaving = leaving
         self._layouts = layouts
 
-    def _read_lately(self, one: Found) -> bool:
-        return one.sha256 in self._layouts
-
     async def _layout(self, one: Found) -> Layout | None:
         """Say where an object's frames stand; None when nothing simple can be said."""
         if one.sha256 not in self._layouts:
-            self._layouts.keep(one.sha256, await self.on_file(one, layout))
+            path = self._leaving.path(one.sha256)
+            found = layout_at_hand(path) if path is not None else None
+            self._layouts.keep(one.sha256, found or await self.on_file(one, layout))
         return self._layouts[one.sha256]
 
     async def _placed(self, one: Found, numbers: Sequence[int], form: Form) -> list[list[Place]] | None:

@@ -30,11 +30,13 @@ from pydicom.uid import (
 from gateway.dicom.frames import MAX_SAMPLES
 from gateway.errors import InvalidContent, NotFound
 
-__all__ = ["Layout", "Place", "compressed", "layout", "value"]
+__all__ = ["Layout", "Place", "compressed", "layout", "layout_at_hand", "value"]
 
 _PREFIX: Final = 132
 _WINDOW_BYTES: Final = 16 << 10
 _UNDEFINED: Final = 0xFFFFFFFF
+_HEAD: Final = struct.Struct("<HH2sH")
+_FEW_BYTES: Final = 64
 #: Elements that are walked over at most, those of sequences too, fragments of pixels, and levels of sequences.
 _MAX_ELEMENTS: Final = 200_000
 _MAX_FRAGMENTS: Final = 1 << 20
@@ -199,7 +201,7 @@ class _Source:
                 raise _Odd
             before = found.tag
             said = b""
-            if found.tag in _READ and found.length <= 64:
+            if found.tag in _READ and found.length <= _FEW_BYTES:
                 said = self.read(found.start, found.length)
             if found.tag == _TRANSFER_SYNTAX:
                 syntax = said.rstrip(b"\0 ").decode("ascii", "replace")
@@ -220,6 +222,68 @@ def layout(path: Path) -> Layout | None:
         os.close(descriptor)
 
 
+def layout_at_hand(path: str) -> Layout | None:
+    """Say the same of a simple object whose head the system has at hand; None when a disk would have to be waited for.
+
+    Takes some tens of microseconds, whatever the object is.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        size = os.fstat(descriptor).st_size
+        content = bytearray(min(size, _WINDOW_BYTES))
+        if os.preadv(descriptor, [content], 0, os.RWF_NOWAIT) < len(content):
+            return None
+        return _in_one_window(bytes(content), size)
+    except (OSError, ValueError):  # nothing at hand, or a file system that does not say
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _in_one_window(  # noqa: C901, PLR0911 - one loop: a call for each element costs more than the element
+    content: bytes, size: int
+) -> Layout | None:
+    """Walk over elements that all say how long they are, up to the pixels."""
+    if content[128:132] != b"DICM":
+        return None
+    said: dict[int, bytes] = {}
+    offsets: Place | None = None
+    position, before, end, implicit, inside = _PREFIX, -1, len(content) - 12, False, False
+    while position <= end:
+        group, element, vr, length = _HEAD.unpack_from(content, position)
+        if group != 2 and not inside:
+            inside = True
+            syntax = said.get(_TRANSFER_SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
+            if not syntax or syntax in _ELSEWHERE:
+                return None
+            implicit = syntax == ImplicitVRLittleEndian
+        start = position + 8
+        if implicit:
+            vr, length = b"", int.from_bytes(content[position + 4 : start], "little")
+        elif vr not in _SHORT:
+            if length or vr not in _LONG:
+                return None
+            start += 4
+            length = int.from_bytes(content[position + 8 : start], "little")
+        tag = group << 16 | element
+        if tag <= before:
+            return None
+        before = tag
+        if tag == _PIXELS:
+            return _told(said, _Element(tag, vr, start, length), size, offsets)
+        if length == _UNDEFINED:
+            return None
+        if tag in _READ and length <= _FEW_BYTES:
+            said[tag] = content[start : start + length]
+        elif tag == _OFFSETS:
+            offsets = Place(start, length)
+        position = start + length
+    return None
+
+
 def _layout(source: _Source) -> Layout | None:
     said: dict[int, bytes] = {}
     offsets = None
@@ -229,9 +293,12 @@ def _layout(source: _Source) -> Layout | None:
         if found.tag == _OFFSETS:
             offsets = Place(found.start, found.length)
         if found.tag == _PIXELS:
-            break
-    else:
-        return None
+            return _told(said, found, source.size, offsets)
+    return None
+
+
+def _told(said: dict[int, bytes], pixels: _Element, size: int, offsets: Place | None) -> Layout | None:
+    """Make a layout of what the elements say."""
     rows, columns, samples, allocated = (
         int.from_bytes(said.get(tag, default)[:2], "little")
         for tag, default in ((_ROWS, b""), (_COLUMNS, b""), (_SAMPLES, b"\1"), (_ALLOCATED, b""))
@@ -240,15 +307,13 @@ def _layout(source: _Source) -> Layout | None:
     if not 0 < rows * columns * samples <= MAX_SAMPLES:
         return None
     frame_bytes = -(-rows * columns * samples * allocated // 8)
-    if found.length == _UNDEFINED:
-        if said[_TRANSFER_SYNTAX].rstrip(b"\0 ").decode("ascii") in _PLAIN:
-            return None
-        return Layout(found.start, 0, frames, source.size, frame_bytes, offsets)
-    simple = found.vr in (b"OB", b"OW", b"") and allocated in (8, 16, 32, 64)
+    plain = said[_TRANSFER_SYNTAX].rstrip(b"\0 ").decode("ascii", "replace") in _PLAIN
+    if pixels.length == _UNDEFINED:
+        return None if plain else Layout(pixels.start, 0, frames, size, frame_bytes, offsets)
     shared = said.get(_INTERPRETATION, b"").strip(b"\0 ").decode("ascii", "replace").endswith(_SHARED_CHROMINANCE)
-    if not simple or shared or said[_TRANSFER_SYNTAX].rstrip(b"\0 ").decode("ascii") not in _PLAIN:
+    if not plain or shared or pixels.vr not in (b"OB", b"OW", b"") or allocated not in (8, 16, 32, 64):
         return None
-    return Layout(found.start, frame_bytes, frames, min(source.size, found.start + found.length), frame_bytes)
+    return Layout(pixels.start, frame_bytes, frames, min(size, pixels.start + pixels.length), frame_bytes)
 
 
 def value(path: Path, tag: int) -> Place | None:

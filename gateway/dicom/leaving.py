@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import BinaryIO, Final
 
 import anyio
@@ -57,32 +57,23 @@ class Leaving:
         self._readers = anyio.CapacityLimiter(_READERS)
 
     async def answer(
-        self,
-        one: Found,
-        pieces: Sequence[Piece],
-        status: int,
-        headers: Mapping[str, str],
-        kind: str,
-        *,
-        warm: bool = False,
+        self, one: Found, pieces: Sequence[Piece], status: int, headers: Mapping[str, str], kind: str
     ) -> Response:
         """Answer bytes and places of an object's file, one after another.
 
-        Parameters
-        ----------
-        warm
-            Whether the file was read a moment ago: what the system still has of it is taken without a thread.
+        What is small and what the system has at hand is taken where it is asked for: a thread costs more.
         """
         size = length(pieces)
         if size > AT_ONCE_BYTES:
             return await self.flow(self.read(one, pieces), status, {**headers, "Content-Length": str(size)}, kind)
         loan = await self.held.lend(size)
         memory, content = self._buffers.of(size)
-        if not (warm and _filled(self._path(one.sha256), pieces, content)):
+        if not _filled(self.path(one.sha256), pieces, content):
             await anyio.to_thread.run_sync(self._fill, one, pieces, content, limiter=self._readers)
         return Whole(content, status, headers, kind, loan, partial(self._buffers.back, memory))
 
-    def _path(self, sha256: str) -> str | None:
+    def path(self, sha256: str) -> str | None:
+        """Give the file of an object in a local store; None in a remote one."""
         path = self._paths.get(sha256)
         if path is None and (found := self._blobs.path(sha256)) is not None:
             if len(self._paths) >= _PATHS:
@@ -106,7 +97,7 @@ class Leaving:
         return Whole(memoryview(content)[first : last + 1], status, {**headers, **more}, kind, loan)
 
     async def part_of(
-        self, request: Request, one: Found, place: Place, headers: Mapping[str, str], kind: str, *, warm: bool = False
+        self, request: Request, one: Found, place: Place, headers: Mapping[str, str], kind: str
     ) -> Response:
         """Answer a place of an object's file, or the range of it that is asked for."""
         asked = ranged(request, place.length, headers)
@@ -114,7 +105,7 @@ class Leaving:
             return asked
         first, last, status, more = asked
         wanted = Place(place.start + first, last - first + 1)
-        return await self.answer(one, [wanted], status, {**headers, **more}, kind, warm=warm)
+        return await self.answer(one, [wanted], status, {**headers, **more}, kind)
 
     async def read(self, one: Found, pieces: Sequence[Piece]) -> AsyncIterator[bytes]:
         """Give bytes and places of an object's file as fast as they are taken."""
@@ -176,6 +167,7 @@ def _filled(path: str | None, pieces: Sequence[Piece], content: memoryview) -> b
     return True
 
 
+@lru_cache(maxsize=4096)
 def tag(form: Form, *names: str) -> str:
     """Strong: the same name is the same bytes, but for the boundaries of parts, which make it weak."""
     content = hashlib.sha256("|".join((form.media_type, form.transfer_syntax, *names)).encode()).hexdigest()[:40]

@@ -117,13 +117,12 @@ class Retrieval(Framed):
         await self._tell(who, records([one]), "Frame", instance, below=study, images=len(numbers))
         if known(request, headers["ETag"]):
             return Response(None, 304, headers)
-        warm = self._read_lately(one)
         places = await self._placed(one, numbers, form)
         if places is None:
             return await self._drawn_frames(request, one, numbers, form, headers)
         within(sum(map(length, places)), _MAX_FRAMES_BYTES)
         if not form.parts and len(places[0]) == 1:
-            return await self._leaving.part_of(request, one, places[0][0], headers, named(form, one), warm=warm)
+            return await self._leaving.part_of(request, one, places[0][0], headers, named(form, one))
         if not form.parts:
             size = length(places[0])
             loan = await self._leaving.held.lend(size)
@@ -135,7 +134,7 @@ class Retrieval(Framed):
             pieces += (part(boundary, named(form, one), length(frame)), *frame, b"\r\n")
         pieces.append(f"--{boundary}--\r\n".encode("ascii"))
         kind = f'multipart/related; type="{form.media_type}"; boundary={boundary}'
-        return await self._leaving.answer(one, pieces, 200, headers, kind, warm=warm)
+        return await self._leaving.answer(one, pieces, 200, headers, kind)
 
     async def _drawn_frames(
         self, request: Request, one: Found, numbers: Sequence[int], form: Form, headers: dict[str, str]

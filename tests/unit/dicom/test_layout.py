@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
 
-from gateway.dicom.layout import Layout, compressed, layout, value
+from gateway.dicom.layout import Layout, _in_one_window, compressed, layout, layout_at_hand, value
 from gateway.errors import GatewayError, InvalidContent, NotFound
 
 NATIVE = [
@@ -67,6 +67,21 @@ def test_compressed_frames_stand_where_pydicom_finds_them(name):
     for number in (0, frames + 1):
         with pytest.raises(NotFound):
             compressed(path, where, [number])
+
+
+@pytest.mark.parametrize("name", [*NATIVE, *COMPRESSED, *OTHERS])
+def test_what_is_at_hand_says_the_same_or_nothing(name):
+    path = get_testdata_file(name)
+    Path(path).read_bytes()
+    assert layout_at_hand(path) in (None, layout(Path(path)))
+
+
+def test_a_file_at_hand_is_waited_for_nowhere():
+    """Whatever the file system says of it, a thread is asked after; where it says nothing, always."""
+    path = get_testdata_file("CT_small.dcm")
+    content = Path(path).read_bytes()
+    assert _in_one_window(content[: 16 << 10], len(content)) == layout(Path(path))
+    assert layout_at_hand("/nowhere/at/all") is None
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -130,6 +145,7 @@ def test_whatever_a_file_says_is_a_layout_or_a_refusal(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("hostile") / "one.dcm"
     path.write_bytes(content)
     where = layout(path)
+    assert layout_at_hand(str(path)) in (None, where)
     if where is None:
         return
     try:
