@@ -310,7 +310,9 @@ def test_the_head_of_an_object_is_read_once_for_many_kept_frames(kept, web, monk
     one, opened = kept(get_testdata_file(name)), []
     for way in ("layout", "layout_at_hand"):
         real = getattr(framed, way)
-        monkeypatch.setattr(framed, way, lambda path, real=real: (found := real(path)) and opened.append(path) or found)
+        monkeypatch.setattr(
+            framed, way, lambda path, real=real: ((found := real(path)) and opened.append(path)) or found
+        )
     accept = 'multipart/related; type="image/dicom-rle"'
     status, _, body = ask(web, f"{one}/frames/{','.join(str(n) for n in range(1, 16))}", Accept=accept)
     assert (status, len(opened)) == (200, 1)
