@@ -24,6 +24,7 @@ ELSEWHERE = {
     "requests_per_minute": "test_rate_over_http",
     "dicom_associations": "tests/e2e/dicom",
     "stow_bytes": "tests/e2e/dicom/test_stow",
+    "retrieval_bytes": "tests/e2e/dicom/test_retrieval_bounds",
     "mllp_connections": "tests/e2e/test_mllp",
     "mllp_message_bytes": "tests/e2e/test_mllp",
     "attachment_bytes": "tests/unit/portal/test_attachments",
