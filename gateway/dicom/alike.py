@@ -75,7 +75,12 @@ class Alike:
         if found is None:
             return Frames(path)
         syntax, said, place = found
-        known = self._known.pop((syntax, said), None) or _first(path, syntax, said)
+        known = self._known.pop((syntax, said), None)
+        if known is None:
+            try:
+                known = _first(path, syntax, said)
+            except Exception:  # noqa: BLE001 - whoever reads it whole says what is odd about it
+                return Frames(path)
         self._known[syntax, said] = known
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)

@@ -297,24 +297,24 @@ class _Easel:
             await asyncio.to_thread(self.stop)
         return answer
 
-    async def _answered(self) -> bytes:
+    async def _answered(self) -> memoryview:
         loop = asyncio.get_running_loop()
-        whole: asyncio.Future[bytes] = loop.create_future()
+        whole: asyncio.Future[memoryview] = loop.create_future()
         number, content = self._answers.fileno(), bytearray()
 
         def more() -> None:
+            if whole.done():
+                return
             try:
                 piece = os.read(number, _PIPE_BYTES)
             except OSError:
                 piece = b""
             content.extend(piece)
             length = _LENGTH.unpack_from(content)[0] if len(content) >= _LENGTH.size else 0
-            if whole.done():
-                return
             if not piece or length > _MAX_ANSWER_BYTES:
                 whole.set_exception(EOFError())
             elif len(content) >= _LENGTH.size + (length or 1):
-                whole.set_result(bytes(memoryview(content)[_LENGTH.size :]))
+                whole.set_result(memoryview(content)[_LENGTH.size :])
 
         loop.add_reader(number, more)
         try:

@@ -19,6 +19,8 @@ import numpy as np
 import PIL
 import pydicom
 
+from gateway.errors import Unavailable
+
 __all__ = ["Pictures", "tag"]
 
 _BYTES: Final = 64 << 20
@@ -47,11 +49,21 @@ class Begun:
         task.add_done_callback(_heard)
 
     async def picture(self) -> Picture:
-        """Wait for it; who goes away leaves the others theirs."""
+        """Wait for it; who goes away leaves the others theirs.
+
+        Raises
+        ------
+        Unavailable
+            ``dicom-render-busy``: it was given up in the instant before.
+        """
         self._waiting += 1
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._task.cancelled() and (task is None or not task.cancelling()):
+                text = "Le dessin de cette image venait d’être abandonné."
+                raise Unavailable("dicom-render-busy", text, retry_after_s=1) from None
             # Most are drawn sooner than a process that is ended could be replaced.
             asyncio.get_running_loop().call_later(_GRACE_S, self._left)
             raise

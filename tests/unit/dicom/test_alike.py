@@ -145,6 +145,13 @@ def test_whatever_is_not_plain_is_drawn_all_the_same(tmp_path, read_whole, what)
     assert read_whole == ([] if what == "compressed twice" else [path])
 
 
+def test_what_cannot_be_read_apart_is_read_whole(tmp_path, read_whole, monkeypatch):
+    path = saved(slice_data_set(DOMINIQUE, 1), tmp_path / "one.dcm")
+    monkeypatch.setattr(alike, "_first", lambda *_: 1 // 0)
+    assert drawn(Alike().frames, path) == drawn(Frames, path)
+    assert read_whole == [path]
+
+
 def test_what_is_kept_is_bounded(tmp_path):
     made, ds = Alike(), slice_data_set(DOMINIQUE, 1)
     for number in range(100):

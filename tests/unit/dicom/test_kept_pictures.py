@@ -6,7 +6,7 @@ import pytest
 
 from gateway.dicom import pictures
 from gateway.dicom.pictures import Pictures, tag
-from gateway.errors import InvalidContent
+from gateway.errors import InvalidContent, Unavailable
 
 
 class Easel:
@@ -141,5 +141,28 @@ def test_a_picture_that_was_begun_is_waited_for_once_it_is_wanted():
         assert (await begun.picture())[0] == "image/png"
         assert easel.drawn == 1
         assert kept.kept("a") is None
+
+    asyncio.run(story())
+
+
+def test_who_comes_in_the_instant_in_which_it_is_given_up_is_told_to_come_back(monkeypatch):
+    monkeypatch.setattr(pictures, "_GRACE_S", 0.0)
+
+    async def story():
+        kept, easel = Pictures(), Easel()
+        easel.gate = asyncio.Event()
+        leaving = asyncio.create_task(kept.get("a", easel.draw))
+        await asyncio.sleep(0)
+        begun = kept.begin("a", easel.draw)  # and does something else before he waits for it
+        leaving.cancel()
+        await asyncio.sleep(0.02)
+        with pytest.raises(Unavailable) as refusal:
+            await begun.picture()
+        assert (refusal.value.code, refusal.value.retry_after_s) == ("dicom-render-busy", 1)
+        waiting = asyncio.create_task(kept.get("b", easel.draw))
+        await asyncio.sleep(0)
+        waiting.cancel()  # who goes away himself is not told anything
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
 
     asyncio.run(story())
