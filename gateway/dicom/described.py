@@ -7,6 +7,7 @@ Promises
 * Bulk data are found by their Content-Location, which is a name among the parts of one request and nothing else: no
   address is followed and no file of ours is opened by it.
 * An object of which something is missing or wrong is refused, the others are kept; a part that no object names is told.
+* However often a part is named, what is made of a request weighs no more than a request may.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.dicom.command import StoreRequest
 from gateway.dicom.data_sets import JSON, XML
 from gateway.dicom.encoded import Part, encoded, named, transfer_syntax
 from gateway.dicom.intake import Intake
-from gateway.dicom.multipart import Reader, media_type
+from gateway.dicom.multipart import MAX_PARTS, Reader, media_type
 from gateway.dicom.transfer import OCTETS
 from gateway.dicom.upload import Laid, Upload
 from gateway.errors import GatewayError, InvalidContent, Unsupported
@@ -51,6 +52,8 @@ class Described(Upload):
         Media type of the metadata.
     blobs
         Where bulk data are staged.
+    limit
+        Of one request, and of the bulk data of all its objects.
     """
 
     def __init__(
@@ -61,10 +64,13 @@ class Described(Upload):
         *,
         kind: str,
         blobs: BlobStore,
+        limit: Limit,
     ) -> None:
         super().__init__(reader, begin, commits)
         self._kinds = {kind} if kind == XML else {JSON, "application/json"}
         self._blobs = blobs
+        self._limit = limit
+        self._left = limit.max_bytes
         self._stack = ExitStack()
         self._staged: Staged | None = None
         self._documents: list[bytes] = []
@@ -130,7 +136,10 @@ class Described(Upload):
         if not self._documents:
             raise InvalidContent("dicom-json", "Demande sans métadonnées.")
         for document in self._documents:
-            for one in [document] if XML in self._kinds else _objects(document):
+            objects = [document] if XML in self._kinds else _objects(document)
+            if len(objects) + len(self.laid) > MAX_PARTS:
+                raise InvalidContent("multipart", f"Demande de plus de {MAX_PARTS} objets.")
+            for one in objects:
                 self._assembled(one, native_model.read if XML in self._kinds else _tree)
         self._documents = []
         for _ in self._brought.keys() - self._named:
@@ -140,6 +149,12 @@ class Described(Upload):
     def _found(self, location: str) -> Sequence[Part]:
         self._named.add(location)
         return self._brought.get(location, ())
+
+    def _lent(self, part: Part) -> None:
+        """Let an object have a part; of one that others have as well the bytes count again."""
+        if part.length > self._left:
+            raise self._limit.refusal()
+        self._left -= part.length
 
     def _assembled(self, document: bytes, read: Callable[[bytes], dict[str, Any]]) -> None:
         self.laid.append(Laid())
@@ -153,6 +168,7 @@ class Described(Upload):
                 if isinstance(piece, bytes):
                     intake.write(memoryview(piece))
                 else:
+                    self._lent(piece)
                     _copy(piece, intake)
         except Exception as error:  # noqa: BLE001 - whatever it was, the other objects are kept
             if not isinstance(error, GatewayError):

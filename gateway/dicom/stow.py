@@ -117,7 +117,7 @@ class Storing:
             reader = Reader(parameters.get("boundary", ""))
             if kind == DICOM:
                 return Upload(reader, begin, self._commits)
-            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs)
+            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs, limit=self._limit)
         text = (
             'Type de contenu attendu : multipart/related; type="application/dicom" '
             "(ou application/dicom+json, application/dicom+xml), ou application/dicom."

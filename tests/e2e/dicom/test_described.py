@@ -19,6 +19,7 @@ from pydicom.encaps import generate_frames
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
 from gateway.dicom import described
+from gateway.settings import Limits
 from gateway.web.body import Limit
 from tests.e2e.dicom.conftest import need
 from tests.e2e.dicom.test_stow import kept, reasons, sender, written  # noqa: F401 - a fixture
@@ -336,6 +337,30 @@ def test_a_request_without_metadata_or_with_too_many_is_refused_by_name(
     told, _ = apart(slice_tree[0])
     status, _, answer = web.post("/studies", *request(JSON, [json.dumps([told]).encode()]))
     assert (status, "dicom.metadata" in json.loads(answer)["text"]) == (413, True)
+    assert kept(session) == 0
+
+
+@pytest.mark.parametrize("web_limits", [Limits(stow_bytes=80_000)], ids=["80 kB"])
+def test_a_part_that_every_object_names_is_no_way_to_fill_the_disk(sender, session, web, slice_tree, web_limits):  # noqa: F811
+    """What comes out of a request weighs no more than what may go in: few bytes sent are not many kept."""
+    tree, pixels = slice_tree
+    many = []
+    for number in range(4):
+        told, _ = apart(tree, "p")
+        told["00080018"] = {"vr": "UI", "Value": [f"{DOMINIQUE.study_uid}.9.{number}"]}
+        many.append(told)
+    body, kind = request(JSON, [json.dumps(many).encode()], ("p", OCTETS, pixels))
+    assert len(body) < web_limits.stow_bytes < 4 * len(pixels)
+    status, _, answer = web.post("/studies", body, kind)
+    fitting = web_limits.stow_bytes // len(pixels)
+    refused = json.loads(answer)["00081198"]["Value"]
+    assert (status, kept(session), len(refused)) == (202, fitting, 4 - fitting)
+
+
+def test_a_list_of_more_objects_than_parts_are_taken_is_refused_by_name(sender, session, web, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(described, "MAX_PARTS", 3)
+    status, _, answer = web.post("/studies", *request(JSON, [b"[{},{}]", b"[{},{}]"]))
+    assert (status, json.loads(answer)["text"]) == (400, "Demande de plus de 3 objets.")
     assert kept(session) == 0
 
 
