@@ -1,9 +1,12 @@
 """What a browser is shown over HTTP: pictures beside Orthanc's, documents, tags, and nothing for who may not see."""
 
+import asyncio
 import io
 import shutil
+import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from email import message_from_bytes
 from pathlib import Path
@@ -16,6 +19,8 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from sqlalchemy import text
 
+from gateway.dicom import pictures
+from gateway.dicom.drawing import Drawing
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.test_dicomweb import INSTANCE, ONE, SERIES, STUDY, shown, trail  # noqa: F401 - a fixture
 from tests.loopback import wait_until
@@ -142,6 +147,27 @@ def test_several_frames_come_in_one_answer(shown, web):  # noqa: F811
     status, headers, body = web.get(f"{ONE}/frames/1,1/rendered", "physician", "multipart/related; type=image/jpeg")
     assert (status, headers["content-type"].split(";")[0]) == (200, "multipart/related")
     assert body.count(b"\xff\xd8\xff") == 2
+
+
+def test_who_closes_the_connection_ends_the_drawing_of_a_series(shown, web, monkeypatch):  # noqa: F811
+    begun, ended = [], []
+
+    async def slowly(_, work, path, **asked):
+        begun.append((work, path))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append((work, path))
+
+    monkeypatch.setattr(Drawing, "drawn", slowly)
+    monkeypatch.setattr(pictures, "_GRACE_S", 0.02)
+    server = urllib.parse.urlsplit(web.url)
+    asked = f"GET {server.path}/studies/{STUDY}/series/{SERIES}/rendered HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection((server.hostname, server.port)) as connection:
+        connection.sendall(f"{asked}Authorization: Bearer physician\r\n\r\n".encode())
+        assert wait_until(lambda: begun)
+    assert wait_until(lambda: ended and sorted(ended) == sorted(begun))
+    assert len(begun) < 5  # as many as were under way, and no further one of the five
 
 
 @pytest.mark.parametrize("query", ["quality=0", "quality=101", "quality=x", "viewport=1,2,3", "viewport=9,9,0,0,0,5"])
