@@ -1,9 +1,9 @@
 """Who scrolls through a series is drawn the next pictures before he asks, and any other one as he asks.
 
-Promises: nothing before the second picture of a series in a row, the next two at most, one series a person; only what
-he may see, by the very search that finds what he asks for; whether he may see one is looked at again when he asks, and
-nothing is answered before. What fails ahead is told when it is asked for. Nothing here keeps pictures:
-`gateway.dicom.pictures` does.
+Promises: nothing before the second picture of a series in a row (the third of one that is leafed through by twos or
+threes), the next two at most, one series a person; only what he may see, by the very search that finds what he asks
+for; whether he may see one is looked at again when he asks, and nothing is answered before. What fails ahead is told
+when it is asked for. Nothing here keeps pictures: `gateway.dicom.pictures` does.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class _Scroll:
     asked: dict[str, Any]
     last: str
     before: str = ""
+    earlier: str = ""
     places: dict[str, int] | None = None
     found: tuple[Found, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -65,7 +66,7 @@ class Scrolls:
         if scroll is None or scroll.series != one.series_uid or scroll.asked != asked:
             scroll = _Scroll(one.series_uid, asked, one.instance_uid)
         elif scroll.last != one.instance_uid:
-            scroll.before, scroll.last = scroll.last, one.instance_uid
+            scroll.earlier, scroll.before, scroll.last = scroll.before, scroll.last, one.instance_uid
             if scroll.task is None or scroll.task.done():
                 scroll.task = asyncio.create_task(self._go_on(who, one, scroll))
         self._persons[key] = scroll
@@ -94,10 +95,15 @@ class Scrolls:
 
 
 def _next(scroll: _Scroll, places: Mapping[str, int], begun: Collection[int]) -> int | None:
-    """Find the place that he comes to next and that was not begun; None when he is not scrolling."""
-    here, there = (places.get(uid) for uid in (scroll.last, scroll.before))
+    """Find the place that he comes to next and that was not begun; None when he is not scrolling.
+
+    One step is scrolling; a longer one may be any look at another picture, and is when it follows another that way.
+    """
+    here, there, earlier = (places.get(uid) for uid in (scroll.last, scroll.before, scroll.earlier))
     if here is None or there is None or not 0 < abs(here - there) <= _AHEAD + 1:
         return None
     way = 1 if here > there else -1
+    if abs(here - there) > 1 and (earlier is None or not 0 < (there - earlier) * way <= _AHEAD + 1):
+        return None
     ahead = range(here + way, here + way * (_AHEAD + 1), way)
     return next((place for place in ahead if 0 <= place < len(places) and place not in begun), None)
