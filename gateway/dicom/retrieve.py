@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, zip_longest
 from typing import Any, Final, cast
 
 from pydicom.dataset import Dataset
@@ -158,34 +159,25 @@ class Retrieval:
         """Send what is asked for on the caller's own association."""
         asked = wanted(request.identifier(), request.sop_class_uid)
         objects = self._steps.run(caller, partial(_objects, asked=asked))
-        message_id = int(request.message.MessageID)
-
-        def store(piece: Piece) -> Answer:
-            nonlocal message_id
-            chosen = suitable(piece, request.storage_context)
-            if chosen is None:
-                return no_context(piece)
-            context_id, syntax = chosen
-            message_id = message_id % 0xFFFF + 1
-            with self.conversion.opened(piece, syntax) as file:
-                seek_data_set(file)
-                request.send(message(context_id, store_command(piece, message_id), file, request.max_pdu_bytes))
-            return request.stored(message_id)
-
-        self._run(request, objects, _Tally(len(objects)), store)
+        with contextlib.closing(_Back(self.conversion, request)) as back:
+            self._run(request, objects, _Tally(len(objects)), back.store)
 
     # ---- both
 
     def _run(
-        self, request: Request, objects: Sequence[_Object], tally: _Tally, store: Callable[[Piece], Answer]
+        self,
+        request: Request,
+        objects: Sequence[_Object],
+        tally: _Tally,
+        store: Callable[[Piece, Piece | None], Answer],
     ) -> None:
-        for one in objects:
+        for one, following in zip_longest(objects, objects[1:]):
             if request.cancelled:
                 request.respond(_CANCELLED, tally.failures(), numbers=tally.numbers(final=False))
                 return
             if not request.alive:
                 raise GoneError
-            answer = self._one(one, store)
+            answer = self._one(one, following, store)
             tally.count(one.piece.sop_instance_uid, answer)
             if tally.remaining:
                 request.progress(tally.remaining, tally.completed, tally.failed, tally.warned)
@@ -196,11 +188,11 @@ class Retrieval:
         status = _ALL_FAILED if tally.failed == len(objects) else _WARNING
         request.respond(status, tally.failures(), comment=tally.why, numbers=tally.numbers(final=True))
 
-    def _one(self, one: _Object, store: Callable[[Piece], Answer]) -> Answer:
+    def _one(self, one: _Object, following: _Object | None, store: Callable[[Piece, Piece | None], Answer]) -> Answer:
         if not one.may_go:
             return Answer(_NOT_SENT.status, "destination-not-authorised")
         try:
-            return store(one.piece)
+            return store(one.piece, following.piece if following is not None else None)
         except GatewayError as error:
             LOG.warning("dicom sub-operation failed: %s", error.code)
             return Answer(_NOT_SENT.status, error.code)
@@ -237,6 +229,58 @@ def _contexts(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, tuple[str, .
     return (*kept, *((abstract, UNCOMPRESSED) for abstract in dict.fromkeys(abstract for abstract, _ in kept)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A sub-operation whose first block is made."""
+
+    piece: Piece
+    message_id: int
+    blocks: Iterator[bytearray]
+    opened: contextlib.ExitStack
+
+
+class _Back:
+    """The way back on the caller's own association: while it answers, the first block of the next object is read."""
+
+    def __init__(self, conversion: Conversion, request: Request) -> None:
+        self._conversion = conversion
+        self._request = request
+        self._message_id = int(request.message.MessageID)
+        self._ahead: _Begun | None = None
+
+    def store(self, piece: Piece, following: Piece | None) -> Answer:
+        if self._ahead is not None and self._ahead.piece is not piece:
+            self.close()
+        begun, self._ahead = self._ahead or self._begin(piece), None
+        if begun is None:
+            return no_context(piece)
+        with begun.opened:
+            self._request.send(begun.blocks)
+        if following is not None:
+            with contextlib.suppress(GatewayError):  # said when its turn comes
+                self._ahead = self._begin(following, converted=False)
+        return self._request.stored(begun.message_id)
+
+    def close(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.opened.close()
+
+    def _begin(self, piece: Piece, *, converted: bool = True) -> _Begun | None:
+        chosen = suitable(piece, self._request.storage_context)
+        if chosen is None or (chosen[1] != piece.transfer_syntax_uid and not converted):
+            return None
+        context_id, syntax = chosen
+        self._message_id = self._message_id % 0xFFFF + 1
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self._conversion.opened(piece, syntax))
+            seek_data_set(file)
+            command = store_command(piece, self._message_id)
+            blocks = message(context_id, command, file, self._request.max_pdu_bytes)
+            first = next(blocks)
+            return _Begun(piece, self._message_id, chain([first], blocks), stack.pop_all())
+
+
 class _Towards:
     """The way to a destination: opened at its first object, again when it broke, given up when it breaks twice."""
 
@@ -252,7 +296,7 @@ class _Towards:
         self._failure: GatewayError | None = None
         self._broken = 0
 
-    def store(self, piece: Piece) -> Answer:
+    def store(self, piece: Piece, _: Piece | None) -> Answer:
         position, self._sent = self._sent, self._sent + 1
         if position in self._batches:
             self.close()

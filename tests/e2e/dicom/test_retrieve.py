@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove as StudyMove,
 )
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.dicom.retrieve import Retrieval
@@ -28,6 +28,7 @@ from gateway.dicom.scp import Scp
 from gateway.dicom.scu import Ours, Patience
 from gateway.dicom.storage import Keeper, Partners
 from gateway.dicom.wire import Limits
+from gateway.model.imaging import Instance
 from gateway.model.partner import PartnerCredential
 from gateway.settings import Address
 from tests.e2e.dicom.conftest import AE_TITLE, storescu
@@ -332,6 +333,22 @@ def test_a_receiver_that_takes_no_syntax_of_an_object_is_told_which(kept, compre
     assert status.ErrorComment == f"transfer-syntax-refused: {ExplicitVRLittleEndian}"
     assert len(failed.FailedSOPInstanceUIDList) == 6
     assert found == {}
+
+
+@pytest.mark.parametrize("places", [[0], [2], [4], [0, 1], [1, 3, 4], [0, 1, 2, 3, 4]])
+def test_objects_whose_bytes_are_gone_fail_alone_wherever_they_stand(kept, ct, session, blobs, places):
+    """The next object is opened while one is answered: what it lacks is said in its own turn."""
+    uids = [str(dcmread(path).SOPInstanceUID) for path in ct]
+    lost = {uids[place] for place in places}
+    session.rollback()
+    for key in session.scalars(select(Instance.sha256).where(Instance.sop_instance_uid.in_(lost))):
+        blobs.delete(key)
+    (status, failed), found = got(kept.port, DOMINIQUE.study_uid, ExplicitVRLittleEndian)
+    assert status.Status == (0xB000 if found else 0xA702)
+    assert numbers(status) == (len(ct) - len(lost), len(lost), 0)
+    listed = failed.FailedSOPInstanceUIDList
+    assert ({listed} if isinstance(listed, str) else set(listed)) == lost
+    assert found.keys() == set(uids) - lost
 
 
 def test_an_object_that_cannot_be_converted_fails_alone(kept, ct, tmp_path):
