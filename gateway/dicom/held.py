@@ -4,8 +4,9 @@ What is decoded or converted for an answer is in memory until the client has tak
 as it likes. `Held` lends bytes: whoever wants to hold some waits for his turn, and is told to come back when it does
 not come; the loan ends when the last byte is with the system, not when it was written into a buffer.
 
-Promises: never more on loan than there is; who came first is served first; a loan ends however its answer does. Does
-not count: what the kernel holds of each connection, and what drawing processes hold, which have bounds of their own.
+Promises: never more on loan than there is; who came first is served first, but that frames and what is read from files
+do not wait behind what is converted, which leaves them a quarter; a loan ends however its answer does. Does not count:
+what the kernel holds of each connection, and what drawing processes hold, which have bounds of their own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ AT_ONCE_BYTES: Final = 1 << 20
 _BUFFERS: Final = 8
 #: How long one waits for bytes.
 _SECONDS: Final = 5.0
+
+
+#: What is more is large, and leaves one of so many parts of all to what is small.
+_LARGE_BYTES: Final = 4 << 20
+_RESERVE: Final = 4
 
 
 class Loan:
@@ -53,8 +59,9 @@ class Loan:
         self.shrink(0)
 
     def __del__(self) -> None:
-        """Give back what a cancelled request forgot."""
-        self.shrink(0)
+        """Give back what a cancelled request forgot, in whichever thread it is found."""
+        if self.size:
+            self._of.forgotten(self.size)
 
 
 class Buffers:
@@ -82,6 +89,9 @@ class Buffers:
             self._free.append(memory)
 
 
+_Queue = deque[tuple[int, "asyncio.Future[Loan]"]]
+
+
 class Held:
     """The bytes of one process.
 
@@ -100,7 +110,11 @@ class Held:
         self._name = name
         self._seconds = _SECONDS if seconds is None else seconds
         self._left = most
-        self._waiting: deque[tuple[int, asyncio.Future[Loan]]] = deque()
+        self._kept = most // _RESERVE
+        # What is small does not wait behind what is large.
+        self._small: _Queue = deque()
+        self._large: _Queue = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def lend(self, size: int) -> Loan:
         """Lend some bytes.
@@ -112,15 +126,18 @@ class Held:
         Unavailable
             ``dicom-retrieval-busy``: others hold them, and go on doing so.
         """
-        if size > self.most:
-            text = f"Cette réponse demande plus de {self.most} octets en mémoire (« {self._name} »)."
+        large = size > _LARGE_BYTES
+        waiting, kept = (self._large, self._kept) if large else (self._small, 0)
+        if size > self.most - kept:
+            text = f"Cette réponse demande plus de {self.most - kept} octets en mémoire (« {self._name} »)."
             raise InvalidContent("dicom-too-large", text)
-        if size <= self._left and not self._waiting:
+        if size <= self._left - kept and not waiting:
             self._left -= size
             return Loan(self, size)
-        turn: asyncio.Future[Loan] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Loan] = self._loop.create_future()
         place = (size, turn)
-        self._waiting.append(place)
+        waiting.append(place)
         try:
             async with asyncio.timeout(self._seconds):
                 return await turn
@@ -128,8 +145,8 @@ class Held:
             text = f"Les réponses en cours occupent les {self.most} octets permis (« {self._name} »)."
             raise Unavailable("dicom-retrieval-busy", text, retry_after_s=self._seconds) from None
         finally:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            if place in waiting:
+                waiting.remove(place)
                 self._next()  # a smaller one may have waited behind
 
     def returned(self, size: int) -> None:
@@ -137,15 +154,23 @@ class Held:
         self._left += size
         self._next()
 
+    def forgotten(self, size: int) -> None:
+        """Take bytes back in any thread."""
+        if self._loop is None or self._loop.is_closed():
+            self._left += size  # nobody waits
+        else:
+            self._loop.call_soon_threadsafe(self.returned, size)
+
     def _next(self) -> None:
-        while self._waiting:
-            size, turn = self._waiting[0]
-            if not turn.done():
-                if size > self._left:
-                    return
-                self._left -= size
-                turn.set_result(Loan(self, size))
-            self._waiting.popleft()
+        for waiting, kept in ((self._small, 0), (self._large, self._kept)):
+            while waiting:
+                size, turn = waiting[0]
+                if not turn.done():
+                    if size > self._left - kept:
+                        break
+                    self._left -= size
+                    turn.set_result(Loan(self, size))
+                waiting.popleft()
 
 
 class Whole(Response):

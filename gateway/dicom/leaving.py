@@ -30,6 +30,8 @@ Piece = bytes | Place
 
 _CHUNK_BYTES: Final = 1 << 20
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+# What is less has memory of its own.
+_LITTLE_BYTES: Final = 64 << 10
 # Readers of files at once: whoever reads waits for a disk.
 _READERS: Final = 4
 _PATHS: Final = 8192
@@ -66,11 +68,16 @@ class Leaving:
         size = length(pieces)
         if size > AT_ONCE_BYTES:
             return await self.flow(self.read(one, pieces), status, {**headers, "Content-Length": str(size)}, kind)
-        loan = await self.held.lend(size)
-        memory, content = self._buffers.of(size)
+        if size <= _LITTLE_BYTES:
+            loan = await self.held.lend(size)
+            content, back = memoryview(bytearray(size)), None
+        else:
+            loan = await self.held.lend(AT_ONCE_BYTES)
+            memory, content = self._buffers.of(size)
+            back = partial(self._buffers.back, memory)
         if not _filled(self.path(one.sha256), pieces, content):
             await anyio.to_thread.run_sync(self._fill, one, pieces, content, limiter=self._readers)
-        return Whole(content, status, headers, kind, loan, partial(self._buffers.back, memory))
+        return Whole(content, status, headers, kind, loan, back)
 
     def path(self, sha256: str) -> str | None:
         """Give the file of an object in a local store; None in a remote one."""

@@ -37,6 +37,28 @@ def test_who_finds_none_left_waits_for_who_came_before():
     run(work())
 
 
+def test_what_is_small_does_not_wait_behind_what_is_large():
+    async def work():
+        mebi = 1 << 20
+        held = Held(100 * mebi, "RCP_X", seconds=0.05)
+        with pytest.raises(InvalidContent):
+            await held.lend(76 * mebi)  # a quarter is for the small ones
+        first = await held.lend(75 * mebi)
+        waiting = asyncio.create_task(held.lend(10 * mebi))
+        await asyncio.sleep(0)
+        small = [await held.lend(mebi) for _ in range(25)]
+        with pytest.raises(Unavailable):
+            await held.lend(mebi)
+        with pytest.raises(Unavailable):
+            await waiting
+        del small
+        await asyncio.sleep(0)
+        first.end()
+        assert held._left == 100 * mebi
+
+    run(work())
+
+
 def test_who_waits_too_long_is_told_the_limit_and_takes_no_place():
     async def work():
         held = Held(100, "RCP_LIMIT_RETRIEVAL_BYTES", seconds=0.05)
@@ -64,7 +86,8 @@ def test_what_a_cancelled_request_forgets_comes_back():
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         del waiting
-        gc.collect()
+        await asyncio.to_thread(gc.collect)
+        await asyncio.sleep(0)
         assert (await held.lend(100)).size == 100
 
     run(work())
