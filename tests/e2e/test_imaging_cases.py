@@ -67,6 +67,31 @@ def visitor_fits(one) -> bool:
     return True
 
 
+def test_images_of_somebody_else_are_taken_from_a_patient_on_a_telephone(house: House, visitor, tmp_path: Path) -> None:
+    record = house.world.session.get_one(PatientRecord, house.dossier.record_id)
+    send_images(house, replace(DOMINIQUE, patient_id=record.value, issuer=record.system), tmp_path)
+    organiser = visitor(PHONE, scripts=False)
+    base = f"/dossiers/{house.dossier.id}"
+    organiser.go(base)
+    organiser.sign_in(house.world.coordinator)
+    organiser.page.get_by_role("link", name="Des images ne sont pas celles de ce patient").click()
+    assert visitor_fits(organiser)
+    organiser.page.get_by_role("link", name="TDM THORAX").click()
+    assert visitor_fits(organiser)
+    organiser.page.get_by_label("Pourquoi *", exact=True).fill("Bracelet échangé au scanner")
+    organiser.page.get_by_role("button", name="Retirer ces images").click()
+    assert "Confirmez que vous avez comparé" in organiser.read()
+    organiser.page.get_by_label("J’ai comparé les identités").check()
+    organiser.page.get_by_role("button", name="Retirer ces images").click()
+    assert "Ces images sont retirées du dossier" in organiser.read()
+    # What was seen a moment ago is nobody's here any more.
+    assert organiser.go(f"{base}/images?serie={DOMINIQUE.study_uid}.1") == 404
+    root = f"{organiser.origin}/dicom-web/studies/{DOMINIQUE.study_uid}"
+    assert organiser.page.request.get(f"{root}/metadata").status == 404
+    organiser.go("/imagerie")
+    assert "Une personne a retiré cette étude du patient" in organiser.read()
+
+
 def test_files_are_laid_beside_a_dossier_and_seen_there(house: House, visitor, tmp_path: Path) -> None:
     paths = []
     for name, content in (("photo.jpg", jpeg()), ("capture.png", png()), ("cr.pdf", pdf())):

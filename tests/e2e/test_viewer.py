@@ -259,10 +259,14 @@ def test_files_of_pydicom_are_seen_whatever_their_compression(look) -> None:
     screen.press("n")
     screen.wait(f"{STUDY}.3.1")
     assert screen.part("rang") == f"1{NBSP}/{NBSP}30"
+    # The loop says 33.3 ms a frame; the scan after it says nothing, and is not shown at the loop's speed.
+    speed = screen.page.get_by_label("Vitesse")
+    assert speed.input_value() == "30"
     screen.press("End")
     screen.wait(f"{STUDY}.3.1", frame=30)
     screen.press("n")
     screen.wait(f"{STUDY}.4.1")
+    assert speed.input_value() == "10"
     # No window of its own: from −896 to 1167 HU, the values' ends (128 and 2191, less 1024): 135.5 and 2063.
     assert screen.part("fenetre") == f"C{NBSP}136 · L{NBSP}2063"
     assert screen.said == []
