@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from gateway.dicom import outcome
@@ -191,6 +192,10 @@ class Upload:
             self._room.acquire()
             one.answer = done = self._commits.submit(intake.finish)
             del self._whole[0]
-            done.add_done_callback(lambda _: self._room.release())
+            done.add_done_callback(partial(self._answered, intake))
             self._first = self._first or done
             self._kept[one.sop_instance_uid] = done
+
+    def _answered(self, intake: Intake, _: Future[Answer]) -> None:
+        self._room.release()
+        intake.answered()  # the file of an object to come is opened here, not by the thread that reads the body
