@@ -7,7 +7,8 @@ Promises
 * Each happening is one event of each subscription that listened when it happened, whose subscriber may read it and
   whose filters it answers: the number, the event and the outgoing bytes are one transaction; a second look finds them.
 * A subscription in error goes on numbering: what it missed is asked for with ``$events``.
-* A filter that costs too much stops its own subscription, and nobody else's.
+* A filter that costs too much stops its own subscription, and nobody else's; so does a defect that it meets each time,
+  after an hour.
 * One whose end has passed, whose subscriber is gone or whose resource was deleted goes off; one that has been silent
   for its period is sent a heartbeat.
 
@@ -23,7 +24,7 @@ from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, literal, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.errors import GatewayError, InvalidContent, Unavailable, Unsupported
@@ -49,6 +50,8 @@ log = structlog.get_logger(__name__)
 #: What one filter may cost the database.
 _FILTER_S: Final = 2.0
 _AT_ONCE: Final = 200
+#: How long one that cannot be told is tried again.
+_TRIED: Final = timedelta(hours=1)
 #: How long a notification waits at least for the one before it.
 _TURN_S: Final = 5.0
 #: States in which events are numbered.
@@ -61,6 +64,7 @@ _QUIET = frozenset({_ENDED[0], _UNSEEN[0]})
 
 _TOO_COSTLY = "Filtre trop coûteux : l’abonnement est arrêté."
 _NOT_OFFERED = "Un filtre de l’abonnement n’est plus offert."
+_UNTOLD = "La passerelle n’a pas pu notifier cet abonnement, malgré plusieurs tentatives."
 _GONE = "Le client de cet abonnement n’est plus enregistré."
 _FAILED = "L’adresse de l’abonnement n’a pas pris les notifications, malgré plusieurs tentatives ({code})."
 
@@ -70,15 +74,24 @@ _FAILED = "L’adresse de l’abonnement n’a pas pris les notifications, malgr
 
 def tell_due(steps: Steps, into: Subscribing, *, limit: int = _AT_ONCE) -> int:
     """Tell what has happened since; returns how many events that made."""
-    with steps.store.session() as session:
-        happened = session.scalars(select(Happening).order_by(Happening.at, Happening.id).limit(limit)).all()
     told = 0
-    for one in happened:
-        made = [_told(steps, into, one, key) for key in _listening(steps, one)]
-        if None not in made:
-            steps.run(SYSTEM, partial(_done, key=one.id))
-        told += sum(one for one in made if one)
-    return told
+    left: ColumnElement[bool] = true()
+    place = tuple_(Happening.at, Happening.id)
+    while True:
+        with steps.store.session() as session:
+            page = select(Happening).where(left).order_by(Happening.at, Happening.id).limit(limit)
+            happened = session.scalars(page).all()
+        untold = False
+        for one in happened:
+            made = [_told(steps, into, one, key) for key in _listening(steps, one)]
+            if None not in made:
+                steps.run(SYSTEM, partial(_done, key=one.id))
+            untold = untold or None in made
+            told += sum(one for one in made if one)
+        if not untold or len(happened) < limit:
+            return told
+        # What cannot be told stays in front: what came after it is looked at all the same.
+        left = place > tuple_(literal(happened[-1].at), literal(happened[-1].id))
 
 
 def _listening(steps: Steps, happening: Happening) -> Sequence[uuid.UUID]:
@@ -108,7 +121,9 @@ def _told(steps: Steps, into: Subscribing, happening: Happening, key: uuid.UUID)
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
         code = error.code if isinstance(error, GatewayError) else type(error).__name__
         log.error("subscriber-not-told", subscription=str(key), code=code)  # noqa: TRY400 - a trace may quote a row
-        return None
+        if happening.at > utcnow() - _TRIED:
+            return None
+        steps.run(SYSTEM, partial(_stop, key=key, error=_UNTOLD))
     return 0
 
 

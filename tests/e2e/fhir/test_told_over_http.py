@@ -723,6 +723,45 @@ def test_a_slow_subscriber_holds_up_nobody_else(
         assert sorted(session.scalars(select(Message.attempts))) == [0, 0, 1, 1]
 
 
+def test_one_that_cannot_be_told_holds_up_nobody_else_and_is_given_up(
+    gateway: Gateway,
+    world: World,
+    ehr: httpx.Client,
+    subscriber: Subscriber,
+    subscribe: Any,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect of ours that one subscription meets each time: what it cannot be told waits, in front of all others."""
+    broken = subscribe(subscription(subscriber.url + "/broken", "ImagingStudy?modality=CT"))
+    subscribe(subscription(subscriber.url + "/sound"))
+    heard = subscribers.heard
+
+    def defective(session: Any, caller: Any, kind: str, wanted: Any, filters: Any = (), *more: Any) -> Any:
+        if filters:
+            raise ZeroDivisionError
+        return heard(session, caller, kind, wanted, filters, *more)
+
+    monkeypatch.setattr(subscribers, "heard", defective)
+    for number in range(1, 4):
+        grown(gateway, world, number)
+        work.settle()
+    into = subscribing(gateway)
+    assert telling.tell_due(gateway.steps, into, limit=1) == 3
+    assert ehr.get(f"Subscription/{broken['id']}").json()["status"] == "active"
+    with gateway.store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Happening)) == 3
+        session.execute(update(Happening).values(at=utcnow() - timedelta(days=1)))
+        session.execute(update(Subscription).values(active_at=utcnow() - timedelta(days=2)))
+        session.commit()
+    assert [telling.tell_due(gateway.steps, into, limit=1) for _ in range(3)] == [0, 0, 0]
+    read = ehr.get(f"Subscription/{broken['id']}").json()
+    assert (read["status"], "ZeroDivision" in read["error"]) == ("error", False)
+    with gateway.store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Happening)) == 0
+        assert session.scalar(select(func.count()).where(WorkItem.reason == subscribers.IN_ERROR)) == 1
+
+
 def test_over_tls_the_certificate_must_name_the_host(
     database_url: str, gateway: Gateway, ehr: httpx.Client, tmp_path: Path
 ) -> None:
