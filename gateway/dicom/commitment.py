@@ -241,7 +241,8 @@ def _waits(step: Step) -> tuple[ColumnElement[bool], ...]:
 def _waiting(step: Step, transaction: str) -> Message | None:
     """Find and hold the report of a transaction that waits already."""
     mine = (Message.sender == transaction, Message.recipient == str(step.caller.identifier))
-    return step.session.scalars(select(Message).where(*_waits(step), *mine).with_for_update()).one_or_none()
+    found = select(Message).where(*_waits(step), *mine).order_by(Message.created_at.desc())
+    return step.session.scalars(found.with_for_update()).first()
 
 
 def _require_room(step: Step, size_bytes: int) -> None:

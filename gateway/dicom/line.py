@@ -193,6 +193,8 @@ class Line:
 
     def _act(self, event: str) -> None:
         waiting = self._dul.to_provider_queue
+        if event == "Evt9" and not waiting.queue:
+            return  # the library said it twice: once each turn, and the first had to wait behind what the peer said
         # Sta8: the peer asked to release while it is still being answered; what is under way leaves first.
         if event == "Evt9" and self._dul.state_machine.current_state in ("Sta6", "Sta8"):
             first = waiting.queue[0]

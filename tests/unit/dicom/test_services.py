@@ -243,6 +243,31 @@ def test_requests_sent_ahead_of_their_answers_are_bounded_in_number_and_bytes(ma
     assert wait_until(lambda: not scp._live())
 
 
+def test_a_cancel_in_pieces_while_objects_leave_is_a_cancel(make_scp):
+    """Its pieces come in one go, and our own next block after them: the library then asks twice for one block."""
+
+    def serve(request, peer):
+        request._line._act("Evt9")  # asked for with nothing there
+        for _ in range(200):
+            request.progress(1, 0, 0, 0)
+            if request.cancelled:
+                break
+        request.respond(0xFE00)
+
+    peer = Peer(make_scp(services=[Service(frozenset({GET.decode()}), C_GET, serve)]).port, context(1, GET, IMPLICIT))
+    peer.send(asking(1, 0x0010, GET))
+    cancel = command(element(0x0100, b"\xff\x0f"), element(0x0120, struct.pack("<H", 1)), element(0x0800, b"\x01\x01"))
+    peer.send(b"".join(p_data(pdv(1, COMMAND, cancel[at : at + 9])) for at in range(0, 27, 9)))
+    peer.send(p_data(pdv(1, COMMAND | LAST, cancel[27:])))
+    code = 0xFF00
+    while code == 0xFF00:
+        kind, body = peer.read()
+        assert kind == P_DATA
+        code = status(body)
+    assert code == 0xFE00
+    peer.release()
+
+
 def test_events_told_to_a_provider_end_the_association_and_leave_no_threads(make_scp):
     scp = make_scp(services=[Service(frozenset({PUSH.decode()}), N_ACTION, lambda *_: None)])
     before = threading.active_count()

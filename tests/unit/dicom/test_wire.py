@@ -290,6 +290,16 @@ def test_whoever_begins_with_something_else_holds_no_place(make_scp, first):
     Peer(scp.port).release()
 
 
+def test_another_version_of_the_protocol_is_rejected_by_name(scp):
+    """[PS3.8 9.3.4] permanent, by the presentation related function … ACSE: protocol version not supported."""
+    request = bytearray(associate_rq(context(1, CT, EXPLICIT)))
+    request[6:8] = b"\0\2"
+    with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+        sock.sendall(request)
+        answer = sock.recv(100)
+    assert (answer[0], tuple(answer[7:10])) == (ASSOCIATE_RJ, (1, 2, 2))
+
+
 def test_garbage_instead_of_a_request_is_aborted(scp):
     with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n" * 50)
