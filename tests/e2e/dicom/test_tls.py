@@ -7,6 +7,7 @@ import contextlib
 import re
 import ssl
 import subprocess
+import urllib.request
 
 import pytest
 from sqlalchemy import func, select
@@ -18,7 +19,7 @@ from gateway.rcp import registry
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.registry import AeTitle, PartnerFacts
 from gateway.settings import Address, Dicom, Tls
-from tests.e2e.dicom.conftest import AE_TITLE, need, storescu
+from tests.e2e.dicom.conftest import AE_TITLE, need, running_orthanc, storescu
 from tests.e2e.dicom.peers import data_sets, dcmtk, presenting, receiver, register, tunnel
 from tests.loopback import free_port, until
 from tests.unit.dicom.raw_peer import Peer
@@ -125,6 +126,38 @@ def test_a_destination_of_the_list_is_never_sent_to_in_the_clear(secured, author
         register(session, world.partner, "LECTEUR", reader.port)
         assert dcmtk("movescu", plain, "-S", "-aem", "LECTEUR", keys=KEYS).returncode != 0
         assert reader.files == []
+
+
+def test_orthanc_sends_over_tls_and_is_sent_to(make_port, authority, ct, session, world, tmp_path):
+    """Both ways with certificates of both sides; Orthanc asks for ours, we for Orthanc's."""
+    world.session.commit()
+    (tmp_path / "orthanc").mkdir()
+    files = {
+        "DicomTlsCertificate": "here.pem",
+        "DicomTlsPrivateKey": "here.key",
+        "DicomTlsTrustedCertificates": "ca.pem",
+    }
+    tls = Tls(certificate=authority / "here.pem", key=authority / "here.key", authorities=authority / "ca.pem")
+    bind = Address("127.0.0.1", 0)
+    port = make_port(profile="prod", dicom=Dicom(bind=bind, tls=tls, tls_destinations=("ORTHANC",)))
+    with running_orthanc(
+        tmp_path / "orthanc",
+        DicomTlsEnabled=True,
+        DicomTlsRemoteCertificateRequired=True,
+        DicomCheckCalledAet=False,
+        DicomModalities={"us": {"AET": "RCPGATEWAY", "Host": "127.0.0.1", "Port": port.port, "UseDicomTls": True}},
+        **{name: str(authority / file) for name, file in files.items()},
+    ) as pacs:
+        assert pacs.post("/modalities/us/echo", {}) == {}
+        found = [pacs.post("/instances", path.read_bytes())["ID"] for path in ct]
+        sent = pacs.post("/modalities/us/store", {"Resources": found})
+        assert (sent["InstancesCount"], sent["FailedInstancesCount"], stored(session)) == (len(ct), 0, len(ct))
+        for one in found:
+            urllib.request.urlopen(urllib.request.Request(f"{pacs.http}/instances/{one}", method="DELETE")).close()
+        register(session, world.partner, "ORTHANC", pacs.dicom_port)
+        with tunnel(port.port, authority) as plain:
+            assert dcmtk("movescu", plain, "-S", "-aem", "ORTHANC", keys=KEYS).returncode == 0
+        assert sorted(pacs.get("/instances")) == sorted(found)
 
 
 # What is really negotiated, by openssl from outside
