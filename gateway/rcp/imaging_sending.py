@@ -85,13 +85,15 @@ class Manifest(msgspec.Struct, frozen=True):
     records: tuple[str, ...] = ()
 
 
-def send(step: Step, study_uid: str, to: str) -> Message:
+def send(step: Step, study_uid: str, to: str, *, standing_in: Dossier | None = None) -> Message:
     """Send a study to a registered application, or to a DICOMweb server.
 
     Parameters
     ----------
     to
         An AE title, or the base address of a server.
+    standing_in
+        A dossier: what another hospital keeps under the same UID for another patient is no part of it.
 
     Raises
     ------
@@ -103,11 +105,11 @@ def send(step: Step, study_uid: str, to: str) -> Message:
         ``destination-dicom``: nobody registered this application, or not where it listens.
     """
     session, caller = step.session, step.caller
-    studies = session.scalars(
-        select(Study)
-        .where(Study.study_instance_uid == study_uid, Study.state == ATTACHED, access.studies(caller))
-        .order_by(Study.id)
-    ).all()
+    wanted = [Study.study_instance_uid == study_uid, Study.state == ATTACHED, access.studies(caller)]
+    if standing_in is not None:
+        of_it = select(StudyDossier.study_id).where(StudyDossier.dossier_id == standing_in.id)
+        wanted.append(Study.id.in_(of_it))
+    studies = session.scalars(select(Study).where(*wanted).order_by(Study.id)).all()
     if not studies:
         raise access.hidden(caller, "Study", study_uid, text="Étude inconnue.")
     if not _may_send(session, step, studies):
@@ -252,7 +254,7 @@ def send_from_dossier(
     if not confirmed:
         text = "Confirmez que cet établissement doit recevoir ces images."
         raise InvalidContent("confirmation-absente", text, expression="confirme", rule=True)
-    return send(step, study_uid, to)
+    return send(step, study_uid, to, standing_in=dossier)
 
 
 def sent(session: Session, dossier: Dossier) -> tuple[Sending, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from sqlalchemy import select, update
@@ -11,8 +13,9 @@ from gateway.model.message import Attempt, Message
 from gateway.model.network import Network
 from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.store import utcnow
+from gateway.rcp import imaging
 from gateway.rcp.imaging_sending import Manifest, may_leave
-from tests.image_samples import facts, send
+from tests.image_samples import content, facts, pacs, send
 from tests.unit.portal.conftest import Site, words
 
 YES = {"confirme": "oui"}
@@ -132,6 +135,29 @@ def test_a_study_of_another_dossier_or_a_form_without_its_token_sends_nothing(si
     coordinator.post(there, 403, token="", etude=study, destination="CHUY_ARCHIVE", **YES)
     assert messages(site) == []
     assert "Ce dossier n’a pas d’images." in words(coordinator.get(f"/dossiers/{other.id}/envois"))
+
+
+def test_the_same_study_of_another_hospital_and_patient_stays(site, dossier):
+    """Two hospitals keep a study under one UID, and one of them for another patient, in the same meeting."""
+    world, domain = site.world, "https://z.example/ipp"
+    other = Partner(name="Clinique W", patient_domains=[domain])
+    world.session.add(other)
+    world.session.flush()
+    world.dossier(world.record(partner_id=other.id, system=domain, value="777", match_key="AUTRE"))
+    world.session.commit()
+    caller = replace(pacs(world), partner_id=other.id)
+    said = facts(2, patient="777", system=domain)
+    assert site.steps.run(caller, lambda step: imaging.keep(step, said, content(said))) is None
+    session = site.fresh().session
+    [mine, theirs] = session.scalars(select(Study).order_by(Study.partner_id == other.id))
+    assert (mine.study_instance_uid, mine.state) == (theirs.study_instance_uid, theirs.state)
+    assert mine.record_id == dossier.record_id != theirs.record_id
+    there = f"/dossiers/{dossier.id}/envois"
+    site.browser(world.coordinator).post(there, etude=str(mine.id), destination="CHUY_ARCHIVE", **YES)
+    [message] = messages(site)
+    manifest = msgspec.json.decode(message.content or b"", type=Manifest)
+    assert manifest.records == (str(dossier.record_id),)
+    assert [one.sop_instance_uid for one in manifest.objects] == [facts().instance.sop_instance_uid]
 
 
 def test_what_waits_to_leave_stays_when_the_images_are_another_patients(site, dossier):
