@@ -29,6 +29,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
@@ -268,8 +269,10 @@ def _representations(
         if caller.practitioner_id is None:
             return false()
         if table is TABLES["ImagingStudy"]:
-            # Attached to several dossiers it stands under the record alone, and old versions under an old dossier.
-            return table.c.root_id.in_(select(Study.id).where(studies(caller)))
+            # Attached to several dossiers it stands under the record alone, and old versions under an old dossier;
+            # those of a patient from whom it was taken are nobody's.
+            mine = select(Study.id, Study.record_id).where(studies(caller))
+            return tuple_(table.c.root_id, table.c.record_id).in_(mine)
         visible = [
             table.c.public,
             exists().where(Dossier.id == table.c.dossier_id, dossiers(caller)).correlate(table),

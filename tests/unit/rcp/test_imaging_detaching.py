@@ -15,7 +15,7 @@ from gateway.model.imaging import Study, StudyDossier
 from gateway.model.person import PatientRecord, WorkItem
 from gateway.model.representation import TABLES
 from gateway.model.store import utcnow
-from gateway.rcp import imaging, imaging_cases, imaging_detaching, imaging_match, imaging_orders
+from gateway.rcp import access, imaging, imaging_cases, imaging_detaching, imaging_match, imaging_orders
 from gateway.rcp.facts import IdentifierFact
 from gateway.rcp.imaging_orders import ImageOrder
 from gateway.rcp.imaging_sending import may_send
@@ -160,6 +160,13 @@ def test_it_goes_to_the_right_patient_in_one_step(scene):
     [body] = current(scene)
     assert str(scene.right.id).encode() in body
     assert str(scene.record.id).encode() not in body
+    # Of its history a professional reads what was said of this patient, nothing of the other one.
+    caller = scene.world.caller(scene.world.treating)
+    told = scene.session.scalars(select(IMAGES.c.body).where(access.representations(caller, IMAGES))).all()
+    assert told
+    assert not any(str(scene.record.id).encode() in bytes(one) for one in told)
+    everything = scene.session.scalars(select(IMAGES.c.body)).all()
+    assert any(str(scene.record.id).encode() in bytes(one) for one in everything)
     item = scene.item()
     assert (item.decision, item.closed_by) == (imaging_cases.GIVEN, scene.world.coordinator.idnps)
     assert item.details["motif"] == WHY
