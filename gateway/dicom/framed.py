@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.dicom.asking import Wire
 from gateway.dicom.drawing import Drawing
@@ -28,8 +28,9 @@ __all__ = ["MAX_MADE_BYTES", "Framed", "Layouts", "within"]
 MAX_MADE_BYTES: Final = 256 << 20
 #: Uncompressed and little endian: a frame is a piece of the file.
 PLAIN: Final = frozenset({str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)})
-#: Of what says nothing of itself: deflate makes no more of a byte, and decoders seldom do.
-_INFLATED, _DECODED = 1032, 20
+#: Bytes that are made of one where nobody says how many: deflate makes no more, and decoders seldom do.
+_SWOLLEN: Final = 1032
+_NATIVE: Final = PLAIN | {str(ExplicitVRBigEndian)}
 _MARGIN_BYTES: Final = 64 << 10
 _LAYOUTS: Final = 8192
 
@@ -104,9 +105,8 @@ class Framed(Wire):
     @staticmethod
     def _at_most(one: Found) -> int:
         """Bytes of what only reading it would tell."""
-        if one.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-            return min(one.size_bytes * _INFLATED, MAX_MADE_BYTES)
-        return min(one.size_bytes * _DECODED + _MARGIN_BYTES, MAX_MADE_BYTES)
+        times = 2 if one.transfer_syntax_uid in _NATIVE else _SWOLLEN
+        return min(one.size_bytes * times + _MARGIN_BYTES, MAX_MADE_BYTES)
 
     async def _made(self, one: Found, number: int, form: Form) -> bytes:
         """Have one frame made."""

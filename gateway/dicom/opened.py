@@ -98,7 +98,9 @@ class Opened:
         lines = self._lines.copy()
         try:
             await self._reads.record(*lines)
-        except GatewayError:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is open any more, and lines are kept
+            if not isinstance(error, GatewayError):
+                log.error("audit-lines-wait", error=type(error).__name__, lines=len(lines))  # noqa: TRY400 - no values
             self._until.clear()
             return False
         del self._lines[: len(lines)]
