@@ -17,7 +17,9 @@ KEY = hashlib.sha256(b"".join(PIECES)).hexdigest()
 
 
 def write(url: str, said: int) -> None:
-    with open_store(url).stage() as staged:
+    store = open_store(url)
+    store.foresee()
+    with store.stage() as staged:
         for piece in PIECES:
             staged.write(piece)
         staged.commit()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -213,6 +216,33 @@ def test_the_start_sweeps_what_dead_writers_left_and_spares_the_living(store, ro
         staged.write(b"c")
         assert staged.commit().sha256 == ABC
     assert files(root) == {f"sha256/{ABC[:2]}/{ABC}"}
+
+
+def test_files_that_are_open_before_they_are_needed_are_few_used_and_spared(store, root):
+    for _ in range(40):
+        store.foresee()
+    opened = files(root)
+    assert 0 < len(opened) <= 16
+    open_store(root.as_uri())  # another process begins
+    assert files(root) == opened
+    contents = [str(number).encode() for number in range(20)]
+    kept = set()
+    for content in contents:
+        with store.stage() as staged:
+            staged.write(content)
+            kept.add(staged.commit().sha256)
+    assert kept == {hashlib.sha256(content).hexdigest() for content in contents}
+    assert files(root) == {f"sha256/{key[:2]}/{key}" for key in kept}
+    for key in kept:
+        store.verify(key)
+
+
+def test_what_a_dead_process_had_opened_ahead_is_swept(root):
+    gone = "from gateway.exchange.blobs import open_store; import sys, os; s = open_store(sys.argv[1]); s.foresee(); "
+    subprocess.run([sys.executable, "-c", gone + "os.kill(os.getpid(), 9)", root.as_uri()], check=False)
+    assert len(files(root)) == 1
+    open_store(root.as_uri())
+    assert files(root) == set()
 
 
 def test_a_link_planted_in_the_staging_folder_leads_nowhere(store, root, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import psycopg
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from gateway.errors import Conflict, InvalidContent, Unavailable
 from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
@@ -179,6 +179,49 @@ def test_a_late_object_brings_a_settled_study_forward(scene, monkeypatch):
     scene.session.rollback()
     study = scene.session.scalars(select(Study)).one()
     assert (study.instances_count, study.settled_at) == (3, None)
+
+
+def test_a_study_that_changes_while_a_group_waits_is_judged_anew_and_its_neighbour_is_not(scene):
+    other = f"{STUDY}.5"
+    assert scene.keep(facts(1, study=other)) is None
+    scene.alone.clear()
+    scene.open.clear()
+    with ThreadPoolExecutor(4) as senders:
+        sent = [senders.submit(scene.keep, facts(2))]
+        assert wait_until(lambda: scene.groups)
+        for number, said in enumerate((facts(3), facts(4, study=other), facts(5)), 1):
+            sent.append(senders.submit(scene.keep, said))
+            assert wait_until(lambda number=number: len(scene.arrivals._queue) == number)
+        scene.session.execute(update(Study).where(Study.study_instance_uid == other).values(patient_id="000077"))
+        scene.session.commit()
+        scene.open.set()
+    answers = [one.result() for one in sent]
+    assert [type(one) for one in answers] == [type(None), type(None), InvalidContent, type(None)]
+    assert answers[2].code == "identity-mismatch"
+    assert (scene.groups, scene.alone) == ([1, 3], [4])
+    assert scene.numbers() == [1, 1, 2, 3, 5]
+    # Refused alone: nothing is known of that series any more, and the next is judged by what the study says now.
+    assert scene.keep(facts(6, study=other)).code == "identity-mismatch"
+    assert scene.keep(facts(7, study=other, patient="000077")) is None
+
+
+def test_the_first_of_a_series_that_fails_leaves_its_turn_to_the_next(scene):
+    """The one whose turn it is learns of its own refusal; whoever waits behind it is the first then."""
+    said = [facts(number, study=f"{STUDY}.6") for number in (1, 2, 3)]
+    scene.alone.clear()
+    with ThreadPoolExecutor(3) as senders:
+        with scene.steps.store.engine.connect() as other:
+            other.execute(text("LOCK TABLE study IN EXCLUSIVE MODE"))
+            sent = [senders.submit(scene.keep, *broken(said[0]))]
+            assert wait_until(lambda: scene.alone == [1])
+            sent += [senders.submit(scene.keep, one) for one in said[1:]]
+            assert wait_until(lambda: [one.count for one in scene.arrivals._first.values()] == [3])
+            other.rollback()
+        assert isinstance(sent[0].exception(20), Exception)
+        assert [one.result(20) for one in sent[1:]] == [None, None]
+    assert sorted(scene.alone)[:2] == [1, 2] or sorted(scene.alone)[:2] == [1, 3]
+    assert scene.arrivals._first == {}
+    assert scene.keep(said[0]) is None
 
 
 def test_a_series_that_is_gone_is_made_again(scene):
