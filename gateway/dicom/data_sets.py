@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
+import anyio
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -20,12 +21,13 @@ from gateway.dicom.multipart import media_type
 from gateway.dicom.native_model import written
 from gateway.errors import Unsupported
 
-__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "Form", "answer", "form"]
+__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "Form", "answer", "form", "in_xml"]
 
 JSON: Final = "application/dicom+json"
 XML: Final = "application/dicom+xml"
 _PLAIN_JSON: Final = "application/json"
 _RELATED: Final = "multipart/related"
+_LONG_BYTES: Final = 64 << 10
 _QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 #: A media type, and of ``multipart/related`` the type of its parts.
@@ -70,7 +72,12 @@ def _fit(offered: Form, kind: str, said: Mapping[str, str]) -> tuple[int, float]
     return (1 if kind == "*/*" else 0), quality
 
 
-def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, str] | None = None) -> Response:
+async def in_xml(stored: bytes) -> bytes:
+    """Write a DICOM JSON object as XML; a long one beside the event loop."""
+    return written(stored) if len(stored) < _LONG_BYTES else await anyio.to_thread.run_sync(written, stored)
+
+
+async def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, str] | None = None) -> Response:
     """Answer data sets, each a DICOM JSON object."""
     name, of_parts = form
     if of_parts:
@@ -78,12 +85,12 @@ def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, str] | 
         kind = f'{_RELATED}; type="{XML}"; boundary={boundary}'
         return StreamingResponse(_parts(data_sets, boundary), 200, headers, kind)
     if name == XML:
-        return Response(written(data_sets[0]), 200, headers, XML)
+        return Response(await in_xml(data_sets[0]), 200, headers, XML)
     return Response(b"[" + b",".join(data_sets) + b"]", 200, headers, name)
 
 
 async def _parts(data_sets: Sequence[bytes], boundary: str) -> AsyncIterator[bytes]:
     for one in data_sets:
-        content = written(one)
+        content = await in_xml(one)
         yield part(boundary, XML, len(content)) + content + b"\r\n"
     yield f"--{boundary}--\r\n".encode("ascii")

@@ -13,9 +13,10 @@ Promises
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,9 @@ _METADATA: Final = Limit("dicom.metadata", 32 << 20)
 #: A file of bulk data takes further ones up to here: few files, none over the store's limit because of its neighbours.
 _FILE_BYTES: Final = 1 << 30
 _MAX_LOCATION: Final = 1024
+#: A description becomes many times its length of memory: of the long ones, one at a time in a process.
+_LONG_BYTES: Final = 1 << 20
+_ONE_LONG: Final = threading.Lock()
 
 
 class Described(Upload):
@@ -101,6 +105,8 @@ class Described(Upload):
     def _started(self, fields: dict[str, str]) -> None:
         name, said = media_type(fields.get("content-type", OCTETS))
         location = fields.get("content-location", "")
+        if fields.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+            raise InvalidContent("multipart", "Contenu « multipart/related » illisible : partie codée, et non binaire.")
         if name in self._kinds:
             self._open = bytearray()
         elif location and len(location) <= _MAX_LOCATION:
@@ -140,7 +146,8 @@ class Described(Upload):
             if len(objects) + len(self.laid) > MAX_PARTS:
                 raise InvalidContent("multipart", f"Demande de plus de {MAX_PARTS} objets.")
             for one in objects:
-                self._assembled(one, native_model.read if XML in self._kinds else _tree)
+                with _ONE_LONG if len(one) > _LONG_BYTES else nullcontext():
+                    self._assembled(one, native_model.read if XML in self._kinds else _tree)
         self._documents = []
         for _ in self._brought.keys() - self._named:
             self.laid.append(Laid())

@@ -116,7 +116,7 @@ class _Searches(Wire):
         await self._tell(who, found.records, "Query", None)
         headers = {"Warning": f'299 {self._base} "There are additional results that can be requested"'}
         told = headers if found.more else None
-        return answer(leaves, found.answers, told) if found.answers else Response(None, 204, told)
+        return await answer(leaves, found.answers, told) if found.answers else Response(None, 204, told)
 
     async def metadata(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
@@ -127,4 +127,4 @@ class _Searches(Wire):
         if not answers:
             raise await self._hidden(who, "Study", study)
         await self._tell(who, named, "Metadata", instance or series or study)
-        return answer(leaves, answers)
+        return await answer(leaves, answers)

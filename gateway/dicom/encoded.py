@@ -29,6 +29,7 @@ __all__ = ["Part", "Parts", "encoded", "named", "transfer_syntax"]
 
 _PIXEL_DATA: Final = "7FE00010"
 _CHARACTER_SET: Final = "00080005"
+_DOCUMENT: Final = "00420011"
 _TRANSFER_SYNTAX: Final = "00020010"
 _FRAMES: Final = "00280008"
 
@@ -214,7 +215,9 @@ class _Writing:
             yield from _fragments(parts, tree)
             return
         unit = _UNITS.get(vr)
-        if len(parts) != 1 or parts[0].media_type != OCTETS or unit is None:
+        # A document says what it is by its media type, which (0042,0012) repeats.
+        plain = all(one.media_type == OCTETS for one in parts) or tag == _DOCUMENT
+        if len(parts) != 1 or not plain or unit is None:
             raise _bulk(tag, "une seule partie application/octet-stream attendue")
         [one] = parts
         if one.length % unit:

@@ -25,11 +25,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.dicom import outcome
 from gateway.dicom.command import Answer, StoreRequest, is_uid
-from gateway.dicom.data_sets import JSON, STORED, XML, form
+from gateway.dicom.data_sets import JSON, STORED, XML, form, in_xml
 from gateway.dicom.described import Described
 from gateway.dicom.intake import Intake
 from gateway.dicom.multipart import Reader, media_type
-from gateway.dicom.native_model import written
 from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
 from gateway.dicom.upload import DICOM, Laid, Upload
@@ -174,7 +173,7 @@ class Storing:
         if not kept and all(one.told.status == outcome.DIMSE_STATUS["unavailable"] for one in laid):
             status = 503
         said = msgspec.json.encode(self._body(laid, places))
-        body = written(said) if kind == XML else said
+        body = await in_xml(said) if kind == XML else said
         return Response(body, status, {"Retry-After": "60"} if status == 503 else None, kind)
 
     def _body(self, laid: Sequence[Laid], places: dict[str, tuple[str, str]]) -> dict[str, Any]:

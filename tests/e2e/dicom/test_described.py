@@ -163,6 +163,25 @@ def test_bulk_data_of_items_and_several_objects_in_one_request(sender, session, 
     assert dcmread(back(web, second, tmp_path)).PixelData == ct.PixelData
 
 
+def test_a_document_is_brought_as_what_it_is(sender, session, web, tmp_path):  # noqa: F811
+    """As others send a letter: dcmtk's own encapsulated PDF, its document in a part of its own media type."""
+    letter = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"  # an odd length
+    (tmp_path / "letter.pdf").write_bytes(letter)
+    source = tmp_path / "letter.dcm"
+    subprocess.run([need("pdf2dcm"), str(tmp_path / "letter.pdf"), str(source)], check=True, capture_output=True)
+    tree = by_dcmtk(source)
+    told = {**tree, "00420011": {"vr": "OB", "BulkDataURI": "letter"}}
+    status, _, answer = web.post(
+        "/studies", *request(JSON, [json.dumps([told]).encode()], ("letter", "application/pdf", letter))
+    )
+    assert (status, reasons(answer), kept(session)) == (200, [], 1)
+    stored = dcmread(back(web, tree, tmp_path))
+    assert stored.EncapsulatedDocument == letter + b"\0" * (len(letter) % 2)
+    coded, kind = request(JSON, [json.dumps([told]).encode()])
+    coded = coded.replace(b"+json\r\n", b"+json\r\nContent-Transfer-Encoding: base64\r\n")
+    assert web.post("/studies", coded, kind)[0] == 400
+
+
 # ---- what is no object
 
 
