@@ -1,6 +1,8 @@
 """However a sender cuts an object into fragments, PDUs and segments, the same bytes are kept `[PS3.8 9.3.5, E.2]`."""
 
+import contextlib
 import hashlib
+import itertools
 import random
 import socket
 
@@ -9,8 +11,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dicom.wire import Limits
+from tests.loopback import wait_until
 from tests.unit.dicom.conftest import folder, make_scp  # noqa: F401 - the port over a folder
-from tests.unit.dicom.raw_peer import COMMAND, ECHO_RQ, LAST, P_DATA, Peer, p_data, pdv, status, store_rq
+from tests.unit.dicom.raw_peer import (
+    ABORT,
+    COMMAND,
+    ECHO_RQ,
+    LAST,
+    P_DATA,
+    RELEASE_RQ,
+    Peer,
+    p_data,
+    pdu,
+    pdv,
+    status,
+    store_rq,
+)
 
 #: Small, so that it fills many times, in the middle of a fragment too.
 BUFFER = 4096
@@ -84,3 +100,42 @@ def test_whatever_the_cut_the_bytes_are_the_same(peer, folder, lengths, seed):  
         assert (kind, status(body)) == (P_DATA, 0)
     assert {uid: hashlib.sha256(folder.data_set(uid)).hexdigest() for uid in sent} == sent
     assert folder.partial == 0
+
+
+@pytest.fixture
+def scp(make_scp):  # noqa: F811 - fixtures
+    return make_scp(Limits(buffer_bytes=BUFFER, drain_s=2))
+
+
+#: No example meets what another has left.
+NUMBERS = itertools.count(1)
+ENDS = (b"", pdu(ABORT, b"\0" * 4), pdu(RELEASE_RQ, b"\0" * 4), pdu(ABORT, b"\0" * 4) + b"\4\0", b"\4\0\0\0\0\6")
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(sizes, seeds, st.sampled_from(ENDS), st.floats(0, 1))
+def test_wherever_it_breaks_off_what_is_whole_is_kept_and_nothing_else(scp, folder, length, seed, end, part):  # noqa: F811
+    """Any number of bytes, then a farewell or none; the port serves whoever comes next."""
+    chance = random.Random(seed)  # noqa: S311 - a test's own
+    data, uid = chance.randbytes(length), f"1.2.8.{next(NUMBERS)}"
+    stream = conversation(chance, uid.encode(), data)
+    sent = stream[: int(part * len(stream))]
+    with contextlib.suppress(ConnectionError):
+        peer = Peer(scp.port)
+        peer.send(sent + end)
+        peer.sock.shutdown(socket.SHUT_WR)
+        while peer.read_end() is not None:
+            pass
+        peer.close()
+    assert wait_until(lambda: folder.partial == 0)
+    if len(sent) == len(stream):
+        assert wait_until(lambda: uid in folder.kept)
+    if uid in folder.kept:
+        assert folder.data_set(uid) == data
+        assert sent == stream
+    other = Peer(scp.port)
+    other.send(p_data(pdv(3, COMMAND | LAST, ECHO_RQ)))
+    assert status(other.read()[1]) == 0
+    other.release()

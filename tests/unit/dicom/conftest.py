@@ -73,6 +73,9 @@ class File:
         self.file.close()
         self.path.unlink()
 
+    def answered(self) -> None:
+        """Nothing waits."""
+
 
 class Everyone:
     """Knows whoever does not call himself STRANGER."""
