@@ -1,6 +1,6 @@
 """Codes of DICOM as FHIR says them: regions of the body, coding schemes, coded concepts of a data set.
 
-Promises: a term that no table of the standard names is left out, never guessed. [PS3.16 L-1, PS3.16 8-1; SNOMED CT]
+Promises: a term that no table of the standard names is left out, never guessed. [PS3.16 L-1; PS3.16 8-1]
 """
 
 from __future__ import annotations
