@@ -5,12 +5,16 @@ import hashlib
 import itertools
 import random
 import socket
+import ssl
+import subprocess
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dicom.wire import Limits
+from gateway.settings import Tls
 from tests.loopback import wait_until
 from tests.unit.dicom.conftest import folder, make_scp  # noqa: F401 - the port over a folder
 from tests.unit.dicom.raw_peer import (
@@ -37,10 +41,28 @@ sizes = st.one_of(st.sampled_from(NEAR), st.integers(0, 20_000))
 seeds = st.integers(0, 2**32)
 
 
-@pytest.fixture
-def peer(make_scp, folder):  # noqa: F811 - fixtures
-    scp = make_scp(Limits(buffer_bytes=BUFFER, drain_s=2))
-    made = Peer(scp.port)
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", root / "key.pem", "-out", root / "cert.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return Tls(certificate=root / "cert.pem", key=root / "key.pem")
+
+
+@pytest.fixture(params=["plain", "tls"])
+def peer(request, make_scp, folder, certificate):  # noqa: F811 - fixtures
+    """Over TLS each record ends a read: the heads of the next PDU come with this one in any part, or not at all."""
+    limits, wrap, tls = Limits(buffer_bytes=BUFFER, drain_s=2), None, {}
+    if request.param == "tls":
+        client, tls = ssl.create_default_context(cafile=str(certificate.certificate)), {"tls": certificate}
+        wrap = partial(client.wrap_socket, server_hostname="localhost")
+    made = Peer(make_scp(limits, **tls).port, wrap=wrap)
     made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     yield made
     made.release()
