@@ -73,7 +73,8 @@ class Opened:
             *(line.persons, study),
         )
         now = self._clock()
-        if self._until.get(key, 0.0) > now and len(self._lines) < _GATHERED:
+        is_open = self._until.get(key, 0.0) > now and not self._closed.is_set()
+        if is_open and len(self._lines) < _GATHERED:
             self._lines.append(line if line.happened is not None else replace(line, happened=utcnow()))
             if self._writing is None:
                 self._writing = asyncio.create_task(self._write())

@@ -56,6 +56,18 @@ def test_the_first_is_durable_and_the_others_share_a_commit():
     run(work)
 
 
+def test_what_is_told_once_it_is_closed_is_durable_at_once():
+    """A request may outlive the end of the server: nobody would gather what it says."""
+
+    async def work(opened, trail, clock):
+        await opened.tell(line("0"), "1.2")
+        await opened.close()
+        await opened.tell(line("1"), "1.2")
+        assert trail.lines == ["0", "1"]
+
+    run(work)
+
+
 @pytest.mark.parametrize(
     "other",
     [
