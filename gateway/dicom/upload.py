@@ -100,6 +100,8 @@ class Upload:
             elif not self._reader.finished:
                 raise InvalidContent("multipart", "Contenu « multipart/related » illisible : fin manquante.")
             self._arrived()
+            if self._first is None and len(self._whole) == 1:
+                self._commit_alone()
             self._commit()
         for one in self.laid:
             _ = one.told
@@ -130,6 +132,8 @@ class Upload:
         """Do what waits for the last part."""
 
     def _started(self, fields: dict[str, str]) -> None:
+        if self._first is None:
+            self._commit()
         self.laid.append(Laid())
         self._head = b""
         name, _ = media_type(fields.get("content-type", DICOM))
@@ -179,8 +183,15 @@ class Upload:
         # The first says whose study it is, and of two objects of one UID the first is kept: before what follows.
         same = any(one.sop_instance_uid == other.sop_instance_uid for other, _ in self._whole)
         self._whole.append((one, intake))
-        if self._first is None or same or one.sop_instance_uid in self._kept or len(self._whole) == _TOGETHER:
+        if same or one.sop_instance_uid in self._kept or len(self._whole) == _TOGETHER:
             self._commit()
+
+    def _commit_alone(self) -> None:
+        """Make the only object durable, here: another thread would only be waited for."""
+        [(one, intake)] = self._whole
+        self._whole = []
+        one.answer = intake.finish()
+        self._commits.submit(intake.answered)
 
     def _commit(self) -> None:
         """Begin to make durable what is whole."""
