@@ -13,8 +13,8 @@ Promises
 * The study's counts and FHIR representation follow at its first object, then at most every `EVERY_S`, and when it has
   settled.
 
-The bytes are already durable when `keep` is called. Not promised: attachment by accession number (no order stands
-behind it here), and leaving quarantine (a person decides; no verb does it yet).
+The bytes are already durable when `keep` is called. Orders: `imaging_orders`. What a person decides about a study or an
+object in quarantine, or about one that was attached wrongly: `imaging_cases`, `imaging_detaching`.
 """
 
 from __future__ import annotations
