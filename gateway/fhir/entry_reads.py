@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, Executable
 
@@ -23,6 +23,7 @@ from gateway.fhir.routes_read import unchanged
 from gateway.fhir.summary import form
 from gateway.fhir.timed import UNKEPT, stopped_after
 from gateway.model.audit import AuditFacts
+from gateway.rcp.caller import Caller
 from gateway.rcp.step import Step
 
 __all__ = ["Offered", "answer"]
@@ -132,6 +133,18 @@ def _found(step: Step, offered: Offered, ask: Ask, *, strict: bool, until: float
     return _of_type(step, over, ask, strict=strict)
 
 
+async def _document(over: FhirReads, caller: Caller, identity: str, pairs: Sequence[tuple[str, str]]) -> bytes:
+    return (await over.document(caller, identity, pairs)).body
+
+
+_Operation = Callable[[FhirReads, Caller, str, Sequence[tuple[str, str]]], Coroutine[Any, Any, bytes]]
+_OPERATIONS: Final[Mapping[tuple[str, str], _Operation]] = {
+    ("Composition", "$document"): _document,
+    ("Subscription", "$status"): FhirReads.subscription_status,
+    ("Subscription", "$events"): FhirReads.subscription_events,
+}
+
+
 def _of_type(step: Step, over: FhirReads, ask: Ask, *, strict: bool) -> Answer:
     pairs = list(ask.pairs)
     match ask.steps:
@@ -142,8 +155,8 @@ def _of_type(step: Step, over: FhirReads, ask: Ask, *, strict: bool) -> Answer:
             return Answer(200, _driven(over.history(step.caller, ask.kind, None, pairs, strict=strict)))
         case (identity,):
             return _one(step, over, ask, identity, None)
-        case (identity, "$document") if ask.kind == "Composition":
-            return Answer(200, _driven(over.document(step.caller, identity, pairs)).body)
+        case (identity, name) if (ask.kind, name) in _OPERATIONS:
+            return Answer(200, _driven(_OPERATIONS[ask.kind, name](over, step.caller, identity, pairs)))
         case (identity, "_history"):
             return Answer(200, _driven(over.history(step.caller, ask.kind, identity, pairs, strict=strict)))
         case (identity, "_history", version) if version.isascii() and version.isdecimal() and len(version) <= 9:

@@ -23,8 +23,12 @@ ASKED: dict[str, tuple[str, ...]] = {
 }
 #: What is JSON of another standard, and no resource that an entry could hold.
 OUTSIDE = {"/fhir/.well-known/smart-configuration"}
-#: What needs a validated report: `test_document_over_http` asks it, in a batch too.
-ELSEWHERE = {"/fhir/Composition/{identity}/$document"}
+#: Asked in a batch by `test_document_over_http` and `test_told_over_http`: for a validated report, for a subscriber.
+ELSEWHERE = {
+    "/fhir/Composition/{identity}/$document",
+    "/fhir/Subscription/{identity}/$status",
+    "/fhir/Subscription/{identity}/$events",
+}
 
 
 def test_no_address_goes_untried() -> None:

