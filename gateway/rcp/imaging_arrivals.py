@@ -1,4 +1,4 @@
-"""Objects that arrive at the same time are kept together: one statement, one commit, one answer each.
+"""Objects that arrive at the same time are kept together: a statement each, one commit, an answer each.
 
 A commit costs the database and this process about the same for one object as for twenty, and a series' hundredth object
 asks nothing that its first did not. Objects of series that are known here form groups: those that come while others are
