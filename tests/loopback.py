@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import itertools
+import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 __all__ = ["free_port", "raw_mails", "until", "wait_until"]
 
 
+def _order() -> Iterator[int]:
+    """The ports of this worker, round and round: a port comes again only after thousands of others."""
+    workers, own = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    mine = list(range(20_000 + int(own.removeprefix("gw")), 32_000, workers))
+    random.SystemRandom().shuffle(mine)  # another run on this machine has another order, whoever seeds `random`
+    return itertools.cycle(mine)
+
+
+_PORTS = _order()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now, below those that the system gives away by itself: it stays free for later."""
+    """A port that nobody listens on now, below those that the system gives away by itself: it stays free for later.
+
+    No other worker is given it and this one not soon again: between here and the server that takes it nobody else does.
+    """
     while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
+        port = next(_PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -27,6 +27,7 @@ from gateway.errors import Fault, Unavailable
 __all__ = ["Addresses", "Stage", "free_port", "own_directory", "usual_ports"]
 
 _MARKER = ".demonstration-rcp"
+_PORTS_HELD = "\0rcp-gateway-demonstration"
 _START_S = 60.0
 _STOP_S = 35.0
 _POLL_S = 0.1
@@ -65,7 +66,7 @@ def usual_ports() -> Iterator[bool]:
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
         try:
-            name.bind("\0rcp-gateway-demonstration")
+            name.bind(_PORTS_HELD)
         except OSError:
             yield not sys.platform.startswith("linux")
         else:

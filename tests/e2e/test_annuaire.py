@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +21,7 @@ from gateway.rcp import directory, mailboxes
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.directory_refresh import refresh_due
 from tests.annuaire_standin import KEY, AnnuaireStandIn
+from tests.loopback import free_port
 from tests.world import build
 
 ALICE = "99700000013"
@@ -152,9 +152,7 @@ def test_silence_and_a_closed_port_are_unavailable(standin, waits):
         standin.planned.extend([0.5] * 4)
         with pytest.raises(Unavailable):
             client.find(ALICE)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    nobody = Annuaire(f"http://127.0.0.1:{port}/fhir/v2", KEY, sleep=waits.append)
+    nobody = Annuaire(f"http://127.0.0.1:{free_port()}/fhir/v2", KEY, sleep=waits.append)
     with contextlib.closing(nobody), pytest.raises(Unavailable):
         nobody.find(ALICE)
 

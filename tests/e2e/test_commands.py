@@ -30,6 +30,7 @@ from gateway.model.partner import PartnerCredential
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.mailing import announced
 from gateway.settings import load
+from tests.loopback import free_port
 from tests.world import build
 
 
@@ -271,7 +272,7 @@ def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 @contextlib.contextmanager
 def _serving(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    environment = _environment(tmp_path / "donnees", f"http://127.0.0.1:{_free_port()}", **variables)
+    environment = _environment(tmp_path / "donnees", f"http://127.0.0.1:{free_port()}", **variables)
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=environment, stdout=log, stderr=log)
         try:
@@ -290,17 +291,11 @@ def _environment(data: Path, url: str, **variables: str) -> dict[str, str]:
         "RCP_DATA_DIR": str(data),
         "RCP_HTTP_BIND": url.removeprefix("http://"),
         "RCP_PUBLIC_URL": url,
-        "RCP_DICOM_BIND": f"127.0.0.1:{_free_port()}",
-        "RCP_MLLP_BIND": f"127.0.0.1:{_free_port()}",
+        "RCP_DICOM_BIND": f"127.0.0.1:{free_port()}",
+        "RCP_MLLP_BIND": f"127.0.0.1:{free_port()}",
         "RCP_LOG_LEVEL": "warning",
         **variables,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ready(url: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.loopback import free_port
 
 BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition"
 TOPIC = "https://rcp.example.org/fhir/SubscriptionTopic/rcp-imagerie"
@@ -106,9 +107,7 @@ def listening(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") ->
 
 def nobody() -> str:
     """An address of this machine that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/hook"
+    return f"http://127.0.0.1:{free_port()}/hook"
 
 
 def subscription(endpoint: str, *filters: str, content: str = "id-only", **channel: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.dicom.scu import Ours, Outbound, Patience
 from gateway.dicom.sending import Originator, Piece, message, seek_data_set
 from gateway.errors import Fault, Forbidden, Unavailable
 from gateway.rcp.imaging_destinations import Destination
+from tests.loopback import free_port
 from tests.unit.dicom.raw_peer import (
     ABORT,
     ASSOCIATE_AC,
@@ -257,11 +258,8 @@ def test_an_answer_in_small_pieces_is_an_answer(receiver):
 
 
 def test_nobody_listens():
-    free = socket.create_server(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-    free.close()
     with pytest.raises(Unavailable) as refused:
-        opened(Destination("THERE", "127.0.0.1", port, uuid.uuid4()))
+        opened(Destination("THERE", "127.0.0.1", free_port(), uuid.uuid4()))
     assert refused.value.code == "dicom-peer-unreachable"
 
 
