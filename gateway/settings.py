@@ -280,6 +280,10 @@ class Limits:
         One file that is laid beside a dossier in the portal, and how many one form holds.
     stow_bytes
         One STOW-RS request, all of its objects together.
+    stow_metadata_bytes
+        What describes the objects of one STOW-RS request whose bulk data come apart.
+    stow_metadata_values
+        Members, values and items that describe one of them; in XML elements and attributes.
     retrieval_bytes
         What DICOMweb's answers hold in memory together, in each process.
     search_page
@@ -311,6 +315,8 @@ class Limits:
     attachment_bytes: int = _limit(20 << 20, 1 << 10, 1 << 30)
     attachment_files: int = _limit(10, 1, 100)
     stow_bytes: int = _limit(16 << 30, 1 << 10, 1 << 40)
+    stow_metadata_bytes: int = _limit(16 << 20, 1 << 10, 1 << 30)
+    stow_metadata_values: int = _limit(1_000_000, 100, 100_000_000)
     retrieval_bytes: int = _limit(512 << 20, 4 << 20, 1 << 40)
     mllp_connections: int = _limit(50, 1, 10_000)
     mllp_message_bytes: int = _limit(20 << 20, 1 << 10, 256 << 20)

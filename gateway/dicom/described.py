@@ -3,7 +3,7 @@
 Promises
 --------
 * Bulk data are staged where contents are, one file after the other, and go from there into their object: memory holds
-  the metadata, whose length is limited by name, and some pieces.
+  the metadata and what one object is described with, both limited by name, and some pieces.
 * Bulk data are found by their Content-Location, which is a name among the parts of one request and nothing else: no
   address is followed and no file of ours is opened by it.
 * An object of which something is missing or wrong is refused, the others are kept; a part that no object names is told.
@@ -31,19 +31,20 @@ from gateway.dicom.transfer import OCTETS
 from gateway.dicom.upload import Laid, Upload
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from gateway.exchange.blobs import CHUNK_BYTES, BlobStore, Staged
+from gateway.settings import Limits
 from gateway.web.body import Limit
 
 __all__ = ["Described"]
 
 LOG = logging.getLogger(__name__)
 
-#: Of the metadata of one request, all together.
-_METADATA: Final = Limit("dicom.metadata", 32 << 20)
 #: A file of bulk data takes further ones up to here: few files, none over the store's limit because of its neighbours.
 _FILE_BYTES: Final = 1 << 30
 _MAX_LOCATION: Final = 1024
+#: What stands before or after a value in memory: each costs a hundred bytes at most, in XML two hundred.
+_MARKS: Final = {JSON: (b"{", b"[", b",", b":"), XML: (b"<", b"=")}
 #: A description becomes many times its length of memory: of the long ones, one at a time in a process.
-_LONG_BYTES: Final = 1 << 20
+_LONG_BYTES: Final = 64 << 10
 _ONE_LONG: Final = threading.Lock()
 
 
@@ -56,8 +57,9 @@ class Described(Upload):
         Media type of the metadata.
     blobs
         Where bulk data are staged.
-    limit
-        Of one request, and of the bulk data of all its objects.
+    limits
+        ``stow_bytes`` of one request, and of the bulk data of all its objects; ``stow_metadata_bytes`` of what
+        describes them, ``stow_metadata_values`` of one object.
     """
 
     def __init__(
@@ -68,16 +70,17 @@ class Described(Upload):
         *,
         kind: str,
         blobs: BlobStore,
-        limit: Limit,
+        limits: Limits,
     ) -> None:
         super().__init__(reader, begin, commits)
         self._kinds = {kind} if kind == XML else {JSON, "application/json"}
+        self._marks = _MARKS[kind]
         self._blobs = blobs
-        self._limit = limit
-        self._left = limit.max_bytes
+        self._limits = limits
+        self._left = limits.stow_bytes
         self._stack = ExitStack()
         self._staged: Staged | None = None
-        self._documents: list[bytes] = []
+        self._documents: list[bytearray] = []
         self._open: bytearray | None = None
         self._held = 0
         self._brought: dict[str, list[Part]] = {}
@@ -121,15 +124,16 @@ class Described(Upload):
     def _written(self, content: memoryview) -> None:
         if self._open is not None:
             self._held += len(content)
-            if self._held > _METADATA.max_bytes:
-                raise _METADATA.refusal()
+            if self._held > self._limits.stow_metadata_bytes:
+                name = "stow_metadata_bytes"
+                raise Limit(self._limits.variable(name), self._limits.stow_metadata_bytes).refusal()
             self._open += content
         elif self._part is not None:
             self._part[1].write(content)
 
     def _ended(self) -> None:
         if self._open is not None:
-            self._documents.append(bytes(self._open))
+            self._documents.append(self._open)
         elif self._part is not None:
             location, staged, start, name, syntax = self._part
             part = Part(staged.path, start, staged.size_bytes - start, name, syntax)
@@ -141,17 +145,35 @@ class Described(Upload):
     def _arrived(self) -> None:
         if not self._documents:
             raise InvalidContent("dicom-json", "Demande sans métadonnées.")
+        read = native_model.read if XML in self._kinds else _tree
         for document in self._documents:
-            objects = [document] if XML in self._kinds else _objects(document)
+            objects = [document] if XML in self._kinds else self._objects(document)
             if len(objects) + len(self.laid) > MAX_PARTS:
                 raise InvalidContent("multipart", f"Demande de plus de {MAX_PARTS} objets.")
             for one in objects:
                 with _ONE_LONG if len(one) > _LONG_BYTES else nullcontext():
-                    self._assembled(one, native_model.read if XML in self._kinds else _tree)
+                    content = bytes(one)
+                    self._weigh(content, *self._marks)
+                    self._assembled(content, read)
         self._documents = []
         for _ in self._brought.keys() - self._named:
             self.laid.append(Laid())
             self._refuse(InvalidContent("dicom-bulk", "Partie qu’aucun objet ne nomme.", rule=True))
+
+    def _objects(self, document: bytearray) -> Sequence[msgspec.Raw]:
+        """Cut DICOM JSON into its objects, which are read one by one."""
+        with _ONE_LONG if len(document) > _LONG_BYTES else nullcontext():
+            self._weigh(document, b"{")
+            try:
+                return msgspec.json.decode(document, type=list[msgspec.Raw])
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                text = "Métadonnées « application/dicom+json » illisibles : une liste d’objets est attendue."
+                raise InvalidContent("dicom-json", text) from None
+
+    def _weigh(self, content: bytes | bytearray, *marks: bytes) -> None:
+        if sum(map(content.count, marks)) > self._limits.stow_metadata_values:
+            text = f"Trop d’éléments dans les métadonnées d’un objet : {self._limits.told('stow_metadata_values')}."
+            raise InvalidContent("body-too-large", text)
 
     def _found(self, location: str) -> Sequence[Part]:
         self._named.add(location)
@@ -160,7 +182,7 @@ class Described(Upload):
     def _lent(self, part: Part) -> None:
         """Let an object have a part; of one that others have as well the bytes count again."""
         if part.length > self._left:
-            raise self._limit.refusal()
+            raise Limit(self._limits.variable("stow_bytes"), self._limits.stow_bytes).refusal()
         self._left -= part.length
 
     def _assembled(self, document: bytes, read: Callable[[bytes], dict[str, Any]]) -> None:
@@ -185,15 +207,6 @@ class Described(Upload):
             self._refuse(error)
             return
         self._keep(one, intake)
-
-
-def _objects(document: bytes) -> Sequence[bytes]:
-    """Cut DICOM JSON into its objects, which are read one by one."""
-    try:
-        return msgspec.json.decode(document, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        text = "Métadonnées « application/dicom+json » illisibles : une liste d’objets est attendue."
-        raise InvalidContent("dicom-json", text) from None
 
 
 def _tree(document: bytes) -> dict[str, Any]:

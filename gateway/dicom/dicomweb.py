@@ -36,7 +36,6 @@ from gateway.dicom.stow import Storing
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
-from gateway.web.body import Limit
 
 __all__ = ["router"]
 
@@ -71,8 +70,7 @@ def router(
     Bulk(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
     Rendering(images, blobs, drawing, leaving.held).add_to(made)
     if keeper is not None:
-        most = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
-        Storing(images, blobs, keeper, base_url.rstrip("/"), most).add_to(made)
+        Storing(images, blobs, keeper, base_url.rstrip("/"), limits).add_to(made)
     return made
 
 

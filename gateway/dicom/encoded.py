@@ -301,7 +301,10 @@ def _values(vr: str, values: Any) -> bytes:
     if not isinstance(values, list) or (values and vr in _BINARY) or (vr in _ONE_TEXT and len(values) > 1):
         raise ValueError(vr)
     if vr in _NUMBERS:
-        return b"".join(struct.pack(_NUMBERS[vr], _number(vr, one)) for one in values)
+        written = bytearray()  # never a list of as many small objects
+        for one in values:
+            written += struct.pack(_NUMBERS[vr], _number(vr, one))
+        return bytes(written)
     if vr == "AT":
         return b"".join(struct.pack("<HH", int(one[:4], 16), int(one[4:], 16)) for one in map(_attribute, values))
     return "\\".join(_text(vr, one) for one in values).encode()

@@ -36,6 +36,7 @@ from gateway.errors import Forbidden, InvalidContent, Unavailable, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
+from gateway.settings import Limits
 from gateway.web.authenticators import BEARER, OPEN, caller_of
 from gateway.web.body import Limit, body_stream
 
@@ -64,16 +65,17 @@ class Storing:
         Storage, the same as the DICOM port's.
     base
         Public URL of ``/dicom-web``.
-    limit
-        Of one request.
+    limits
+        Those of one request, which begin with ``stow_``.
     """
 
-    def __init__(self, images: Images, blobs: BlobStore, keeper: Keeper, base: str, limit: Limit) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, keeper: Keeper, base: str, limits: Limits) -> None:
         self._images = images
         self._blobs = blobs
         self._keeper = keeper
         self._base = base
-        self._limit = limit
+        self._limits = limits
+        self._limit = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
         self._uploads = ThreadPoolExecutor(_UPLOADS, "stow-read")
         self._commits = ThreadPoolExecutor(_COMMITS, "stow")
 
@@ -116,7 +118,7 @@ class Storing:
             reader = Reader(parameters.get("boundary", ""))
             if kind == DICOM:
                 return Upload(reader, begin, self._commits)
-            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs, limit=self._limit)
+            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs, limits=self._limits)
         text = (
             'Type de contenu attendu : multipart/related; type="application/dicom" '
             "(ou application/dicom+json, application/dicom+xml), ou application/dicom."

@@ -18,9 +18,8 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
-from gateway.dicom import described
+from gateway.dicom import described, native_model
 from gateway.settings import Limits
-from gateway.web.body import Limit
 from tests.e2e.dicom.conftest import need
 from tests.e2e.dicom.test_stow import kept, reasons, sender, written  # noqa: F401 - a fixture
 
@@ -344,18 +343,23 @@ def test_metadata_that_are_none_are_refused(sender, session, web, kind, document
     assert kept(session) == 0
 
 
-def test_a_request_without_metadata_or_with_too_many_is_refused_by_name(
-    sender,  # noqa: F811
-    session,
-    web,
-    slice_tree,
-    monkeypatch,
-):
+def test_a_request_without_metadata_is_refused(sender, web):  # noqa: F811
     assert web.post("/studies", *request(JSON, [], ("x", OCTETS, b"12")))[0] == 400
-    monkeypatch.setattr(described, "_METADATA", Limit("dicom.metadata", 1000))
+
+
+@pytest.mark.parametrize(
+    "web_limits",
+    [Limits(stow_metadata_bytes=1024), Limits(stow_metadata_values=100)],
+    ids=["STOW_METADATA_BYTES", "STOW_METADATA_VALUES"],
+)
+@pytest.mark.parametrize("kind", [JSON, XML])
+def test_too_many_metadata_are_refused_by_name_and_value(sender, session, web, slice_tree, web_limits, kind):  # noqa: F811
     told, _ = apart(slice_tree[0])
-    status, _, answer = web.post("/studies", *request(JSON, [json.dumps([told]).encode()]))
-    assert (status, "dicom.metadata" in json.loads(answer)["text"]) == (413, True)
+    document = json.dumps([told]).encode() if kind == JSON else native_model.written(json.dumps(told).encode())
+    status, _, answer = web.post("/studies", *request(kind, [document]))
+    [name] = [one for one in ("stow_metadata_bytes", "stow_metadata_values") if getattr(web_limits, one) < 2000]
+    said = json.loads(answer)["text"]
+    assert (status, Limits.variable(name) in said, str(getattr(web_limits, name)) in said) == (413, True, True)
     assert kept(session) == 0
 
 

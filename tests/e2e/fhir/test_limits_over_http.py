@@ -24,6 +24,8 @@ ELSEWHERE = {
     "requests_per_minute": "test_rate_over_http",
     "dicom_associations": "tests/e2e/dicom",
     "stow_bytes": "tests/e2e/dicom/test_stow",
+    "stow_metadata_bytes": "tests/e2e/dicom/test_described",
+    "stow_metadata_values": "tests/e2e/dicom/test_described",
     "retrieval_bytes": "tests/e2e/dicom/test_retrieval_bounds",
     "mllp_connections": "tests/e2e/test_mllp",
     "mllp_message_bytes": "tests/e2e/test_mllp",
