@@ -14,6 +14,7 @@ from typing import Final
 
 __all__ = [
     "A_ABORT",
+    "A_ASSOCIATE_RQ",
     "IMPLEMENTATION_CLASS_UID",
     "IMPLEMENTATION_VERSION_NAME",
     "PDU_TYPES",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 P_DATA_TF: Final = 0x04
+A_ASSOCIATE_RQ: Final = 0x01
 A_ABORT: Final = 0x07
 PDU_TYPES: Final = frozenset(range(0x01, 0x08))
 

@@ -18,12 +18,13 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import pynetdicom
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at import by the library
 from pynetdicom.transport import ThreadedAssociationServer
@@ -31,6 +32,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gateway.dicom import outcome
 from gateway.dicom.command import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, StoreRequest, is_uid
 from gateway.dicom.intake import Sink
+from gateway.dicom.proposals import Proposal, Proposals
 from gateway.dicom.services import Served, Service, granted, service_contexts
 from gateway.dicom.wire import Diverter, Limits, assert_library, divert
 from gateway.errors import GatewayError, UnknownIdentity
@@ -232,6 +234,7 @@ class Scp(Generic[P]):
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._proposals = Proposals()
         self._diverters: dict[Association, Diverter] = {}
         self._lock = threading.Lock()
         self._ae = ae = AE(ae_title=ae_title)
@@ -303,7 +306,7 @@ class Scp(Generic[P]):
         def nobody(_: StoreRequest) -> Sink:
             raise UnknownIdentity("unknown-ae-title", "Titre d’AE inconnu de la passerelle.")
 
-        diverter = divert(event.assoc, nobody, self._limits)
+        diverter = divert(event.assoc, nobody, self._limits, self._proposals)
         with self._lock:
             # A connection that never negotiated ends without a notification.
             for gone in [one for one in self._diverters if one.ident is not None and not one.is_alive()]:
@@ -328,15 +331,21 @@ class Scp(Generic[P]):
             if self._stopping:
                 self._reject(association, _LATER)
                 return
-            association.acceptor.supported_contexts = offered_contexts(
-                proposal.presentation_context_definition_list,
-                service_contexts(self._services),
-                {str(uid) for uid, role in association.requestor.role_selection.items() if not role.scu_role},
-            )
-            association._serve_request = Served(association, self._services, peer, idle_s=self._limits.idle_s)  # noqa: SLF001 - pinned
             with self._lock:
                 diverter = self._diverters[association]
+            proposed = cast("Proposal", diverter.proposal)
+            association.acceptor.supported_contexts = proposed.offered(self._offered)
+            self._proposals.keep(proposed)
+            association._serve_request = Served(association, self._services, peer, idle_s=self._limits.idle_s)  # noqa: SLF001 - pinned
             diverter.open_sink = lambda request: self._storage.open(request, peer)
+
+    def _offered(self, proposal: A_ASSOCIATE) -> list[PresentationContext]:
+        roles = (item for item in proposal.user_information if isinstance(item, SCP_SCU_RoleSelectionNegotiation))
+        return offered_contexts(
+            proposal.presentation_context_definition_list,
+            service_contexts(self._services),
+            {str(role.sop_class_uid) for role in roles if not role.scu_role},
+        )
 
     def _on_extended(self, event: Any) -> dict[str, bytes]:
         return granted(self._services, {str(uid): bytes(said) for uid, said in event.app_info.items()})

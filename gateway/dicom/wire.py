@@ -36,6 +36,7 @@ from pynetdicom.transport import AssociationSocket
 from gateway.dicom import outcome
 from gateway.dicom.command import (
     A_ABORT,
+    A_ASSOCIATE_RQ,
     P_DATA_TF,
     PDU_TYPES,
     ProtocolError,
@@ -47,6 +48,7 @@ from gateway.dicom.command import (
 )
 from gateway.dicom.intake import Intake, OpenSink
 from gateway.dicom.pacing import Pace, WaitingSocket, poll
+from gateway.dicom.proposals import Proposal, Proposals
 
 __all__ = ["Diverter", "Limits", "assert_library", "divert"]
 
@@ -110,13 +112,13 @@ def assert_library() -> None:
         raise RuntimeError(f"pynetdicom {PINNED_VERSION} is required, found {found}; missing names: {missing}")
 
 
-def divert(association: Association, open_sink: OpenSink, limits: Limits) -> Diverter:
+def divert(association: Association, open_sink: OpenSink, limits: Limits, proposals: Proposals) -> Diverter:
     """Put a `Diverter` in the place of an acceptor's PDU reader.
 
     To be called from EVT_CONN_OPEN, before the association's threads start: at EVT_ESTABLISHED the A-ASSOCIATE-AC is
     already queued and the peer's first PDU may be in the stock path.
     """
-    diverter = Diverter(association, open_sink, limits)
+    diverter = Diverter(association, open_sink, limits, proposals)
     dul: Any = association.dul
     # The request handler builds the socket object and queues its first event; changing its class keeps both.
     dul.socket.__class__ = WaitingSocket
@@ -164,11 +166,15 @@ class Diverter:
         Called with each C-STORE-RQ; may raise a `GatewayError`, which is then the answer.
     limits
         The bounds.
+    proposals
+        What callers of this port proposed before.
     """
 
-    def __init__(self, association: Association, open_sink: OpenSink, limits: Limits) -> None:
+    def __init__(self, association: Association, open_sink: OpenSink, limits: Limits, proposals: Proposals) -> None:
         self.stored = 0
         self.pace = Pace()
+        self.proposal: Proposal | None = None
+        self._proposals = proposals
         self._association: Any = association
         self._dul: Any = cast("Any", association.dul)
         self._socket: Any = self._dul.socket.socket
@@ -334,7 +340,7 @@ class Diverter:
         """Give whole PDUs to the stock decoder and state machine."""
         for pdu in pdus:
             try:
-                decoded, event = self._dul._decode_pdu(pdu)  # noqa: SLF001
+                decoded, event = self._decoded(pdu)
             except Exception:  # noqa: BLE001 - the library raises whatever its decoder met
                 LOG.warning("dicom: undecodable PDU of type 0x%02X", pdu[0])
                 self._give_up()
@@ -342,6 +348,14 @@ class Diverter:
             self._dul._recv_pdu.put(decoded)  # noqa: SLF001
             self._dul.event_queue.put(event)
         self.pace.ring()
+
+    def _decoded(self, pdu: bytearray) -> tuple[Any, str]:
+        if pdu[0] != A_ASSOCIATE_RQ:
+            return cast("tuple[Any, str]", self._dul._decode_pdu(pdu))  # noqa: SLF001
+        proposal = self._proposals.read(bytes(pdu))
+        if self.proposal is None:  # a second one is no proposal: the state machine aborts
+            self.proposal = proposal
+        return proposal, "Evt6"
 
     def _give_up(self) -> None:
         """A-ABORT through the state machine, in this thread's own turn."""
