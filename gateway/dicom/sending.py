@@ -6,6 +6,7 @@ Does not: negotiate, wait or decide (`gateway.dicom.scu`, `gateway.dicom.retriev
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Iterator, Mapping
@@ -125,13 +126,14 @@ def message(context_id: int, command: bytes, file: BinaryIO, max_pdu_bytes: int)
     Raises
     ------
     Fault
-        ``dicom-file``: the file ends before its end.
+        ``dicom-file``: the file ends before its end, or the disk does not give it back.
     """
     limit = min(max_pdu_bytes or LARGEST_PDU_BYTES, LARGEST_PDU_BYTES)
     size = max(limit, _SMALLEST_PDU_BYTES) - _PDV_HEAD & ~1
-    position = file.tell()
-    left = file.seek(0, io.SEEK_END) - position
-    file.seek(position)
+    with _from_disk():
+        position = file.tell()
+        left = file.seek(0, io.SEEK_END) - position
+        file.seek(position)
     block = bytearray()
     for start in range(0, len(command), size):
         piece = command[start : start + size]
@@ -160,10 +162,26 @@ def message(context_id: int, command: bytes, file: BinaryIO, max_pdu_bytes: int)
 def _fill(view: memoryview, file: BinaryIO) -> None:
     filled = 0
     while filled < len(view):
-        count = cast("io.BufferedIOBase", file).readinto(view[filled:])
+        try:
+            count = cast("io.BufferedIOBase", file).readinto(view[filled:])
+        except OSError as error:
+            raise _unread() from error
         if not count:
             raise Fault("dicom-file", "Un objet conservé est plus court que lui-même.")
         filled += count
+
+
+@contextlib.contextmanager
+def _from_disk() -> Iterator[None]:
+    """Tell a failing disk from a peer that is gone, whose socket raises the same."""
+    try:
+        yield
+    except OSError as error:
+        raise _unread() from error
+
+
+def _unread() -> Fault:
+    return Fault("dicom-file", "Un objet conservé ne peut être relu.")
 
 
 def p_data(context_id: int, fragment: bytes) -> bytes:
@@ -173,7 +191,8 @@ def p_data(context_id: int, fragment: bytes) -> bytes:
 
 def seek_data_set(file: BinaryIO) -> None:
     """Go to the data set of a kept Part 10 file, behind its File Meta Information `[PS3.10 7.1]`."""
-    head = file.read(_PREAMBLE + 12)
-    if len(head) != _PREAMBLE + 12 or head[_PREAMBLE - 4 : _PREAMBLE] != b"DICM":
-        raise Fault("dicom-file", "Un objet conservé n’est plus un fichier DICOM.")
-    file.seek(_PREAMBLE + 12 + int.from_bytes(head[-4:], "little"))
+    with _from_disk():
+        head = file.read(_PREAMBLE + 12)
+        if len(head) != _PREAMBLE + 12 or head[_PREAMBLE - 4 : _PREAMBLE] != b"DICM":
+            raise Fault("dicom-file", "Un objet conservé n’est plus un fichier DICOM.")
+        file.seek(_PREAMBLE + 12 + int.from_bytes(head[-4:], "little"))

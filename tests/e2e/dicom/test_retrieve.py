@@ -351,6 +351,49 @@ def test_objects_whose_bytes_are_gone_fail_alone_wherever_they_stand(kept, ct, s
     assert found.keys() == set(uids) - lost
 
 
+def unreadable(session, blobs, uids, how):
+    """Let the disk fail at the bytes of some objects: at their head, or behind it in the very first block."""
+    session.rollback()
+    for key in session.scalars(select(Instance.sha256).where(Instance.sop_instance_uid.in_(uids))):
+        path = blobs.path(key)
+        content = path.read_bytes()
+        path.unlink()
+        if how == "error":
+            path.symlink_to("/proc/self/mem")  # opened like a file, read like a bad sector
+        else:
+            path.write_bytes(content[:140] if how == "no head" else b"\0" * 400)
+
+
+@pytest.mark.parametrize("how", ["error", "no head", "zeros"])
+@pytest.mark.parametrize("places", [[0], [1, 2], [4]])
+def test_objects_that_the_disk_does_not_give_back_fail_alone(kept, ct, session, blobs, places, how):
+    uids = [str(dcmread(path).SOPInstanceUID) for path in ct]
+    lost = {uids[place] for place in places}
+    unreadable(session, blobs, lost, how)
+    (status, failed), found = got(kept.port, DOMINIQUE.study_uid, ExplicitVRLittleEndian)
+    assert (status.Status, numbers(status)) == (0xB000, (len(ct) - len(lost), len(lost), 0))
+    assert status.ErrorComment == "dicom-file"
+    listed = failed.FailedSOPInstanceUIDList
+    assert ({listed} if isinstance(listed, str) else set(listed)) == lost
+    assert found.keys() == set(uids) - lost
+
+
+@pytest.mark.parametrize("how", ["error", "zeros"])
+def test_objects_that_the_disk_does_not_give_back_are_no_fault_of_the_destination(
+    kept, ct, session, blobs, reader, how
+):
+    """Three in a row: a destination that breaks twice would be given up, and what follows with it."""
+    uids = [str(dcmread(path).SOPInstanceUID) for path in ct]
+    unreadable(session, blobs, set(uids[:3]), how)
+    association = ask(kept.port, StudyMove)
+    asked = identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid)
+    [*_, (status, failed)] = association.send_c_move(asked, "LECTEUR", StudyMove)
+    association.release()
+    assert (status.Status, numbers(status), status.ErrorComment) == (0xB000, (2, 3, 0), "dicom-file")
+    assert set(failed.FailedSOPInstanceUIDList) == set(uids[:3])
+    assert {str(dcmread(path).SOPInstanceUID) for path in reader.files} == set(uids[3:])
+
+
 def test_an_object_that_cannot_be_converted_fails_alone(kept, ct, tmp_path):
     """Its compressed pixels are no pixels."""
     ds = dcmread(ct[0])
