@@ -62,7 +62,7 @@ class File:
 
     def commit(self) -> Answer:
         if self.folder.gate:
-            self.folder.gate.wait(20)
+            self.folder.gate.wait(60)
         if self.folder.fail_commit:
             raise self.folder.fail_commit
         self.file.close()

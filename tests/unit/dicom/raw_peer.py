@@ -102,7 +102,7 @@ class Peer:
         wrap=None,
         expect: int | None = ASSOCIATE_AC,
     ):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=60)
         if wrap:
             self.sock = wrap(self.sock)
         contexts = contexts or (context(1, CT, EXPLICIT), context(3, VERIFICATION, IMPLICIT))

@@ -279,14 +279,14 @@ def test_whoever_begins_with_something_else_holds_no_place(make_scp, first):
     """A place was held for `acse_s` by each: fifty bytes a second kept everybody out."""
     scp = make_scp(Limits(drain_s=2, max_associations=2))
     for _ in range(4):
-        with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", scp.port), timeout=60) as sock:
             sock.sendall(first)
             sock.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionError):
                 while sock.recv(65_536):
                     pass
-    assert wait_until(lambda: not scp._server.active_associations, 5)
-    assert wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("AcceptorThread")], 5)
+    assert wait_until(lambda: not scp._server.active_associations)
+    assert wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("AcceptorThread")])
     Peer(scp.port).release()
 
 
@@ -294,14 +294,14 @@ def test_another_version_of_the_protocol_is_rejected_by_name(scp):
     """[PS3.8 9.3.4] permanent, by the presentation related function … ACSE: protocol version not supported."""
     request = bytearray(associate_rq(context(1, CT, EXPLICIT)))
     request[6:8] = b"\0\2"
-    with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", scp.port), timeout=60) as sock:
         sock.sendall(request)
         answer = sock.recv(100)
     assert (answer[0], tuple(answer[7:10])) == (ASSOCIATE_RJ, (1, 2, 2))
 
 
 def test_garbage_instead_of_a_request_is_aborted(scp):
-    with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", scp.port), timeout=60) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n" * 50)
         assert sock.recv(1) in (bytes([ABORT]), b"")
     Peer(scp.port).release()
@@ -362,7 +362,7 @@ def test_a_broken_data_set_leaves_nothing(scp, folder, end):
 
 @pytest.mark.parametrize("rest", [b"", struct.pack(">BBL", P_DATA, 0, 50_000) + b"\0" * 200])
 def test_a_stall_is_cut_after_the_idle_limit(make_scp, folder, rest):
-    scp = make_scp(Limits(idle_s=1, drain_s=1))
+    scp = make_scp(Limits(idle_s=2, drain_s=1))
     peer = Peer(scp.port)
     peer.half_a_store()
     peer.send(rest)
@@ -390,7 +390,7 @@ def dripping(peer):
 
 
 def test_a_peer_that_drips_bytes_does_not_hold_its_place(make_scp):
-    scp = make_scp(Limits(idle_s=1, drain_s=1))
+    scp = make_scp(Limits(idle_s=2, drain_s=1))
     peer = Peer(scp.port)
     peer.send(struct.pack(">BBL", P_DATA, 0, 50_000))
     with dripping(peer):
@@ -399,8 +399,8 @@ def test_a_peer_that_drips_bytes_does_not_hold_its_place(make_scp):
 
 
 def test_a_silent_connection_is_closed_after_the_negotiation_limit(make_scp):
-    scp = make_scp(Limits(acse_s=1, idle_s=1, drain_s=1))
-    with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+    scp = make_scp(Limits(acse_s=1, idle_s=2, drain_s=1))
+    with socket.create_connection(("127.0.0.1", scp.port), timeout=60) as sock:
         assert sock.recv(1) in (b"", bytes([ABORT]))
 
 
@@ -437,7 +437,7 @@ def test_many_aborted_associations_do_not_slow_the_next(scp):
 
 
 def test_stop_lets_a_store_under_way_end(make_scp, folder):
-    scp = make_scp(Limits(drain_s=15))
+    scp = make_scp(Limits(drain_s=60))
     port = scp.port
     folder.gate = threading.Event()
     peer, idle = Peer(scp.port), Peer(scp.port)
@@ -449,11 +449,11 @@ def test_stop_lets_a_store_under_way_end(make_scp, folder):
     folder.gate.set()
     assert answered(peer) == 0
     assert peer.read_end() == ABORT
-    stopping.join(20)
+    stopping.join(60)
     assert not stopping.is_alive()
     assert folder.kept == {"1.2.3"}
     with pytest.raises(ConnectionError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def test_stop_aborts_a_store_that_does_not_end(make_scp, folder):
@@ -480,7 +480,7 @@ def test_stop_aborts_a_store_that_drips_on(make_scp, folder, caplog, monkeypatch
         stopping = threading.Thread(target=scp.stop)
         stopping.start()
         assert peer.read_end() in (ABORT, None)  # a byte that crosses it is answered with a reset
-        stopping.join(20)
+        stopping.join(60)
         assert not stopping.is_alive()
     assert "local abort" in caplog.text
     assert wait_until(lambda: folder.partial == 0)
