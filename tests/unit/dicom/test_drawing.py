@@ -96,11 +96,13 @@ def test_a_picture_is_the_one_drawn_here(shared, ct):
 
 
 def test_time_is_bounded_and_a_process_that_took_it_is_replaced(make_drawing, heavy, ct):
-    slow = make_drawing(seconds=0.3)
+    slow = make_drawing(seconds=60)
     others = children()
     slow.do("picture", ct, key="ct", **ASKED)
     [child] = children() - others
+    slow._seconds = 0.3
     assert code_of(lambda: slow.do("picture", heavy, key="heavy", **ASKED)) == "dicom-render-time"
+    slow._seconds = 60
     assert slow.do("picture", ct, key="ct", **ASKED)[1]
     assert child not in children()
 
@@ -121,7 +123,7 @@ def test_other_work_on_an_object_is_not_refused_for_what_took_a_limit(make_drawi
     slow = make_drawing(seconds=0.3)
     asked = {"key": "one", "transfer_syntax": "1.2.840.10008.1.2.4.90"}
     assert code_of(lambda: slow.do("transcoded", heavy, **asked)) == "dicom-render-time"
-    slow._seconds = 20
+    slow._seconds = 60
     assert slow.do("picture", ct, key="one", **ASKED)[0] == "image/png"
 
 
@@ -144,7 +146,7 @@ def test_a_decoder_that_crashes_costs_its_own_picture(make_drawing, heavy, ct):
     # Once it holds pixels it works on them; a signal before that would meet a process that only starts.
     assert wait_until(lambda: peak_kib(child) > 150_000)
     os.kill(child, signal.SIGSEGV)
-    work.join(30)
+    work.join(60)
     assert codes == ["dicom-render-crash"]
     assert one.do("picture", ct, key="ct", **ASKED)[1]
 
@@ -182,8 +184,10 @@ def test_they_end_with_the_process_that_started_them_and_know_no_secret(tmp_path
     parent.stdout.close()
 
     def gone() -> bool:
-        status = Path(f"/proc/{child}/status")
-        return not status.exists() or "State:\tZ" in status.read_text()
+        try:
+            return "State:\tZ" in Path(f"/proc/{child}/status").read_text()
+        except OSError:
+            return True
 
     assert wait_until(gone)
 

@@ -7,6 +7,7 @@ import pytest
 from gateway.dicom import pictures
 from gateway.dicom.pictures import Pictures, tag
 from gateway.errors import InvalidContent, Unavailable
+from tests.loopback import wait_until
 
 
 class Easel:
@@ -105,7 +106,7 @@ def test_a_tag_stands_for_one_picture():
 
 
 def test_a_picture_that_nobody_waits_for_any_more_is_not_drawn_to_its_end(monkeypatch):
-    monkeypatch.setattr(pictures, "_GRACE_S", 0.02)
+    monkeypatch.setattr(pictures, "_GRACE_S", 0.3)
 
     async def story():
         kept, easel = Pictures(), Easel()
@@ -113,17 +114,16 @@ def test_a_picture_that_nobody_waits_for_any_more_is_not_drawn_to_its_end(monkey
         asking = [asyncio.create_task(kept.get("a", easel.draw)) for _ in range(2)]
         await asyncio.sleep(0)
         asking[0].cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.4)
         assert kept.has("a")  # the other waits
         asking[1].cancel()
         await asyncio.wait(asking)
         assert kept.has("a")  # for an instant: who comes back finds it
         again = asyncio.create_task(kept.get("a", easel.draw))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.4)
         assert easel.drawn == 1
         again.cancel()
-        await asyncio.sleep(0.05)
-        assert not kept.has("a")
+        assert await asyncio.to_thread(wait_until, lambda: easel.ended and not kept.has("a"))
         assert easel.ended == 1
         easel.gate.set()
         assert await kept.get("a", easel.draw)
@@ -155,7 +155,7 @@ def test_who_comes_in_the_instant_in_which_it_is_given_up_is_told_to_come_back(m
         await asyncio.sleep(0)
         begun = kept.begin("a", easel.draw)  # and does something else before he waits for it
         leaving.cancel()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
         with pytest.raises(Unavailable) as refusal:
             await begun.picture()
         assert (refusal.value.code, refusal.value.retry_after_s) == ("dicom-render-busy", 1)
