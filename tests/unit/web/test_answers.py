@@ -58,7 +58,7 @@ def client(release):
     app.include_router(metrics_router())
     ill = FastAPI()
     ill.include_router(
-        health_router({"a": broken, "b": closed, "c": lambda: release.wait(10), "d": lambda: None}, timeout_s=0.2)
+        health_router({"a": broken, "b": closed, "c": lambda: release.wait(60), "d": lambda: None}, timeout_s=2)
     )
     app.mount("/ill", ill)
     app.add_middleware(SecurityHeadersMiddleware, form_targets=(PSC,), https=True)

@@ -42,7 +42,7 @@ def port(monkeypatch) -> Iterator[int]:
 def asking(port: int) -> socket.socket:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(("127.0.0.1", port))
     sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     return sock
@@ -63,7 +63,7 @@ def taken(sock: socket.socket, *, pause: float, piece: int) -> int:
 def test_who_takes_nothing_is_left(port):
     with asking(port) as sock:
         time.sleep(0.1)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             # A connection that was broken off takes no byte more, whatever was on its way.
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 104:
@@ -72,6 +72,7 @@ def test_who_takes_nothing_is_left(port):
     pytest.fail("still there")
 
 
-def test_who_is_slow_gets_all_of_it(port):
+def test_who_is_slow_gets_all_of_it(port, monkeypatch):
+    monkeypatch.setattr(stalled, "STALLED_S", 1.0)  # on a busy machine even he who takes pauses for a while
     with asking(port) as sock:
         assert taken(sock, pause=0.001, piece=64 << 10) >= SIZE
