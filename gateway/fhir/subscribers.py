@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -76,6 +76,8 @@ class Subscribing:
         Our FHIR base.
     trial
         Name of the partner under which everybody comes in with ``RCP_FHIR_AUTH=off``.
+    looked
+        What has happened → subscriptions that it was looked at for, while others still wait for it.
     """
 
     seal: Seal
@@ -83,6 +85,7 @@ class Subscribing:
     base_url: str
     limits: Limits
     trial: str | None = None
+    looked: dict[uuid.UUID, set[uuid.UUID]] = field(default_factory=dict, compare=False)
 
 
 # Who hears

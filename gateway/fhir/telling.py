@@ -8,7 +8,8 @@ Promises
   whose filters it answers: the number, the event and the outgoing bytes are one transaction; a second look finds them.
 * A subscription in error goes on numbering: what it missed is asked for with ``$events``.
 * A filter that costs too much stops its own subscription, and nobody else's; so does a defect that it meets each time,
-  after an hour.
+  after an hour. Filters that together cost more than their partner's share of a turn (`gateway.fhir.fair_share`) wait,
+  and nobody else does; when they are an hour behind, the costliest of them is stopped.
 * One whose end has passed, whose subscriber is gone or whose resource was deleted goes off; one that has been silent
   for its period is sent a heartbeat.
 
@@ -17,8 +18,10 @@ Periodic, in one process at a time; two at once would still tell everybody once.
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -31,6 +34,7 @@ from gateway.errors import GatewayError, InvalidContent, Unavailable, Unsupporte
 from gateway.exchange import jobs
 from gateway.exchange.outbox import Delivery, Outcome
 from gateway.fhir import subscribers
+from gateway.fhir.fair_share import FairShare
 from gateway.fhir.keeping import current
 from gateway.fhir.notification import Told
 from gateway.fhir.subscribers import CHANNEL, Subscribing
@@ -47,11 +51,14 @@ __all__ = ["after_delivery", "departure", "keep_up", "tell_due"]
 
 log = structlog.get_logger(__name__)
 
-#: What one filter may cost the database.
+#: What one filter may cost the database; and what may not be looked at for an hour because of it.
 _FILTER_S: Final = 2.0
+_COSTLY_S: Final = 0.25
 _AT_ONCE: Final = 200
 #: How long one that cannot be told is tried again.
 _TRIED: Final = timedelta(hours=1)
+#: Happenings of which is known whom they were looked at for.
+_LOOKED_AT: Final = 1000
 #: How long a notification waits at least for the one before it.
 _TURN_S: Final = 5.0
 #: States in which events are numbered.
@@ -74,38 +81,69 @@ _FAILED = "L’adresse de l’abonnement n’a pas pris les notifications, malgr
 
 def tell_due(steps: Steps, into: Subscribing, *, limit: int = _AT_ONCE) -> int:
     """Tell what has happened since; returns how many events that made."""
-    told = 0
+    told, share, costs = 0, FairShare(), dict[uuid.UUID, float]()
     left: ColumnElement[bool] = true()
     place = tuple_(Happening.at, Happening.id)
     while True:
         with steps.store.session() as session:
             page = select(Happening).where(left).order_by(Happening.at, Happening.id).limit(limit)
             happened = session.scalars(page).all()
-        untold = False
+        waiting = _listening(steps, into, happened)
+        open_ = Counter(one.id for queue in waiting.values() for one, _ in queue)
         for one in happened:
-            made = [_told(steps, into, one, key) for key in _listening(steps, one)]
-            if None not in made:
-                steps.run(SYSTEM, partial(_done, key=one.id))
-            untold = untold or None in made
-            told += sum(one for one in made if one)
-        if not untold or len(happened) < limit:
+            if not open_[one.id]:
+                _done(steps, into, one)
+        for one, key in share.of(waiting):
+            began = time.monotonic()
+            made = _told(steps, into, one, key)
+            costs[key] = max(costs.get(key, 0.0), time.monotonic() - began)
+            if made is None:
+                continue
+            told += made
+            open_[one.id] -= 1
+            into.looked.setdefault(one.id, set()).add(key)
+            if not open_[one.id]:
+                _done(steps, into, one)
+        _stop_costliest(steps, waiting, costs)
+        if not any(open_.values()) or len(happened) < limit:
             return told
         # What cannot be told stays in front: what came after it is looked at all the same.
         left = place > tuple_(literal(happened[-1].at), literal(happened[-1].id))
 
 
-def _listening(steps: Steps, happening: Happening) -> Sequence[uuid.UUID]:
-    topics = [topic.url for topic in TOLD if topic.happening == happening.kind]
+def _listening(
+    steps: Steps, into: Subscribing, happened: Sequence[Happening]
+) -> dict[uuid.UUID, deque[tuple[Happening, uuid.UUID]]]:
+    """What each partner's subscriptions are to be told, but for what they were looked at for before."""
+    kinds = {topic.url: topic.happening for topic in TOLD}
     with steps.store.session() as session:
-        return session.scalars(
-            select(Subscription.id)
+        listening = session.execute(
+            select(Subscription.id, Subscription.partner_id, Subscription.topic, Subscription.active_at)
             .where(
-                Subscription.topic.in_(topics),
-                Subscription.state.in_(_NUMBERED),
-                Subscription.active_at <= happening.at,
+                Subscription.topic.in_(kinds), Subscription.state.in_(_NUMBERED), Subscription.active_at.is_not(None)
             )
             .order_by(Subscription.id)
         ).all()
+    waiting = defaultdict[uuid.UUID, deque[tuple[Happening, uuid.UUID]]](deque)
+    for happening in happened:
+        looked = into.looked.get(happening.id, ())
+        for key, partner, topic, since in listening:
+            if kinds[topic] == happening.kind and since and since <= happening.at and key not in looked:
+                waiting[partner].append((happening, key))
+    return waiting
+
+
+def _stop_costliest(
+    steps: Steps,
+    waiting: Mapping[uuid.UUID, deque[tuple[Happening, uuid.UUID]]],
+    costs: Mapping[uuid.UUID, float],
+) -> None:
+    """Of each partner whose share does not suffice for an hour already, stop the filter that took longest."""
+    for rest in waiting.values():
+        if rest and rest[0][0].at <= utcnow() - _TRIED:
+            took, costliest = max((costs.get(key, 0.0), key) for _, key in rest)
+            if took >= _COSTLY_S:  # cheap ones that are many, as after a long pause of ours, are told by and by
+                steps.run(SYSTEM, partial(_stop, key=costliest, error=_TOO_COSTLY))
 
 
 def _told(steps: Steps, into: Subscribing, happening: Happening, key: uuid.UUID) -> int | None:
@@ -194,8 +232,11 @@ def _stop(step: Step, *, key: uuid.UUID, error: str) -> None:
         subscribers.ask(step.session, listening)
 
 
-def _done(step: Step, *, key: uuid.UUID) -> None:
-    step.session.execute(delete(Happening).where(Happening.id == key))
+def _done(steps: Steps, into: Subscribing, happening: Happening) -> None:
+    steps.run(SYSTEM, lambda step: step.session.execute(delete(Happening).where(Happening.id == happening.id)))
+    into.looked.pop(happening.id, None)
+    if len(into.looked) > _LOOKED_AT:
+        into.looked.clear()  # others tell as well; what is looked at anew costs time only
 
 
 # Ends and heartbeats

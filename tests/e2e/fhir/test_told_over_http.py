@@ -35,7 +35,7 @@ from gateway.app.http import application
 from gateway.app.subscribing import subscribing
 from gateway.errors import GatewayError
 from gateway.exchange.jobs import Worker
-from gateway.fhir import subscribers, telling, write_subscription
+from gateway.fhir import fair_share, subscribers, telling, write_subscription
 from gateway.model.imaging import Instance, Study
 from gateway.model.message import Attempt, Message
 from gateway.model.partner import Partner, PartnerCredential
@@ -767,6 +767,80 @@ def test_one_that_cannot_be_told_holds_up_nobody_else_and_is_given_up(
     with gateway.store.session() as session:
         assert session.scalar(select(func.count()).select_from(Happening)) == 0
         assert session.scalar(select(func.count()).where(WorkItem.reason == subscribers.IN_ERROR)) == 1
+
+
+def test_a_partner_whose_filters_cost_much_holds_up_nobody_else_and_gets_on(
+    gateway: Gateway,
+    world: World,
+    admit: Callable[..., Hospital],
+    subscriber: Subscriber,
+    subscribe: Any,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A share of nothing is used up by whatever is looked at: of each partner one subscription a turn."""
+    for number in range(3):
+        subscribe(subscription(f"{subscriber.url}/{number}", "ImagingStudy?modality=CT,MR"))
+    subscribe(subscription(subscriber.url + "/none", "ImagingStudy?modality=US"))
+    with gateway.store.session() as session:
+        other = Partner(name="DCC", finess="750000026", patient_domains=["https://z.example/ipp"])
+        session.add(other)
+        session.commit()
+    looked: list[str] = []
+    heard = subscribers.heard
+
+    def counted(session: Any, caller: Any, *more: Any) -> Any:
+        looked.append(caller.name)
+        return heard(session, caller, *more)
+
+    monkeypatch.setattr(subscribers, "heard", counted)
+    monkeypatch.setattr(fair_share, "_SHARE_S", 1e-9)
+    with admit(other, scopes=ALL_SCOPES).client() as stranger:
+        assert stranger.post("Subscription", json=subscription(subscriber.url + "/z")).status_code == 201
+        work.deliver()
+    grown(gateway, world, 1)
+    work.settle()
+    into = subscribing(gateway)
+    told = [telling.tell_due(gateway.steps, into)]
+    chu = world.partner.name
+    assert sorted(looked) == sorted([chu, "DCC"])
+    told += [telling.tell_due(gateway.steps, into) for _ in range(3)]
+    assert (sum(told), looked.count(chu), looked.count("DCC")) == (3, 4, 1)
+    assert (telling.tell_due(gateway.steps, into), into.looked) == (0, {})
+    with gateway.store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Happening)) == 0
+
+
+def test_a_filter_that_leaves_its_partner_an_hour_behind_is_stopped(
+    gateway: Gateway,
+    world: World,
+    ehr: httpx.Client,
+    subscriber: Subscriber,
+    subscribe: Any,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [subscribe(subscription(f"{subscriber.url}/{number}", "ImagingStudy?modality=CT")) for number in range(2)]
+    monkeypatch.setattr(fair_share, "_SHARE_S", 1e-9)
+    for number in (1, 2):
+        grown(gateway, world, number)
+        work.settle()
+    with gateway.store.session() as session:
+        session.execute(update(Happening).values(at=utcnow() - timedelta(days=1)))
+        session.execute(update(Subscription).values(active_at=utcnow() - timedelta(days=2)))
+        session.commit()
+    into = subscribing(gateway)
+
+    def states() -> list[str]:
+        return [ehr.get(f"Subscription/{one['id']}").json()["status"] for one in made]
+
+    telling.tell_due(gateway.steps, into)
+    assert states() == ["active"] * 2  # cheap ones after a long pause of ours wait for their turn
+    monkeypatch.setattr(telling, "_COSTLY_S", 1e-9)
+    telling.tell_due(gateway.steps, into)
+    assert sorted(states()) == ["active", "error"]
+    [stopped] = [one for one in made if ehr.get(f"Subscription/{one['id']}").json()["status"] == "error"]
+    assert "trop coûteux" in ehr.get(f"Subscription/{stopped['id']}").json()["error"]
 
 
 def test_over_tls_the_certificate_must_name_the_host(
