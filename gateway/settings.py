@@ -8,14 +8,17 @@ It opens no socket and creates no file: whether a peer answers is ``rcp-gateway 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from gateway.errors import Fault, InvalidContent
@@ -37,6 +40,8 @@ __all__ = [
     "Tls",
     "load",
 ]
+
+LOG = logging.getLogger(__name__)
 
 
 class SettingsError(InvalidContent):
@@ -65,11 +70,15 @@ TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 @dataclass(frozen=True)
 class Tls:
-    """Certificate, key and trusted authorities of one wire; all `None` means plain."""
+    """Certificate, key and trusted authorities of one wire, and their revocation lists; all `None` means plain.
+
+    Mail looks at its lists by itself (`gateway.mssante.revocation`): one that expired serves there until another comes.
+    """
 
     certificate: Path | None = None
     key: Path | None = field(default=None, repr=False)
     authorities: Path | None = None
+    revoked: Path | None = None
 
     @property
     def enabled(self) -> bool:
@@ -80,29 +89,101 @@ class Tls:
         """Return how a port of ours speaks, `None` for plain.
 
         TLS 1.2 or later with forward secrecy `[BCP 195]`, also of what was said before: no session ticket, whose one
-        key would live as long as the process; a client certificate is required once authorities are configured.
+        key would live as long as the process; a client certificate is required once authorities are configured, and
+        refused in the handshake when their list names it, or when there is no list of today (`minding`).
 
         Raises
         ------
         Fault
-            ``tls-fichiers``: the files are no certificate, key or authorities, or do not belong together.
+            ``tls-fichiers``: the files are no certificate, key, authorities or lists, or do not belong together.
         """
         if self.certificate is None:
             return None
+        try:
+            return self.minding(self._port)
+        except OSError as error:
+            text = (
+                "Le certificat, sa clé, les autorités ou leurs listes (RCP_…_TLS_…) ne sont pas utilisables ensemble."
+            )
+            raise Fault("tls-fichiers", text) from error
+
+    def _port(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(TLS_CIPHERS)
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-            if self.authorities is not None:
-                context.load_verify_locations(self.authorities)
-                context.verify_mode = ssl.CERT_REQUIRED
-        except OSError as error:
-            text = "Le certificat, sa clé ou les autorités (RCP_…_TLS_…) ne sont pas utilisables ensemble."
-            raise Fault("tls-fichiers", text) from error
+        assert self.certificate is not None  # noqa: S101 - asked by `serving`
+        context.load_cert_chain(self.certificate, self.key)
+        if self.authorities is not None:
+            context.load_verify_locations(self.authorities)
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+    def minding(self, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """Give what is made, which looks the other side's certificate up in the revocation lists where there are some.
+
+        It is made again when their file changes: lists last for days, a port for months. A file that cannot be used
+        changes nothing but the log; lists that expired let nobody in.
+
+        Raises
+        ------
+        OSError
+            Of the files, `ssl.SSLError` among them.
+        """
+        return make() if self.revoked is None else _Minding(self._state, lambda: self._with_lists(make()))
+
+    def _with_lists(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        assert self.revoked is not None  # noqa: S101 - asked by `minding`
+        believed = context.cert_store_stats()["x509"]
+        context.load_verify_locations(self.revoked)
+        held = context.cert_store_stats()
+        # Lists are fetched as anybody may read them, their signature protects them: an authority is not among them.
+        if held["x509"] != believed or not held["crl"]:
+            raise ssl.SSLError("RCP_…_TLS_CRL: revocation lists in PEM, and nothing else")
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+        return context
+
+    def _state(self) -> object:
+        assert self.revoked is not None  # noqa: S101 - asked by `minding`
+        stat = self.revoked.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+#: What OpenSSL says where a list decides: none, badly signed, of tomorrow, expired, names the certificate.
+_BY_LIST: Final = frozenset({3, 8, 11, 12, 23})
+
+
+class _Minding(ssl.SSLContext):
+    """A context whose handshakes are another's, which is made again when a file changes."""
+
+    def __new__(cls, *_: object) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)  # its own is never used
+
+    def __init__(self, state: Callable[[], object], make: Callable[[], ssl.SSLContext]) -> None:
+        self._state, self._make = state, make
+        self._lock = threading.Lock()
+        self._seen = state()
+        self._current = make()
+
+    def wrap_socket(self, sock: socket.socket, *arguments: Any, **more: Any) -> ssl.SSLSocket:
+        self._renew()
+        try:
+            return self._current.wrap_socket(sock, *arguments, **more)
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code in _BY_LIST:
+                LOG.error("tls-crl: %s", error.verify_message)  # noqa: TRY400 - the reason is the message
+            raise
+
+    def _renew(self) -> None:
+        with self._lock:
+            try:
+                state = self._state()
+                if state != self._seen:
+                    self._seen = state
+                    self._current = self._make()
+            except OSError as error:
+                LOG.error("tls-crl: not read again, the former one serves until it expires: %s", type(error).__name__)  # noqa: TRY400 - as above
 
 
 @dataclass(frozen=True)
@@ -125,8 +206,6 @@ class Mail:
 
     Attributes
     ----------
-    revoked
-        File of the authorities' revocation lists.
     pins
         Base64 SHA-256 of the public keys that the operator's servers may have.
     per_minute
@@ -152,7 +231,6 @@ class Mail:
     oauth_token_url: str | None = None
     oauth_client_id: str | None = None
     oauth_client_secret: str | None = field(default=None, repr=False)
-    revoked: Path | None = None
     pins: tuple[str, ...] = ()
     per_minute: int = 60
     max_bytes: int = 10_000_000
@@ -567,12 +645,9 @@ class _Variable:
     secret: bool = False
 
 
-def _tls(prefix: str, path: str) -> dict[str, _Variable]:
-    return {
-        f"{prefix}_TLS_CERT": _Variable(f"{path}.certificate", _file),
-        f"{prefix}_TLS_KEY": _Variable(f"{path}.key", _file),
-        f"{prefix}_TLS_CA": _Variable(f"{path}.authorities", _file),
-    }
+def _tls(prefix: str, path: str, *, lists: bool = False) -> dict[str, _Variable]:
+    files = {"CERT": "certificate", "KEY": "key", "CA": "authorities"} | ({"CRL": "revoked"} if lists else {})
+    return {f"{prefix}_TLS_{name}": _Variable(f"{path}.{leaf}", _file) for name, leaf in files.items()}
 
 
 #: Every variable, where it goes in the tree and how it is read.
@@ -588,13 +663,13 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_DICOM_AE_TITLE": _Variable("dicom.ae_title", _ae_title),
     "RCP_DICOM_WORKERS": _Variable("dicom.workers", _bounded(1, 32)),
     "RCP_DICOM_DUPLICATES": _Variable("dicom.duplicates", _choice("refuse", "warn")),
-    **_tls("RCP_DICOM", "dicom.tls"),
+    **_tls("RCP_DICOM", "dicom.tls", lists=True),
     "RCP_DICOM_TLS_DESTINATIONS": _Variable("dicom.tls_destinations", _ae_titles),
     "RCP_DICOMWEB_ORIGINS": _Variable("dicomweb_origins", _origins),
     "RCP_DICOMWEB_CREDENTIALS": _Variable("dicomweb_credentials", _web_credentials, secret=True),
     "RCP_MLLP_BIND": _Variable("mllp.bind", _address),
     "RCP_MLLP_MATRIX": _Variable("mllp.matrix", _choice("lenient", "strict")),
-    **_tls("RCP_MLLP", "mllp.tls"),
+    **_tls("RCP_MLLP", "mllp.tls", lists=True),
     "RCP_SECRET_KEY": _Variable("secret_key", _text, secret=True),
     "RCP_ORGANISATION_FINESS": _Variable("organisation.finess", _text),
     "RCP_OID_ROOT": _Variable("organisation.oid_root", _text),
@@ -607,8 +682,7 @@ VARIABLES: dict[str, _Variable] = {
     "RCP_MSSANTE_SMTP_URL": _Variable("mail.smtp", _mail_server, secret=True),
     "RCP_MSSANTE_IMAP_URL": _Variable("mail.imap", _mail_server, secret=True),
     "RCP_MSSANTE_ADDRESS": _Variable("mail.address", _text),
-    **_tls("RCP_MSSANTE", "mail.tls"),
-    "RCP_MSSANTE_TLS_CRL": _Variable("mail.revoked", _file),
+    **_tls("RCP_MSSANTE", "mail.tls", lists=True),
     "RCP_MSSANTE_TLS_PIN": _Variable("mail.pins", _pins),
     "RCP_MSSANTE_PER_MINUTE": _Variable("mail.per_minute", _bounded(1, 100_000)),
     "RCP_MSSANTE_MAX_BYTES": _Variable("mail.max_bytes", _mail_bytes),
@@ -721,10 +795,10 @@ def _coherence_faults(settings: Settings) -> list[str]:
     ):
         if (tls.certificate is None) != (tls.key is None):
             faults.append(f"RCP_{name}_TLS_CERT et RCP_{name}_TLS_KEY vont ensemble")
+        if tls.revoked and not tls.authorities:
+            faults.append(f"RCP_{name}_TLS_CA : exigée avec RCP_{name}_TLS_CRL")
     if settings.mail.smtp and not settings.mail.address:
         faults.append("RCP_MSSANTE_ADDRESS : exigée avec RCP_MSSANTE_SMTP_URL")
-    if settings.mail.revoked and not settings.mail.tls.authorities:
-        faults.append("RCP_MSSANTE_TLS_CA : exigée avec RCP_MSSANTE_TLS_CRL")
     if settings.psc.discovery_url and not settings.psc.client_id:
         faults.append("RCP_PSC_CLIENT_ID : exigé avec RCP_PSC_DISCOVERY_URL")
     return faults

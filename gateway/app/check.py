@@ -28,7 +28,7 @@ from gateway.rcp import templates
 from gateway.rcp.mllp_peers import MllpPeer
 from gateway.rcp.peer_proofs import addresses
 from gateway.rcp.registry import partners
-from gateway.settings import Settings
+from gateway.settings import Settings, Tls
 
 __all__ = ["DICOM_CONNECTIONS", "HTTP_CONNECTIONS", "probe"]
 
@@ -69,12 +69,19 @@ def _submission(peers: MailPeers) -> None:
 def _revocation(lists: RevocationLists) -> None:
     fault = lists.fault()
     if fault is not None:
-        raise Unavailable("mssante-crl", fault)
+        raise Unavailable("tls-crl", fault)
+
+
+def _port_lists(tls: Tls, wire: str) -> None:
+    """A list that is none, or of yesterday, lets nobody in."""
+    if tls.enabled and tls.revoked is not None and tls.authorities is not None:
+        _revocation(RevocationLists(tls.revoked, tls.authorities, wire=wire))
 
 
 def _mllp(settings: Settings) -> None:
     """Read the port's certificate as the port does, and look for every registered sender's address."""
     settings.mllp.tls.serving()
+    _port_lists(settings.mllp.tls, "RCP_MLLP")
     with open_gateway(settings) as gateway, gateway.store.session() as session:
         kept = [one.value for found in partners(session) for one in found.credentials if one.kind == "mllp"]
     hosts = sorted({host for one in kept if (host := MllpPeer.parse(one).host) is not None})
@@ -86,6 +93,7 @@ def _mllp(settings: Settings) -> None:
 def _dicom(settings: Settings) -> None:
     """Read the port's certificate as the port does, and look for every registered application's address."""
     settings.dicom.tls.serving()
+    _port_lists(settings.dicom.tls, "RCP_DICOM")
     with open_gateway(settings) as gateway, gateway.store.session() as session:
         kept = [
             one for found in partners(session) for one in found.credentials if one.kind == "aet" and not one.revoked_at

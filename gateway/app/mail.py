@@ -91,8 +91,8 @@ class MailPeers:
 def mail_peers(settings: Settings) -> MailPeers:
     """Put the operator's services together; opens no connection."""
     mail, revoked = settings.mail, None
-    if mail.revoked is not None and mail.tls.authorities is not None:
-        revoked = RevocationLists(mail.revoked, mail.tls.authorities, settings.data_dir / "mssante-crl.pem")
+    if mail.tls.revoked is not None and mail.tls.authorities is not None:
+        revoked = RevocationLists(mail.tls.revoked, mail.tls.authorities, settings.data_dir / "mssante-crl.pem")
     return MailPeers(
         submission=Submission(account_for(mail, mail.smtp, revoked)) if mail.smtp else None,
         mailbox=Mailbox(account_for(mail, mail.imap, revoked)) if mail.imap else None,

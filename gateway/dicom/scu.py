@@ -97,6 +97,10 @@ class Ours:
 
 def client_tls(tls: Tls) -> ssl.SSLContext:
     """TLS 1.2 or later towards a peer `[BCP 195]`, whose certificate must name its host; ours is shown when asked."""
+    return tls.minding(lambda: _client(tls))
+
+
+def _client(tls: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(tls.authorities) if tls.authorities else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(TLS_CIPHERS)

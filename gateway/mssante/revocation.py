@@ -50,11 +50,22 @@ class RevocationLists:
     authorities
         PEM file of the trusted authorities; a list of another one is no list.
     kept
-        Where the last valid lists are kept for the next start.
+        Where the last valid lists are kept for the next start; nowhere for who only wants `fault`.
+    wire
+        How the variables of both files begin.
     """
 
-    def __init__(self, file: Path, authorities: Path, kept: Path, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        file: Path,
+        authorities: Path,
+        kept: Path | None = None,
+        *,
+        wire: str = "RCP_MSSANTE",
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
         self._file, self._authorities, self._kept, self._clock = file, authorities, kept, clock
+        self._wire = wire
         self._lock = threading.Lock()
         self._lists: dict[x509.Name, x509.CertificateRevocationList] = {}
         self._seen: tuple[int, int] | None = None
@@ -79,13 +90,13 @@ class RevocationLists:
             raise Untrusted("tls-revoked")
 
     def fault(self) -> str | None:
-        """Say in French what is wrong with the lists, though mail goes on with the last valid ones."""
+        """Say in French what is wrong with the lists, though mail may go on with the last valid ones."""
         with self._lock:
             self._refresh()
             return self._fault()
 
     def _refresh(self) -> None:
-        if not self._lists:
+        if not self._lists and self._kept is not None:
             self._take(self._kept)
         try:
             stat = self._file.stat()
@@ -96,21 +107,22 @@ class RevocationLists:
             if state != self._seen:
                 self._seen = state
                 self._unusable = not self._take(self._file)
-                if not self._unusable:
-                    self._keep()
+                if not self._unusable and self._kept is not None:
+                    self._keep(self._kept)
         fault = self._fault()
         if fault != self._told:
             self._told = fault
             if fault is not None:
-                log.error("mssante-crl", fault=fault)
+                log.error("tls-crl", fault=fault)
 
     def _fault(self) -> str | None:
+        name = f"{self._wire}_TLS_CRL"
         if not self._lists:
-            return "RCP_MSSANTE_TLS_CRL : aucune liste de révocation lisible d’une autorité de RCP_MSSANTE_TLS_CA"
+            return f"{name} : aucune liste de révocation lisible d’une autorité de {self._wire}_TLS_CA"
         if self._unusable:
-            return "RCP_MSSANTE_TLS_CRL : liste illisible, périmée ou trop ancienne ; la dernière valable sert encore"
+            return f"{name} : liste illisible, périmée ou trop ancienne ; la dernière valable sert encore"
         if any(not self._is_current(one) for one in self._lists.values()):
-            return "RCP_MSSANTE_TLS_CRL : liste de révocation périmée, à renouveler"
+            return f"{name} : liste de révocation périmée, à renouveler"
         return None
 
     def _take(self, file: Path) -> bool:
@@ -136,14 +148,14 @@ class RevocationLists:
         ends = one.next_update_utc
         return one.last_update_utc <= self._clock() and (ends is None or self._clock() < ends)
 
-    def _keep(self) -> None:
+    def _keep(self, kept: Path) -> None:
         content = b"".join(one.public_bytes(Encoding.PEM) for one in self._lists.values())
-        part = self._kept.with_name(f"{self._kept.name}.{os.getpid()}")
+        part = kept.with_name(f"{kept.name}.{os.getpid()}")
         try:
             part.write_bytes(content)
-            part.replace(self._kept)
+            part.replace(kept)
         except OSError as error:
-            log.error("mssante-crl-kept", error=type(error).__name__)  # noqa: TRY400 - they serve until the process ends
+            log.error("tls-crl-kept", error=type(error).__name__)  # noqa: TRY400 - they serve until the process ends
 
 
 def _read(content: bytes) -> Iterator[x509.CertificateRevocationList]:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import Fault
 from gateway.settings import VARIABLES, Limits, SettingsError, Tls, load
+from tests.e2e.mail_servers import Authority
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -196,3 +197,19 @@ def test_files_that_make_no_tls_port_are_refused_by_name(tmp_path: Path) -> None
         with pytest.raises(Fault) as refused:
             tls.serving()
         assert refused.value.code == "tls-fichiers"
+
+
+@pytest.mark.parametrize("instead", ["rien", "", "authority", "der"])
+def test_what_is_no_list_of_revocations_makes_no_port(tmp_path: Path, instead: str) -> None:
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("passerelle.example")
+    lists = tmp_path / "liste.crl"
+    good = authority.revoke()
+    lists.write_bytes(good)
+    assert Tls(certificate, key, authority.file, lists).serving() is not None
+    stranger = Authority(tmp_path / "autre").file.read_bytes()
+    said = {"authority": good + stranger, "der": authority.revoke(der=True)}
+    lists.write_bytes(said.get(instead, instead.encode()))
+    with pytest.raises(Fault) as refused:
+        Tls(certificate, key, authority.file, lists).serving()
+    assert refused.value.code == "tls-fichiers"

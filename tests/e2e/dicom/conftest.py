@@ -100,6 +100,7 @@ def authority(tmp_path_factory) -> Path:
         ("here", rsa, "subjectAltName=IP:127.0.0.1", "2", "ca"),
         ("other", rsa, "subjectAltName=DNS:ailleurs.example", "2", "ca"),
         ("another", curve, "subjectAltName=DNS:autre-pacs.example", "2", "ca"),
+        ("second", curve, "subjectAltName=IP:127.0.0.1", "2", "ca"),
         ("expired", curve, "subjectAltName=IP:127.0.0.1", "-1", "ca"),
         ("server", curve, "extendedKeyUsage=serverAuth", "2", "ca"),
         ("foreign", curve, "subjectAltName=IP:127.0.0.1", "2", "stranger"),
