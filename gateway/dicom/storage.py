@@ -35,7 +35,7 @@ from gateway.rcp.imaging import Content
 from gateway.rcp.imaging_arrivals import Arrivals
 from gateway.rcp.imaging_destinations import LOCATED
 from gateway.rcp.imaging_facts import ObjectFacts
-from gateway.rcp.peer_proofs import fingerprint_of, is_at
+from gateway.rcp.peer_proofs import Places, fingerprint_of, recognised
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
@@ -86,10 +86,10 @@ class Partners:
 
     def recognise(self, calling_ae_title: str, address: str, certificate: bytes | None) -> Caller:
         """Return whoever calls, or raise `UnknownIdentity`."""
-        shown = fingerprint_of(certificate)
-        return self._steps.run(access.SYSTEM, partial(self._find, title=calling_ae_title, address=address, shown=shown))
+        find = partial(self._find, title=calling_ae_title, address=address, shown=fingerprint_of(certificate))
+        return recognised(address, lambda places: self._steps.run(access.SYSTEM, partial(find, places=places)))
 
-    def _find(self, step: Step, *, title: str, address: str, shown: str | None) -> Caller:
+    def _find(self, step: Step, *, title: str, address: str, shown: str | None, places: Places) -> Caller | None:
         credential = step.session.scalars(
             select(PartnerCredential)
             .join(Partner, Partner.id == PartnerCredential.partner_id)
@@ -103,7 +103,9 @@ class Partners:
         partner: Partner
         if credential is not None:
             host, certificates = credential.details.get("host"), credential.details.get("certificates")
-            if host and not is_at(str(host), address):
+            if host and not places.know([str(host)]):
+                return None
+            if host and not places.at(str(host)):
                 raise self._refused(title, address, "adresse-inattendue")
             if certificates and shown not in certificates:
                 raise self._refused(title, address, "certificat-inattendu")

@@ -15,7 +15,7 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import access, registry
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.mllp_peers import MllpPeer
-from gateway.rcp.peer_proofs import fingerprint_of, is_at
+from gateway.rcp.peer_proofs import Places, fingerprint_of, recognised
 from gateway.rcp.step import Step, Steps
 
 __all__ = ["WIRE", "Peers", "caller_of"]
@@ -52,9 +52,13 @@ class Peers:
     def recognise(self, address: str, certificate: bytes | None) -> Caller:
         """Return whoever calls from an address with a client certificate (DER), or raise `UnknownIdentity`."""
         fingerprint = fingerprint_of(certificate)
-        return self._steps.run(access.SYSTEM, lambda step: self._find(step, address, fingerprint))
 
-    def _find(self, step: Step, address: str, fingerprint: str | None) -> Caller:
+        def find(places: Places) -> Caller | None:
+            return self._steps.run(access.SYSTEM, lambda step: self._find(step, address, fingerprint, places))
+
+        return recognised(address, find)
+
+    def _find(self, step: Step, address: str, fingerprint: str | None, places: Places) -> Caller | None:
         credentials = step.session.scalars(
             select(PartnerCredential)
             .join(Partner, Partner.id == PartnerCredential.partner_id)
@@ -65,9 +69,13 @@ class Peers:
             )
             .order_by(PartnerCredential.id)
         ).all()
-        fitting = [one for one in credentials if _fits(MllpPeer.parse(one.value), address, fingerprint)]
+        peers = [(MllpPeer.parse(one.value), one) for one in credentials]
+        proven = [(peer, one) for peer, one in peers if peer.certificate in (None, fingerprint)]
+        if not places.know(peer.host for peer, _ in proven if peer.host is not None):
+            return None
+        fitting = [(peer, one) for peer, one in proven if peer.host is None or places.at(peer.host)]
         if fitting:
-            found = max(fitting, key=lambda one: MllpPeer.parse(one.value).says)
+            _, found = max(fitting, key=lambda both: both[0].says)
             return caller_of(step.session, found.partner, address=address, identifier=found.value)
         if self._trial:
             return caller_of(step.session, registry.trial_partner(step), address=address)
@@ -76,9 +84,3 @@ class Peers:
         reason = "certificat-inconnu" if fingerprint else "adresse-inconnue"
         error.trail = access.facts(stranger, "refus", action="E", outcome="4", reason=reason)
         raise error
-
-
-def _fits(peer: MllpPeer, address: str, fingerprint: str | None) -> bool:
-    if peer.certificate is not None and peer.certificate != fingerprint:
-        return False
-    return peer.host is None or is_at(peer.host, address)
