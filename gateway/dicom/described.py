@@ -87,7 +87,7 @@ class Described(Upload):
         self._part: tuple[str, Staged, int, str, str | None] | None = None
         self._named: set[str] = set()
 
-    def finish(self, content: bytes) -> None:
+    def finish(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> None:
         """As `Upload.finish`; refuses a request without readable metadata.
 
         Raises
@@ -95,7 +95,7 @@ class Described(Upload):
         InvalidContent
             ``multipart``, ``dicom-json``, ``body-too-large``.
         """
-        super().finish(content)
+        super().finish(data, position, end)
         self._stack.close()
 
     def close(self) -> None:

@@ -82,35 +82,47 @@ class Reader:
             raise _refusal("délimiteur (boundary) absent ou invalide")
         self._delimiter = b"\r\n--" + self.boundary.encode("ascii")
 
-    def feed(self, content: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> Iterator[Event]:
         """Take the next bytes.
+
+        Parameters
+        ----------
+        data
+            What stands before the next bytes may be written over, if it can be: what was held back goes there.
+        position, end
+            Where the next bytes begin and end.
 
         Raises
         ------
         InvalidContent
             ``multipart``.
         """
-        data = self._held + content
-        self._held = b""
+        end = len(data) if end is None else end
+        held, self._held = self._held, b""
+        if held and isinstance(data, bytearray) and len(held) <= position:
+            data[position - len(held) : position] = held
+            position -= len(held)
+        elif held:
+            data = held + data[position:end]
+            position, end = 0, len(data)
         steps = {
             "preamble": self._through,
             "body": self._through,
             "delimiter": self._after_delimiter,
             "head": self._head,
         }
-        position = 0
         while self._state in steps:
             before = (position, self._state)
-            events, position = steps[self._state](data, position)
+            events, position = steps[self._state](data, position, end)
             yield from events
             if (position, self._state) == before:
-                self._held = data[position:]
+                self._held = bytes(memoryview(data)[position:end])
                 return
 
-    def _through(self, data: bytes, position: int) -> tuple[list[Event], int]:
-        found = data.find(self._delimiter, position)
+    def _through(self, data: bytes | bytearray, position: int, end: int) -> tuple[list[Event], int]:
+        found = data.find(self._delimiter, position, end)
         # What may be the beginning of a delimiter waits for what follows.
-        until = found if found >= 0 else max(position, len(data) - len(self._delimiter) + 1)
+        until = found if found >= 0 else max(position, end - len(self._delimiter) + 1)
         events: list[Event] = self._passed(memoryview(data)[position:until]) if until > position else []
         if found < 0:
             return events, until
@@ -119,14 +131,14 @@ class Reader:
         self._state = "delimiter"
         return events, found + len(self._delimiter)
 
-    def _head(self, data: bytes, position: int) -> tuple[list[Event], int]:
-        end = data.find(b"\r\n\r\n", position)
-        if (end if end >= 0 else len(data)) - position > _MAX_HEAD_BYTES:
+    def _head(self, data: bytes | bytearray, position: int, end: int) -> tuple[list[Event], int]:
+        found = data.find(b"\r\n\r\n", position, end)
+        if (found if found >= 0 else end) - position > _MAX_HEAD_BYTES:
             raise _refusal(f"en-tête de partie de plus de {_MAX_HEAD_BYTES} octets")
-        if end < 0:
+        if found < 0:
             return [], position
         self._state = "body"
-        return [Head(_fields(data[position:end]))], end + 4
+        return [Head(_fields(data[position:found]))], found + 4
 
     def _passed(self, content: memoryview) -> list[Event]:
         if self._state == "body":
@@ -136,26 +148,26 @@ class Reader:
             raise _refusal("aucune partie au début du contenu")
         return []
 
-    def _after_delimiter(self, data: bytes, position: int) -> tuple[list[Event], int]:
-        if len(data) - position < 2:
+    def _after_delimiter(self, data: bytes | bytearray, position: int, end: int) -> tuple[list[Event], int]:
+        if end - position < 2:
             return [], position
-        if data.startswith(b"--", position):
+        if data.startswith(b"--", position, end):
             self._state, self.finished = "epilogue", True
-            return [], len(data)
-        end = data.find(b"\r\n", position)
-        blank = data[position : end if end >= 0 else len(data)]
+            return [], end
+        found = data.find(b"\r\n", position, end)
+        blank = data[position : found if found >= 0 else end]
         if blank.strip(b" \t\r") or len(blank) > 256:
             raise _refusal("ligne de délimiteur")
-        if end < 0:
+        if found < 0:
             return [], position
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise _refusal(f"plus de {MAX_PARTS} parties")
         self._state = "head"
-        return [], end  # the head begins with the end of this line, so that one without fields has an end too
+        return [], found  # the head begins with the end of this line, so that one without fields has an end too
 
 
-def _fields(text: bytes) -> dict[str, str]:
+def _fields(text: bytes | bytearray) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in re.sub(rb"\r\n[ \t]+", b" ", text).split(b"\r\n"):
         if not line:

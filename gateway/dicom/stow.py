@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -32,19 +32,22 @@ from gateway.dicom.multipart import Reader, media_type
 from gateway.dicom.query import Images
 from gateway.dicom.storage import Keeper
 from gateway.dicom.upload import DICOM, Laid, Upload
-from gateway.errors import Forbidden, InvalidContent, Unavailable, Unsupported
+from gateway.errors import Forbidden, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.settings import Limits
 from gateway.web.authenticators import BEARER, OPEN, caller_of
-from gateway.web.body import Limit, body_stream
+from gateway.web.body import Limit
+from gateway.web.poured import poured
 
 __all__ = ["Storing"]
 
-#: Taken in one go: a thread is entered once for as much.
-_GATHERED_BYTES: Final = 1 << 20
-_SILENCE_S: Final = 60.0
+#: Taken in one go: a thread is entered once for as much. Before it is room for what is held back of the piece before.
+_PIECE_BYTES: Final = 1 << 20
+_HELD_BYTES: Final = 32 << 10
+#: Such pieces of memory that are kept for the next request: new memory has to be cleared.
+_MEMORY: Final = 4
 #: Requests whose bytes are read at once, and objects of all of them that are made durable at once.
 _UPLOADS: Final = 8
 _COMMITS: Final = 16
@@ -76,6 +79,7 @@ class Storing:
         self._base = base
         self._limits = limits
         self._limit = Limit(Limits.variable("stow_bytes"), limits.stow_bytes)
+        self._memory: list[bytearray] = []
         self._uploads = ThreadPoolExecutor(_UPLOADS, "stow-read")
         self._commits = ThreadPoolExecutor(_COMMITS, "stow")
 
@@ -129,19 +133,25 @@ class Storing:
         """Hand the body on: while a thread reads some of it, the next bytes come."""
         loop = asyncio.get_running_loop()
         under_way: asyncio.Future[None] | None = None
-        last = b""
+        body = poured(request, self._limit)
+        memory, other = (self._memory.pop() if self._memory else bytearray(_HELD_BYTES + _PIECE_BYTES) for _ in "ab")
         try:
-            async for content in _gathered(body_stream(request, self._limit)):
+            whole = False
+            while not whole:
+                filled, whole = await body.fill(memoryview(memory)[_HELD_BYTES:])
                 if under_way is not None:
                     await under_way
-                under_way = loop.run_in_executor(self._uploads, upload.take, last) if last else None
-                last = content
+                step = upload.finish if whole else upload.take
+                under_way = loop.run_in_executor(self._uploads, step, memory, _HELD_BYTES, _HELD_BYTES + filled)
+                memory, other = other, memory
+            if under_way is not None:
+                await under_way
         finally:
+            body.close()
             if under_way is not None:
                 await asyncio.wait([under_way])
-        if under_way is not None:
-            under_way.result()
-        await loop.run_in_executor(self._uploads, upload.finish, last)
+        if len(self._memory) < _MEMORY:  # only here: of a request that is broken off a thread may be at it still
+            self._memory += (memory, other)
 
     async def _may_store(self, who: Caller) -> None:
         if who.kind is CallerKind.CLIENT and any(_WRITES_IMAGES.fullmatch(scope) for scope in who.scopes):
@@ -212,25 +222,3 @@ class Storing:
 def _failed(answer: Answer) -> bool:
     """Whether a status is neither success nor a warning `[PS3.7 C.1]`."""
     return answer.status not in (0x0000, 0x0001, 0x0107, 0x0116) and answer.status >> 12 != 0xB
-
-
-async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Hand on larger pieces; who sends nothing for too long is left."""
-    held: list[bytes] = []
-    size = 0
-    while True:
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            break
-        except TimeoutError:
-            text = f"Rien n’est arrivé pendant {_SILENCE_S:.0f} s."
-            raise Unavailable("body-silence", text) from None
-        held.append(piece)
-        size += len(piece)
-        if size >= _GATHERED_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    if held:
-        yield b"".join(held)

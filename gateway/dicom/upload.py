@@ -79,13 +79,13 @@ class Upload:
         if reader is None:
             self._started({"content-type": DICOM})
 
-    def take(self, content: bytes) -> None:
-        """Read the next bytes."""
+    def take(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> None:
+        """Read the next bytes; see `Reader.feed`. Nothing of them is held afterwards."""
         with self._turn:
             if not self._closed:
-                self._take(content)
+                self._take(data, position, end)
 
-    def finish(self, content: bytes) -> None:
+    def finish(self, data: bytes | bytearray, position: int = 0, end: int | None = None) -> None:
         """Read the last bytes and wait for what is being made durable.
 
         Raises
@@ -94,7 +94,7 @@ class Upload:
             ``multipart``.
         """
         with self._turn:
-            self._take(content)
+            self._take(data, position, end)
             if self._reader is None:
                 self._ended()
             elif not self._reader.finished:
@@ -115,11 +115,11 @@ class Upload:
                 one.close()
             self._whole = []
 
-    def _take(self, content: bytes) -> None:
+    def _take(self, data: bytes | bytearray, position: int, end: int | None) -> None:
         if self._reader is None:
-            self._written(memoryview(content))
+            self._written(memoryview(data)[position:end])
             return
-        for event in self._reader.feed(content):
+        for event in self._reader.feed(data, position, end):
             match event:
                 case Head(fields):
                     self._started(fields)

@@ -27,7 +27,7 @@ from starlette.types import Message
 
 from gateway.errors import InvalidContent, Unsupported
 
-__all__ = ["Limit", "body_stream", "body_under", "form_under", "read_body", "refuse_length"]
+__all__ = ["Limit", "body_stream", "body_under", "form_under", "incomplete", "read_body", "refuse_length"]
 
 _INFLATE_STEP_BYTES: Final = 64 * 1024
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
@@ -152,7 +152,7 @@ async def form_under(request: Request, limit: Limit, *, max_fields: int = 200, m
     try:
         return await counted.form(max_fields=max_fields, max_files=max_files, max_part_size=limit.max_bytes)
     except ClientDisconnect as left:
-        raise _incomplete() from left
+        raise incomplete() from left
     except (MultiPartException, ValueError, RuntimeError) as broken:
         raise _form_unreadable() from broken
     except Exception as broken:
@@ -172,7 +172,7 @@ async def _counted(request: Request, limit: Limit) -> AsyncIterator[bytes]:
             if piece:
                 yield piece
     except ClientDisconnect as left:
-        raise _incomplete() from left
+        raise incomplete() from left
 
 
 async def _inflated(raw: AsyncIterator[bytes], window: int, limit: Limit) -> AsyncIterator[bytes]:
@@ -185,7 +185,7 @@ async def _inflated(raw: AsyncIterator[bytes], window: int, limit: Limit) -> Asy
                 raise limit.refusal()
             yield plain
     if not unfolding.complete:
-        raise _incomplete()
+        raise incomplete()
 
 
 class _Unfolding:
@@ -211,7 +211,7 @@ class _Unfolding:
             try:
                 plain = self._member.decompress(rest, _INFLATE_STEP_BYTES)
             except zlib.error as damaged:
-                raise _incomplete() from damaged
+                raise incomplete() from damaged
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if plain:
                 yield plain
@@ -220,7 +220,8 @@ class _Unfolding:
                 return
 
 
-def _incomplete() -> InvalidContent:
+def incomplete() -> InvalidContent:
+    """Say that the body broke off, or is damaged."""
     return InvalidContent("body-incomplete", "Le contenu envoyé est incomplet ou endommagé.")
 
 

@@ -1,4 +1,4 @@
-"""Who does not take what he asked for is left: the protocol of our HTTP ports.
+"""Who does not take what he asked for is left: the protocol of our HTTP ports, which may also pour a body.
 
 An answer that nobody reads stays in memory, and what it holds with it, for as long as its connection lives.
 
@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Final
+from typing import Any, Final
+from weakref import ReferenceType, ref
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.web.poured import EXTENSION, Offer
 
 __all__ = ["LEAST_BYTES", "STALLED_S", "Protocol"]
 
@@ -29,7 +32,16 @@ class Protocol(HttpToolsProtocol):
     """HTTP/1.1 as the server speaks it, without endless patience."""
 
     _look: asyncio.TimerHandle | None = None
+    _myself: ReferenceType[HttpToolsProtocol] | None = None
     _waiting_bytes: int = 0
+
+    def on_message_begin(self) -> None:
+        """Offer to pour the body of what begins."""
+        super().on_message_begin()
+        if self._myself is None:
+            self._myself = ref(self)
+        extensions: dict[str, Any] = {EXTENSION: Offer(self._myself)}
+        self.scope["extensions"] = extensions
 
     def pause_writing(self) -> None:
         """Begin to look whether what is written is taken."""

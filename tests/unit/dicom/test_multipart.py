@@ -21,10 +21,15 @@ PARTS = [
 ]
 
 
-def read(pieces, boundary="b=1"):
+def read(pieces, boundary="b=1", room=None):
+    """Read pieces, each in a memory of its own, or all in one that is used again, behind some room."""
     reader, parts, open_part = Reader(boundary), [], None
+    memory = bytearray((room or 0) + max(map(len, pieces)) + 3)
     for piece in pieces:
-        for event in reader.feed(piece):
+        memory[:] = b"\xee" * len(memory)
+        if room is not None:
+            memory[room : room + len(piece)] = piece
+        for event in reader.feed(piece) if room is None else reader.feed(memory, room, room + len(piece)):
             if isinstance(event, Head):
                 open_part = (event.fields, bytearray())
             elif isinstance(event, Piece):
@@ -39,9 +44,10 @@ def test_the_parts_are_what_stands_between_the_delimiters():
     assert (reader.finished, parts) == (True, PARTS)
 
 
+@pytest.mark.parametrize("room", [None, 0, 3, 40, 200], ids="room {}".format)
 @pytest.mark.parametrize("size", range(1, 24))
-def test_wherever_it_is_cut(size):
-    reader, parts = read([BODY[at : at + size] for at in range(0, len(BODY), size)])
+def test_wherever_it_is_cut(size, room):
+    reader, parts = read([BODY[at : at + size] for at in range(0, len(BODY), size)], room=room)
     assert (reader.finished, parts) == (True, PARTS)
 
 
