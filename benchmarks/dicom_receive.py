@@ -7,7 +7,11 @@ once, ``TCP_NODELAY=1`` for all of them (without it Debian's dcmtk waits for del
 * dcmtk's ``storescp``: no sync, no index;
 * the same with each file synced when it is closed, if there is a C compiler: what the disk and dcmtk leave to be
   reached, without a hash, an index or a name that is durable;
-* Orthanc: its files synced (``SyncStorageArea``) and its index on, both by its own defaults, PDUs as large as ours;
+* Orthanc: its files synced (``SyncStorageArea``) and its index on, both by its own defaults, PDUs as large as ours; its
+  SQLite does not sync a commit (``PRAGMA SYNCHRONOUS=NORMAL``), so what it has acknowledged may be missing from its
+  index after a power cut;
+* the same with its index on PostgreSQL, if the package orthanc-postgresql is there: file and index durable before the
+  answer, as the gateway promises it, on a server of the same kind;
 * the gateway: ``rcp-gateway serve --only dicom`` on PostgreSQL with fsync on; each object is synced and its row
   committed before it is answered.
 
@@ -62,6 +66,7 @@ int fclose(FILE *file) {
 #: Of the gateway to a peer, by associations: what is wanted.
 WANTED = {("Orthanc", 1): 2.0, ("Orthanc", 4): 2.5, ("storescp", 1): 0.4, ("storescp", 4): 0.4}
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+ORTHANC_POSTGRESQL = Path("/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so")
 _NUMBER = "9999999"
 
 
@@ -143,23 +148,32 @@ def synced_storescp(root: Path, port: int, compiler: str) -> AbstractContextMana
 
 
 @contextmanager
-def orthanc(root: Path, port: int) -> Iterator[int]:
+def orthanc(root: Path, port: int, name: str = "Orthanc", **more: object) -> Iterator[int]:
     http = free_port()
     settings = {
-        "StorageDirectory": str(root / "orthanc"),
-        "IndexDirectory": str(root / "orthanc"),
+        "StorageDirectory": str(root / name),
+        "IndexDirectory": str(root / name),
         "HttpPort": http,
         "DicomPort": port,
         "DicomAet": "RCPGATEWAY",
         "MaximumPduLength": 131_072,
         "Plugins": [],
+        **more,
     }
-    (root / "orthanc.json").write_text(json.dumps(settings))
+    (root / f"{name}.json").write_text(json.dumps(settings))
     binary = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-    with started([binary, str(root / "orthanc.json")], port, root / "orthanc.log", LC_ALL="C") as pid:
+    with started([binary, str(root / f"{name}.json")], port, root / f"{name}.log", LC_ALL="C") as pid:
         yield pid
         with urllib.request.urlopen(f"http://127.0.0.1:{http}/statistics", timeout=60) as answer:
-            print(f"Orthanc keeps {json.loads(answer.read())['CountInstances']} objects")
+            print(f"{name} keeps {json.loads(answer.read())['CountInstances']} objects")
+
+
+@contextmanager
+def orthanc_on_postgresql(root: Path, port: int) -> Iterator[int]:
+    with running(root / "index") as url:
+        index = {"EnableIndex": True, "EnableStorage": False, "ConnectionUri": url, "Lock": False}
+        with orthanc(root, port, "with PG", Plugins=[str(ORTHANC_POSTGRESQL)], PostgreSQL=index) as pid:
+            yield pid
 
 
 @contextmanager
@@ -269,6 +283,7 @@ def main() -> None:
             "storescp": lambda port: storescp(root, port),
             **({"synced": lambda port: synced_storescp(root, port, compiler)} if compiler else {}),
             "Orthanc": lambda port: orthanc(root, port),
+            **({"with PG": lambda port: orthanc_on_postgresql(root, port)} if ORTHANC_POSTGRESQL.exists() else {}),
             "gateway": lambda port: gateway(root, port, url, said.processes),
         }
         store = Store(url)
