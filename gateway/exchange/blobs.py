@@ -22,12 +22,13 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, Self, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -41,6 +42,7 @@ __all__ = ["CHUNK_BYTES", "Blob", "BlobStore", "Staged", "open_store"]
 CHUNK_BYTES = 1 << 20
 """How much a stream carries at a time."""
 
+T = TypeVar("T")
 Bytes = bytes | bytearray | memoryview
 
 #: After so many bytes the disk may begin with what was written: less is left to wait for at the end.
@@ -89,6 +91,7 @@ class Staged:
         self._begun_bytes = 0
         self._path, self._file = store._taken_staging()  # noqa: SLF001 - the two halves of one class
         self._moved = False
+        self._became: Blob | GatewayError | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -134,11 +137,24 @@ class Staged:
 
     def commit(self) -> Blob:
         """Keep the content durably and name it; returns after the last sync, or after the remote store's answer."""
-        blob = Blob(self._hash.hexdigest(), self._size_bytes)
+        if self._became is None:
+            self._store.commit_together([self])
+        if isinstance(self._became, Blob):
+            return self._became
+        raise self._became or AssertionError("undecided")
+
+    def _synced(self) -> Blob:
         with _local_errors():
             os.fsync(self._file.fileno())
-        self._moved = self._store._keep(self._path, blob)  # noqa: SLF001 - the two halves of one class
-        return blob
+        return Blob(self._hash.hexdigest(), self._size_bytes)
+
+    def _tried(self, step: Callable[[], T]) -> T | None:
+        """Take a step; what refuses it is what becomes of this content, and of no other."""
+        try:
+            return step()
+        except GatewayError as error:
+            self._became = error
+            return None
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +198,7 @@ class BlobStore:
         self._limit_bytes = limit_bytes
         self._root: Path | None = None
         self._foreseen: list[tuple[str, io.FileIO]] = []
-        self._durable: set[str] = set()  # folders known to be there after a power cut
+        self._durable = False  # whether the folders of contents are known to be there after a power cut
         parts = urlsplit(url)
         if parts.scheme == "file":
             if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
@@ -220,6 +236,31 @@ class BlobStore:
         """Open a file for what comes next, where there is time for it: a few at most."""
         if len(self._foreseen) < _FORESEEN:
             self._foreseen.append(self._open_staging())
+
+    def commit_together(self, every: Sequence[Staged]) -> None:
+        """Keep several contents as `Staged.commit` does, which then says at once what became of each.
+
+        Their files are synced before one of them is named, and a folder once for all that were named in it.
+        """
+        # The two halves of one class, here and below.
+        named: dict[str, list[tuple[Staged, Blob]]] = {}
+        for one, blob in [(one, one._tried(one._synced)) for one in every]:  # noqa: SLF001
+            if blob is None:
+                continue
+            folder = one._tried(partial(self._keep, one._path, blob))  # noqa: SLF001
+            if folder is not None:
+                one._moved = self._root is not None  # noqa: SLF001
+                named.setdefault(folder, []).append((one, blob))
+        for folder, inside in named.items():
+            refusal: GatewayError | None = None
+            try:
+                if self._root is not None:
+                    with _local_errors():
+                        _sync_folder(folder)
+            except GatewayError as error:
+                refusal = error
+            for one, blob in inside:
+                one._became = refusal or blob  # noqa: SLF001
 
     def put(self, content: Bytes) -> Blob:
         """Keep bytes that are already in memory."""
@@ -352,28 +393,33 @@ class BlobStore:
                     return path, file
                 file.close()  # swept between its creation and its lock
 
-    def _keep(self, staged: str, blob: Blob) -> bool:
-        """Put a content in its place; whether its file itself is there now."""
+    def _keep(self, staged: str, blob: Blob) -> str:
+        """Put a content in its place, and give the folder that is to be synced."""
         place = _place(blob.sha256)
         if self._root is None:
             # The same content again costs no transfer; another size under this key is a broken former upload.
             if self.size(blob.sha256) != blob.size_bytes:
                 with _bucket(), _remote_errors():
                     obstore.put(self._remote, place, Path(staged))
-            return False
+            return ""
         # As texts: between senders that write together each path object is a tenth of what the interpreter does.
         folder, _, name = f"{self._root}/{place}".rpartition("/")
         with _local_errors():
-            if folder not in self._durable:
-                _make_folder(Path(folder))
-                # Another process may have made them an instant ago without having synced them yet.
-                _sync_folder(self._root / "sha256")
-                _sync_folder(self._root)
-                self._durable.add(folder)
+            if not self._durable:
+                self._make_folders(self._root)
             # Over what may be there: the same bytes, or a damaged copy that is healed.
             os.rename(staged, f"{folder}/{name}")  # noqa: PTH104 - as above
-            _sync_folder(folder)
-        return True
+        return folder
+
+    def _make_folders(self, root: Path) -> None:
+        """Make all folders of contents at the first one: each for itself is three syncs that somebody waits for."""
+        _make_folder(root / "sha256")
+        for number in range(256):
+            (root / "sha256" / f"{number:02x}").mkdir(mode=0o750, exist_ok=True)
+        # Another process may have made them an instant ago without having synced them yet.
+        _sync_folder(root / "sha256")
+        _sync_folder(root)
+        self._durable = True
 
     def _sweep(self) -> None:
         """Remove what writers that no longer live have left."""

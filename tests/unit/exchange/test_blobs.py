@@ -288,6 +288,70 @@ def test_each_name_is_durable_before_it_is_given(store, root, monkeypatch):
         assert ("sync", str(path.parent)) in events[at:]
 
 
+def staged_contents(store, *contents: bytes) -> list[module.Staged]:
+    every = [store.stage() for _ in contents]
+    for one, content in zip(every, contents, strict=True):
+        one.write(content)
+    return every
+
+
+def test_contents_that_are_kept_together_are_durable_before_one_is_given(store, root, monkeypatch):
+    every = staged_contents(store, b"abc", b"", b"abc", *(b"%d" % number for number in range(400)))
+    events: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def traced_fsync(descriptor):
+        fsync(descriptor)
+        events.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+
+    def traced_rename(source, target):
+        events.append(("rename", target))
+        rename(source, target)
+
+    monkeypatch.setattr(module.os, "fsync", traced_fsync)
+    monkeypatch.setattr(module.os, "rename", traced_rename)
+    store.commit_together(every)
+    before = len(events)
+    kept = [one.commit() for one in every]
+    assert len(events) == before
+    assert kept[:3] == [Blob(ABC, 3), Blob(EMPTY, 0), Blob(ABC, 3)]
+    assert files(root) == {f"sha256/{blob.sha256[:2]}/{blob.sha256}" for blob in kept}
+    first = next(at for at, (kind, _) in enumerate(events) if kind == "rename")
+    assert {("sync", one._path) for one in every} <= set(events[:first])
+    last = {what: at for at, (_, what) in enumerate(events)}
+    for blob in kept:
+        place = root / "sha256" / blob.sha256[:2] / blob.sha256
+        assert last[str(place)] < last[str(place.parent)]
+    synced = [what for kind, what in events[last[events[first][1]] :] if kind == "sync"]
+    assert max(synced.count(str(root / "sha256" / f"{number:02x}")) for number in range(256)) == 1
+
+
+def test_what_befalls_one_is_told_of_it_alone(store, root, monkeypatch):
+    """Its file is gone, the disk refuses it, the folder of another cannot be synced."""
+    fine, gone, refused, unnamed = staged_contents(store, b"abc", b"gone", b"refused", b"a" * 1_000_000)
+    Path(gone._path).unlink()
+    fsync = os.fsync
+
+    def failing(descriptor):
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path == refused._path:
+            raise OSError(errno.ENOSPC, "")
+        if path == str(root / "sha256" / MILLION_A[:2]):
+            raise OSError(errno.EIO, "")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", failing)
+        store.commit_together([refused, gone, fine, unnamed])
+    assert fine.commit() == Blob(ABC, 3)
+    for one, kind in ((gone, Fault), (refused, Unavailable), (unnamed, Unavailable)):
+        with pytest.raises(kind):
+            one.commit()
+        one.close()
+    fine.close()
+    assert not [path for path in files(root) if path.startswith("staging")]
+
+
 @pytest.mark.parametrize("url", ["file://elsewhere/blobs", "file:relative", "file://relative"])
 def test_a_local_url_names_an_absolute_path(url):
     with pytest.raises(Fault) as refusal:
