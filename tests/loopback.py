@@ -11,7 +11,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["free_port", "raw_mails", "until", "wait_until"]
+__all__ = ["PATIENCE_S", "free_port", "raw_mails", "until", "wait_until"]
+
+#: For what comes within a second when all is well; a busy machine may take a hundred times as long.
+PATIENCE_S = 120.0
 
 
 def _order() -> Iterator[int]:
@@ -37,7 +40,7 @@ def free_port() -> int:
             return port
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> bool:
+def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> bool:
     """Whether a condition came true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -47,7 +50,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> bool:
     return True
 
 
-def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Wait for a condition, or fail."""
     assert wait_until(condition, timeout_s), "waited in vain"
 

@@ -44,7 +44,7 @@ def kept(port, ct, world):
 
 @pytest.fixture
 def deliveries(store, blobs, trail):
-    channel = DicomChannel(store, blobs, Ours("RCPGATEWAY"), patience=Patience(answer_s=2, negotiate_s=2))
+    channel = DicomChannel(store, blobs, Ours("RCPGATEWAY"), patience=Patience(answer_s=60, negotiate_s=60))
 
     def settled(session, message):
         imaging_sending.after_delivery(session, message)
@@ -127,9 +127,9 @@ def test_what_is_kept_is_confirmed_on_the_same_association(kept, ct, session):
     with associated(kept.port, heard) as association:
         status, _ = association.send_n_action(action, 1, Push, INSTANCE)
         assert status.Status == 0x0000
-        kind, report, _ = heard.reports.get(timeout=20)
+        kind, report, _ = heard.reports.get(timeout=60)
         assert association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)[0].Status == 0x0000
-        heard.reports.get(timeout=20)
+        heard.reports.get(timeout=60)
     assert (kind, report.TransactionUID, report.RetrieveAETitle) == (1, action.TransactionUID, "RCPGATEWAY")
     found = [(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in report.ReferencedSOPSequence]
     assert found == references(ct)
@@ -157,7 +157,7 @@ def test_what_is_not_kept_is_named_with_its_reason(kept, ct, session, blobs, wor
     with associated(kept.port, heard) as association:
         action = asked([good, lost, foreign, wrong_class, (CTImageStorage, "1.2.3.4")])
         assert association.send_n_action(action, 1, Push, INSTANCE)[0].Status == 0x0000
-        kind, report, _ = heard.reports.get(timeout=20)
+        kind, report, _ = heard.reports.get(timeout=60)
     assert kind == 2
     assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [good[1]]
     assert [(item.ReferencedSOPInstanceUID, item.FailureReason) for item in report.FailedSOPSequence] == [
@@ -176,7 +176,7 @@ def test_a_caller_that_leaves_is_told_on_a_new_association(kept, ct, session, de
         message = due(session)
         assert message.state == "en-attente"
         assert deliveries.attempt(message.id) is Outcome.DELIVERED
-        kind, report, caller = heard.reports.get(timeout=10)
+        kind, report, caller = heard.reports.get(timeout=60)
     assert (kind, len(report.ReferencedSOPSequence), caller) == (1, 5, "RCPGATEWAY")
     assert unused.reports.empty()
     assert deliveries.attempt(message.id) is None  # once
@@ -209,7 +209,7 @@ def test_a_caller_that_never_answers_its_report_is_told_again_elsewhere(make_por
 
     with associated(port.port, abort) as association:
         association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)
-        assert gone.wait(20)
+        assert gone.wait(60)
     heard = Heard()
     with listening(session, heard):
         assert deliveries.attempt(due(session).id) is Outcome.DELIVERED
@@ -255,7 +255,7 @@ def test_the_same_transaction_is_one_report_with_the_latest_truth(kept, ct, sess
         session.commit()
         assert deliveries.attempt(second.id) is Outcome.DELIVERED
         assert leaving(kept.port, action) == 0  # told before, and asks again: is told again
-    kind, report, _ = heard.reports.get(timeout=10)
+    kind, report, _ = heard.reports.get(timeout=60)
     assert (kind, len(report.ReferencedSOPSequence)) == (1, 6)
     assert len(waiting(session)) == 1
 
@@ -303,7 +303,7 @@ def test_who_listens_nowhere_is_told_on_its_own_association_only(kept, ct, sessi
     heard = Heard()
     with associated(kept.port, heard) as association:
         assert association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)[0].Status == 0
-        assert heard.reports.get(timeout=20)[0] == 1
+        assert heard.reports.get(timeout=60)[0] == 1
     assert leaving(kept.port, asked(references(ct))) == 0
     session.rollback()
     assert session.scalars(select(Message)).all() == []

@@ -50,7 +50,7 @@ def test_a_kill_loses_nothing_acknowledged(victim: Callable, session, world, ct,
     process, port = victim(when, count)
     broken = storescu(port, *ct)
     assert broken.returncode != 0
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
 
     acknowledged = broken.stdout.count("Received Store Response (Success)")
     assert acknowledged == count - 1
@@ -63,7 +63,7 @@ def test_a_kill_loses_nothing_acknowledged(victim: Callable, session, world, ct,
     again = storescu(port, *ct)
     assert again.returncode == 0, again.stdout
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     session.rollback()
     uids = session.scalars(select(Instance.sop_instance_uid).order_by(Instance.sop_instance_uid)).all()
     assert uids == [f"{DOMINIQUE.study_uid}.1.{number}" for number in range(1, 6)]
@@ -81,9 +81,9 @@ def test_a_kill_after_a_promise_does_not_lose_its_report(victim, session, world,
         with associated(port, heard) as association:
             status, _ = association.send_n_action(asked(references(ct)), 1, Push, INSTANCE)
             assert status.Status == 0x0000
-            assert process.wait(20) == -9
+            assert process.wait(60) == -9
         assert heard.reports.empty()
         deliveries = Deliveries(store, blobs, trail, [DicomChannel(store, blobs, Ours("RCPGATEWAY"))])
         assert deliveries.attempt(due(session).id) is Outcome.DELIVERED
-        kind, report, _ = heard.reports.get(timeout=20)
+        kind, report, _ = heard.reports.get(timeout=60)
     assert (kind, len(report.ReferencedSOPSequence)) == (1, 5)

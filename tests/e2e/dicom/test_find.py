@@ -18,6 +18,7 @@ from gateway.dicom import find
 from gateway.model.partner import PartnerCredential
 from tests.e2e.dicom.conftest import AE_TITLE, storescu
 from tests.e2e.dicom.peers import FOREIGN, dcmtk, other_hospital
+from tests.loopback import wait_until
 from tests.world import audit_lines
 
 ZOE = Phantom(
@@ -253,7 +254,7 @@ def test_a_cancel_ends_the_answers(kept, monkeypatch):
 
     def slow(step, *, asked, offset):
         if offset:
-            go_on.wait(20)
+            go_on.wait(60)
         return page(step, asked=asked, offset=offset)
 
     monkeypatch.setattr(find, "_PAGE", 1)
@@ -267,7 +268,8 @@ def test_a_cancel_ends_the_answers(kept, monkeypatch):
     responses = association.send_c_find(asked, StudyFind, msg_id=5)
     first, _ = next(responses)
     association.send_c_cancel(5, query_model=StudyFind)
-    threading.Timer(0.3, go_on.set).start()
+    assert wait_until(lambda: any(one.dimse.cancel_req for one in kept._server.active_associations))
+    go_on.set()
     rest = [status.Status for status, _ in responses]
     assert (first.Status, rest) == (0xFF00, [0xFE00])
     assert association.is_established

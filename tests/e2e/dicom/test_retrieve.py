@@ -461,7 +461,7 @@ def test_a_cancel_ends_the_move_after_the_object_under_way(kept, scripted):
 
     def store(event):
         reached.set()
-        go_on.wait(20)
+        go_on.wait(60)
         return 0
 
     scripted(store)
@@ -469,10 +469,11 @@ def test_a_cancel_ends_the_move_after_the_object_under_way(kept, scripted):
     responses = association.send_c_move(
         identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid), "SCRIPTED", StudyMove, msg_id=9
     )
-    assert reached.wait(20)
+    assert reached.wait(60)
     association.send_c_cancel(9, query_model=StudyMove)
     assert association.is_established
-    threading.Timer(0.3, go_on.set).start()
+    assert wait_until(lambda: any(one.dimse.cancel_req for one in kept._server.active_associations))
+    go_on.set()
     *_, (status, _) = responses
     association.release()
     assert status.Status == 0xFE00
@@ -503,7 +504,7 @@ def test_the_port_stops_during_a_move_and_its_caller_is_told_by_an_abort(kept, m
 
     def store(_):
         reached.set()
-        go_on.wait(20)
+        go_on.wait(60)
         return 0
 
     scripted(store)
@@ -511,7 +512,7 @@ def test_the_port_stops_during_a_move_and_its_caller_is_told_by_an_abort(kept, m
     association = ask(port.port, StudyMove)
     asked = identifier("STUDY", StudyInstanceUID=DOMINIQUE.study_uid)
     responses = association.send_c_move(asked, "SCRIPTED", StudyMove)
-    assert reached.wait(20)
+    assert reached.wait(60)
     port.stop()
     go_on.set()
     *_, (last, _) = responses
@@ -555,7 +556,7 @@ def test_a_receiver_that_never_answers_costs_its_patience_and_the_port_lives_on(
 def test_a_receiver_that_stops_reading_is_left_after_its_patience(make_scp, scripted, session, world, tmp_path):
     """Its answers never come: half a study is told as what it is."""
     never = threading.Event()
-    scripted(lambda _: never.wait(30) and 0)
+    scripted(lambda _: never.wait(60) and 0)
     port = make_scp(Patience(answer_s=0.3))
     assert storescu(port.port, *write_series(DOMINIQUE, tmp_path / "ct2")).returncode == 0
     association = ask(port.port, StudyMove)
@@ -569,9 +570,9 @@ def test_a_receiver_that_stops_reading_is_left_after_its_patience(make_scp, scri
 
 def test_a_caller_that_stops_reading_its_c_get_is_left_and_memory_stays_small(make_scp, tmp_path, world):
     world.session.commit()
-    port = make_scp(limits=Limits(drain_s=1, idle_s=1.0))
     big = type(DOMINIQUE)(**{**_fields(DOMINIQUE), "slices": 12, "pixels": 512})
-    assert storescu(port.port, *write_series(big, tmp_path / "big")).returncode == 0
+    assert storescu(make_scp().port, *write_series(big, tmp_path / "big")).returncode == 0
+    port = make_scp(limits=Limits(drain_s=1, idle_s=1.0))
     role = item(0x54, len(CT).to_bytes(2, "big") + CT + b"\x00\x01")
     peer = Peer(
         port.port,
@@ -593,7 +594,7 @@ def test_a_caller_that_stops_reading_its_c_get_is_left_and_memory_stays_small(ma
     tracemalloc.start()
     peer.send(p_data(pdv(1, COMMAND | LAST, request)) + p_data(pdv(1, LAST, asked)))
     assert peer.read()[0] == P_DATA  # the first object begins; then nothing more is read
-    assert wait_until(lambda: not port._live(), 15)
+    assert wait_until(lambda: not port._live())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     peer.close()

@@ -56,7 +56,7 @@ def elsewhere(session, world):
 
 @pytest.fixture
 def deliveries(store, blobs, trail):
-    channel = DicomChannel(store, blobs, Ours("RCPGATEWAY"), patience=Patience(answer_s=2, negotiate_s=2))
+    channel = DicomChannel(store, blobs, Ours("RCPGATEWAY"), patience=Patience(answer_s=60, negotiate_s=60))
     return Deliveries(store, blobs, trail, [channel], settled=imaging_sending.after_delivery)
 
 

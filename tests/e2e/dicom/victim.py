@@ -40,7 +40,7 @@ def main() -> None:
         storage._Keeping.commit = lambda self: (commit(self), die())[0]
     elif when == "before-report":
         # The answer stands in the association's queue: its other thread sends it meanwhile.
-        Request.leaves_within = lambda *_: (time.sleep(0.5), die())[1]
+        Request.leaves_within = lambda *_: (time.sleep(2), die())[1]
     blobs = open_store(blobs_url)
     steps = Steps(Store(database), DomainClock(), AuditTrail(b"x" * 32), Outbox(blobs), lambda *_: None)
     settings = Settings(data_dir=Path(), profile="prod", dicom=Dicom(bind=Address("127.0.0.1", int(port))))
