@@ -46,7 +46,7 @@ def work():
     for stop, _ in running:
         stop.set()
     for _, thread in running:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -119,7 +119,7 @@ def test_a_periodic_task_runs_at_the_start_and_again_and_a_failing_one_disturbs_
                 [Periodic("fine", "* * * * * */1", lambda: runs.append(1)), Periodic("bad", "0 0 1 1 *", fail)],
             )
         )
-        until(lambda: len(runs) >= 2 and failures)
+        until(lambda: len(runs) >= 2 and any(line["event"] == "job-failed" for line in logs))
     assert "DUPONT" not in str(logs)
     assert [line["error"] for line in logs if line["event"] == "job-failed"] == ["ValueError"]
 
@@ -150,9 +150,9 @@ def test_a_slow_delivery_keeps_no_periodic_task_waiting(store, steps, work):
     release, ran = threading.Event(), threading.Event()
     for number in range(3):
         steps.run(SYSTEM, lambda step, number=number: step.post(outgoing(key=str(number))))
-    work(Worker(store, lambda _: release.wait(20), [Periodic("plan", "* * * * *", ran.set)], concurrency=2))
+    work(Worker(store, lambda _: release.wait(60), [Periodic("plan", "* * * * *", ran.set)], concurrency=2))
     try:
-        assert ran.wait(15)
+        assert ran.wait(60)
     finally:
         release.set()
 
@@ -162,12 +162,12 @@ def test_stopping_lets_what_runs_end(store, steps, work):
 
     def deliver(_) -> None:
         begun.set()
-        assert told_to_stop.wait(15)
+        assert told_to_stop.wait(60)
         ended.set()
 
     steps.run(SYSTEM, lambda step: step.post(outgoing()))
     stop = work(Worker(store, deliver))
-    assert begun.wait(15)
+    assert begun.wait(60)
     stop.set()
     told_to_stop.set()
     until(ended.is_set)
@@ -178,7 +178,7 @@ def test_a_lost_database_connection_is_waited_for(store, blobs, trail, steps, wo
     monkeypatch.setattr("gateway.exchange.jobs._RETRY_PAUSE_S", 0.1)
     channel, ready = Scripted(), threading.Event()
     work(Worker(store, Deliveries(store, blobs, trail, [channel]).attempt, [Periodic("hello", "* * * * *", ready.set)]))
-    assert ready.wait(15)
+    assert ready.wait(60)
     with psycopg.connect(store.dsn, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "

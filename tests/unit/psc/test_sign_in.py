@@ -19,6 +19,7 @@ from gateway.model.directory import Practitioner
 from gateway.model.store import utcnow
 from gateway.settings import Psc
 from gateway.web.rate import Rate
+from tests.loopback import until
 from tests.psc_misbehaving import ALICE, BRUNO, CLIENT, FELIX, GINA, HUGO
 from tests.psc_portal import choose_account, hidden_field, served_portal, who
 
@@ -554,7 +555,7 @@ def test_no_log_line_names_the_person(browser, portal, provider):
         provider.fault = "wrong_nonce"
         sign_in(browser, HUGO)
         browser.get("/psc/retour?state=CANARIVAL&code=CANARIVAL")
-    assert {line["event"] for line in lines} >= {"request", "session opened", "sign-in refused"}
+        until(lambda: {line["event"] for line in lines} >= {"request", "session opened", "sign-in refused"})
     said = str(lines)
     for secret in ("CANARIVAL", "HUGO", "99700000088", browser.cookies.get("rcp-session", "none"), "code=", "state="):
         assert secret not in said

@@ -27,6 +27,7 @@ from gateway.web.health import health_router
 from gateway.web.metrics import metrics_router
 from gateway.web.outcome import STATUS_OF_CATEGORY, http_status
 from gateway.web.request_id import RequestIdMiddleware, request_id
+from tests.loopback import until
 
 PSC = "https://auth.psc.example"
 
@@ -87,6 +88,7 @@ def test_log_line_names_the_route_and_not_the_path(client):
     with structlog.testing.capture_logs() as lines:
         client.get("/dossiers/CANARIVAL?nom=CANARIVAL")
         client.get("/nowhere/CANARIVAL")
+        until(lambda: [line["event"] for line in lines].count("request") == 2)  # each is said after its answer
     lines = [line for line in lines if line["event"] == "request"]
     assert [(line["route"], line["status"]) for line in lines] == [("/dossiers/{dossier}", 200), ("unmatched", 404)]
     assert "CANARIVAL" not in str(lines)
