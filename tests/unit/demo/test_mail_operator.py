@@ -100,13 +100,13 @@ def test_idle_brings_a_mail_at_once(operator):
         box.read(Keeper())
         sealed = mail("idle")
         send(operator, sealed)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not any(sealed.message_id.encode() in content for content in keeper.kept):
             assert time.monotonic() < until, "the mail did not come"
             time.sleep(0.05)
     finally:
         stop.set()
-        reader.join(10)
+        reader.join(60)
 
 
 def test_what_an_operator_refuses(operator, tmp_path):

@@ -117,7 +117,7 @@ def test_a_second_proposal_in_an_association_ends_it_and_changes_no_other(scp):
     first = associate_rq(context(1, CT, EXPLICIT))
     second = associate_rq(context(1, CT, IMPLICIT, JPEG))
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", scp.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", scp.port), timeout=60) as sock:
             sock.sendall(first + second)
             said = b""
             while chunk := sock.recv(65_536):

@@ -227,7 +227,7 @@ def test_requests_sent_ahead_of_their_answers_are_bounded_in_number_and_bytes(ma
     held = threading.Event()
 
     def serve(request, peer):
-        held.wait(20)
+        held.wait(60)
         request.respond(0x0000)
 
     scp = make_scp(services=[Service(frozenset({FIND.decode()}), C_FIND, serve)])
@@ -249,7 +249,7 @@ def test_a_cancel_in_pieces_while_objects_leave_is_a_cancel(make_scp):
 
     def serve(request, peer):
         request._line._act("Evt9")  # asked for with nothing there
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not request.cancelled and time.monotonic() < until:
             request.progress(1, 0, 0, 0)
         request.respond(0xFE00 if request.cancelled else 0x0000)

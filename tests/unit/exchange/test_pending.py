@@ -111,7 +111,7 @@ def test_two_writers_of_the_same_bytes_at_once(
     def first(step: Step) -> None:
         pending.keep(step.session, blobs, CONTENT)
         kept.set()
-        assert go.wait(30)
+        assert go.wait(60)
         if first_refused:
             raise Refused
 
@@ -124,11 +124,11 @@ def test_two_writers_of_the_same_bytes_at_once(
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(told, first)
-        assert kept.wait(30)
+        assert kept.wait(60)
         two = pool.submit(told, _refusing(blobs) if second_refused else _keeping(blobs))
         _waiting(store)
         go.set()
-        done = [one.result(30), two.result(30)]
+        done = [one.result(60), two.result(60)]
     assert done == [not first_refused, not second_refused]
     assert (blobs.size(KEY) is not None) is any(done)
 

@@ -159,7 +159,7 @@ def test_a_deadlock_with_a_writer_is_tried_again(store: Store, patients: int) ->
         with suppress(OperationalError), store.engine.connect() as connection:
             connection.execute(select(table.c.id).where(table.c.id == "p09").with_for_update())
             held.set()
-            seen.wait(5)
+            seen.wait(60)
             connection.execute(select(table.c.id).where(table.c.id == "p00").with_for_update())
             connection.commit()
 
@@ -172,7 +172,7 @@ def test_a_deadlock_with_a_writer_is_tried_again(store: Store, patients: int) ->
 
     writer = threading.Thread(target=write)
     writer.start()
-    held.wait(5)
+    held.wait(60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gateway.fhir.reindexing.columns", slow)
         assert reindex(store) == patients

@@ -58,7 +58,7 @@ def user_process(data: Path, *, environment: dict[str, str] | None = None, **opt
 def leave(process: subprocess.Popen[str]) -> None:
     process.stdin.close()
     assert process.stdout.readline() == "left\n"
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     process.stdout.close()
 
 
@@ -307,7 +307,7 @@ def test_a_postmaster_left_without_a_keeper_is_stopped_and_replaced(data):
             patch.setattr("gateway.model.embedded.server._STRAY_FAST_S", 0.0)
             # Our child would stay a zombie, which lives nowhere; its end is what the start waits for.
             url = server.start()
-        assert stray.wait(30) == 0
+        assert stray.wait(60) == 0
         assert kept(url) == [9]
     finally:
         server.stop()

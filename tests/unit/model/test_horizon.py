@@ -94,7 +94,7 @@ def _each_row_is_read_once(store, trail, data, opened):
         new, position = read(store, position, limit=data.draw(st.integers(1, 3)))
         seen += new
     # A transaction in another database of this server may hold the horizon for a moment: what is read comes late.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(seen) < len(written) and time.monotonic() < deadline:
         new, position = read(store, position, limit=2)
         seen += new

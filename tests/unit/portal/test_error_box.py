@@ -198,7 +198,7 @@ def _at_once(*acts: tuple[Browser, str, dict[str, str]]) -> list[int]:
 
     def send(act: tuple[Browser, str, dict[str, str]]) -> int:
         browser, path, fields = act
-        together.wait(10)
+        together.wait(60)
         answer = browser.client.post(
             path, data={"csrf": browser.token, **fields}, headers={"origin": str(browser.client.base_url)}
         )

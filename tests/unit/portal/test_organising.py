@@ -301,7 +301,7 @@ def test_two_coordinators_at_the_same_instant_are_one_draft_and_one_refusal(
     both = threading.Barrier(2)
 
     def write(browser: Browser) -> int:
-        both.wait(10)
+        both.wait(60)
         sent = {"csrf": browser.token, "version": opened, "proposition": f"De {browser.token}"}
         return browser.client.post(path, data=sent, headers={"origin": site.origin}).status_code
 

@@ -85,7 +85,7 @@ def behind_tls(pki):
     thread.start()
     yield provider
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
     listening.close()
 
 

@@ -101,7 +101,7 @@ def test_the_locks_are_those_that_declaring_takes(store: Store, steps: Steps, wo
         for name in names:
             step.session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
         held.set()
-        assert done.wait(10)
+        assert done.wait(60)
 
     def seen(step: Step) -> int:
         step.session.execute(select(func.set_config("lock_timeout", "200ms", True)))
@@ -113,7 +113,7 @@ def test_the_locks_are_those_that_declaring_takes(store: Store, steps: Steps, wo
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(steps.run, world.client(), holder)
-        assert held.wait(10)
+        assert held.wait(60)
         assert steps.run(world.client(), seen) == 0
         done.set()
         waiting.result()
@@ -183,7 +183,7 @@ def test_inscribing_and_taking_back_at_once_never_leaves_a_dossier_of_nobody(
             inscription.inscribe(step, record, InscriptionFacts(session=session), partner=world.partner)
 
         def withdraw(key: uuid.UUID = key, read: threading.Event = read) -> None:
-            assert read.wait(10)
+            assert read.wait(60)
             _withdraw(steps, world, key)
 
         with ThreadPoolExecutor(2) as pool:

@@ -38,7 +38,7 @@ class Scene:
 
         def watched(arrivals, group):
             self.groups.append(len(group))
-            assert self.open.wait(20)
+            assert self.open.wait(60)
             return write(arrivals, group)
 
         def watched_alone(step, *, facts, content):
@@ -217,8 +217,8 @@ def test_the_first_of_a_series_that_fails_leaves_its_turn_to_the_next(scene):
             sent += [senders.submit(scene.keep, one) for one in said[1:]]
             assert wait_until(lambda: [one.count for one in scene.arrivals._first.values()] == [3])
             other.rollback()
-        assert isinstance(sent[0].exception(20), Exception)
-        assert [one.result(20) for one in sent[1:]] == [None, None]
+        assert isinstance(sent[0].exception(60), Exception)
+        assert [one.result(60) for one in sent[1:]] == [None, None]
     assert sorted(scene.alone)[:2] == [1, 2] or sorted(scene.alone)[:2] == [1, 3]
     assert scene.arrivals._first == {}
     assert scene.keep(said[0]) is None

@@ -236,7 +236,7 @@ def test_two_at_once_and_the_same_form_twice_detach_once(scene):
     together, faults = threading.Barrier(2), []
 
     def run() -> None:
-        together.wait(10)
+        together.wait(60)
         try:
             scene.steps.run(
                 caller,
@@ -249,7 +249,7 @@ def test_two_at_once_and_the_same_form_twice_detach_once(scene):
     for one in both:
         one.start()
     for one in both:
-        one.join(30)
+        one.join(60)
     assert faults == []
     detach(scene, seen=seen)
     assert scene.study().state == "quarantaine"

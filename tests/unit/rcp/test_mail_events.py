@@ -154,7 +154,7 @@ def test_two_workers_that_take_two_reports_at_once_lose_neither(scene):
     for one in both:
         one.start()
     for one in both:
-        one.join(30)
+        one.join(60)
     assert letter(scene).state == "lu"
     assert {one.kind for one in rows(scene, Receipt)} == {"lue", "remise"}
 
@@ -366,7 +366,7 @@ def test_two_workers_tell_a_silence_once(scene):
     for one in both:
         one.start()
     for one in both:
-        one.join(30)
+        one.join(60)
     assert sum(told) == 1
     with scene.store.session() as session:
         assert session.scalar(select(func.count()).select_from(WorkItem)) == 1

@@ -218,7 +218,7 @@ def test_two_planners_at_once_write_one_line_each(scene):
     def plan():
         [(_, plain, single)] = notice_pages.sorted_out(scene.steps, 1000)
         assert (set(plain), single) == (set(ids), [])
-        both_saw.wait(10)
+        both_saw.wait(60)
         return scene.steps.run(access.SYSTEM, lambda step: notice_pages.write(step, plain))
 
     with ThreadPoolExecutor(2) as pool:

@@ -131,7 +131,7 @@ def test_steps_that_lock_in_opposite_order_both_end(steps, store) -> None:
             step.session.execute(select(Network).where(Network.id == first).with_for_update()).all()
             if not seen:
                 seen.append(1)
-                met.wait(10)
+                met.wait(60)
             row = step.session.scalars(select(Network).where(Network.id == second).with_for_update()).one()
             row.name += "+"
 
