@@ -50,6 +50,10 @@ _SERIES: Final = 4096
 _Key = tuple[uuid.UUID | None, str, str]
 
 
+def _key(caller: Caller, facts: ObjectFacts) -> _Key:
+    return (caller.partner_id, facts.study.study_instance_uid, facts.series.series_instance_uid)
+
+
 class _Known(NamedTuple):
     """A series that is there, the patient of its study as it was then, and one who was found to be the same."""
 
@@ -140,7 +144,7 @@ class Arrivals:
         GatewayError
             As `Steps.run`.
         """
-        key = (caller.partner_id, facts.study.study_instance_uid, facts.series.series_instance_uid)
+        key = _key(caller, facts)
         known = self._series.get(key)
         if known is None:
             with self._first_of(key):
@@ -162,6 +166,33 @@ class Arrivals:
         if mine.error is not None:
             raise mine.error
         return None if mine.kept else self._alone(key, caller, facts, content)
+
+    def keep_together(self, every: Sequence[tuple[Caller, ObjectFacts, Content]]) -> list[bool | GatewayError]:
+        """Keep objects that one thread has at hand, with whatever else waits.
+
+        Returns
+        -------
+        list
+            Of each: whether it is kept, or what `keep` would raise. Who is not kept goes by `keep`.
+        """
+        waiting: list[_Waiting | None] = []
+        for caller, facts, content in every:
+            known = self._series.get(_key(caller, facts))
+            if known is not None and facts.patient != known.patient and not same_patient(known, facts.patient):
+                known = None
+            waiting.append(_Waiting(caller, facts, content, known) if known is not None else None)
+        mine = [one for one in waiting if one is not None]
+        with self._lock:
+            self._queue.extend(mine)
+            if mine and not self._busy:
+                first = self._queue.popleft()  # nobody writes, so nobody else waits
+                self._busy = first.leads = True
+                first.woken.release()
+        for one in mine:  # in the order of the queue: whoever is to write is not waited for behind another
+            one.woken.acquire()
+            if one.leads:
+                self._lead(one)
+        return [one is not None and (one.error or one.kept) for one in waiting]
 
     @contextmanager
     def _first_of(self, key: _Key) -> Iterator[None]:

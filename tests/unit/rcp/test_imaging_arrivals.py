@@ -232,6 +232,66 @@ def test_a_series_that_is_gone_is_made_again(scene):
     assert (scene.numbers(), scene.count(Series)) == ([2], 1)
 
 
+def keep_together(scene, *every) -> list:
+    objects = [(said, *rest) if rest else (said, content(said)) for said, *rest in every]
+    return scene.arrivals.keep_together([(pacs(scene.world), *one) for one in objects])
+
+
+def test_objects_of_one_thread_are_one_group(scene):
+    assert keep_together(scene, *alike(*range(2, 9))) == [True] * 7
+    assert scene.groups == [7]
+    assert scene.numbers() == list(range(1, 9))
+    assert keep_together(scene) == []
+
+
+def test_of_one_thread_s_objects_those_that_are_not_as_foreseen_are_left_to_their_own_way(scene):
+    """Known already, another patient's, of a series that is not known, the same twice: none of them is judged here."""
+    elsewhere = facts(7, study=f"{STUDY}.9")
+    said = [facts(2), facts(1), facts(3, family="AUTRE"), elsewhere, facts(4), facts(4)]
+    told = keep_together(scene, *((one,) for one in said))
+    assert (told[:4], sorted(told[4:])) == ([True, False, False, False], [False, True])
+    assert scene.groups == [4]
+    assert scene.numbers() == [1, 2, 4]
+    assert scene.alone == [1]  # the first of all
+    assert scene.count(QuarantinedObject) == 0
+
+
+def test_one_that_fails_among_one_thread_s_objects_leaves_all_to_their_own_way(scene):
+    assert keep_together(scene, *alike(2), broken(facts(3)), *alike(4)) == [False] * 3
+    assert [scene.keep(facts(number)) for number in (2, 4)] == [None, None]
+    assert scene.numbers() == [1, 2, 4]
+
+
+def test_objects_of_several_threads_share_groups_that_are_bounded(scene, monkeypatch):
+    """Two threads with many, and some alone, behind one who writes: each object is kept once and its thread is told."""
+    monkeypatch.setattr(imaging_arrivals, "_MOST", 4)
+    scene.groups.clear()
+    scene.open.clear()
+    with ThreadPoolExecutor(5) as senders:
+        lone = [senders.submit(scene.keep, facts(2))]
+        assert wait_until(lambda: scene.groups)
+        many = [senders.submit(keep_together, scene, *alike(*range(first, first + 10))) for first in (10, 20)]
+        lone += [senders.submit(scene.keep, facts(number)) for number in (3, 4)]
+        assert wait_until(lambda: len(scene.arrivals._queue) == 22)
+        scene.open.set()
+        assert [one.result(60) for one in many] == [[True] * 10] * 2
+        assert [one.result(60) for one in lone] == [None] * 3
+    assert scene.groups == [1, 4, 4, 4, 4, 4, 2]
+    assert scene.numbers() == [1, 2, 3, 4, *range(10, 30)]
+    assert not scene.arrivals._busy
+
+
+def test_when_the_database_goes_each_of_one_thread_s_objects_is_told_to_be_sent_again(scene, database_url):
+    with ThreadPoolExecutor(1) as writers:
+        with locked_study(database_url):
+            sent = writers.submit(keep_together, scene, *alike(2, 3))
+            assert wait_until(lambda: waiting_for_a_lock(database_url))
+            with psycopg.connect(database_url, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (waiting_for_a_lock(database_url)[0],))
+        assert [type(one) for one in sent.result(60)] == [Unavailable] * 2
+    assert scene.numbers() == [1]
+
+
 def waiting_for_a_lock(database_url) -> list[int]:
     with psycopg.connect(database_url, autocommit=True) as other:
         asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
