@@ -1,6 +1,7 @@
 """What every test may ask for: one PostgreSQL a worker, a fresh database a test, the real Step over it.
 
 ``RCP_TEST_POSTGRES=DIR`` (a folder of PostgreSQL binaries, such as Debian's 15) replaces the embedded server.
+``--hypothesis-profile=search`` (with ``--hypothesis-seed=N``) has the properties look at other examples than always.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import hypothesis
 import psycopg
 import pytest
 import structlog
+from hypothesis import HealthCheck
 from psycopg import sql
 
 from gateway.model.audit import AuditTrail
@@ -30,6 +33,14 @@ if TYPE_CHECKING:
     from gateway.rcp.step import Steps
 
 pytest_plugins = ["tests.identities", "tests.requirements"]
+
+# The same tree gives the same answer: a property looks at the same examples in every run and on every machine, however
+# slow. Others are looked for by who writes it, with the second profile.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
