@@ -55,6 +55,7 @@ NOTICES: Final = {
     "copie": Notice("La copie est demandée ; elle est prête dans un instant.", "success"),
     "images-envoyees": Notice("L’envoi est demandé ; son état est ci-dessous.", "success"),
     "images-deja-envoyees": Notice("Ces mêmes images ont déjà été envoyées là : elles ne repartent pas.", "info"),
+    "images-reprises": Notice("L’envoi est repris : ces images repartent.", "success"),
     "images-detachees": Notice("Ces images sont retirées du dossier ; elles attendent une décision.", "success"),
     "images-donnees": Notice("Ces images sont retirées du dossier et données à l’autre patient.", "success"),
     "images-admises": Notice("Ces images sont admises.", "success"),

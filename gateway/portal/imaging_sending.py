@@ -32,7 +32,6 @@ _STATES: Final[Mapping[str, v.Badge]] = {
     "parque": v.Badge("Échec, à traiter", "danger"),
     "annule": v.Badge("Annulée"),
 }
-_FAILED: Final = frozenset({"refuse", "parque"})
 
 
 def sending_url(session: Session, caller: Caller, row: Dossier) -> str:
@@ -60,7 +59,7 @@ def sending_page(
     page = v.SendingPage(
         reference=row.reference,
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
-        lines=tuple(_line(row, studies, one) for one in imaging_sending.sent(session, row)),
+        lines=tuple(_line(row, studies, one) for one in imaging_sending.sent(session, row, places)),
         studies=tuple(
             v.Choice(str(one.id), study_name(one), selected=given.get("etude") == str(one.id)) for one in studies
         ),
@@ -85,7 +84,6 @@ def _place(one: Offered) -> str:
 def _line(row: Dossier, studies: Sequence[Study], one: Sending) -> v.SendingLine:
     message = one.message
     known = next((study for study in studies if study.study_instance_uid == one.study_uid), None)
-    failed = message.state in _FAILED
     waits = message.state == "en-attente" and message.attempts > 0
     state = v.Badge("Nouvel essai à venir", "warning") if waits else _STATES.get(message.state)
     return v.SendingLine(
@@ -95,6 +93,7 @@ def _line(row: Dossier, studies: Sequence[Study], one: Sending) -> v.SendingLine
         asked_at=words.local(message.domain_at, row.session.zone),
         by=str(message.details.get("par", "")),
         images=one.objects,
-        said=(one.said or "") if failed or waits else "",
-        failed=failed,
+        said=(one.said or "") if one.failed or waits else "",
+        failed=one.failed,
+        again_url=f"/dossiers/{row.id}/envois/{message.id}/reprise" if one.failed and one.offered else "",
     )

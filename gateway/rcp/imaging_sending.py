@@ -4,7 +4,8 @@ Promises
 --------
 * Only a study that is in a dossier, is settled by identifier, and that the sender may see leaves; whoever prepares an
   RCP in which it is discussed decides, or the operator.
-* It leaves to a registered application only, once for the same objects, by the outbox; a person is asked otherwise.
+* It leaves to a registered application only, once for the same objects, by the outbox; a person is asked otherwise,
+  who has the same bytes sent again (`again`, or the work list: the question is answered either way).
 * What was put aside while it waited to leave (its identity is in doubt) does not leave: wires ask `may_leave` first.
 
 Knows no protocol: `Manifest` is what the wire sends.
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import msgspec
 from sqlalchemy import or_, select
@@ -23,13 +25,14 @@ from sqlalchemy.orm import Session
 
 from gateway.errors import Forbidden, InvalidContent
 from gateway.exchange.outbox import Outgoing
+from gateway.exchange.replaying import send_again
 from gateway.model.dossier import Dossier
 from gateway.model.imaging import Instance, Series, Study, StudyDossier
 from gateway.model.meeting import RcpSession
 from gateway.model.message import Attempt, Message
 from gateway.model.partner import Partner
 from gateway.model.person import WorkItem
-from gateway.rcp import access, work_list
+from gateway.rcp import access, error_box, work_list
 from gateway.rcp.access import Caller, CallerKind
 from gateway.rcp.imaging_destinations import Offered, destination, offered, web_destination
 from gateway.rcp.imaging_match import ATTACHED
@@ -41,10 +44,12 @@ __all__ = [
     "KIND",
     "WEB_CHANNEL",
     "WITHDRAWN",
+    "Asked",
     "Manifest",
     "ManifestObject",
     "Sending",
     "after_delivery",
+    "again",
     "may_leave",
     "may_send",
     "places",
@@ -65,7 +70,11 @@ WITHDRAWN = ("etude-retiree", "Étude mise de côté depuis la demande : son pat
 #: Sendings of one dossier that a page lists.
 _LISTED = 50
 
-_FAILED = {"refuse": "images-refusees", "parque": "images-non-parties"}
+#: What a failure is called on the work list.
+_FAILED: Final = {"refuse": "images-refusees", "parque": "images-non-parties"}
+
+#: What an order did: a sending of its own, one that had failed and goes on, nothing.
+Asked = Literal["nouveau", "repris", "deja"]
 
 
 class ManifestObject(msgspec.Struct, frozen=True, array_like=True):
@@ -143,16 +152,23 @@ def send(step: Step, study_uid: str, to: str, *, standing_in: Dossier | None = N
         )
     )
     if message.domain_at == step.now:  # else it was asked before, and leaves no second time
-        step.audit(
-            "envoi",
-            action="C",
-            persons=tuple(sorted({study.record_id for study in studies if study.record_id is not None})),
-            object_type="Study",
-            object_id=study_uid,
-            recipient=recipient,
-            detail={"service": "C-STORE" if web is None else "STOW-RS", "objects": len(manifest.objects)},
-        )
+        _told(step, message, study_uid, {study.record_id for study in studies if study.record_id is not None})
     return message
+
+
+def _told(step: Step, message: Message, study_uid: str, records: Collection[uuid.UUID]) -> None:
+    step.audit(
+        "envoi",
+        action="C",
+        persons=tuple(sorted(records)),
+        object_type="Study",
+        object_id=study_uid,
+        recipient=message.recipient,
+        detail={
+            "service": "C-STORE" if message.channel == CHANNEL else "STOW-RS",
+            "objects": int(message.details.get("objets", 0)),
+        },
+    )
 
 
 def _may_send(session: Session, step: Step, studies: Sequence[Study]) -> bool:
@@ -199,13 +215,23 @@ def may_leave(session: Session, manifest: Manifest) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One sending of a study: the message, what its objects are, and what was last heard of it."""
+    """One sending of a study: the message, what its objects are, and what was last heard of it.
+
+    Attributes
+    ----------
+    failed
+        Whether it goes no further by itself.
+    offered
+        Whether it is of the dossier's own study, to a place that its organisers may send to: what is asked of `again`.
+    """
 
     message: Message
     study_uid: str
     objects: int
     partner: str
     said: str | None
+    failed: bool = False
+    offered: bool = False
 
 
 def may_send(session: Session, caller: Caller, dossier: Dossier) -> bool:
@@ -229,8 +255,10 @@ def places(session: Session, caller: Caller, dossier_id: uuid.UUID) -> tuple[Dos
 
 def send_from_dossier(
     step: Step, dossier_id: uuid.UUID, study_id: uuid.UUID | None, to: str, *, confirmed: bool
-) -> Message:
+) -> Asked:
     """Send a study of a dossier to a place that is offered to its organisers; the same form twice sends it once.
+
+    Whoever asks for what has failed has it taken up again.
 
     Raises
     ------
@@ -238,6 +266,8 @@ def send_from_dossier(
         The dossier or the study does not exist for this caller, or he does not organise the RCP.
     InvalidContent
         ``destination-dicom``, ``confirmation-absente`` (rules).
+    Conflict
+        As `again`.
     """
     session, caller = step.session, step.caller
     dossier, there = places(session, caller, dossier_id)
@@ -254,17 +284,73 @@ def send_from_dossier(
     if not confirmed:
         text = "Confirmez que cet établissement doit recevoir ces images."
         raise InvalidContent("confirmation-absente", text, expression="confirme", rule=True)
-    return send(step, study_uid, to, standing_in=dossier)
+    message = send(step, study_uid, to, standing_in=dossier)
+    if message.domain_at == step.now:
+        return "nouveau"
+    return again(step, dossier_id, message.id) if message.state in _FAILED else "deja"
 
 
-def sent(session: Session, dossier: Dossier) -> tuple[Sending, ...]:
-    """Return what was sent of the studies that stand in a dossier, the latest first; its caller may see them."""
-    uids = session.scalars(
-        select(Study.study_instance_uid)
-        .join(StudyDossier, StudyDossier.study_id == Study.id)
-        .where(StudyDossier.dossier_id == dossier.id, Study.state == ATTACHED)
-    ).all()
-    if not uids:
+def again(step: Step, dossier_id: uuid.UUID, message_id: uuid.UUID) -> Asked:
+    """Put a sending of a dossier's study that failed back into the outbox, the same objects to the same place.
+
+    It is what the work list does (`gateway.rcp.error_box.replay`), whose question it answers.
+
+    Returns
+    -------
+    Asked
+        ``deja`` when it is on its way, or has arrived.
+
+    Raises
+    ------
+    NotFound
+        The dossier does not exist for this caller, he does not organise its RCP, or it has no such sending, to none of
+        the places that he may send to.
+    Conflict
+        ``deja-traite``: somebody else has just done it.
+    """
+    session = step.session
+    dossier, there = places(session, step.caller, dossier_id)
+    found = next((one for one in sent(session, dossier, there) if one.message.id == message_id), None)
+    if found is None or not found.offered:
+        raise access.hidden(step.caller, "Message", message_id)
+    item = session.scalar(
+        select(WorkItem.id).where(
+            WorkItem.message_id == message_id,
+            WorkItem.reason.in_(tuple(_FAILED.values())),
+            WorkItem.closed_at.is_(None),
+        )
+    )
+    if item is not None:
+        step.lock(WorkItem, item)  # before its message, as the work list does
+    [message] = step.lock(Message, message_id)
+    if message.state not in _FAILED:
+        return "deja"
+    if item is not None:
+        error_box.replay(step, item)
+    else:  # somebody has closed the question, and nothing was done about it
+        send_again(session, message_id)
+        step.touch(message)
+    _told(step, message, found.study_uid, {dossier.record_id})
+    return "repris"
+
+
+def sent(session: Session, dossier: Dossier, there: Sequence[Offered] = ()) -> tuple[Sending, ...]:
+    """Return what was sent of the studies that stand in a dossier, the latest first; its caller may see them.
+
+    Parameters
+    ----------
+    there
+        Where he may send images (`places`).
+    """
+    studies = {
+        str(one): uid
+        for one, uid in session.execute(
+            select(Study.id, Study.study_instance_uid)
+            .join(StudyDossier, StudyDossier.study_id == Study.id)
+            .where(StudyDossier.dossier_id == dossier.id, Study.state == ATTACHED)
+        ).tuples()
+    }
+    if not studies:
         return ()
     last = (
         select(Attempt.reason)
@@ -280,13 +366,23 @@ def sent(session: Session, dossier: Dossier) -> tuple[Sending, ...]:
             Message.direction == "out",
             Message.channel.in_((CHANNEL, WEB_CHANNEL)),
             Message.kind == KIND,
-            or_(*(Message.key.startswith(f"{KIND}|{uid}|", autoescape=True) for uid in sorted(set(uids)))),
+            or_(*(Message.key.startswith(f"{KIND}|{uid}|", autoescape=True) for uid in sorted(set(studies.values())))),
         )
         .order_by(Message.created_at.desc(), Message.id)
         .limit(_LISTED)
     ).tuples()
+    offered_to = {one.to for one in there}
     return tuple(
-        Sending(message, message.key.split("|", 2)[1], int(message.details.get("objets", 0)), name or "", said)
+        Sending(
+            message,
+            message.key.split("|", 2)[1],
+            int(message.details.get("objets", 0)),
+            name or "",
+            said,
+            failed=message.state in _FAILED,
+            # What another hospital keeps under the same UID is its own affair.
+            offered=message.recipient in offered_to and str(message.details.get("study")) in studies,
+        )
         for message, name, said in rows
     )
 

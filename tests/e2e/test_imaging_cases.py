@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.dicom.outgoing import DicomChannel
@@ -21,9 +21,10 @@ from gateway.exchange.delivery import Deliveries
 from gateway.exchange.outbox import Outcome
 from gateway.model.imaging import StudyDossier
 from gateway.model.message import Message
-from gateway.model.partner import Partner
+from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.person import PatientRecord
 from gateway.model.received import ReceivedDocument
+from gateway.model.store import utcnow
 from gateway.rcp import imaging_sending
 from tests.attached_samples import jpeg, pdf, png
 from tests.e2e.dicom.peers import receiver, register
@@ -169,6 +170,17 @@ def test_a_study_is_sent_to_another_hospital_from_the_page(house: House, visitor
         deliveries = Deliveries(
             gateway.store, gateway.blobs, gateway.steps.trail, [channel], settled=imaging_sending.after_delivery
         )
+        listens = update(PartnerCredential).where(PartnerCredential.value == "CHUY_ARCHIVE")
+        session.execute(listens.values(revoked_at=utcnow()))  # the operator takes the application out of his list
+        session.commit()
+        assert deliveries.attempt(message) is Outcome.REFUSED
+        session.execute(listens.values(revoked_at=None))  # and puts it back
+        session.commit()
+        organiser.go(there)
+        assert "Refusée, à traiter" in organiser.read()
+        assert visitor_fits(organiser)
+        organiser.page.get_by_role("button", name="Envoyer de nouveau").click()
+        assert "L’envoi est repris" in organiser.read()
         assert deliveries.attempt(message) is Outcome.DELIVERED
         assert len(theirs.files) == 5
     organiser.go(there)

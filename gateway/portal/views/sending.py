@@ -12,7 +12,10 @@ __all__ = ["SendingLine", "SendingPage"]
 
 @dataclass(frozen=True)
 class SendingLine:
-    """One sending; ``said`` is what was last heard when it failed, ``failed`` that a person has it on his work list."""
+    """One sending; ``said`` is what was last heard when it failed, ``failed`` that a person has it on his work list.
+
+    ``again_url`` is where it is asked for once more, when that may be done here.
+    """
 
     study: str
     to: str
@@ -22,6 +25,7 @@ class SendingLine:
     images: int = 0
     said: str = ""
     failed: bool = False
+    again_url: str = ""
 
 
 @dataclass(frozen=True)

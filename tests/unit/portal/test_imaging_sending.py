@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import msgspec
@@ -12,13 +13,15 @@ from gateway.model.imaging import Study
 from gateway.model.message import Attempt, Message
 from gateway.model.network import Network
 from gateway.model.partner import Partner, PartnerCredential
+from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
 from gateway.rcp import imaging
-from gateway.rcp.imaging_sending import Manifest, may_leave
+from gateway.rcp.imaging_sending import Manifest, after_delivery, may_leave
 from tests.image_samples import content, facts, pacs, send
 from tests.unit.portal.conftest import Site, words
 
 YES = {"confirme": "oui"}
+AGAIN = "Envoyer de nouveau TAP vers Clinique Z"
 
 
 def peer(site: Site, name: str, value: str, *, kind: str = "aet", network=None, **details) -> None:
@@ -97,8 +100,8 @@ def test_an_organiser_chooses_confirms_and_sends_once(site, dossier):
     [
         ("en-attente", 2, "Nouvel essai à venir Le destinataire ne répond pas."),
         ("envoye", 1, "Envoyée"),
-        ("refuse", 1, "Refusée, à traiter Le destinataire ne répond pas. Voir ce qui est à traiter"),
-        ("parque", 9, "Échec, à traiter Le destinataire ne répond pas. Voir ce qui est à traiter"),
+        ("refuse", 1, f"Refusée, à traiter Le destinataire ne répond pas. {AGAIN} Voir ce qui est à traiter"),
+        ("parque", 9, f"Échec, à traiter Le destinataire ne répond pas. {AGAIN} Voir ce qui est à traiter"),
     ],
 )
 def test_what_became_of_a_sending_is_said(site, dossier, state, attempts, expected):
@@ -113,6 +116,111 @@ def test_what_became_of_a_sending_is_said(site, dossier, state, attempts, expect
     session.commit()
     [cell] = coordinator.get(there).xpath("//td[@data-label='État']")
     assert " ".join(" ".join(cell.itertext()).split()) == expected
+
+
+def failed(site: Site, state: str = "parque") -> Message:
+    """Let the only sending fail, as the worker does: a person is asked."""
+    session = site.fresh().session
+    session.execute(update(Message).values(state=state, attempts=9))
+    [message] = session.scalars(select(Message).where(Message.direction == "out"))
+    after_delivery(session, message)
+    session.commit()
+    return message
+
+
+def asked(site: Site) -> list[tuple[bool, str | None, str | None]]:
+    """Each question about a sending: whether it is open, who closed it, how."""
+    items = site.fresh().session.scalars(
+        select(WorkItem).where(WorkItem.kind == "message").order_by(WorkItem.opened_at)
+    )
+    return [(one.closed_at is None, one.closed_by, one.decision) for one in items]
+
+
+@pytest.mark.parametrize("state", ["refuse", "parque"])
+@pytest.mark.parametrize("to", ["CHUY_ARCHIVE", "https://pacs.z.example/dicom-web"])
+def test_what_failed_is_sent_again_from_the_page_and_the_question_is_answered(site, dossier, to, state):
+    coordinator = site.browser(site.world.coordinator)
+    there, mine = f"/dossiers/{dossier.id}/envois", site.world.coordinator.idnps
+    coordinator.post(there, etude=the_study(site), destination=to, **YES)
+    kept = failed(site, state)
+    assert asked(site) == [(True, None, None)]
+    [form] = coordinator.get(there).xpath("//form[contains(@action, '/reprise')]")
+    first = coordinator.post(form.get("action"))
+    assert first.headers["location"] == f"{there}?fait=images-reprises"
+    [message] = messages(site)
+    assert (message.state, message.sha256, message.details["replays"]) == ("en-attente", kept.sha256, 1)
+    assert asked(site) == [(False, mine, "rejoue")]
+    page = coordinator.get(first.headers["location"])
+    assert "ces images repartent" in words(page)
+    assert page.xpath("//form[contains(@action, '/reprise')]") == []
+    # The same form once more: it is on its way.
+    assert coordinator.post(form.get("action")).headers["location"] == f"{there}?fait=images-deja-envoyees"
+    [message] = messages(site)
+    assert message.details["replays"] == 1
+    lines = [line for line in site.audit() if line["event"] == "envoi"]
+    assert [(line["recipient"], line["persons"]) for line in lines] == [(to, [str(dossier.record_id)])] * 2
+
+
+def test_the_form_asked_again_after_a_failure_takes_it_up_and_so_does_a_question_closed_without_an_answer(
+    site, dossier
+):
+    coordinator = site.browser(site.world.coordinator)
+    there = f"/dossiers/{dossier.id}/envois"
+    asked_for = {"etude": the_study(site), "destination": "CHUY_ARCHIVE", **YES}
+    coordinator.post(there, **asked_for)
+    failed(site)
+    site.clock.at = site.clock.at.replace(hour=14)
+    assert coordinator.post(there, **asked_for).headers["location"] == f"{there}?fait=images-reprises"
+    failed(site)
+    session = site.fresh().session
+    [item] = session.scalars(select(WorkItem).where(WorkItem.closed_at.is_(None)))
+    coordinator.post(f"/erreurs/{item.id}/clore", motif="Vu avec le CHU")
+    [form] = coordinator.get(there).xpath("//form[contains(@action, '/reprise')]")
+    assert coordinator.post(form.get("action")).headers["location"] == f"{there}?fait=images-reprises"
+    [message] = messages(site)
+    assert (message.state, message.details["replays"]) == ("en-attente", 2)
+
+
+def test_nobody_else_sends_again_nor_anything_else_nor_to_who_is_no_partner_any_more(site, dossier):
+    coordinator = site.browser(site.world.coordinator)
+    there = f"/dossiers/{dossier.id}/envois"
+    coordinator.post(there, etude=the_study(site), destination="CHUY_ARCHIVE", **YES)
+    message = failed(site)
+    again = f"{there}/{message.id}/reprise"
+    for who in ("requester", "treating", "stranger"):
+        site.browser(getattr(site.world, who)).post(again, 404)
+    coordinator.post(again, 403, token="")
+    coordinator.post(f"{there}/{dossier.id}/reprise", 404)
+    coordinator.post(f"{there}/rien/reprise", 404)
+    other = site.world.dossier(site.world.record(value="000099", match_key="AUTRE"))
+    site.world.session.commit()
+    coordinator.post(f"/dossiers/{other.id}/envois/{message.id}/reprise", 404)
+    session = site.fresh().session
+    session.execute(
+        update(PartnerCredential).where(PartnerCredential.value == "CHUY_ARCHIVE").values(revoked_at=utcnow())
+    )
+    session.commit()
+    assert coordinator.get(there).xpath("//form[contains(@action, '/reprise')]") == []
+    coordinator.post(again, 404)
+    [message] = messages(site)
+    assert (message.state, asked(site)) == ("parque", [(True, None, None)])
+
+
+def test_two_organisers_at_once_send_it_again_once(site, dossier):
+    """One from the dossier, one from the work list, and one who does both twice."""
+    coordinator = site.browser(site.world.coordinator)
+    there = f"/dossiers/{dossier.id}/envois"
+    coordinator.post(there, etude=the_study(site), destination="CHUY_ARCHIVE", **YES)
+    message = failed(site)
+    [item] = site.fresh().session.scalars(select(WorkItem.id).where(WorkItem.message_id == message.id))
+    addresses = [f"{there}/{message.id}/reprise", f"/erreurs/{item}/rejouer"] * 2
+    browsers = [site.browser(site.world.coordinator) for _ in addresses]
+    with ThreadPoolExecutor(len(addresses)) as threads:
+        answers = [threads.submit(one.post, there) for one, there in zip(browsers, addresses, strict=True)]
+    assert {answer.result().status_code for answer in answers} == {303}
+    [message] = messages(site)
+    assert (message.state, message.details["replays"]) == ("en-attente", 1)
+    assert [(open_, how) for open_, _, how in asked(site)] == [(False, "rejoue")]
 
 
 @pytest.mark.parametrize("who", ["requester", "treating"])
