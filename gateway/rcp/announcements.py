@@ -154,17 +154,7 @@ def _tell(step: Step, dossier: Dossier, who: Practitioner, kind: str, values: Va
         )
         message = mailing.post(step, dossier, sealed, kind=kind, key=key, recipient=who, address=address)
         entry.code, entry.message_id = "ENVOYEE", message.id
-        step.audit(
-            "creation",  # that it left is told when it has (« envoi »)
-            action="C",
-            persons=(dossier.record_id,),
-            dossier=dossier.id,
-            object_type="Message",
-            object_id=str(message.id),
-            object_sha256=message.sha256,
-            recipient=address,
-            detail={"type": kind},
-        )
+        mailing.record(step, dossier, message)
     step.session.flush()
     step.touch(entry)
     return bool(boxes)

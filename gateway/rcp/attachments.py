@@ -29,7 +29,7 @@ from gateway.identifiers import uuid7
 from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.received import ReceivedDocument
-from gateway.rcp import access, fiche
+from gateway.rcp import access, fiche, received
 from gateway.rcp.access import Caller
 from gateway.rcp.letters import full_name
 from gateway.rcp.step import Step
@@ -120,7 +120,7 @@ def add(step: Step, dossier_id: uuid.UUID, files: Sequence[NewFile], blobs: Blob
         )
         step.session.add(row)
         step.session.flush()
-        _tell(step, row, "creation", "C")
+        received.tell(step, row, "creation", "C")
         made.append(row)
     if len(listed(step.session, dossier)) > HELD_AT_MOST:
         text = f"Un dossier ne reçoit pas plus de {HELD_AT_MOST} documents."
@@ -158,7 +158,7 @@ def take_back(step: Step, dossier_id: uuid.UUID, document_id: uuid.UUID) -> None
     if row.state != "retire":
         row.state = "retire"
         step.session.flush()
-        _tell(step, row, "modification", "U")
+        received.tell(step, row, "modification", "U")
 
 
 def listed(session: Session, dossier: Dossier) -> Sequence[ReceivedDocument]:
@@ -210,17 +210,3 @@ def _clean(name: str) -> str:
     """Keep of a file's name what names it: no folder, no mark that hides or reorders what is read."""
     last = _HIDDEN.sub("", unicodedata.normalize("NFC", name)).replace("\\", "/").rpartition("/")[2]
     return " ".join(last.split())[:NAME_CHARACTERS] or "document"
-
-
-def _tell(step: Step, row: ReceivedDocument, event: str, action: str) -> None:
-    step.touch(row)
-    step.audit(
-        event,
-        action=action,
-        persons=(row.record_id,) if row.record_id is not None else (),
-        dossier=row.dossier_id,
-        object_type="ReceivedDocument",
-        object_id=str(row.id),
-        object_sha256=row.sha256,
-        detail={"voie": row.channel, "etat": row.state},
-    )

@@ -26,6 +26,7 @@ from gateway.rcp import access, mailboxes, resending
 from gateway.rcp.access import Caller
 from gateway.rcp.ports import Letters, ReportMails
 from gateway.rcp.step import Step
+from gateway.rcp.work_list import still_open
 
 __all__ = [
     "ENDED",
@@ -260,14 +261,8 @@ def _address(step: Step, item_id: uuid.UUID, act: Callable[[Session, str], None]
 
 
 def _open(step: Step, item_id: uuid.UUID) -> WorkItem | None:
-    """Lock an open item; nothing when this very person has closed it already (the same form twice)."""
     held(step.session, step.caller, item_id)
-    [item] = step.lock(WorkItem, item_id)
-    if item.closed_at is None:
-        return item
-    if item.closed_by == step.caller.identifier:
-        return None
-    raise Conflict("deja-traite", "Cette situation vient d’être traitée par une autre personne.")
+    return still_open(step, item_id)
 
 
 def _message(step: Step, item: WorkItem) -> Message | None:

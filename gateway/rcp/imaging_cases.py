@@ -37,6 +37,7 @@ from gateway.rcp.imaging_decisions import decide, picture
 from gateway.rcp.imaging_match import ATTACHED, BY_PERSON, FOREIGN, PROPOSED, QUARANTINED, WAITING
 from gateway.rcp.ports import ImageObjects
 from gateway.rcp.step import Step
+from gateway.rcp.work_list import still_open
 
 __all__ = [
     "ADMITTED",
@@ -449,14 +450,8 @@ def motive(written: str) -> str:
 
 
 def _open(step: Step, item_id: uuid.UUID) -> WorkItem | None:
-    """Lock an open case; nothing when this very person has closed it already (the same form twice)."""
     read(step.session, step.caller, item_id)
-    [item] = step.lock(WorkItem, item_id)
-    if item.closed_at is None:
-        return item
-    if item.closed_by == step.caller.identifier:
-        return None
-    raise Conflict("deja-traite", "Cette situation vient d’être traitée par une autre personne.")
+    return still_open(step, item_id)
 
 
 def _closed(step: Step, item: WorkItem, decision: str, reason: str = "") -> None:

@@ -17,7 +17,7 @@ from gateway.model.message import Message
 from gateway.rcp.ports import SealedLetter
 from gateway.rcp.step import Step
 
-__all__ = ["CHANNEL", "announced", "post"]
+__all__ = ["CHANNEL", "announced", "post", "record"]
 
 CHANNEL = "mssante"
 #: Mails of which it is kept what they say of the meeting.
@@ -75,6 +75,21 @@ def post(
     )
     step.touch(message)
     return message
+
+
+def record(step: Step, dossier: Dossier, message: Message) -> None:
+    """Leave the trail of a mail that was put there; that it left is told when it has (« envoi »)."""
+    step.audit(
+        "creation",
+        action="C",
+        persons=(dossier.record_id,),
+        dossier=dossier.id,
+        object_type="Message",
+        object_id=str(message.id),
+        object_sha256=message.sha256,
+        recipient=message.recipient,
+        detail={"type": message.kind},
+    )
 
 
 def _asks_for_reading(content: bytes) -> bool:

@@ -176,15 +176,5 @@ def _post(
     )
     ends: dict[str, Any] = dict.fromkeys(("fin",) * bool(one.changes & _ENDS), True)
     message = mailing.post(step, dossier, sealed, kind=CHANGE, key=key, recipient=who, address=address, **ends)
-    step.audit(
-        "creation",  # that it left is told when it has (« envoi »)
-        action="C",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="Message",
-        object_id=str(message.id),
-        object_sha256=message.sha256,
-        recipient=address,
-        detail={"type": CHANGE},
-    )
+    mailing.record(step, dossier, message)
     return message

@@ -249,17 +249,7 @@ def _send(step: Step, dossier: Dossier, case: _Case, entry: NotificationEntry, l
         rattrapage=case.decision.catch_up,
     )
     entry.message_id, entry.late = message.id, case.decision.late
-    step.audit(
-        "creation",  # that it left is told when it has (« envoi »)
-        action="C",
-        persons=(dossier.record_id,),
-        dossier=dossier.id,
-        object_type="Message",
-        object_id=str(message.id),
-        object_sha256=message.sha256,
-        recipient=case.address,
-        detail={"type": KIND},
-    )
+    mailing.record(step, dossier, message)
     step.touch(message)
     if "notifie" in dossier_states.MOVES.get(dossier.state, {}):
         dossier_states.move(step, dossier, "notifie")

@@ -35,7 +35,7 @@ from gateway.rcp.report_content import Identifier, PartialDate
 from gateway.rcp.step import Step
 from gateway.rcp.work_list import BY_ITSELF, ask
 
-__all__ = ["DocumentHeader", "Incoming", "copy_set", "is_of", "take_back", "take_document", "visible"]
+__all__ = ["DocumentHeader", "Incoming", "copy_set", "is_of", "take_back", "take_document", "tell", "visible"]
 
 
 _HELD = frozenset({"attache", "remplace"})
@@ -159,7 +159,7 @@ def take_document(
     step.session.flush()
     if incoming.channel != "mssante":  # else its mail is the question
         _ask(step, row)
-    _tell(step, row, "creation", "C")
+    tell(step, row, "creation", "C")
     return row, reason
 
 
@@ -170,7 +170,7 @@ def take_back(step: Step, row: ReceivedDocument) -> None:
     row.state, row.reason = "retire", None
     step.session.flush()
     _ask(step, row)
-    _tell(step, row, "modification", "U")
+    tell(step, row, "modification", "U")
 
 
 def _ask(step: Step, row: ReceivedDocument) -> None:
@@ -283,7 +283,7 @@ def _withdraw(
         one.state, one.reason = "retire", None
         step.session.flush()
         _ask(step, one)
-        _tell(step, one, "modification", "U")
+        tell(step, one, "modification", "U")
     return rows[0]
 
 
@@ -307,7 +307,8 @@ def _row(header: DocumentHeader, incoming: Incoming, now: datetime) -> ReceivedD
     )
 
 
-def _tell(step: Step, row: ReceivedDocument, event: str, action: str) -> None:
+def tell(step: Step, row: ReceivedDocument, event: str, action: str) -> None:
+    """Let a document's representation follow, and leave the trail of what became of it."""
     step.touch(row)
     step.audit(
         event,

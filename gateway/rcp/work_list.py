@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from gateway.errors import Conflict
 from gateway.model.dossier import Dossier
 from gateway.model.person import WorkItem
 from gateway.model.store import utcnow
+from gateway.rcp.step import Step
 
-__all__ = ["BY_ITSELF", "ask", "ask_secretariat", "settle_by_itself"]
+__all__ = ["BY_ITSELF", "ask", "ask_secretariat", "settle_by_itself", "still_open"]
 
 #: Who closed an item that news answered.
 BY_ITSELF = "rcp-gateway"
@@ -38,6 +40,22 @@ def ask_secretariat(session: Session, dossier: Dossier, key: str, reason: str) -
         session,
         WorkItem(key=key, kind="notification", reason=reason, network_id=network_id, dossier_id=dossier.id),
     )
+
+
+def still_open(step: Step, item_id: uuid.UUID) -> WorkItem | None:
+    """Lock an item that waits; nothing when this very person has closed it already (the same form twice).
+
+    Raises
+    ------
+    Conflict
+        ``deja-traite``: somebody else has closed it.
+    """
+    [item] = step.lock(WorkItem, item_id)
+    if item.closed_at is None:
+        return item
+    if item.closed_by == step.caller.identifier:
+        return None
+    raise Conflict("deja-traite", "Cette situation vient d’être traitée par une autre personne.")
 
 
 def settle_by_itself(session: Session, message_id: uuid.UUID, reasons: Sequence[str]) -> None:
