@@ -63,6 +63,28 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    def listening(self, *, backlog: int, shared: bool = False) -> socket.socket:
+        """Bind and listen: ``[::]`` takes callers of both families, and shows those of IPv4 as ``::ffff:10.0.0.7``.
+
+        Parameters
+        ----------
+        shared
+            Whether other processes listen here as well.
+
+        Raises
+        ------
+        OSError
+            The address is taken, or not this machine's.
+        """
+        six = ":" in self.host
+        return socket.create_server(
+            (self.host, self.port),
+            family=socket.AF_INET6 if six else socket.AF_INET,
+            backlog=backlog,
+            reuse_port=shared,
+            dualstack_ipv6=six and socket.has_dualstack_ipv6(),
+        )
+
 
 #: Suites of TLS 1.2 with forward secrecy and authenticated encryption `[BCP 195]`; those of TLS 1.3 all have both.
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"

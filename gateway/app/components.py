@@ -104,12 +104,7 @@ def _until_told() -> threading.Event:
 
 def _listening(bind: Address, code: str, *, shared: bool) -> socket.socket:
     try:
-        return socket.create_server(
-            (bind.host, bind.port),
-            family=socket.AF_INET6 if ":" in bind.host else socket.AF_INET,
-            backlog=512,
-            reuse_port=shared,
-        )
+        return bind.listening(backlog=512, shared=shared)
     except OSError as error:
         raise Unavailable(code, f"L’adresse {bind} ne peut pas être écoutée.") from error
 

@@ -30,6 +30,7 @@ import structlog
 
 from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
 from gateway.rcp.access import Caller
+from gateway.rcp.peer_proofs import plain
 from gateway.settings import Address
 
 __all__ = ["Frame", "Framer", "Limits", "Mllp", "Peers", "Taker"]
@@ -205,8 +206,7 @@ class Mllp:
 
     def start(self) -> None:
         """Bind and serve in threads of its own; raises OSError when the port is taken."""
-        family = socket.AF_INET6 if ":" in self._bind.host else socket.AF_INET
-        self._listening = socket.create_server((self._bind.host, self._bind.port), family=family, backlog=128)
+        self._listening = self._bind.listening(backlog=128)
         threading.Thread(target=self._accept, args=(self._listening,), name="mllp-accept", daemon=True).start()
 
     def stop(self) -> None:
@@ -244,7 +244,7 @@ class Mllp:
             with self._lock:
                 if len(self._threads) < self._limits.connections:
                     thread = threading.Thread(
-                        target=self._serve, args=(connection, str(peer[0])), name="mllp", daemon=True
+                        target=self._serve, args=(connection, plain(str(peer[0]))), name="mllp", daemon=True
                     )
                     self._threads[thread] = connection
                     thread.start()

@@ -3,17 +3,19 @@
 Written ``host``, ``sha256:FINGERPRINT`` or ``sha256:FINGERPRINT@host``; the fingerprint is that of the certificate
 (DER), as ``openssl x509 -fingerprint -sha256`` prints it.
 
-Promises: one spelling for one peer. Not promised: that a name resolves today.
+Promises: one spelling for one peer; an IPv6 address, with or without brackets, in its shortest one. Not promised: that
+a name resolves today.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from msgspec import Struct
 
 from gateway.errors import InvalidContent
-from gateway.rcp.peer_proofs import MARK, fingerprint
+from gateway.rcp.peer_proofs import MARK, fingerprint, plain
 
 __all__ = ["MllpPeer"]
 
@@ -41,7 +43,10 @@ class MllpPeer(Struct, frozen=True):
             certificate = fingerprint(digits)
             if certificate is None or (not said and "@" in text):
                 raise _refused()
-        if said and not _HOST.fullmatch(said):
+        literal = plain(said[1:-1] if said.startswith("[") and said.endswith("]") else said)
+        if _address(literal):
+            said = literal
+        elif said and not _HOST.fullmatch(said):
             raise _refused()
         if not said and certificate is None:
             raise _refused()
@@ -57,6 +62,14 @@ class MllpPeer(Struct, frozen=True):
     def says(self) -> int:
         """How much it demands of a caller: of two that fit, the one that says more is the caller's."""
         return 2 * (self.certificate is not None) + (self.host is not None)
+
+
+def _address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # the zone of a link is this machine's affair, and no caller says it
 
 
 def _refused() -> InvalidContent:

@@ -2,7 +2,8 @@
 
 Promises: behind this middleware ``scope["client"]``, ``scope["scheme"]`` and the ``Host`` header are those of the
 client, or of the proxy itself when it is not trusted; forwarded headers of anyone else are taken away, a forged client
-certificate among them. `client_address` and `client_certificate` are what the other layers ask.
+certificate among them. An IPv4 address is the same one when a socket of both families shows it mapped.
+`client_address` and `client_certificate` are what the other layers ask.
 
 It does not verify the certificate: the proxy did; its text is only parsed.
 """
@@ -18,6 +19,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import InvalidContent
+from gateway.rcp.peer_proofs import plain
 
 __all__ = ["TrustedProxyMiddleware", "client_address", "client_certificate", "networks"]
 
@@ -85,6 +87,9 @@ class TrustedProxyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
+            client = scope.get("client")
+            if client and ":" in client[0]:  # a socket of both families shows 10.0.0.7 as ::ffff:10.0.0.7
+                scope = {**scope, "client": (plain(client[0]), client[1])}
             scope = self._believed(scope)
         await self._app(scope, receive, send)
 
@@ -124,7 +129,7 @@ class TrustedProxyMiddleware:
         # written by the client and proves nothing.
         for told in reversed([part.strip() for part in chain.split(",") if part.strip()]):
             try:
-                address = str(ipaddress.ip_address(told.strip("[]")))
+                address = plain(str(ipaddress.ip_address(told.strip("[]"))))
             except ValueError:
                 return peer
             if not self._is_trusted(address):

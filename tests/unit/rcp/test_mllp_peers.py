@@ -21,6 +21,11 @@ PRINTED = ":".join(DIGITS.upper()[at : at + 2] for at in range(0, 64, 2))
         ("10.0.0.7", "10.0.0.7", 1),
         ("EAI.chu-x.example", "eai.chu-x.example", 1),
         ("2001:db8::7", "2001:db8::7", 1),
+        ("::1", "::1", 1),
+        ("fe80::", "fe80::", 1),
+        ("[2001:0DB8:0::7]", "2001:db8::7", 1),
+        ("::ffff:10.0.0.7", "10.0.0.7", 1),
+        (f"sha256:{DIGITS}@[::1]", f"sha256:{DIGITS}@::1", 3),
         (f"sha256:{PRINTED}", f"sha256:{DIGITS}", 2),
         (f"SHA256:{DIGITS}@eai.chu-x.example", f"sha256:{DIGITS}@eai.chu-x.example", 3),
     ],
@@ -32,7 +37,11 @@ def test_one_spelling_for_one_peer(written, kept, says):
 
 
 @pytest.mark.parametrize(
-    "written", ["", " ", "sha256:", f"sha256:{DIGITS[:-1]}", f"sha256:{DIGITS}@", "hôte", "a b", "mllp://hote", "-a"]
+    "written",
+    [
+        *("", " ", "sha256:", f"sha256:{DIGITS[:-1]}", f"sha256:{DIGITS}@", "hôte", "a b", "mllp://hote", "-a"),
+        *("[10.0.0.7", "[eai.example]", "::g", "fe80::1%lo", "[]"),
+    ],
 )
 def test_what_is_no_peer_is_refused(written):
     with pytest.raises(InvalidContent) as refused:

@@ -65,6 +65,7 @@ def test_trusted_proxy_tells_client_scheme_host_and_certificate():
         ("nonsense", PROXY),
         ("203.0.113.5, nonsense", PROXY),
         ("[2001:db8::1]", "2001:db8::1"),
+        ("::ffff:203.0.113.5, ::ffff:10.1.2.3", "203.0.113.5"),
     ],
 )
 def test_chain_is_read_from_the_right(chain, client):
@@ -84,3 +85,9 @@ def test_host_that_is_no_host_is_ignored():
 def test_setting_that_is_no_address_is_refused():
     with pytest.raises(InvalidContent, match="RCP_TRUSTED_PROXY"):
         networks(("proxy.example",))
+
+
+def test_an_address_that_a_socket_of_both_families_shows_mapped_is_the_same():
+    assert client_address(seen("::ffff:192.0.2.9", [])) == "192.0.2.9"
+    assert client_address(seen(f"::ffff:{PROXY}", [("x-forwarded-for", "203.0.113.5")])) == "203.0.113.5"
+    assert client_address(seen("2001:0db8::0001", [])) == "2001:db8::1"
