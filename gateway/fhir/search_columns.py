@@ -331,7 +331,6 @@ def _ranged(found: _Found, parameter: Parameter, nodes: list[Any]) -> Span | Non
 
 def _moments(node: Any) -> Iterator[Span]:
     if isinstance(node, str):
-        # The first and last years of the calendar have no neighbour to end at: they cannot be searched by.
         with suppress(ValueError, OverflowError):
             yield Span(*date_interval(node))
     elif isinstance(node, dict):

@@ -103,11 +103,15 @@ def _date(prefix: str, text: str) -> Question | None:
     near = day
     if prefix == "ap":
         around: timedelta = abs(utcnow() - low) / 10
-        try:
-            near = Span(low - around, high + around)
-        except OverflowError:
-            near = Span(None, None, "()")
+        near = Span(_moved(low, -around), _moved(high, around))
     return Question(prefix, day, day, near)
+
+
+def _moved(moment: datetime, by: timedelta) -> datetime | None:
+    try:
+        return moment + by
+    except OverflowError:
+        return None
 
 
 def _number(prefix: str, text: str, *, units: bool) -> Question | None:

@@ -158,6 +158,9 @@ def precise(text: str) -> Span | None:
 
 # Moments
 
+#: A microsecond off Python's own ends, which drivers take for infinity: no page would lie beyond that.
+_FIRST = datetime.min.replace(tzinfo=UTC, microsecond=1)
+_LAST = datetime.max.replace(tzinfo=UTC, microsecond=999_998)
 _DATE_TIME = re.compile(
     r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})(?:T([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)?)?"
 )
@@ -165,6 +168,8 @@ _DATE_TIME = re.compile(
 
 def date_interval(text: str) -> tuple[datetime, datetime]:
     """Read a date or dateTime as the half-open interval of its implicit precision, in UTC.
+
+    The calendar's first and last days end with it: softwares write « 9999-12-31 » for no end.
 
     Raises
     ------
@@ -187,8 +192,20 @@ def date_interval(text: str) -> tuple[datetime, datetime]:
     step = timedelta(minutes=1) if second is None else timedelta(seconds=1)
     if fraction:
         step = timedelta(microseconds=max(1, 10 ** (6 - min(6, len(fraction)))))
-    low = start.astimezone(UTC)
-    return low, low + step
+    low = _utc(start)
+    if low == _LAST:
+        raise ValueError("no time is left after it")
+    try:
+        return low, min(low + step, _LAST)
+    except OverflowError:
+        return low, _LAST
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return min(max(moment.astimezone(UTC), _FIRST), _LAST)
+    except OverflowError:
+        return _FIRST if moment.year == 1 else _LAST
 
 
 def _offset(zone: str) -> timezone:
@@ -199,10 +216,12 @@ def _offset(zone: str) -> timezone:
 
 def _days(year: int, month: int, day: int, precision: int) -> tuple[datetime, datetime]:
     start = datetime(year, month, day, tzinfo=PARIS)
+    if year == 9999 and (month, day)[:precision] == (12, 31)[:precision]:
+        return _utc(start), _LAST
     if precision == 2:
         after = (datetime(year, month, day) + timedelta(days=1)).replace(tzinfo=PARIS)  # noqa: DTZ001 - wall date
     elif precision == 1:
         after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=PARIS)
     else:
         after = datetime(year + 1, 1, 1, tzinfo=PARIS)
-    return start.astimezone(UTC), after.astimezone(UTC)
+    return _utc(start), _utc(after)

@@ -14,6 +14,7 @@ from gateway.fhir import keeping
 from gateway.fhir.keeping import Owner
 from gateway.model.store import Store
 from gateway.settings import Limits
+from tests.e2e.fhir import minimal
 from tests.e2e.fhir.conftest import Hospital
 from tests.world import World
 
@@ -173,6 +174,39 @@ def test_what_is_unknown_is_said_or_refused(hospital: Hospital) -> None:
         for bad in ("_count=x", "_count=-1", "_count=²", "_total=some", "_count=1e3"):
             assert code_of(ehr.get(f"Observation?{bad}")) == "parametre-valeur", bad
         assert ids(ehr.get("Observation?code=&_sort=")) == "abcde"
+
+
+def test_the_end_of_time_is_a_date_like_others(ehr: httpx.Client) -> None:
+    """Hospitals write « 9999-12-31 » for no end, and ask up to it."""
+    patient = ehr.post("Patient", json=minimal.resource("Patient", {})).json()["id"]
+    for number, said in enumerate(
+        ({"start": "2026-03-19", "end": "9999-12-31T23:59:59+01:00"}, "9999-12-31", "0001-01-01", "2026-03-19")
+    ):
+        tree = observation(None, None, f"c{number}", patient)
+        tree["effectivePeriod" if isinstance(said, dict) else "effectiveDateTime"] = said
+        assert ehr.post("Observation", json=tree).status_code == 201
+    found = {
+        "le9999-12-31": "0123",
+        "lt9999-12-31": "023",
+        "ge9999-12-31": "1",
+        "9999": "1",
+        "eb9999-12-31T23:59:59Z": "023",
+        "lt0002": "2",
+        "0001-01-01": "2",
+        "gt0001-01-01": "013",
+        "ap9999": "01",
+    }
+    for asked, numbers in found.items():
+        answer = ehr.get("Observation", params={"date": asked})
+        codes = {entry["resource"]["code"]["coding"][0]["code"] for entry in answer.json().get("entry", ())}
+        assert (asked, codes) == (asked, {f"c{number}" for number in numbers})
+    for sort, ends in (("date", "21"), ("-date", "12")):
+        order, address = "", f"Observation?_sort={sort}&_count=1"
+        while address and len(order) < 10:  # drivers take the ends of the calendar for infinity
+            page = ehr.get(address).json()
+            order += page["entry"][0]["resource"]["code"]["coding"][0]["code"][1:]
+            address = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
+        assert (sort, order[0] + order[-1], "".join(sorted(order))) == (sort, ends, "0123")
 
 
 @pytest.mark.usefixtures("stored")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -59,8 +60,31 @@ def test_folding(text: str, folded: str) -> None:
     assert fold(text) == folded
 
 
-@pytest.mark.parametrize("text", ["0001", "9999", "9999-12-31"])
-def test_the_ends_of_the_calendar_do_not_break_the_index(text: str) -> None:
+_FIRST = datetime(1, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, 23, 59, 59, 999998, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("0001", _FIRST, datetime(1, 12, 31, 23, 50, 39, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", _FIRST, datetime(1, 1, 1, 0, 0, 1, 1, tzinfo=UTC)),
+        ("9999", _utc(9998, 12, 31, 23, 0), _LAST),
+        ("9999-12", _utc(9999, 11, 30, 23, 0), _LAST),
+        ("9999-12-31", _utc(9999, 12, 30, 23, 0), _LAST),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), _LAST),
+    ],
+)
+def test_the_first_and_last_days_of_the_calendar_end_with_it(text: str, low: datetime, high: datetime) -> None:
+    """The end of time, as softwares write it; Paris was 9 min 21 s before Greenwich in the year 1."""
+    assert date_interval(text) == (low, high)
+
+
+@pytest.mark.parametrize("text", ["0000", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-00:01", "10000"])
+def test_what_is_no_moment_of_the_calendar_does_not_break_the_index(text: str) -> None:
+    with suppress(ValueError):
+        low, high = date_interval(text)
+        assert low < high
     columns = search_columns.extract({"resourceType": "Patient", "birthDate": text})
     assert "p_birthdate" in columns
 
