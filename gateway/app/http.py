@@ -28,7 +28,7 @@ from gateway.dicom import dicomweb
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.kept_objects import KeptObjects
 from gateway.dicom.query import Images
-from gateway.dicom.storage import Keeper
+from gateway.dicom.together import GroupKeeper
 from gateway.errors import Fault, GatewayError, InvalidContent, NotFound, Unavailable, Unsupported
 from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.attached_files import AttachedFiles
@@ -131,7 +131,7 @@ def application(gateway: Gateway) -> Application:
     app.state.authenticators = authenticators = Authenticators()
 
     csrf = Csrf(Seal(gateway.secret, "csrf"), settings.public_url)
-    keeper = Keeper(gateway.steps, gateway.blobs, tolerant=settings.dicom.duplicates == "warn")
+    keeper = GroupKeeper(gateway.steps, gateway.blobs, tolerant=settings.dicom.duplicates == "warn")
     portal = Portal(
         steps=gateway.steps,
         blobs=gateway.blobs,

@@ -25,7 +25,7 @@ from gateway.dicom import native_model, outcome
 from gateway.dicom.command import StoreRequest
 from gateway.dicom.data_sets import JSON, XML
 from gateway.dicom.encoded import Part, encoded, named, transfer_syntax
-from gateway.dicom.intake import Intake
+from gateway.dicom.intake import Intake, Sink
 from gateway.dicom.multipart import MAX_PARTS, Reader, media_type
 from gateway.dicom.transfer import OCTETS
 from gateway.dicom.upload import Laid, Upload
@@ -67,12 +67,13 @@ class Described(Upload):
         reader: Reader,
         begin: Callable[[StoreRequest], Intake],
         commits: ThreadPoolExecutor,
+        prepare: Callable[[Sequence[Sink]], None],
         *,
         kind: str,
         blobs: BlobStore,
         limits: Limits,
     ) -> None:
-        super().__init__(reader, begin, commits)
+        super().__init__(reader, begin, commits, prepare)
         self._kinds = {kind} if kind == XML else {JSON, "application/json"}
         self._marks = _MARKS[kind]
         self._blobs = blobs

@@ -31,8 +31,8 @@ from gateway.dicom.qido import question
 from gateway.dicom.query import Images
 from gateway.dicom.rendered import Rendering
 from gateway.dicom.retrieval import Retrieval
-from gateway.dicom.storage import Keeper
 from gateway.dicom.stow import Storing
+from gateway.dicom.together import GroupKeeper
 from gateway.exchange.blobs import BlobStore
 from gateway.rcp.access import Caller
 from gateway.settings import Limits
@@ -46,7 +46,7 @@ def router(
     *,
     base_url: str,
     drawing: Drawing | None = None,
-    keeper: Keeper | None = None,
+    keeper: GroupKeeper | None = None,
     limits: Limits | None = None,
 ) -> APIRouter:
     """Make the routes of ``/dicom-web``.

@@ -72,6 +72,11 @@ class Intake:
             except Exception as error:  # noqa: BLE001 - whatever storage raises becomes an answer
                 self._refuse(error)
 
+    @property
+    def sink(self) -> Sink | None:
+        """Where it goes, unless it is refused already, or done."""
+        return self._sink
+
     def _refuse(self, error: BaseException) -> None:
         self._refusal = outcome.answer(error)
         LOG.warning("dicom object refused: 0x%04X, %s", self._refusal.status, outcome.where(error))

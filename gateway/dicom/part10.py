@@ -26,6 +26,8 @@ _PREFIX_END: Final = 132
 _BEGINNING_BYTES: Final = 16 << 10
 _SOP_INSTANCE_UID: Final = 0x00080018
 _LONG: Final = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"UC", b"UR", b"OV", b"SV", b"UV"})
+_SHORT: Final = frozenset({b"CS", b"DA", b"DT", b"LO", b"SH", b"TM", b"UI", b"UL"})
+_UIDS: Final = {0x00080016: 0x0002, _SOP_INSTANCE_UID: 0x0003}
 _WANTED: Final = {0x0002: "MediaStorageSOPClassUID", 0x0003: "MediaStorageSOPInstanceUID", 0x0010: "TransferSyntaxUID"}
 
 
@@ -71,6 +73,9 @@ def _own(beginning: bytes, transfer_syntax: str) -> dict[int, str]:
     """Read what the data set itself says to be; nothing when that cannot be read here."""
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
         return {}
+    cut = _cut(beginning) if transfer_syntax not in (ImplicitVRLittleEndian, ExplicitVRBigEndian) else None
+    if cut is not None:
+        return cut
     implicit, little = transfer_syntax == ImplicitVRLittleEndian, transfer_syntax != ExplicitVRBigEndian
     try:
         ds = read_dataset(
@@ -80,6 +85,30 @@ def _own(beginning: bytes, transfer_syntax: str) -> dict[int, str]:
     except Exception:  # noqa: BLE001 - what the library raises depends on what the bytes led it to
         return {}
     return {number: uid for number, uid in own.items() if is_uid(uid)}
+
+
+def _cut(beginning: bytes) -> dict[int, str] | None:
+    """Read both UIDs of a data set in Explicit VR Little Endian as nearly all begin; None leaves it to the library.
+
+    The library takes six times as long, for each object of a request.
+    """
+    said: dict[int, str] = {}
+    before, position = -1, 0
+    while position + 8 <= len(beginning):
+        group, element, vr, length = struct.unpack_from("<HH2sH", beginning, position)
+        tag = group << 16 | element
+        if tag > _SOP_INSTANCE_UID:
+            break
+        position += 8 + length
+        if tag <= before or vr not in _SHORT:
+            return None
+        before = tag
+        if tag in _UIDS:
+            uid = beginning[position - length : position].rstrip(b"\0").decode("ascii", "replace")
+            if vr != b"UI" or not is_uid(uid):
+                return None
+            said[_UIDS[tag]] = uid
+    return said if len(said) == len(_UIDS) and position <= len(beginning) else None
 
 
 def _element(head: bytes, position: int) -> tuple[int, bytes, int] | None:

@@ -30,7 +30,7 @@ from gateway.dicom.described import Described
 from gateway.dicom.intake import Intake
 from gateway.dicom.multipart import Reader, media_type
 from gateway.dicom.query import Images
-from gateway.dicom.storage import Keeper
+from gateway.dicom.together import GroupKeeper
 from gateway.dicom.upload import DICOM, Laid, Upload
 from gateway.errors import Forbidden, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
@@ -72,7 +72,7 @@ class Storing:
         Those of one request, which begin with ``stow_``.
     """
 
-    def __init__(self, images: Images, blobs: BlobStore, keeper: Keeper, base: str, limits: Limits) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, keeper: GroupKeeper, base: str, limits: Limits) -> None:
         self._images = images
         self._blobs = blobs
         self._keeper = keeper
@@ -117,12 +117,13 @@ class Storing:
         name, parameters = media_type(request.headers.get("content-type", ""))
         kind = parameters.get("type", DICOM).lower()
         if name == DICOM:
-            return Upload(None, begin, self._commits)
+            return Upload(None, begin, self._commits, self._keeper.prepare)
         if name == "multipart/related" and kind in (DICOM, JSON, XML):
             reader = Reader(parameters.get("boundary", ""))
             if kind == DICOM:
-                return Upload(reader, begin, self._commits)
-            return Described(reader, begin, self._commits, kind=kind, blobs=self._blobs, limits=self._limits)
+                return Upload(reader, begin, self._commits, self._keeper.prepare)
+            prepare = self._keeper.prepare
+            return Described(reader, begin, self._commits, prepare, kind=kind, blobs=self._blobs, limits=self._limits)
         text = (
             'Type de contenu attendu : multipart/related; type="application/dicom" '
             "(ou application/dicom+json, application/dicom+xml), ou application/dicom."

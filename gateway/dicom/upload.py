@@ -3,8 +3,8 @@
 Promises
 --------
 * Constant memory, whatever an object weighs; one thread at a time reads a body.
-* Objects are made durable while the next ones come, some at a time: their syncs share the disk's journal and their rows
-  a commit (`gateway.rcp.imaging_arrivals`), which nobody waits for before the end of the body.
+* Objects are made durable while the next ones come, in groups (`gateway.dicom.together`): their syncs share the disk's
+  journal and their rows a commit, which nobody waits for before the end of the body.
 * The first object of a request is kept before the others begin to be, and of two of one UID the first that came.
 * What is not whole when the body breaks off is forgotten.
 """
@@ -12,15 +12,14 @@ Promises
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from gateway.dicom import outcome
 from gateway.dicom.command import Answer, StoreRequest
-from gateway.dicom.intake import Intake
+from gateway.dicom.intake import Intake, Sink
 from gateway.dicom.multipart import Ended, Head, Piece, Reader, media_type
 from gateway.dicom.part10 import announced
 from gateway.errors import InvalidContent, Unsupported
@@ -28,8 +27,9 @@ from gateway.errors import InvalidContent, Unsupported
 __all__ = ["DICOM", "Laid", "Upload"]
 
 DICOM: Final = "application/dicom"
-#: Objects of one request that are made durable at once, and twice as many that are not yet.
+#: Objects of one request that are made durable by one thread, and how many threads are at it.
 _TOGETHER: Final = 8
+_GROUPS: Final = 3
 #: Looked at first: the head of a file and the UIDs of its data set stand within, as a rule.
 _BEGINNING_BYTES: Final = 32 << 10
 
@@ -40,12 +40,15 @@ class Laid:
 
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
-    answer: Answer | Future[Answer] | None = None
+    answer: Answer | None = None
+    becoming: Future[None] | None = None
 
     @property
     def told(self) -> Answer:
         """What became of it, once that is known."""
-        return self.answer.result() if isinstance(self.answer, Future) else self.answer or Answer()
+        if self.becoming is not None:
+            self.becoming.result()
+        return self.answer or Answer()
 
 
 class Upload:
@@ -59,23 +62,30 @@ class Upload:
         Begins to keep what was announced.
     commits
         Where objects are made durable while the next ones come.
+    prepare
+        Does for several sinks at once what the `commit` of each then finds done.
     """
 
     def __init__(
-        self, reader: Reader | None, begin: Callable[[StoreRequest], Intake], commits: ThreadPoolExecutor
+        self,
+        reader: Reader | None,
+        begin: Callable[[StoreRequest], Intake],
+        commits: ThreadPoolExecutor,
+        prepare: Callable[[Sequence[Sink]], None],
     ) -> None:
         self.laid: list[Laid] = []
         self._reader = reader
         self._begin = begin
         self._commits = commits
+        self._prepare = prepare
         self._turn = threading.Lock()
         self._closed = False
-        self._room = threading.BoundedSemaphore(2 * _TOGETHER)
+        self._room = threading.BoundedSemaphore(_GROUPS)
         self._head = b""
         self._intake: Intake | None = None
         self._whole: list[tuple[Laid, Intake]] = []
-        self._first: Future[Answer] | None = None
-        self._kept: dict[str, Future[Answer]] = {}
+        self._first: Future[None] | None = None
+        self._kept: dict[str, Future[None]] = {}
         if reader is None:
             self._started({"content-type": DICOM})
 
@@ -196,17 +206,37 @@ class Upload:
     def _commit(self) -> None:
         """Begin to make durable what is whole."""
         while self._whole:
-            one, intake = self._whole[0]
-            before = self._first if len(self._kept) == 1 else self._kept.get(one.sop_instance_uid)
-            if before is not None:
-                before.exception()
+            group = self._next_group()
+            # The first is waited for by all, and by whoever has the same UID.
+            uids = [one.sop_instance_uid for one, _ in group]
+            for before in (self._first, *map(self._kept.get, uids)):
+                if before is not None:
+                    before.exception()
             self._room.acquire()
-            one.answer = done = self._commits.submit(intake.finish)
-            del self._whole[0]
-            done.add_done_callback(partial(self._answered, intake))
+            done = self._commits.submit(self._keep_together, group)
+            del self._whole[: len(group)]
+            for one, _ in group:
+                one.becoming = self._kept[one.sop_instance_uid] = done
             self._first = self._first or done
-            self._kept[one.sop_instance_uid] = done
 
-    def _answered(self, intake: Intake, _: Future[Answer]) -> None:
-        self._room.release()
-        intake.answered()  # the file of an object to come is opened here, not by the thread that reads the body
+    def _next_group(self) -> list[tuple[Laid, Intake]]:
+        """Give those at the head of what is whole that may be kept together: the first of all alone, no UID twice."""
+        if self._first is None:
+            return self._whole[:1]
+        group: dict[str, tuple[Laid, Intake]] = {}
+        for one, intake in self._whole[:_TOGETHER]:
+            if one.sop_instance_uid in group:
+                break
+            group[one.sop_instance_uid] = (one, intake)
+        return list(group.values())
+
+    def _keep_together(self, group: Sequence[tuple[Laid, Intake]]) -> None:
+        try:
+            if len(group) > 1:
+                self._prepare([intake.sink for _, intake in group if intake.sink is not None])
+            for one, intake in group:
+                one.answer = intake.finish()
+        finally:
+            self._room.release()
+        for _, intake in group:
+            intake.answered()  # files of objects to come are opened here, not by the thread that reads the body

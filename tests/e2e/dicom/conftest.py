@@ -21,7 +21,8 @@ from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.dicom import dicomweb
 from gateway.dicom.query import Images
 from gateway.dicom.scp import Scp
-from gateway.dicom.storage import Keeper, component
+from gateway.dicom.storage import component
+from gateway.dicom.together import GroupKeeper
 from gateway.errors import GatewayError
 from gateway.fhir import outcome as fhir_outcome
 from gateway.fhir.represent import Representer
@@ -196,7 +197,7 @@ def web(store, trail, blobs, represented, web_limits) -> Iterator[Web]:
         return callers.get(request.headers.get("authorization", "").removeprefix("Bearer "))
 
     app.state.authenticators.register(BEARER, by_token)
-    keeper = Keeper(represented, blobs)
+    keeper = GroupKeeper(represented, blobs)
     app.include_router(
         dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url, keeper=keeper, limits=web_limits)
     )

@@ -1,9 +1,12 @@
 """STOW-RS over HTTP: what a client of others lays down is there, byte for byte; what is refused says why."""
 
+import errno
 import io
 import json
+import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from dicomweb_client.api import DICOMwebClient
@@ -13,6 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from sqlalchemy import func, select
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
+from gateway.exchange import blobs
 from gateway.model.imaging import Instance, QuarantinedObject
 from gateway.model.partner import Partner
 from gateway.rcp.access import Caller, CallerKind
@@ -226,6 +230,85 @@ def test_the_same_objects_by_two_senders_at_once_are_kept_once(sender, session, 
     for thread in threads:
         thread.join()
     assert (statuses, kept(session)) == ([200] * 3, 5)
+
+
+def many(count: int, study: str = STUDY) -> list[bytes]:
+    phantom = replace(DOMINIQUE, study_uid=study, slices=count, pixels=64)
+    return [written(slice_data_set(phantom, index)) for index in range(count)]
+
+
+def answers_of(answer: bytes) -> dict[str, list[int | None]]:
+    """What is told of each UID, in the order of its sequences: None of what is stored."""
+    told: dict[str, list[int | None]] = {}
+    for sequence, items in json.loads(answer).items():
+        if sequence in ("00081198", "00081199"):
+            for item in items["Value"]:
+                reason = item.get("00081197", {"Value": [None]})["Value"][0]
+                told.setdefault(item["00081155"]["Value"][0], []).append(reason)
+    return told
+
+
+def test_in_a_group_each_has_its_own_answer(sender, session, web):
+    """Objects are kept by eight: known ones among them, other bytes, another patient’s, one cut short, one twice."""
+    sent = many(40)
+    assert web.post("/studies", *multipart(*sent[:3], sent[20]))[0] == 200
+    other, stranger = slice_data_set(replace(DOMINIQUE, slices=40, pixels=64), 12), slice_data_set(DOMINIQUE, 3)
+    other.StudyDescription = "D’autres octets"
+    stranger.SOPInstanceUID, stranger.PatientName, stranger.PatientBirthDate = f"{STUDY}.9.9", "AUTRE^UN", "19500101"
+    body, kind = multipart(
+        *sent[:13], written(other), *sent[13:25], sent[15], written(stranger), sent[30][:600], *sent[25:]
+    )
+    status, _, answer = web.post("/studies", body, kind)
+    told = answers_of(answer)
+    assert status == 202
+    assert told.pop(f"{STUDY}.1.13") == [0x0111, None]
+    assert told.pop(f"{STUDY}.9.9") == [0xA900]
+    assert told.pop(f"{STUDY}.1.16") == [None, None]
+    cut = told.pop(f"{STUDY}.1.31")
+    assert (len(cut), cut[-1] is None) == (2, True)
+    assert set(map(tuple, told.values())) == {(None,)}
+    assert (len(told), kept(session)) == (37, 40)
+    assert session.scalar(select(func.count()).select_from(QuarantinedObject)) == 3
+
+
+def test_in_a_group_the_one_that_the_disk_refuses_is_not_stored_and_the_others_are(sender, session, web, monkeypatch):
+    sent, refused = many(20), []
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_file() and f"{STUDY}.1.7\0".encode() in path.read_bytes():
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blobs.os, "fsync", failing)
+        status, _, answer = web.post("/studies", *multipart(*sent))
+    told = answers_of(answer)
+    assert (status, len(refused), told.pop(f"{STUDY}.1.7")) == (202, 1, [0xA700])
+    assert set(map(tuple, told.values())) == {(None,)}
+    assert (len(told), kept(session)) == (19, 19)
+    assert web.post("/studies", *multipart(*sent))[0] == 200
+    assert kept(session) == 20
+
+
+def test_of_a_group_nothing_is_indexed_whose_name_is_not_durable(sender, session, web, monkeypatch):
+    """No folder can be synced: the files are there, no row is, and each is told to be sent again."""
+    sent, fsync = many(12), os.fsync
+
+    def failing(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir() and path.parent.name == "sha256":
+            raise OSError(errno.EIO, "")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(blobs.os, "fsync", failing)
+        status, _, answer = web.post("/studies", *multipart(*sent))
+    assert (status, set(map(tuple, answers_of(answer).values())), kept(session)) == (503, {(0xA700,)}, 0)
+    assert web.post("/studies", *multipart(*sent))[0] == 200
+    assert kept(session) == 12
 
 
 @pytest.mark.parametrize("web_limits", [Limits(stow_bytes=4096)], ids=["4 KiB"])

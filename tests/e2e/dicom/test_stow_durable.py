@@ -39,7 +39,11 @@ class Serving:
     folder: Path
 
     def staged(self) -> list[Path]:
-        return [path for path in (self.folder / "blobs" / "staging").iterdir() if path.stat().st_size]
+        found = []
+        for path in (self.folder / "blobs" / "staging").iterdir():
+            with suppress(FileNotFoundError):  # named meanwhile, or forgotten
+                found += [path] if path.stat().st_size else []
+        return found
 
     def post(self, body: bytes, kind: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -82,14 +86,14 @@ def serve(database_url, world, tmp_path) -> Iterator:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        until(lambda: process.poll() is not None or listens(), 60)
+        until(lambda: process.poll() is not None or listens())
         return Serving(process, port, folder)
 
     yield start
     for process in running:
         if process.poll() is None:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
     shutil.rmtree(tmp_path / "data", ignore_errors=True)  # gigabytes, of some tests
 
 
@@ -103,7 +107,6 @@ def series(study: str, count: int, pixels: int = 128) -> list[bytes]:
     return [written(slice_data_set(phantom, index)) for index in range(count)]
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("after", [1, 9, 40])
 def test_a_kill_loses_nothing_that_was_acknowledged(serve, session, after):
     serving = serve()
@@ -121,7 +124,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(serve, session, after):
 
     sender = threading.Thread(target=send)
     sender.start()
-    until(lambda: len(rows(session)) >= 12 + after or not sender.is_alive(), 60)
+    until(lambda: len(rows(session)) >= 12 + after or not sender.is_alive())
     serving.process.kill()
     serving.process.wait()
     sender.join(60)
@@ -139,7 +142,6 @@ def test_a_kill_loses_nothing_that_was_acknowledged(serve, session, after):
     assert session.scalars(select(QuarantinedObject)).all() == []
 
 
-@pytest.mark.timeout(120)
 def test_a_client_that_goes_away_leaves_nothing_half_written(serve, session):
     serving = serve()
     objects = series(STUDY, 20, pixels=512)
@@ -147,9 +149,9 @@ def test_a_client_that_goes_away_leaves_nothing_half_written(serve, session):
     cut = body.index(objects[12]) + len(objects[12]) // 2
     sock = serving.begin(len(body), kind)
     sock.sendall(body[:cut])
-    until(lambda: bool(rows(session)), 30)
+    until(lambda: bool(rows(session)))
     sock.close()
-    until(lambda: not serving.staged(), 30)
+    until(lambda: not serving.staged())
     there = {row.sop_instance_uid for row in rows(session)}
     assert there <= {f"{STUDY}.1.{number}" for number in range(1, 13)}
     assert serving.post(body, kind)[0] == 200
@@ -163,19 +165,17 @@ def metadata(ds: Dataset) -> bytes:
     return b"--b\r\nContent-Type: application/dicom+json\r\n\r\n" + json.dumps([tree]).encode() + b"\r\n--b\r\n" + head
 
 
-@pytest.mark.timeout(120)
 def test_bulk_data_that_break_off_leave_nothing(serve, session):
     serving = serve()
     before = metadata(slice_data_set(DOMINIQUE, 0))
     sock = serving.begin(len(before) + 64 * MIB, 'multipart/related; type="application/dicom+json"; boundary=b')
     sock.sendall(before + bytes(24 * MIB))
-    until(lambda: bool(serving.staged()), 30)
+    until(lambda: bool(serving.staged()))
     sock.close()
-    until(lambda: not serving.staged(), 30)
+    until(lambda: not serving.staged())
     assert rows(session) == []
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("way", "frames"), [("alone", 1024), ("as a part", 4098), ("described", 1024)])
 def test_memory_does_not_follow_the_size_of_an_object(serve, session, way, frames):
     """Once more than 2^31 bytes of pixels; 512 MiB take the very same way, whose memory is that of some pieces."""
