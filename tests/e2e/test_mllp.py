@@ -364,6 +364,24 @@ def test_behind_one_address_certificates_tell_partners_apart(scene: Scene, autho
     assert {one.partner_id for one in scene.rows(Message)} == {clinic.id, scene.world.partner.id}
 
 
+def test_who_was_revoked_is_not_listened_to_and_a_list_of_yesterday_lets_nobody_in(
+    scene: Scene, authority: Authority, tmp_path: Path
+) -> None:
+    scene.patient()
+    mine, taken_back = (authority.issue(name, client=True) for name in ("chu-x.example", "parti.example"))
+    lists = tmp_path / "liste.crl"
+    lists.write_bytes(authority.revoke(taken_back[0]))
+    with served(scene, tls=replace(server_tls(authority), revoked=lists)) as wire:
+        assert tls_ask(wire.port, authority, samples.message(), taken_back) == ()
+        assert count(scene) == (0, 0)
+        assert tls_ask(wire.port, authority, samples.message(), mine) == ACCEPTED
+        lists.write_bytes(authority.revoke(began_days_ago=9, days=8))
+        assert tls_ask(wire.port, authority, samples.replacement(), mine) == ()
+        lists.write_bytes(authority.revoke(taken_back[0]))
+        assert tls_ask(wire.port, authority, samples.replacement(), mine) == ACCEPTED
+    assert count(scene) == (2, 2)
+
+
 def test_who_never_finishes_the_handshake_holds_nobody_up(scene: Scene, authority: Authority) -> None:
     scene.patient()
     mine = authority.issue("chu-x.example", client=True)
