@@ -241,7 +241,7 @@ def _coded(value: CodedFact | None) -> str:
 
 #: Fields shown by their own line of the fiche, not again in their section.
 _SHOWN_APART = frozenset(
-    {"titre", "motif.question", "motif.type", "etat.oms", "etiquettes"}
+    {"titre", "motif.question", "motif.participation", "motif.type", "etat.oms", "etiquettes"}
     | {f"tumeur.{name}" for name in ("code", "morphologie", "lateralite", "t", "n", "m", "edition", "stade", "tnm")}
 )
 
@@ -255,9 +255,9 @@ def _clinical(row: Dossier, known: Mapping[str, Statement]) -> v.Clinical:
     ]
     # A form of the RCP may ask more than the national fields.
     own = tuple(
-        v.Answer(words.LINKS.get(one.link_id, one.link_id), _answer(one))
+        v.Answer(words.LINKS.get(one.link_id) or one.question or one.link_id, _answer(one))
         for one in (form.answers if form else ())
-        if one.values and not _is_field(one.link_id)
+        if one.values and one.link_id not in _SHOWN_APART and not _is_field(one.link_id)
     )
     said = form.text("motif.type") if form else None
     return v.Clinical(

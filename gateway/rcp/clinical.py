@@ -45,6 +45,7 @@ def form_of(dossier: Dossier) -> FormFacts | None:
             link_id=one["link_id"],
             values=tuple(map(_kept_value, one.get("values", ()))),
             occurrence=one.get("occurrence", 0),
+            question=one.get("question"),
         )
         for one in kept.get("answers", ())
     )

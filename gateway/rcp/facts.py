@@ -177,12 +177,14 @@ class SessionFact(Struct, frozen=True, kw_only=True):
 class AnswerFacts(Struct, frozen=True, kw_only=True):
     """The answers to one question of a form, in order; ``link_id`` is the question's stable key.
 
-    ``occurrence`` counts, from 0, the repetitions of the group in which the question stands.
+    ``occurrence`` counts, from 0, the repetitions of the group in which the question stands; ``question`` is how the
+    form asks it.
     """
 
     link_id: str
     values: tuple[str | int | bool | Decimal | CodedFact, ...] = ()
     occurrence: int = 0
+    question: str | None = None
 
 
 class FormFacts(Struct, frozen=True, kw_only=True):

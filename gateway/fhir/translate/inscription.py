@@ -157,7 +157,8 @@ def _answers(items: Any, occurrence: int = 0) -> Iterator[AnswerFacts]:
         answers = item.get("answer", ())
         values = tuple(value for value in map(_value, answers) if value is not None)
         if values:
-            yield AnswerFacts(link_id=item["linkId"], values=values, occurrence=occurrence)
+            asked = item.get("text")
+            yield AnswerFacts(link_id=item["linkId"], values=values, occurrence=occurrence, question=asked)
         yield from _answers(item.get("item", ()), seen[item["linkId"]])
         for answer in answers:
             yield from _answers(answer.get("item", ()), occurrence)

@@ -158,3 +158,6 @@ def test_tumour_and_form() -> None:
     assert form.text("etat.oms") == "1"
     assert form.text("absent") is None
     assert [one.link_id for one in form.answers][:2] == ["motif.type", "motif.statut"]
+    asked = {"linkId": "rcp.allergie", "text": "Allergie à l’iode", "answer": [{"valueBoolean": True}]}
+    [own] = form_facts({"resourceType": "QuestionnaireResponse", "item": [{"linkId": "g", "item": [asked]}]}).answers
+    assert (own.link_id, own.question, own.values) == ("rcp.allergie", "Allergie à l’iode", (True,))

@@ -36,6 +36,23 @@ def consultations(site: Site) -> list[dict]:
     return [line for line in site.audit() if line["event"] == "consultation"]
 
 
+def test_a_form_of_the_rcp_is_shown_in_its_own_words_and_without_our_keys(site: Site) -> None:
+    own = [
+        {"link_id": "motif.participation", "values": ["present"], "question": "Participation du demandeur"},
+        {"link_id": "motif.question", "values": ["Et la suite ?"], "question": "Question"},
+        {"link_id": "rcp.allergie", "values": [True], "question": "Allergie à l’iode"},
+        {"link_id": "rcp.sans-texte", "values": ["rien"]},
+    ]
+    clinical = CLINICAL | {"form": {"completed": True, "answers": own}}
+    row = site.world.dossier(clinical=clinical)
+    site.world.session.commit()
+    page = site.browser(site.world.requester).get(f"/dossiers/{row.id}")
+    [section] = page.xpath("//section[.//*[text()='Formulaire de la réunion']]")
+    shown = [text.strip() for text in section.itertext() if text.strip()]
+    assert shown == ["Formulaire de la réunion", "Allergie à l’iode", "Oui", "rcp.sans-texte", "rien"]
+    assert "motif.participation" not in words(page)
+
+
 @pytest.mark.req("S0-074")
 def test_public_pages_hold_no_patient(site: Site) -> None:
     row = dossier_of(site)
