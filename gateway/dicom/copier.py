@@ -12,13 +12,13 @@ import msgspec
 from gateway.dicom.deidentify import Copied
 from gateway.dicom.drawing import Drawing
 from gateway.errors import Fault, NotFound
-from gateway.exchange.blobs import BlobStore
+from gateway.exchange.blobs import CHUNK_BYTES, Blob, BlobStore
 from gateway.rcp.ports import CopiedObject
 
 __all__ = ["Copier"]
 
-#: An object and its copy stand in memory at once.
-_MEMORY_BYTES: Final = 3 << 30
+#: What is not pixels; deflated objects as a whole, and their copy at once.
+_MEMORY_BYTES: Final = 2 << 30
 _SECONDS: Final = 60.0
 
 
@@ -43,7 +43,7 @@ class Copier:
         asked |= {"options": list(options), "known": list(known)}
         path = self._blobs.path(sha256)
         if path is not None:
-            _, content = self._drawing.do("copied", path, key=sha256, **asked)
+            copied, blob = self._copied(path, sha256, asked)
         else:
             with tempfile.NamedTemporaryFile(prefix="rcp-copie-") as file:
                 try:
@@ -52,9 +52,7 @@ class Copier:
                 except Fault as error:
                     raise NotFound("blob-missing", "Octets introuvables.") from error
                 file.flush()
-                _, content = self._drawing.do("copied", Path(file.name), key=sha256, **asked)
-        copied = msgspec.msgpack.decode(content, type=Copied)
-        blob = self._blobs.put(copied.content)
+                copied, blob = self._copied(Path(file.name), sha256, asked)
         return CopiedObject(
             sha256=blob.sha256,
             size_bytes=blob.size_bytes,
@@ -64,6 +62,22 @@ class Copier:
             uids=copied.uids,
             burned_in=copied.burned_in,
         )
+
+    def _copied(self, path: Path, sha256: str, asked: dict[str, Any]) -> tuple[Copied, Blob]:
+        """Make the head where decoders run, and let the pixels follow as they stand in the file."""
+        _, content = self._drawing.do("copied", path, key=sha256, **asked)
+        copied = msgspec.msgpack.decode(content, type=Copied)
+        start, length = copied.pixels
+        with self._blobs.stage() as staged, path.open("rb") as file:
+            staged.write(copied.content)
+            file.seek(start)
+            while length:
+                piece = file.read(min(length, CHUNK_BYTES))
+                if not piece:
+                    raise NotFound("blob-missing", "Octets introuvables.")
+                staged.write(piece)
+                length -= len(piece)
+            return copied, staged.commit()
 
     def close(self) -> None:
         """End its process."""

@@ -5,8 +5,8 @@ Full Dates, Retain Patient Characteristics. What becomes of each attribute is a 
 
 Promises: every attribute of the table is treated at every depth; private attributes, those that the standard does not
 know, curves and overlays are gone; a UID that the table names becomes the same new one in every object of a copy; what
-is left and holds a word of the patient's identity is emptied. Pixels are not touched: `Copied.burned_in` says where
-they may show who it is.
+is left and holds a word of the patient's identity is emptied. Pixels are neither touched nor read: `Copied.burned_in`
+says where they may show who it is.
 Not promised: that a face cannot be drawn from a head's slices. What is no image (reports, encapsulated documents) is
 refused: its text is its content.
 """
@@ -16,19 +16,21 @@ from __future__ import annotations
 import hmac
 import io
 import re
+import struct
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 import pydicom
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from gateway.dicom.command import is_uid
 from gateway.errors import InvalidContent
@@ -66,6 +68,11 @@ _DUMMY: Final[Mapping[str, Any]] = {
     "UR": "urn:anonyme",
     "UT": "ANONYME",
 }
+#: Where pixels stand, their type where the file says none, and those that it may say.
+_PIXELS: Final = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_PIXEL_VR: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", 0x7FE00010: "OW"}
+_PIXEL_VRS: Final = frozenset({"OB", "OW", "OF", "OD", "UN"})
+_UNDEFINED: Final = 0xFFFFFFFF
 #: Older than this is written as this: few people are.
 _OLDEST_YEARS: Final = 90
 #: A word of so many letters at least is looked for in what is left; two letters stand in half of all texts.
@@ -83,7 +90,10 @@ class Copied(msgspec.Struct, frozen=True):
     Attributes
     ----------
     content
-        A Part 10 file.
+        A Part 10 file, up to the value of its pixels.
+    pixels
+        Where that value stands in the object's own file, and how long it is: it follows ``content`` as it is. Nothing
+        where ``content`` is the whole.
     uids
         Old and new, of every UID that was replaced.
     burned_in
@@ -100,6 +110,7 @@ class Copied(msgspec.Struct, frozen=True):
     uids: dict[str, str]
     burned_in: str
     emptied: int
+    pixels: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -138,8 +149,8 @@ def copied(path: Path, *, secret: bytes, pseudonym: str, options: Sequence[str],
     InvalidContent
         ``copy-not-an-image``: a report, a document, an object without pixels.
     """
-    ds = pydicom.dcmread(path)
-    if "Rows" not in ds or not any(name in ds for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    ds, pixels = _opened(path)
+    if "Rows" not in ds or not (pixels or any(name in ds for name in _PIXELS.values())):
         raise InvalidContent("copy-not-an-image", "Seules les images sont copiées sans identité.", rule=True)
     copy = _Copy(secret, pseudonym, frozenset(options), _words(ds, known))
     burned_in = _burned_in(ds)
@@ -157,8 +168,11 @@ def copied(path: Path, *, secret: bytes, pseudonym: str, options: Sequence[str],
     ds.preamble = None
     out = io.BytesIO()
     pydicom.dcmwrite(out, ds, enforce_file_format=True)
+    if pixels:
+        out.write(pixels.head(str(meta.TransferSyntaxUID)))
     return Copied(
         content=out.getvalue(),
+        pixels=pixels.place if pixels else (0, 0),
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
@@ -166,6 +180,64 @@ def copied(path: Path, *, secret: bytes, pseudonym: str, options: Sequence[str],
         burned_in=burned_in,
         emptied=copy.emptied,
     )
+
+
+class _Pixels(NamedTuple):
+    """The element of an object's pixels, in its file."""
+
+    tag: int
+    vr: str
+    length: int
+    place: tuple[int, int]
+
+    def head(self, syntax: str) -> bytes:
+        """Write what stands before the value."""
+        order = ">" if syntax == ExplicitVRBigEndian else "<"
+        tag = struct.pack(f"{order}HH", self.tag >> 16, self.tag & 0xFFFF)
+        if syntax == ImplicitVRLittleEndian:
+            return tag + struct.pack("<L", self.length)
+        return tag + self.vr.encode("ascii") + struct.pack(f"{order}HL", 0, self.length)
+
+
+def _opened(path: Path) -> tuple[FileDataset, _Pixels | None]:
+    """Read everything but the pixels, whatever they weigh; what stands behind them is removed by the profile anyway."""
+    with path.open("rb") as file:
+        ds = pydicom.dcmread(file, stop_before_pixels=True)
+        if ds.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:  # what is inflated has no place
+            return pydicom.dcmread(path), None
+        place, head = file.tell(), file.read(12)
+        implicit, little = ds.original_encoding
+        order = "<" if little else ">"
+        if len(head) < (8 if implicit else 12):
+            return ds, None
+        group, element = struct.unpack_from(f"{order}HH", head)
+        tag = group << 16 | element
+        if tag not in _PIXELS:
+            return ds, None
+        start = place + (8 if implicit else 12)
+        [length] = struct.unpack_from(f"{order}L", head, 4 if implicit else 8)
+        said = head[4:6].decode("latin-1")
+        vr = said if not implicit and said in _PIXEL_VRS else _PIXEL_VR[tag]
+        end = _end_of_fragments(file, start) if length == _UNDEFINED else min(start + length, path.stat().st_size)
+        if length != _UNDEFINED:
+            length = end - start
+        return ds, _Pixels(tag, vr, length, (start, end - start))
+
+
+def _end_of_fragments(file: BinaryIO, start: int) -> int:
+    """Where encapsulated pixels end, their delimiter included `[PS3.5 A.4]`; heads alone are read."""
+    while True:
+        file.seek(start)
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        group, element, length = struct.unpack("<HHL", head)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return start + 8
+        if (group, element) != (0xFFFE, 0xE000) or length == _UNDEFINED:
+            break
+        start += 8 + length
+    raise InvalidContent("dicom-pixels", "Pixels manquants.")
 
 
 @cache

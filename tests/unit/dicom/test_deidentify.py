@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+from array import array
 from pathlib import Path
 
+import psutil
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -15,8 +17,10 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from gateway.dicom.copier import Copier
 from gateway.dicom.deidentify import CHARACTERISTICS, DATES, Copied, copied
 from gateway.errors import InvalidContent
+from gateway.exchange.blobs import BlobStore
 
 SECRET = b"\x01" * 32
 
@@ -37,7 +41,13 @@ def ct(**said: object) -> Dataset:
 
 def copy(path: Path, *options: str, known: tuple[str, ...] = ()) -> tuple[Copied, Dataset]:
     made = copied(path, secret=SECRET, pseudonym="COPIE-TEST2345", options=options, known=known)
-    return made, pydicom.dcmread(io.BytesIO(made.content))
+    return made, pydicom.dcmread(io.BytesIO(whole(made, path)))
+
+
+def whole(made: Copied, path: Path) -> bytes:
+    """The copy with its pixels, as `Copied.pixels` says it is put together."""
+    start, length = made.pixels
+    return made.content + path.read_bytes()[start : start + length]
 
 
 # PS3.15 table E.1-1, column « Basic Prof. », read by hand: what must be gone, and what must be empty or a dummy.
@@ -176,6 +186,7 @@ def test_what_the_standard_does_not_know_is_gone(tmp_path: Path) -> None:
     assert "ImageType" in found
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # where nothing has silenced the library yet
 def test_what_is_no_uid_is_replaced_and_not_told(tmp_path: Path) -> None:
     path = file_of(ct(FrameOfReferenceUID="1.2.345.6"), tmp_path)
     path.write_bytes(path.read_bytes().replace(b"1.2.345.6", b"1.2\x00MARTI"))
@@ -213,8 +224,9 @@ def test_what_is_no_image_is_not_copied(name: str) -> None:
 def test_dcmtk_reads_the_copy_and_finds_nobody(tmp_path: Path) -> None:
     assert shutil.which("dcmdump"), "dcmtk is needed (tests/install-servers)"
     ds = ct(PatientName="PAT-TROIS^DOMINIQUE", InstitutionName="CH EXEMPLE")
-    made, _ = copy(file_of(ds, tmp_path), CHARACTERISTICS)
-    (tmp_path / "copy.dcm").write_bytes(made.content)
+    path = file_of(ds, tmp_path)
+    made, _ = copy(path, CHARACTERISTICS)
+    (tmp_path / "copy.dcm").write_bytes(whole(made, path))
     said = subprocess.run(
         ["dcmdump", "+L", str(tmp_path / "copy.dcm")], check=True, capture_output=True, text=True, timeout=30
     )
@@ -222,3 +234,102 @@ def test_dcmtk_reads_the_copy_and_finds_nobody(tmp_path: Path) -> None:
     assert "PAT-TROIS" not in said.stdout
     assert "CH EXEMPLE" not in said.stdout
     assert "[YES]" in next(line for line in said.stdout.splitlines() if "PatientIdentityRemoved" in line)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT_small.dcm",  # Explicit VR Little Endian
+        "MR_small_implicit.dcm",
+        "MR_small_bigendian.dcm",
+        "image_dfl.dcm",  # deflated
+        "MR_small_RLE.dcm",
+        "JPEG2000.dcm",
+        "JPEG-lossy.dcm",
+        "SC_rgb_rle_2frame.dcm",
+        "liver_1frame.dcm",  # bits
+    ],
+)
+def test_pixels_follow_as_they_stand_whatever_they_are_written_as(tmp_path: Path, name: str) -> None:
+    path = Path(get_testdata_file(name))
+    original = pydicom.dcmread(path)
+    made, read = copy(path)
+    assert read.file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID
+    assert (read.PixelData, read["PixelData"].VR) == (original.PixelData, original["PixelData"].VR)
+    assert read["PixelData"].is_undefined_length == original["PixelData"].is_undefined_length
+    (tmp_path / "copy.dcm").write_bytes(whole(made, path))
+    said = subprocess.run(["dcmdump", "-q", tmp_path / "copy.dcm"], capture_output=True, text=True, check=True)
+    assert "(7fe0,0010)" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "kind"), [("FloatPixelData", "OF", "f"), ("DoubleFloatPixelData", "OD", "d")]
+)
+def test_floating_point_pixels_follow_too(tmp_path: Path, keyword: str, vr: str, kind: str) -> None:
+    ds = ct()
+    del ds.PixelData
+    ds.add_new(keyword, vr, array(kind, range(ds.Rows * ds.Columns)).tobytes())
+    _, read = copy(file_of(ds, tmp_path))
+    assert (read[keyword].value, read[keyword].VR) == (ds[keyword].value, vr)
+
+
+def test_what_stands_behind_the_pixels_stays_behind(tmp_path: Path) -> None:
+    ds = ct()
+    ds.add_new(Tag(0xFFFCFFFC), "OB", b"PAT-TROIS^")
+    path = file_of(ds, tmp_path)
+    made, read = copy(path)
+    assert b"PAT-TROIS" in path.read_bytes()
+    assert b"PAT-TROIS" not in whole(made, path)
+    assert read.PixelData == ds.PixelData
+
+
+def test_fragments_without_an_end_are_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "cut.dcm"
+    content = Path(get_testdata_file("MR_small_RLE.dcm")).read_bytes()
+    path.write_bytes(content[: content.rindex(b"\xfe\xff\xdd\xe0")])
+    with pytest.raises(InvalidContent) as refused:
+        copy(path)
+    assert refused.value.code == "dicom-pixels"
+
+
+@pytest.mark.timeout(300)
+def test_an_object_of_more_than_2_gib_is_copied_in_constant_memory(tmp_path: Path) -> None:
+    frames, side = 4097, 512
+    ds = ct(NumberOfFrames=str(frames), Rows=side, Columns=side)
+    ds.PixelData = b""
+    del ds[0xFFFCFFFC]
+    out = io.BytesIO()
+    ds.save_as(out, enforce_file_format=True)
+    size = frames * side * side * 2
+    head = out.getvalue()
+    at = head.rindex(b"\xe0\x7f\x10\0OW\0\0\0\0\0\0")
+    assert at + 12 == len(head)
+    blobs = BlobStore((tmp_path / "blobs").as_uri())
+    copier = Copier(blobs)
+    try:
+        asked = {"secret": SECRET, "pseudonym": "COPIE-TEST2345", "options": (), "known": ()}
+        copier.copy(blobs.put(file_of(ct(), tmp_path).read_bytes()).sha256, **asked)  # what is made once is made
+        with blobs.stage() as staged:
+            staged.write(head[:-4] + size.to_bytes(4, "little"))
+            piece = bytes(1 << 20)
+            for _ in range(size // len(piece)):
+                staged.write(piece)
+            staged.write(b"\7" * (size % len(piece)))
+            kept = staged.commit()
+        of_both = [psutil.Process(), *psutil.Process().children()]
+        before = {one.pid: one.memory_info().rss for one in of_both}
+        for one in of_both:
+            Path(f"/proc/{one.pid}/clear_refs").write_text("5")  # the most so far is forgotten
+        found = copier.copy(kept.sha256, **asked)
+        for one in of_both:
+            [most] = [line for line in Path(f"/proc/{one.pid}/status").read_text().splitlines() if "VmHWM" in line]
+            assert int(most.split()[1]) * 1024 - before[one.pid] < 64_000_000
+        with blobs.open(found.sha256) as file:
+            read = pydicom.dcmread(file, stop_before_pixels=True)
+            assert (read.NumberOfFrames, str(read.PatientName)) == (frames, "COPIE-TEST2345")
+            assert file.seek(0, 2) - file.seek(-1, 2) == 1
+            assert file.read() == b"\7"
+            assert found.size_bytes > size
+    finally:
+        copier.close()
+        shutil.rmtree(tmp_path / "blobs")
