@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway import terminology
+from gateway.errors import InvalidContent
 from gateway.fhir.search_columns import date_interval
 from gateway.identifiers import SYSTEMS, IdNatPs, system_named
 from gateway.rcp.facts import CodedFact, IdentifierFact, ProfessionalFact
@@ -145,12 +146,18 @@ def _number(nodes: Any) -> IdentifierFact | None:
 
 
 def moment(text: Any) -> datetime | date | None:
-    """Read a date or dateTime: an instant when it has a time, else the wall date; partial dates say neither."""
-    if not isinstance(text, str):
+    """Read a date or dateTime: an instant when it has a time, else the wall date; partial dates say neither.
+
+    Raises
+    ------
+    InvalidContent
+        ``valeur-invalide``: in the first or last year of the calendar, whose ends stand on no wall clock of some zone.
+    """
+    if not isinstance(text, str) or len(text) < len("2026-03-19"):
         return None
-    if "T" in text:
-        return date_interval(text)[0]
-    return date.fromisoformat(text) if len(text) == len("2026-03-19") else None
+    if text[:4] in ("0001", "9999"):
+        raise InvalidContent("valeur-invalide", "Date hors du calendrier : les années vont de 0002 à 9998.")
+    return date_interval(text)[0] if "T" in text else date.fromisoformat(text)
 
 
 # Outward: what we write ourselves.

@@ -174,3 +174,31 @@ def test_a_body_over_its_limit_is_refused_by_name(hospital: Hospital) -> None:
     [issue] = answer.json()["issue"]
     assert issue["code"] == "too-long"
     assert "RCP_LIMIT_HTTP_BODY_BYTES" in issue["details"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "element", "value"),
+    [
+        ("ServiceRequest", "authoredOn", "0001-01-01"),
+        ("ServiceRequest", "authoredOn", "0001-01-01T00:00:00"),
+        ("ServiceRequest", "authoredOn", "0001-01-01T00:00:00Z"),
+        ("ServiceRequest", "authoredOn", "9999-12-31"),
+        ("ServiceRequest", "authoredOn", "9999-12-31T23:59:59Z"),
+        ("ServiceRequest", "occurrenceDateTime", "9999-12-31T23:59:59Z"),
+        ("ServiceRequest", "occurrenceDateTime", "0001-01-01T00:00:00+14:00"),
+        ("QuestionnaireResponse", "authored", "9999-12-31T23:59:59Z"),
+        ("QuestionnaireResponse", "authored", "0001-01-01T00:00:00"),
+    ],
+)
+def test_the_ends_of_the_calendar_are_refused_by_name(
+    world: World, hospital: Hospital, kind: str, element: str, value: str
+) -> None:
+    """Softwares write « 0001-01-01T00:00:00 » for no date; no wall clock of Paris shows the last instant of 9999."""
+    body = _bundle(world)
+    [entry] = [one for one in body["entry"] if one["resource"]["resourceType"] == kind]
+    entry["resource"][element] = value
+    with hospital.client() as ehr:
+        answer = ehr.post("", json=body)
+    assert answer.status_code == 400
+    [issue] = answer.json()["issue"]
+    assert issue["details"]["coding"][0]["code"] == "valeur-invalide"
