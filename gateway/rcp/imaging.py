@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -270,7 +270,7 @@ def _study(step: Step, partner: Partner, facts: ObjectFacts) -> Study:
     if found is not None:
         return found
     patient, said = qualified(partner, facts.patient), facts.study
-    started = said.started
+    started_at, started_on = _begun(said.started)
     study = Study(
         id=uuid7(),
         partner_id=partner.id,
@@ -284,8 +284,8 @@ def _study(step: Step, partner: Partner, facts: ObjectFacts) -> Study:
         order_keys=imaging_awaited.keys_of((*said.orders, IdentifierFact(system="", value=uid, kind="UID"))),
         study_description=said.description,
         referring_physician=said.referring_physician,
-        started_at=started if isinstance(started, datetime) else None,
-        started_on=None if isinstance(started, datetime) else started,
+        started_at=started_at,
+        started_on=started_on,
         modalities=[facts.series.modality] if facts.series.modality else [],
         **said.searched,
     )
@@ -293,6 +293,13 @@ def _study(step: Step, partner: Partner, facts: ObjectFacts) -> Study:
     step.session.flush()
     recognise(step, partner, study)
     return study
+
+
+def _begun(said: datetime | date | None) -> tuple[datetime | None, date | None]:
+    """An instant, or the day alone; of the calendar's first and last years, whose ends no driver reads, the day."""
+    if isinstance(said, datetime):
+        return (said, None) if 1 < said.year < 9999 else (None, said.date())
+    return None, said
 
 
 def _series(step: Step, study_id: uuid.UUID, facts: ObjectFacts) -> uuid.UUID:
@@ -314,7 +321,7 @@ def _series(step: Step, study_id: uuid.UUID, facts: ObjectFacts) -> uuid.UUID:
         series_number=said.number,
         series_description=said.description,
         body_part_examined=said.body_part_examined,
-        started_at=said.started if isinstance(said.started, datetime) else None,
+        started_at=_begun(said.started)[0],
         **said.searched,
     )
     step.session.add(series)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -197,8 +197,12 @@ def refer(kind: str, key: object, said: Mapping[str, Any] | None = None) -> dict
 
 
 def wall(moment_: datetime, zone: str) -> str:
-    """Write an instant in the wall time of a zone, with its offset."""
-    return moment_.astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
+    """Write an instant in the wall time of a zone, with its offset; in UTC where that has seconds, as before 1911."""
+    local = moment_.astimezone(ZoneInfo(zone))
+    offset = local.utcoffset()
+    if offset is not None and offset.seconds % 60:
+        return moment_.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return local.isoformat(timespec="seconds")
 
 
 def _care() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidContent
-from gateway.fhir.translate.elements import professional
+from gateway.fhir.translate.elements import professional, wall
 from gateway.fhir.translate.inscription import form_facts, inscription_facts, is_inscription, tumour_facts
 from gateway.fhir.translate.patient import patient_facts
 from gateway.rcp.facts import CodedFact, IdentifierFact, IdentityFlag, IdentityStatus, Sex
@@ -161,3 +161,16 @@ def test_tumour_and_form() -> None:
     asked = {"linkId": "rcp.allergie", "text": "Allergie à l’iode", "answer": [{"valueBoolean": True}]}
     [own] = form_facts({"resourceType": "QuestionnaireResponse", "item": [{"linkId": "g", "item": [asked]}]}).answers
     assert (own.link_id, own.question, own.values) == ("rcp.allergie", "Allergie à l’iode", (True,))
+
+
+@pytest.mark.parametrize(
+    ("moment", "written"),
+    [
+        (datetime(2026, 3, 19, 13, tzinfo=UTC), "2026-03-19T14:00:00+01:00"),
+        (datetime(2026, 7, 14, 12, tzinfo=UTC), "2026-07-14T14:00:00+02:00"),
+        # Paris was nine minutes and twenty-one seconds before Greenwich until 1911: FHIR has no such offset.
+        (datetime(1900, 1, 1, 10, tzinfo=UTC), "1900-01-01T10:00:00Z"),
+    ],
+)
+def test_an_instant_is_written_in_wall_time_with_an_offset_that_fhir_has(moment: datetime, written: str) -> None:
+    assert wall(moment, "Europe/Paris") == written
