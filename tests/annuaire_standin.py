@@ -55,7 +55,7 @@ class AnnuaireStandIn:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         self._socket.close()
 
     def of(self, kind: str, identity: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def visitor(chromium: Browser, house: House):
         )
         opened.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         return Visitor(context, page, house.origin)
 
     yield open_browser

@@ -30,7 +30,7 @@ from gateway.model.partner import PartnerCredential
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.mailing import announced
 from gateway.settings import load
-from tests.loopback import free_port
+from tests.loopback import PATIENCE_S, free_port
 from tests.world import build
 
 
@@ -282,7 +282,7 @@ def _serving(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Pope
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait(30)
+            process.wait(60)
 
 
 def _environment(data: Path, url: str, **variables: str) -> dict[str, str]:
@@ -300,11 +300,11 @@ def _environment(data: Path, url: str, **variables: str) -> dict[str, str]:
 
 def _ready(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/health/ready", timeout=10).status_code == 200
+        return httpx.get(f"{url}/health/ready", timeout=60).status_code == 200
     return False
 
 
-def _wait(happens: Callable[[], bool], otherwise: Callable[[], str] = str, within_s: float = 60.0) -> None:
+def _wait(happens: Callable[[], bool], otherwise: Callable[[], str] = str, within_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + within_s
     while not happens():
         assert time.monotonic() < deadline, otherwise()
@@ -321,7 +321,6 @@ def _components(process: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
     return found
 
 
-@pytest.mark.timeout(240)
 def test_a_dead_component_comes_back_and_sigterm_ends_all(serving) -> None:
     process, url = serving
     before = _components(process)
@@ -331,29 +330,27 @@ def test_a_dead_component_comes_back_and_sigterm_ends_all(serving) -> None:
     _wait(lambda: _ready(url))
     everybody = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(35) == 0
-    _gone, alive = psutil.wait_procs(everybody, timeout=10)
+    assert process.wait(60) == 0
+    _gone, alive = psutil.wait_procs(everybody, timeout=60)
     assert alive == []
 
 
-@pytest.mark.timeout(240)
 def test_no_component_outlives_a_killed_supervisor(serving) -> None:
     process, _url = serving
     everybody = list(_components(process).values())
     process.kill()
-    _gone, alive = psutil.wait_procs(everybody, timeout=35)
+    _gone, alive = psutil.wait_procs(everybody, timeout=60)
     assert alive == []
 
 
-@pytest.mark.timeout(240)
 def test_several_processes_answer_on_one_port_count_together_and_replace_each_other(tmp_path: Path) -> None:
     with _serving(tmp_path, RCP_HTTP_WORKERS="2") as (process, url):
         _wait(lambda: len(_listeners(process, url)) == 2)
         before = _listeners(process, url)
         counted = _counted(url)
         for _ in range(60):  # each its own connection: the kernel gives them to one process or the other
-            assert httpx.get(f"{url}/health/live", timeout=10).status_code == 200
-        assert _counted(url) == counted + 60
+            assert httpx.get(f"{url}/health/live", timeout=60).status_code == 200
+        _wait(lambda: _counted(url) == counted + 60)  # an answer is counted once it has left
         other = subprocess.run(
             [sys.executable, "-m", "gateway", "serve"],
             env=_environment(tmp_path / "autre", url, RCP_HTTP_WORKERS="2"),
@@ -365,9 +362,9 @@ def test_several_processes_answer_on_one_port_count_together_and_replace_each_ot
         assert (other.returncode, "ne peut pas être écoutée" in other.stderr) == (1, True)
         next(iter(before)).kill()
         _wait(lambda: len(found := _listeners(process, url)) == 2 and found != before)
-        assert all(httpx.get(f"{url}/health/live", timeout=10).status_code == 200 for _ in range(20))
+        assert all(httpx.get(f"{url}/health/live", timeout=60).status_code == 200 for _ in range(20))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(35) == 0
+        assert process.wait(60) == 0
 
 
 def _listeners(process: subprocess.Popen[bytes], url: str) -> set[psutil.Process]:
@@ -382,7 +379,7 @@ def _listeners(process: subprocess.Popen[bytes], url: str) -> set[psutil.Process
 
 
 def _counted(url: str) -> int:
-    told = httpx.get(f"{url}/metrics", timeout=10).text
+    told = httpx.get(f"{url}/metrics", timeout=60).text
     return sum(
         int(float(line.rpartition(" ")[2]))
         for line in told.splitlines()

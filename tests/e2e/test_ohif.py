@@ -33,7 +33,7 @@ def installed(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "gateway", "viewer", "install", "--archive", str(ARCHIVE)]
     given = {name: value for name, value in os.environ.items() if not name.startswith("RCP_")}
     environment = {**given, "RCP_DATA_DIR": str(data), "PATH": "/nowhere"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert folder_of(data).is_dir()
     return data

@@ -130,7 +130,7 @@ def look(house: House, visitor, tmp_path: Path):
         person.page.on("pageerror", lambda error: said.append(str(error)))
         person.page.on("console", lambda one: said.append(one.text) if "Content Security" in one.text else None)
         base = f"/dossiers/{house.dossier.id}/images"
-        person.page.set_default_timeout(20_000)
+        person.page.set_default_timeout(120_000)
         person.go(base + query)
         person.sign_in(house.world.treating)
         return Screen(person, said, base)
@@ -313,6 +313,69 @@ def test_lengths_angles_and_means_are_those_of_the_object(look) -> None:
     screen.settle()
     assert measured.count() == 0
     assert screen.said == []
+
+
+def test_measures_are_of_the_image_last_as_long_as_the_session_and_are_nobody_else_s(look, house: House) -> None:
+    screen = look(two_series)
+    page, uid = screen.page, f"{STUDY}.1.1"
+    first, second = (screen.pane(number).locator("[data-part=mesures] li") for number in (1, 2))
+    lengths = [f"Longueur{NBSP}: 96,0{NBSP}mm"]
+
+    def at(x: float, y: float, pane: int = 1) -> tuple[float, float]:
+        return screen.at(x, y, rows=128, columns=128, pane=pane)
+
+    screen.wait(uid)
+    screen.press("l")
+    screen.drag(at(40, 40), at(72, 40))  # 32 columns of 3 mm
+    assert first.all_inner_texts() == lengths
+    screen.press("a")
+    screen.drag(at(40, 80), at(72, 80))  # an angle whose second arm nobody sets
+    screen.press("w")
+    # To another series and back; both views of the image say the same.
+    page.get_by_role("link", name="Sagittal").click()
+    screen.wait(f"{STUDY}.3.1")
+    assert first.count() == 0
+    page.get_by_role("link", name="Axial 5 mm").click()
+    screen.wait(uid)
+    page.get_by_role("button", name="Deux vues").click()
+    screen.wait(f"{STUDY}.2.1", pane=2)
+    screen.pane(2).focus()
+    page.get_by_role("link", name="Axial 5 mm").click()
+    screen.wait(uid, pane=2)
+    assert second.all_inner_texts() == lengths
+    screen.press("l")
+    screen.drag(at(40, 90, 2), at(72, 90, 2))
+    page.wait_for_function("() => document.querySelectorAll('[data-pane]')[0].querySelectorAll('li').length === 2")
+    screen.press("Delete")
+    page.wait_for_function("() => document.querySelectorAll('[data-pane]')[0].querySelectorAll('li').length === 1")
+    # To the fiche and back, and anew: they stand where they were drawn, without what was not finished.
+    page.goto(page.url.split("/images")[0])
+    screen.visitor.go(f"{screen.base}?serie={STUDY}.1")
+    screen.wait(uid)
+    assert first.all_inner_texts() == lengths
+    page.reload()
+    screen.wait(uid)
+    assert first.all_inner_texts() == lengths
+    kept = page.evaluate("() => sessionStorage.getItem('rcp-mesures')")
+    assert "PAT" not in kept
+    # What is not ours, or not whole, is nobody's.
+    for said in ("{", '{"owner": 1}', kept.replace('"owner":"', '"owner":"f')):
+        page.evaluate("() => window.addEventListener('pagehide', event => event.stopImmediatePropagation(), true)")
+        page.goto(f"{screen.visitor.origin}/aide")
+        page.evaluate("said => sessionStorage.setItem('rcp-mesures', said)", said)
+        screen.visitor.go(f"{screen.base}?serie={STUDY}.1")
+        screen.wait(uid)
+        assert first.count() == 0
+    screen.press("l")
+    screen.drag(at(40, 40), at(72, 40))
+    page.goto(page.url.split("/images")[0])
+    page.get_by_role("button", name="Se déconnecter").click()
+    page.wait_for_url("**/connexion**")
+    assert page.evaluate("() => sessionStorage.getItem('rcp-mesures')") is None
+    screen.visitor.go(f"{screen.base}?serie={STUDY}.1")
+    screen.visitor.sign_in(house.world.treating)
+    screen.wait(uid)
+    assert (first.count(), screen.said) == (0, [])
 
 
 def test_a_picture_is_turned_and_mirrored_with_its_letters_and_says_when_it_has_no_scale(look) -> None:
@@ -719,7 +782,7 @@ STORE = """async ([address, root, budget]) => {
     const until = test => new Promise((done, fail) => {
         const start = Date.now();
         (function look() {
-            if (test()) done(); else if (Date.now() - start > 20000) fail(new Error("never")); else setTimeout(look, 5);
+            if (test()) done(); else if (Date.now() - start > 99999) fail(new Error("never")); else setTimeout(look, 5);
         })();
     });
     const all = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(number => pixelsOf(image(number)));

@@ -66,7 +66,7 @@ def receiver(root: Path, ae_title: str, *options: str) -> Iterator[Receiver]:
         yield Receiver(ae_title, port, root, process)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         log.close()
 
 

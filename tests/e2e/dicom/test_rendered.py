@@ -53,7 +53,7 @@ def test_a_picture_is_orthanc_s(shown, web, ct, orthanc):  # noqa: F811
     """The whole range of the values: Orthanc's own way to show an object without being told how."""
     kept = orthanc.post("/instances", ct[2].read_bytes())["ID"]
     request = urllib.request.Request(f"{orthanc.http}/instances/{kept}/preview", headers={"Accept": "image/png"})
-    theirs = np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(request, timeout=30).read()))).astype(int)
+    theirs = np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(request, timeout=120).read()))).astype(int)
     values = dcmread(ct[2])
     low, high = (float(v) for v in (values.pixel_array.min(), values.pixel_array.max()))
     slope, intercept = float(values.RescaleSlope), float(values.RescaleIntercept)
@@ -84,7 +84,7 @@ def test_a_tag_saves_the_picture_and_not_the_right_to_see_it(shown, web, session
             f"{web.url}{ONE}/rendered", headers={"Authorization": f"Bearer {who}", "If-None-Match": f'"x", {tag}'}
         )
         with pytest.raises(urllib.error.HTTPError) as answer:
-            urllib.request.urlopen(request, timeout=30)
+            urllib.request.urlopen(request, timeout=120)
         return answer.value.code
 
     assert known("physician") == 304

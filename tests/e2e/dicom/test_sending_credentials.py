@@ -71,7 +71,7 @@ def test_orthanc_with_authentication_takes_it_from_who_shows_a_password(
             assert deliveries.attempt(sent) is Outcome.DELIVERED
         shown = base64.b64encode(f"depot:{SECRET}".encode()).decode()
         asked = urllib.request.Request(f"{server.http}/instances", headers={"Authorization": f"Basic {shown}"})
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(asked, timeout=120) as answer:
             assert len(json.loads(answer.read())) == 5
     said = everything(session) + caplog.text
     assert SECRET not in said
@@ -122,7 +122,7 @@ def asking(token: str) -> Iterator[Asking]:
         yield server
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 

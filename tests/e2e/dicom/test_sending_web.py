@@ -147,7 +147,7 @@ def scripted(answer: Callable[[list[bytes]], tuple[int, bytes]]) -> Iterator[Scr
         yield server
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 

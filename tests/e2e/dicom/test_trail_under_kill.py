@@ -37,16 +37,16 @@ def gateway(database_url, tmp_path) -> Iterator[tuple[subprocess.Popen, int]]:
     }
     process = subprocess.Popen([sys.executable, "-m", "gateway", "serve", "--only", "http"], env=environment)
     try:
-        until(lambda: process.poll() is not None or listens(port), 60)
+        until(lambda: process.poll() is not None or listens(port))
         yield process, port
     finally:
         for one in tree(process):
             one.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 def listens(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request("GET", "/health/live")
         return connection.getresponse().status == 200
@@ -72,7 +72,7 @@ def told(database_url: str) -> list[dict]:
 
 @pytest.fixture
 def connection(gateway, tmp_path) -> Iterator[http.client.HTTPConnection]:
-    made = http.client.HTTPConnection("127.0.0.1", gateway[1], timeout=30)
+    made = http.client.HTTPConnection("127.0.0.1", gateway[1], timeout=120)
     for study in STUDIES:
         [path] = write_series(replace(DOMINIQUE, study_uid=study, slices=1, pixels=64), Path(tmp_path / study))
         made.request("POST", "/dicom-web/studies", path.read_bytes(), {"Content-Type": "application/dicom"})
@@ -95,7 +95,7 @@ def test_killed_after_an_answer_the_trail_says_what_was_open(gateway, connection
     look(connection, STUDIES[1])
     for one in tree(gateway[0]):
         one.send_signal(signal.SIGKILL)
-    gateway[0].wait(20)
+    gateway[0].wait(60)
     lines = [line["detail"]["etude"] for line in told(database_url)]
     assert set(lines) == set(STUDIES)
     assert lines.count(STUDIES[1]) == 1
@@ -106,5 +106,5 @@ def test_told_to_stop_every_line_is_there(gateway, connection, database_url):
     for _ in range(40):
         look(connection, STUDIES[0])
     gateway[0].terminate()
-    assert gateway[0].wait(40) in (0, -signal.SIGTERM)  # one component alone ends as it was told
+    assert gateway[0].wait(60) in (0, -signal.SIGTERM)  # one component alone ends as it was told
     assert len(told(database_url)) == 40

@@ -31,19 +31,19 @@ def viewer(orthanc, web):
 
 
 def everything(orthanc: Orthanc, kind: str = "/instances") -> list[str]:
-    with urllib.request.urlopen(orthanc.http + kind, timeout=30) as answer:
+    with urllib.request.urlopen(orthanc.http + kind, timeout=120) as answer:
         return json.loads(answer.read())
 
 
 def remove(orthanc: Orthanc, path: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(orthanc.http + path, method="DELETE"), timeout=30).close()
+    urllib.request.urlopen(urllib.request.Request(orthanc.http + path, method="DELETE"), timeout=120).close()
 
 
 def test_orthanc_lays_down_searches_and_fetches(viewer, sender, session, ct):  # noqa: F811
     study = {viewer.post("/instances", path.read_bytes())["ParentStudy"] for path in ct}.pop()
     files = {}
     for one in everything(viewer):
-        with urllib.request.urlopen(f"{viewer.http}/instances/{one}/file", timeout=30) as answer:
+        with urllib.request.urlopen(f"{viewer.http}/instances/{one}/file", timeout=120) as answer:
             files[one] = answer.read()
     said = viewer.post("/dicom-web/servers/gateway/stow", {"Resources": [study], "Synchronous": True})
     assert said["InstancesCount"] == "5"
@@ -96,7 +96,7 @@ def test_whatever_is_sent_is_answered_and_never_by_a_defect(web, sender, session
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_it_calls_itself(web, sender, kind):  # noqa: F811
     said = kind.encode("latin-1", "ignore").decode("latin-1").replace("\r", "").replace("\n", "").replace("\0", "")
-    connection = http.client.HTTPConnection("127.0.0.1", int(web.url.split(":")[2].split("/")[0]), timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", int(web.url.split(":")[2].split("/")[0]), timeout=120)
     connection.request("POST", "/dicom-web/studies", b"x", {"Authorization": "Bearer ehr", "Content-Type": said})
     assert connection.getresponse().status in (400, 409, 415)
     connection.close()
@@ -105,7 +105,7 @@ def test_whatever_it_calls_itself(web, sender, kind):  # noqa: F811
 def test_a_sender_that_leaves_leaves_nothing_half(web, sender, session, blobs, ct):  # noqa: F811
     body, kind = multipart(*(path.read_bytes() for path in ct))
     port = int(web.url.split(":")[2].split("/")[0])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.putrequest("POST", "/dicom-web/studies")
     for name, value in (("Authorization", "Bearer ehr"), ("Content-Type", kind), ("Content-Length", str(len(body)))):
         connection.putheader(name, value)

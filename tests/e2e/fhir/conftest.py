@@ -104,7 +104,7 @@ class Hospital:
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": assertion or self.assertion(),
         }
-        return httpx.post(f"{self.served.url}/oauth/token", data=form, timeout=30)
+        return httpx.post(f"{self.served.url}/oauth/token", data=form, timeout=120)
 
     def client(self, scope: str | None = None) -> httpx.Client:
         headers = {

@@ -27,7 +27,7 @@ FOREIGN = ("Medication", "Account", "Claim", "StructureDefinition", "Bundle", "P
 @pytest.fixture(scope="module")
 def statement(shared: Shared) -> Tree:
     """Asked without any proof, as a client does before it has one."""
-    answer = httpx.get(f"{shared.served.base}/metadata", timeout=30)
+    answer = httpx.get(f"{shared.served.base}/metadata", timeout=120)
     assert answer.status_code == 200
     return dict(answer.json())
 
@@ -94,7 +94,7 @@ def test_it_is_a_valid_statement(statement: Tree) -> None:
 
 
 def test_it_is_kept_by_its_etag_and_given_in_parts_and_in_xml(shared: Shared, statement: Tree) -> None:
-    with httpx.Client(base_url=shared.served.base + "/", timeout=30) as anybody:
+    with httpx.Client(base_url=shared.served.base + "/", timeout=120) as anybody:
         first = anybody.get("metadata")
         assert anybody.get("metadata", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
         assert anybody.get("metadata", headers={"If-None-Match": 'W/"other"'}).status_code == 200

@@ -217,17 +217,17 @@ def test_a_correction_while_the_images_are_attached_leaves_none_behind(
     def attach(step: Step) -> None:
         imaging_match.attach(step, step.session.scalars(select(Study)).one())
         attached.set()
-        assert go.wait(30)
+        assert go.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(elsewhere.served.steps.run, SYSTEM, attach)
-        assert attached.wait(30)
+        assert attached.wait(60)
         tree = samples.patient("000009", domain=OTHER) | {"gender": "male"}
         two = pool.submit(_known_there, elsewhere, tree)
         _wait_for_a_lock(store)
         go.set()
-        one.result(30)
-        assert two.result(30) == 200
+        one.result(60)
+        assert two.result(60) == 200
     with store.session() as session:
         assert session.scalars(select(StudyDossier.dossier_id)).all() == [dossier]
 

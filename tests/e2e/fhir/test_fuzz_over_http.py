@@ -62,7 +62,7 @@ class Raw:
         self._connection, self._used = self._fresh(), time.monotonic()
 
     def _fresh(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._place, timeout=30)
+        return http.client.HTTPConnection(self._place, timeout=120)
 
     def send(self, ask: hostile.Ask) -> tuple[int, dict[str, str], bytes]:
         now = time.monotonic()

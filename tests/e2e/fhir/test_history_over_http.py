@@ -177,13 +177,13 @@ def test_who_asks_again_since_misses_no_late_committer(store: Store, world: Worl
             keeping.keep(session, "Location", "late", practice("L"), owner)
             session.execute(text("SELECT pg_current_xact_id()"))  # whatever was gathered is sent
             written.set()
-            may_commit.wait(20)
+            may_commit.wait(60)
             session.commit()
 
     thread = threading.Thread(target=late)
     thread.start()
     try:
-        assert written.wait(20)
+        assert written.wait(60)
         with store.session() as session:
             keeping.keep(session, "Location", "early", practice("E"), owner)
             session.commit()

@@ -198,7 +198,7 @@ def test_nothing_is_fetched(ehr: httpx.Client) -> None:
         # A visitor of our own ends the wait: he must be the first.
         with socket.create_connection(listener.getsockname()) as ourselves:
             mine = ourselves.getsockname()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert visitors == [mine]
 
 

@@ -64,7 +64,7 @@ def _code(answer: httpx.Response) -> str:
 def test_each_address_tells_its_methods_and_refuses_the_others(
     shared: Shared, ehr: httpx.Client, address: str, allow: str
 ) -> None:
-    told = httpx.options(shared.served.url + address, timeout=30)  # no proof is asked for what the statement says
+    told = httpx.options(shared.served.url + address, timeout=120)  # no proof is asked for what the statement says
     assert (told.status_code, told.headers["allow"], told.content) == (204, allow, b"")
     offered = set(allow.split(", "))
     for method in (*METHODS, "TRACE"):
@@ -124,7 +124,7 @@ def test_the_statement_and_the_addresses_say_the_same(shared: Shared) -> None:
         "create": ("", "POST"),
         "search-type": ("", "GET"),
     }
-    with httpx.Client(base_url=shared.served.base, timeout=30) as anybody:
+    with httpx.Client(base_url=shared.served.base, timeout=120) as anybody:
         statement: dict[str, Any] = anybody.get("/metadata").json()
         for one in statement["rest"][0]["resource"]:
             told = {path: _allowed(anybody, one["type"], path) for path in {path for path, _ in where.values()}}

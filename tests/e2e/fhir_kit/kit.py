@@ -67,5 +67,5 @@ def running(base: str) -> Iterator[Kit]:
         yield Kit(process)
     finally:
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()

@@ -67,5 +67,5 @@ def running(gateway: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/auth/realms/esante-wallet/.well-known/wallet-openid-configuration"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
