@@ -200,7 +200,7 @@ def listening() -> Iterator[tuple[int, list[bytes]]]:
         yield server.server_address[1], asked
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 
