@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from gateway.dicom import outcome
+from gateway.dicom import outcome, translate
 from gateway.dicom.command import StoreRequest
 from gateway.dicom.intake import Sink
 from gateway.dicom.storage import Keeper, _Keeping
+from gateway.dicom.succession import HEAD_BYTES
 from gateway.errors import GatewayError
 from gateway.exchange.blobs import Staged
 from gateway.rcp.access import Caller
@@ -72,7 +73,7 @@ class _Member(_Keeping):
     def foreseen(self) -> ObjectFacts | None:
         """Read the object; None when it is for `commit` to say what is wrong with it."""
         try:
-            self._said = super()._facts()
+            self._said = self._facts()
         except Exception as error:  # noqa: BLE001 - raised again by `commit`
             self._refused = error
         return self._said if isinstance(self._said, ObjectFacts) else None
@@ -85,9 +86,18 @@ class _Member(_Keeping):
             return None
         return Content(blob.sha256, blob.size_bytes)
 
+    def write(self, chunk: memoryview) -> None:
+        """Take the next bytes; what they say is read by the thread of the group, not by the one that reads the body."""
+        self._staged.write(chunk)
+        if self._head is not None and len(self._head) < HEAD_BYTES:
+            self._head += chunk[: HEAD_BYTES - len(self._head)]
+
     def _facts(self) -> ObjectFacts | Exception:
         if self._refused is not None:
             raise self._refused
+        if self._said is None and self._head is not None and len(self._head) == HEAD_BYTES:
+            self._early = translate.read_early(self._staged.path, bytes(self._head))
+            self._head = None
         return self._said or super()._facts()
 
     def _kept(self, facts: ObjectFacts | Exception, content: Content) -> GatewayError | None:

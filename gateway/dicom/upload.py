@@ -157,13 +157,18 @@ class Upload:
         if self._intake is not None:
             self._intake.write(content)
         elif self.laid[-1].answer is None:
-            before = len(self._head)
             beginning = self._head + content[:_BEGINNING_BYTES]
-            if not self._announced(beginning, content[len(beginning) - before :], whole=False):
+            if not self._announced(beginning, content, whole=False):
                 self._head += content
 
-    def _announced(self, beginning: bytes, rest: memoryview, *, whole: bool) -> bool:
-        """Begin to keep an object, or refuse it; False while more of its beginning is needed."""
+    def _announced(self, beginning: bytes, last: memoryview, *, whole: bool) -> bool:
+        """Begin to keep an object, or refuse it; False while more of its beginning is needed.
+
+        Parameters
+        ----------
+        last
+            What came last: the beginning ends in it.
+        """
         one = self.laid[-1]
         try:
             found = announced(beginning, whole=whole)
@@ -174,11 +179,11 @@ class Upload:
             return False
         request, begins = found
         one.sop_class_uid, one.sop_instance_uid = request.sop_class_uid, request.sop_instance_uid
-        self._head = b""
+        before, self._head = len(self._head), b""
         self._intake = self._begin(request)
-        self._intake.write(memoryview(beginning)[begins:])
-        if rest:
-            self._intake.write(rest)
+        if begins < before:
+            self._intake.write(memoryview(beginning)[begins:before])
+        self._intake.write(last[max(0, begins - before) :])
         return True
 
     def _ended(self) -> None:
