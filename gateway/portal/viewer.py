@@ -6,6 +6,7 @@ not see is the 404 of what does not exist. The bytes come from the DICOMweb wire
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,6 +109,7 @@ def images(
         ),
         still=_still(session, row, *chosen, instance_uid) if chosen else None,
         chosen=chosen[1].series_instance_uid if chosen else "",
+        owner=hashlib.sha256(f"mesures|{caller.session}".encode()).hexdigest()[:32] if caller.session else "",
     )
     line = access.facts(
         caller, "consultation", persons=(row.record_id,), dossier=row.id, object_type="Images", object_id=str(row.id)

@@ -276,8 +276,8 @@ class SignIn:
             target = self._provider_logout(opened) or target
         answer = RedirectResponse(target, 303)
         self._forget(answer, self._session_cookie)
-        # What the browser kept of our pages goes too [W3C Clear Site Data].
-        answer.headers["Clear-Site-Data"] = '"cache"'
+        # What the browser kept of our pages goes too, the measures of images among it [W3C Clear Site Data].
+        answer.headers["Clear-Site-Data"] = '"cache", "storage"'
         return answer
 
     def _provider_logout(self, opened: Opened) -> str | None:

@@ -331,6 +331,9 @@ def test_measures_are_of_the_image_last_as_long_as_the_session_and_are_nobody_el
     screen.press("a")
     screen.drag(at(40, 80), at(72, 80))  # an angle whose second arm nobody sets
     screen.press("w")
+    assert first.all_inner_texts() == lengths
+    screen.press("a")
+    screen.drag(at(40, 80), at(72, 80))
     # To another series and back; both views of the image say the same.
     page.get_by_role("link", name="Sagittal").click()
     screen.wait(f"{STUDY}.3.1")

@@ -1,10 +1,12 @@
 /* The page of the images: two panes, their tools, the keyboard.
 
-   Promises: without this file the page still shows one image at a time; what a hand does with it is never kept. */
+   Promises: without this file the page still shows one image at a time; what a hand does with it is kept nowhere but in
+   the tab (`viewer_measures.js`). */
 
 import * as geometry from "./viewer_geometry.js";
 import { attach } from "./viewer_gestures.js";
 import { Cine } from "./viewer_cine.js";
+import { Measures } from "./viewer_measures.js";
 import { Pane } from "./viewer_pane.js";
 import { caution } from "./viewer_overlay.js";
 import { Store } from "./viewer_store.js";
@@ -34,11 +36,16 @@ const store = new Store({
 const series = all("[data-serie]").map((link) => ({
   link, study: link.dataset.etude, uid: link.dataset.serie, label: link.dataset.libelle,
 }));
-const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, changed }));
+const measures = new Measures(root.dataset.seance);
+const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, measures, changed }));
 const cine = new Cine({ pane: () => active(), changed: () => refreshTools() });
 const active = () => panes[state.active];
 
 function changed(pane, what) {
+  if (what === "mesure") {
+    panes.forEach((it) => it !== pane && it.isImage && it.image.key === pane.image.key && it.redraw());
+    return;
+  }
   if (what === "image") {
     follow(pane);
     remember(pane);
@@ -229,7 +236,7 @@ const ACTIONS = {
   effacer: () => {
     active().measuresHere().length = 0;
     active().pending = undefined;
-    active().redraw();
+    active().measured();
   },
   double: () => setDouble(!state.double),
   lier: () => linkable() && toggleLink(),
@@ -252,7 +259,7 @@ function help(open) {
 }
 
 function chooseTool(tool) {
-  active().pending = undefined;
+  active().giveUp();
   state.tool = tool;
   refreshTools();
 }
@@ -289,7 +296,7 @@ function turn(steps) {
 
 const erase = () => {
   active().measuresHere().pop();
-  active().redraw();
+  active().measured();
 };
 
 const KEYS = {

@@ -153,7 +153,7 @@ export function attach(pane, { tool, activate }) {
     if (held) return { move: (p) => setPoint(held.measure, held.index, p) };
     const made = { kind, points: [inImage(start), inImage(start)] };
     list.push(made);
-    const drop = () => { list.splice(list.indexOf(made), 1); pane.redraw(); };
+    const drop = () => { list.splice(list.indexOf(made), 1); pane.measured(); };
     return {
       drop,
       move: (p) => setPoint(made, 1, p),
@@ -166,13 +166,13 @@ export function attach(pane, { tool, activate }) {
 
   function setPoint(made, index, point) {
     made.points[index] = inImage(point);
-    pane.redraw();
+    pane.measured();
   }
 
   /* The second arm of an angle follows the mouse until it is set. */
   function follow(point) {
     if (pane.measuresHere().includes(pane.pending)) setPoint(pane.pending, 2, point);
-    else pane.pending = undefined;
+    else pane.giveUp();
   }
 }
 

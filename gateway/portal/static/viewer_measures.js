@@ -1,7 +1,8 @@
-/* Measures drawn on an image: lengths, angles, ellipses. They last as long as the page.
+/* Measures drawn on an image: lengths, angles, ellipses.
 
    Promises: points are kept in the picture's own coordinates, so a zoom never changes a figure; each measure has words
-   that a reader without eyes for the drawing has too. */
+   that a reader without eyes for the drawing has too. They last as long as the tab and the session of who drew them, in
+   the browser alone: signing out forgets them, another person never sees them. */
 
 import { angle, areaText, french, lengthText, place, toScreen } from "./viewer_geometry.js";
 import { statistics } from "./viewer_pixels.js";
@@ -11,6 +12,47 @@ const INK = "#ffd23f";
 const HALO = "rgba(0, 0, 0, .75)";
 
 export const KINDS = { longueur: 2, angle: 3, ellipse: 2 };
+
+const KEPT = "rcp-mesures";
+const MOST_KEPT = 500;
+
+/* The measures of all images, by the image: both views of one show the same. */
+export class Measures {
+  constructor(owner) {
+    this.owner = owner;
+    this.byImage = new Map();
+    try {
+      const kept = JSON.parse(window.sessionStorage.getItem(KEPT)) || {};
+      if (owner && kept.owner === owner) for (const [key, list] of kept.images) this.byImage.set(key, list.filter(whole));
+      else window.sessionStorage.removeItem(KEPT);
+    } catch {
+      this.byImage.clear(); // kept by nobody, or unreadable
+    }
+    window.addEventListener("pagehide", () => this.keep());
+  }
+
+  of(key) {
+    if (!this.byImage.has(key)) this.byImage.set(key, []);
+    return this.byImage.get(key);
+  }
+
+  drop(measure) {
+    for (const list of this.byImage.values()) if (list.includes(measure)) list.splice(list.indexOf(measure), 1);
+  }
+
+  keep() {
+    if (!this.owner) return;
+    const images = [...this.byImage].map(([key, list]) => [key, list.filter(whole)]).filter(([, list]) => list.length);
+    try {
+      window.sessionStorage.setItem(KEPT, JSON.stringify({ owner: this.owner, images: images.slice(-MOST_KEPT) }));
+    } catch {
+      // A browser that keeps nothing shows them as long as the page.
+    }
+  }
+}
+
+/* An angle whose second arm nobody has set is none. */
+const whole = ({ kind, points }) => points.length === KINDS[kind] && points.every((it) => Number.isFinite(it.x) && Number.isFinite(it.y));
 
 /* Lines of a measure, for the drawing and for the list. */
 export function said(measure, image, pixels) {

@@ -14,7 +14,7 @@ import { show as showDocument } from "./viewer_document.js";
 const SMOOTH_BELOW = 8;
 
 export class Pane {
-  constructor(root, { store, light, changed }) {
+  constructor(root, { store, light, measures, changed }) {
     this.root = root;
     this.store = store;
     this.light = light;
@@ -23,7 +23,7 @@ export class Pane {
     this.canvas = this.part("toile");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.source = document.createElement("canvas");
-    this.measures = new Map();
+    this.measures = measures;
     this.clear();
     this.part("curseur").addEventListener("input", (event) => this.show(Number(event.target.value) - 1));
     this.part("precedente").addEventListener("click", () => this.move(-1));
@@ -63,6 +63,7 @@ export class Pane {
 
   /* Load a series; `wanted` is the SOP Instance UID to begin with. */
   async open(series, wanted) {
+    this.giveUp();
     this.clear();
     this.series = series;
     this.store.wish(this, []);
@@ -114,7 +115,10 @@ export class Pane {
 
   show(index, { quietly = false } = {}) {
     if (!this.images[index]) return;
-    if (index !== this.index) this.forward = index > this.index;
+    if (index !== this.index) {
+      this.forward = index > this.index;
+      this.giveUp();
+    }
     this.index = index;
     this.refresh();
     this.changed(this, quietly ? "suivie" : "image");
@@ -201,9 +205,21 @@ export class Pane {
   }
 
   measuresHere() {
-    const key = this.image ? this.image.key : "";
-    if (!this.measures.has(key)) this.measures.set(key, []);
-    return this.measures.get(key);
+    return this.measures.of(this.image ? this.image.key : "");
+  }
+
+  /* An angle whose second arm nobody has set is none. */
+  giveUp() {
+    if (!this.pending) return;
+    this.measures.drop(this.pending);
+    this.pending = undefined;
+    this.measured();
+  }
+
+  /* A measure was drawn, moved or taken away. */
+  measured() {
+    this.redraw();
+    this.changed(this, "mesure");
   }
 
   /* An item came, or was refused. */

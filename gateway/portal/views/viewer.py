@@ -50,7 +50,10 @@ class ViewerStill:
 
 @dataclass(frozen=True)
 class Viewer(Page):
-    """`/dossiers/{id}/images`: the images of a dossier, looked at in the browser."""
+    """`/dossiers/{id}/images`: the images of a dossier, looked at in the browser.
+
+    ``owner`` names the session for what the browser keeps of it, and for nothing else.
+    """
 
     template = "viewer.html"
     title = "Images"
@@ -60,6 +63,7 @@ class Viewer(Page):
     studies: tuple[ViewerStudy, ...] = ()
     still: ViewerStill | None = None
     chosen: str = ""
+    owner: str = ""
 
     def heading(self) -> str:
         """Return a title without the patient's name: tabs and histories of browsers are read by others."""
