@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ from gateway.model.store import Store
 from gateway.settings import Limits
 from tests.e2e.fhir import minimal
 from tests.e2e.fhir.conftest import Hospital
+from tests.loopback import until
 from tests.world import World
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -237,7 +237,7 @@ class TestLimits:
 
     @pytest.fixture
     def limits(self) -> Limits:
-        return dataclasses.replace(Limits(), search_seconds=1, search_sort=2, search_page=3, search_values=3)
+        return dataclasses.replace(Limits(), search_seconds=2, search_sort=2, search_page=3, search_values=3)
 
     def test_limits_of_the_question(self, hospital: Hospital) -> None:
         with hospital.client() as ehr:
@@ -268,11 +268,7 @@ class TestLimits:
                     assert "RCP_LIMIT_SEARCH_SECONDS" in refused.text
                 waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 # The server is told to stop while the refusal is on its way already.
-                for _ in range(100):
-                    if holding.execute(text(waiting)).scalar() == 0:
-                        break
-                    time.sleep(0.05)
-                assert holding.execute(text(waiting)).scalar() == 0
+                until(lambda: holding.execute(text(waiting)).scalar() == 0)
             # The connections that were stopped serve again.
             for _ in range(12):
                 assert ids(ehr.get("Observation?code=A")) == "be"

@@ -67,6 +67,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
             "RCP_HTTP_BIND": f"127.0.0.1:{port}",
             "RCP_PUBLIC_URL": f"http://127.0.0.1:{port}",
             "RCP_FHIR_UPDATE_CREATE": "on",
+            "RCP_LIMIT_SEARCH_SECONDS": "300",
         }
     )
 

@@ -172,7 +172,7 @@ def test_who_does_not_get_his_turn_in_time_is_told_what_the_limit_is(
 
     async def run() -> None:
         reads = Reads(store, trail)
-        over = FhirReads(reads, blobs, "https://x.example/fhir", Limits(search_seconds=1), secrets.token_bytes(32))
+        over = FhirReads(reads, blobs, "https://x.example/fhir", Limits(search_seconds=3), secrets.token_bytes(32))
         holding = asyncio.ensure_future(reads.apart(free.wait, seconds=60))
         try:
             with pytest.raises(InvalidContent) as refused:
