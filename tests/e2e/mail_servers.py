@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.loopback import free_port, raw_mails
+from tests.loopback import PATIENCE_S, free_port, raw_mails
 
 __all__ = ["Authority", "MailServers", "authority", "mail_servers"]
 
@@ -158,7 +158,7 @@ class MailServers:
         with imaplib.IMAP4_SSL("127.0.0.1", self.imaps_port, ssl_context=context) as imap:
             return raw_mails(imap, user, PASSWORD)
 
-    def wait_inbox(self, user: str, match, *, count: int = 1, timeout_s: float = 30.0) -> list[bytes]:
+    def wait_inbox(self, user: str, match, *, count: int = 1, timeout_s: float = PATIENCE_S) -> list[bytes]:
         """Return the messages of a mailbox that `match` accepts, once there are `count` of them."""
         until = time.monotonic() + timeout_s
         while True:
@@ -319,7 +319,7 @@ def _configure_postfix(servers: MailServers, certificate: Path, key: Path) -> Pa
     return base / "etc"
 
 
-def _wait_port(port: int, log: Path, timeout_s: float = 20.0) -> None:
+def _wait_port(port: int, log: Path, timeout_s: float = PATIENCE_S) -> None:
     until = time.monotonic() + timeout_s
     while True:
         try:
@@ -366,10 +366,10 @@ def running(directory: Path) -> Iterator[MailServers]:
         for process in (postfix, dovecot):
             if process is not None:
                 try:
-                    process.wait(10)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    process.wait(5)
+                    process.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ from gateway.rcp import mail_events, notification
 from gateway.settings import MailServer, Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
-from tests.e2e.test_mail_wire import QUICK, Script
+from tests.e2e.test_mail_wire import PATIENCE, Script
 from tests.loopback import free_port
 from tests.world import build
 
@@ -70,7 +70,7 @@ def scene(store, make_steps, blobs, trail, mail_servers):  # noqa: F811
         if security == "plain":
             server = MailServer("127.0.0.1", port, "plain")
         channel = MssanteChannel(
-            Submission(Account(server, Tls(authorities=mail_servers.authority.file)), timeouts=QUICK)
+            Submission(Account(server, Tls(authorities=mail_servers.authority.file)), timeouts=PATIENCE)
         )
         return Deliveries(store, blobs, trail, [channel], settled=settled)
 

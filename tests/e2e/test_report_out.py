@@ -31,7 +31,7 @@ from gateway.settings import MailServer, Tls
 from tests import report_samples
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
-from tests.e2e.test_mail_wire import QUICK
+from tests.e2e.test_mail_wire import PATIENCE
 from tests.world import audit_lines, build
 
 pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
@@ -67,7 +67,7 @@ def scene(store, make_steps, blobs, trail, mail_servers):  # noqa: F811
     made.press = report.Press(forms=press.forms, mails=letters, blobs=blobs, visibility=())
     server = MailServer("127.0.0.1", mail_servers.submission_port, "starttls", servers.GATEWAY, servers.PASSWORD)
     tls = Tls(authorities=mail_servers.authority.file)
-    channel = MssanteChannel(Submission(Account(server, tls), timeouts=QUICK))
+    channel = MssanteChannel(Submission(Account(server, tls), timeouts=PATIENCE))
 
     def settled(session, message):
         mail_events.after_delivery(session, message)
