@@ -1,12 +1,17 @@
 """Certificates that their authority took back: openssl's lists, dcmtk's programs, the port and `check`."""
 
+import ssl
 import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.app.check import probe
+from gateway.dicom.scu import client_tls
 from gateway.settings import Address, Dicom, SettingsError, Tls, load
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.peers import dcmtk, presenting, receiver, register, tunnel
@@ -159,6 +164,38 @@ def test_a_destination_that_was_revoked_gets_nothing(
         lists.write(crl)
         assert dcmtk("movescu", plain, "-S", "-aem", "LECTEUR", keys=KEYS).returncode != 0
         assert (reader.files, said(caplog)) == ([], {"tls-crl: certificate revoked"})
+
+
+def test_a_web_server_that_was_revoked_is_said_nothing(authority, lists, crl, caplog):
+    """Over HTTP the connection is another library's: it is refused there as well, from the next handshake on."""
+    heard = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.path)
+            self.send_response(204)
+            self.send_header("Connection", "close")
+            self.end_headers()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / "second.pem", authority / "second.key")
+    lists.write(crl)
+    with (
+        HTTPServer(("127.0.0.1", 0), Server) as server,
+        httpx.Client(verify=client_tls(tls(authority, crl)), trust_env=False) as client,
+    ):
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"https://127.0.0.1:{server.server_address[1]}/dicom-web/studies"
+        try:
+            assert client.get(there).status_code == 204
+            lists.revoke("second")
+            lists.write(crl)
+            with pytest.raises(httpx.ConnectError):
+                client.get(there)
+        finally:
+            server.shutdown()
+    assert (heard, said(caplog)) == (["/dicom-web/studies"], {"tls-crl: certificate revoked"})
 
 
 @pytest.mark.parametrize("wire", ["DICOM", "MLLP"])
