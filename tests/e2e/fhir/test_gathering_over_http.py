@@ -37,7 +37,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 def gathered() -> int:
     """Creates that wait for an answer of this process's server, or are being written."""
-    return sum(isinstance(one, _Waiting) and not one.answer.done() for one in gc.get_objects())
+    return sum(type(one) is _Waiting and not one.answer.done() for one in gc.get_objects())
 
 
 @dataclass
