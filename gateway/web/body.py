@@ -2,7 +2,8 @@
 
 Promises: no more than the limit is ever held, whether the length is announced, sent in chunks or hidden in a
 compressed body (a small gzip that unfolds to gigabytes is refused while it unfolds); the refusal names the limit, its
-value and its setting. The bytes are those that the client sent, after removal of ``Content-Encoding``.
+value and its setting. The bytes are those that the client sent, after removal of ``Content-Encoding``. Who sends
+nothing of it for a minute is left.
 
 It does not promise a media type: that is the wire's.
 
@@ -15,6 +16,7 @@ route sees them (DESIGN §4)::
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -25,9 +27,12 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from gateway.errors import InvalidContent, Unsupported
+from gateway.errors import InvalidContent, Unavailable, Unsupported
 
 __all__ = ["Limit", "body_stream", "body_under", "form_under", "incomplete", "read_body", "refuse_length"]
+
+SILENCE_S: Final = 60.0
+"""How long nothing may come of a body that is not whole."""
 
 _INFLATE_STEP_BYTES: Final = 64 * 1024
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
@@ -142,7 +147,11 @@ async def form_under(request: Request, limit: Limit, *, max_fields: int = 200, m
 
     async def receive() -> Message:
         nonlocal seen
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                message = await request.receive()
+        except TimeoutError:
+            raise _silent() from None
         seen += len(message.get("body", b""))
         if seen > limit.max_bytes:
             raise limit.refusal()
@@ -164,13 +173,20 @@ async def form_under(request: Request, limit: Limit, *, max_fields: int = 200, m
 
 async def _counted(request: Request, limit: Limit) -> AsyncIterator[bytes]:
     seen = 0
+    pieces = request.stream()
     try:
-        async for piece in request.stream():
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                piece = await anext(pieces, None)
+            if piece is None:
+                return
             seen += len(piece)
             if seen > limit.max_bytes:
                 raise limit.refusal()
             if piece:
                 yield piece
+    except TimeoutError:
+        raise _silent() from None
     except ClientDisconnect as left:
         raise incomplete() from left
 
@@ -223,6 +239,11 @@ class _Unfolding:
 def incomplete() -> InvalidContent:
     """Say that the body broke off, or is damaged."""
     return InvalidContent("body-incomplete", "Le contenu envoyé est incomplet ou endommagé.")
+
+
+def _silent() -> Unavailable:
+    """Say that nothing came of the body for too long."""
+    return Unavailable("body-silence", f"Rien n’est arrivé pendant {SILENCE_S:.0f} s.")
 
 
 def _form_unreadable() -> InvalidContent:

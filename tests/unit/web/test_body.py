@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from typing import Annotated
@@ -12,9 +13,10 @@ from fastapi import Depends, FastAPI, Request, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, InvalidContent
+from gateway.errors import GatewayError, InvalidContent, Unavailable
+from gateway.web import body as body_module
 from gateway.web.background import served
-from gateway.web.body import Limit, body_under, form_under, refuse_length
+from gateway.web.body import Limit, body_under, form_under, read_body, refuse_length
 from gateway.web.outcome import answer_headers, http_status
 
 LIMIT = Limit("RCP_ESSAI_BODY_BYTES", 1000)
@@ -135,3 +137,20 @@ def test_form_with_too_many_fields_is_refused(client):
 def test_multipart_without_boundary_is_refused(client):
     got = client.post("/form", content=b"abc", headers={"Content-Type": "multipart/form-data"})
     assert (got.status_code, got.text.split("|")[0]) == (400, "form-unreadable")
+
+
+@pytest.mark.parametrize("announced", [{"content-length": "5"}, {"transfer-encoding": "chunked"}])
+@pytest.mark.parametrize("kind", ["application/fhir+json", "application/x-www-form-urlencoded"])
+def test_who_sends_nothing_more_of_a_body_is_left(monkeypatch, announced, kind):
+    monkeypatch.setattr(body_module, "SILENCE_S", 0.05)
+    pieces = [{"type": "http.request", "body": b"ab", "more_body": True}]
+
+    async def receive():
+        return pieces.pop() if pieces else await asyncio.Event().wait()
+
+    fields = [(name.encode(), value.encode()) for name, value in (announced | {"content-type": kind}).items()]
+    request = Request({"type": "http", "method": "POST", "headers": fields, "path": "/", "query_string": b""}, receive)
+    read = form_under if kind.endswith("urlencoded") else read_body
+    with pytest.raises(Unavailable) as refused:
+        asyncio.run(read(request, LIMIT))
+    assert refused.value.code == "body-silence"
