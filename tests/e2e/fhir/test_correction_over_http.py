@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from gateway.rcp.access import SYSTEM
 from gateway.rcp.step import Step
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import Hospital
+from tests.loopback import until
 from tests.world import DOMAIN, World, audit_lines
 
 UID = "1.2.250.1.999999.2026.4.2"
@@ -233,10 +233,10 @@ def test_a_correction_while_the_images_are_attached_leaves_none_behind(
 
 
 def _wait_for_a_lock(store: Store) -> None:
-    for _ in range(200):
+
+    def somebody() -> bool:
         with store.engine.connect() as connection:
             asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            if connection.exec_driver_sql(asked).scalar_one():
-                return
-        time.sleep(0.02)
-    raise AssertionError("nobody waits")
+            return bool(connection.exec_driver_sql(asked).scalar_one())
+
+    until(somebody)

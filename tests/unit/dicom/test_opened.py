@@ -7,6 +7,7 @@ import pytest
 from gateway.dicom.opened import OPEN_S, Opened
 from gateway.errors import Unavailable
 from gateway.model.audit import AuditFacts
+from tests.loopback import wait_until
 
 
 class Trail:
@@ -40,7 +41,7 @@ def line(name: str, **more) -> AuditFacts:
 
 def run(work):
     trail, clock = Trail(), Clock()
-    asyncio.run(asyncio.wait_for(work(Opened(trail, clock), trail, clock), 20))
+    asyncio.run(asyncio.wait_for(work(Opened(trail, clock), trail, clock), 60))
 
 
 def test_the_first_is_durable_and_the_others_share_a_commit():
@@ -109,10 +110,7 @@ def test_a_trail_that_takes_nothing_opens_nothing_and_loses_nothing():
         await opened.tell(line("0"), "1.2")
         trail.broken = True
         await opened.tell(line("1"), "1.2")
-        for _ in range(200):
-            await asyncio.sleep(0.005)
-            if not opened._until:
-                break
+        assert await asyncio.to_thread(wait_until, lambda: not opened._until)
         # Its writing failed: what was open is not any more, and who comes now waits for his own line.
         with pytest.raises(Unavailable):
             await opened.tell(line("refused too"), "1.2")

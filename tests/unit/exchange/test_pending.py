@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from gateway.exchange.outbox import INLINE_BYTES, Outgoing
 from gateway.model.store import Store
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.step import Step, Steps
+from tests.loopback import until
 
 CONTENT = b"des octets " * 1000
 KEY = hashlib.sha256(CONTENT).hexdigest()
@@ -92,13 +92,13 @@ def test_a_representation_that_fails_takes_it_back_too(make_steps: Callable[...,
 
 def _waiting(store: Store) -> None:
     """Until somebody waits for a lock that another holds."""
-    for _ in range(200):
+
+    def somebody() -> bool:
         with store.engine.connect() as connection:
             asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            if connection.exec_driver_sql(asked).scalar_one():
-                return
-        time.sleep(0.02)
-    raise AssertionError("nobody waits")
+            return bool(connection.exec_driver_sql(asked).scalar_one())
+
+    until(somebody)
 
 
 @pytest.mark.parametrize("first_refused", [True, False])
