@@ -63,7 +63,7 @@ def server(operator):
 def test_the_same_bytes_sent_twice_are_one_message(server, send):
     sealed = send("copie", "Copie")
     send("copie", "Copie")
-    letter = wait_for(server, PHYSICIAN, "Copie", within_s=10)
+    letter = wait_for(server, PHYSICIAN, "Copie", within_s=60)
     assert letter.as_sent == sealed.content
 
 
@@ -73,7 +73,7 @@ def test_two_messages_or_two_contents_of_one_are_refused(server, send, key, body
     send("meme-cle", subject)
     send(key, subject, body)
     with pytest.raises(NotSeen, match=r"2 message\(s\)"):
-        wait_for(server, PHYSICIAN, subject, within_s=10)
+        wait_for(server, PHYSICIAN, subject, within_s=60)
 
 
 def test_a_mail_that_never_comes_is_said(server):
