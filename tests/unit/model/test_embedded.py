@@ -271,7 +271,7 @@ def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(data):
     owner = cluster.data.stat().st_uid
     identity = {"user": owner} if ROOT else {}
     # A container that starts again often gives the old number to another process of the same user.
-    stranger = subprocess.Popen(["/bin/sleep", "60"], cwd="/", **identity)
+    stranger = subprocess.Popen(["/bin/sleep", "600"], cwd="/", **identity)
     try:
         stale = cluster.data / "postmaster.pid"
         stale.write_text(f"{stranger.pid}\n{cluster.data}\n1700000000\n5432\n/nowhere\n\n  123456   0\nready   \n")
