@@ -89,7 +89,7 @@ def read_letters(server: MailServer, address: str) -> list[Letter]:
         return [Letter(bytes(fetched[number][b"BODY[]"])) for number in sorted(fetched)]
 
 
-def wait_for(server: MailServer, address: str, subject: str, *, within_s: float = 90.0) -> Letter:
+def wait_for(server: MailServer, address: str, subject: str, *, within_s: float = 180.0) -> Letter:
     """Wait for the one message whose subject is, or begins with, ``subject``.
 
     A mailbox may hold a second copy of it when the sender was killed between the operator's answer and its record of

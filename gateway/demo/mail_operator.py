@@ -47,7 +47,7 @@ __all__ = ["MailOperator"]
 _HOST: Final = "127.0.0.1"
 _NAME: Final = "operateur.demonstration.example"
 _MAX_MESSAGE_BYTES: Final = 25_000_000
-_START_S: Final = 20.0
+_START_S: Final = 120.0
 _LIFE_DAYS: Final = 30
 
 

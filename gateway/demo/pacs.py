@@ -26,7 +26,7 @@ def send(paths: Sequence[Path], *, calling: str, called: str, host: str, port: i
         The association was refused, or an object was not stored.
     """
     entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 30
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
     entity.add_requested_context(_VERIFICATION)
     entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     association = entity.associate(host, port, ae_title=called)

@@ -28,7 +28,7 @@ __all__ = ["Addresses", "Stage", "free_port", "own_directory", "usual_ports"]
 
 _MARKER = ".demonstration-rcp"
 _PORTS_HELD = "\0rcp-gateway-demonstration"
-_START_S = 60.0
+_START_S = 180.0
 _STOP_S = 35.0
 _POLL_S = 0.1
 _NOISE = ('"event": "request"', '"event": "part is not ready"')

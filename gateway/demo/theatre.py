@@ -88,7 +88,7 @@ class Theatre:
         return {_HOSPITAL: self.ehr.public_keys}
 
     def patiently(
-        self, ask: Callable[[], list[dict[str, Any]]], step: str, within_s: float = 45.0
+        self, ask: Callable[[], list[dict[str, Any]]], step: str, within_s: float = 180.0
     ) -> list[dict[str, Any]]:
         """Ask until there is an answer: what is done after the answer (representations, deliveries) takes a moment."""
         deadline = time.monotonic() + within_s
