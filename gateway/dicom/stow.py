@@ -44,7 +44,7 @@ from gateway.web.poured import poured
 __all__ = ["Storing"]
 
 #: Taken in one go: a thread is entered once for as much. Before it is room for what is held back of the piece before.
-_PIECE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 2 << 20
 _HELD_BYTES: Final = 32 << 10
 #: Such pieces of memory that are kept for the next request: new memory has to be cleared.
 _MEMORY: Final = 4

@@ -28,7 +28,7 @@ __all__ = ["DICOM", "Laid", "Upload"]
 
 DICOM: Final = "application/dicom"
 #: Objects of one request that are made durable by one thread, and how many threads are at it.
-_TOGETHER: Final = 8
+_TOGETHER: Final = 12
 _GROUPS: Final = 3
 #: Looked at first: the head of a file and the UIDs of its data set stand within, as a rule.
 _BEGINNING_BYTES: Final = 32 << 10

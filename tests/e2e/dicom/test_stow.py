@@ -249,7 +249,7 @@ def answers_of(answer: bytes) -> dict[str, list[int | None]]:
 
 
 def test_in_a_group_each_has_its_own_answer(sender, session, web):
-    """Objects are kept by eight: known ones among them, other bytes, another patient’s, one cut short, one twice."""
+    """Objects are kept by the dozen: known ones, other bytes, another patient’s, one cut short, one twice."""
     sent = many(40)
     assert web.post("/studies", *multipart(*sent[:3], sent[20]))[0] == 200
     other, stranger = slice_data_set(replace(DOMINIQUE, slices=40, pixels=64), 12), slice_data_set(DOMINIQUE, 3)
