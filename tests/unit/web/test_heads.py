@@ -33,7 +33,14 @@ def port() -> Iterator[int]:
 
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(answer, http=stalled.Protocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            answer,
+            http=stalled.Protocol,
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=1,
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
