@@ -161,6 +161,7 @@ def _environment() -> Environment:
         moment=_moment,
         paragraphs=_paragraphs,
         count=counted,
+        typographic=typographic,
     )
     environment.globals.update(static=static_url, csrf_field=CSRF_FIELD)
     return environment

@@ -140,7 +140,9 @@ def test_what_is_awaited_is_flagged_on_the_fiche_and_in_the_list_until_it_comes(
     site.world.session.commit()
     requester, organiser = site.browser(site.world.requester), site.browser(site.world.coordinator)
     url = f"/dossiers/{row.id}"
-    assert "Imagerie, ou « sans imagerie »" in words(requester.get(url))
+    shown = requester.get(url)
+    assert "Imagerie, ou « sans imagerie »" in words(shown)
+    assert "«\u00a0sans imagerie\u00a0»" in shown.text_content()  # never parted at the end of a line, on a phone
     page = requester.get(f"{url}/images-attendues")
     [key] = page.xpath("//input[@name='cle']/@value")
     wrong = requester.post(
