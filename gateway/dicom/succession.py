@@ -52,7 +52,10 @@ _SERIES: Final = 256
 
 
 class _Head(NamedTuple):
-    """Attributes before the pixels, in their order: tag and type as one number, and the bytes of the value."""
+    """Attributes up to the pixels, in their order: tag and type, and the bytes of the value.
+
+    Of the pixels themselves only whether there are any.
+    """
 
     transfer_syntax: bytes
     names: list[tuple[int, bytes]]
@@ -79,7 +82,7 @@ class _Before(NamedTuple):
 
 
 def _cut(content: bytes, position: int, *, meta: bool) -> tuple[list[tuple[int, bytes]], list[bytes], int] | None:
-    """Cut Explicit VR Little Endian into attributes, up to the pixels, or to the end of the file's own head."""
+    """Cut Explicit VR Little Endian into attributes, up to the beginning of the pixels, or to the end of the head."""
     names: list[tuple[int, bytes]] = []
     values: list[bytes] = []
     before, end = -1, len(content) - 8
@@ -87,6 +90,9 @@ def _cut(content: bytes, position: int, *, meta: bool) -> tuple[list[tuple[int, 
         group, element, vr, length = _SHORT.unpack_from(content, position)
         tag = group << 16 | element
         if tag in _PIXELS or (meta and group != 2):
+            if not meta:  # what they are, and whether there are any
+                names.append((tag, vr))
+                values.append(b"" if content[position + 8 : position + 12] == bytes(4) else b"\1")
             return names, values, position
         if tag <= before:
             return None
@@ -181,6 +187,8 @@ class Succession:
         """Lay differences over the object before; raises anything at what is not as simple as that."""
         pieces, instance = before.pieces.copy(), before.facts.instance
         for tag, vr, value in differences:
+            if not tag & 0xFFFF:
+                continue  # the length of a group says nothing of the object
             if vr not in _PLAIN_VRS or tag in before.fixed or tag >> 16 & 1:
                 raise ValueError(tag)
             pieces[before.places[tag]] = _piece(tag, self._convert(tag, vr.decode("ascii"), value))

@@ -50,9 +50,9 @@ MAX_INFLATED_BYTES: Final = 256 << 20
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _MAX_BINARY_BYTES: Final = 1024
 
-_PIXEL_DATA: Final = 0x7FE00010
 _CHARACTER_SET: Final = 0x00080005
-_PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+#: The element of the pixels, and its type where the file says none [PS3.6 6].
+_PIXELS: Final = {0x7FE00008: "OF", 0x7FE00009: "OD", 0x7FE00010: "OW"}
 _SOP_INSTANCE_UID: Final = 0x00080018
 
 # An index takes no longer value.
@@ -91,7 +91,8 @@ def read(source: Path | BinaryIO, *, zone: tzinfo = PARIS) -> ObjectFacts:
         if found is not None:
             return found
         _refuse_deflate_bomb(source)
-        return _facts(pydicom.dcmread(source, stop_before_pixels=True, defer_size=_DEFER_BYTES), head, zone)
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            return _facts(*_before_pixels(file), head, zone)
     except InvalidContent:
         raise
     except Exception as error:
@@ -108,23 +109,37 @@ def read_early(path: Path, head: bytes, *, zone: tzinfo = PARIS) -> ObjectFacts 
     head
         Its first `gateway.dicom.succession.HEAD_BYTES`.
     """
-    begun: list[bool] = []
-
-    def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
-        if tag in _PIXELS:
-            begun.append(True)
-        return bool(begun)
-
     try:
         found = _SUCCESSION.following(head, zone)
         if found is not None:
             return found
         _refuse_deflate_bomb(path)
         with path.open("rb") as file:
-            ds = read_partial(file, at_pixels, defer_size=_DEFER_BYTES)
-        return _facts(ds, head, zone) if begun else None
+            ds, pixels = _before_pixels(file)
+        return _facts(ds, pixels, head, zone) if pixels is not None else None
     except Exception:  # noqa: BLE001 - as in `read`
         return None
+
+
+class _Begun(NamedTuple):
+    """How the element of an object's pixels begins; a length of its own or not."""
+
+    tag: int
+    vr: str | None
+    length: int
+
+
+def _before_pixels(file: BinaryIO) -> tuple[FileDataset, _Begun | None]:
+    """Read what stands before the pixels; None when there are none."""
+    begun: list[_Begun] = []
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        if tag in _PIXELS:
+            begun.append(_Begun(int(tag), vr, length))
+        return bool(begun)
+
+    ds = read_partial(file, at_pixels, defer_size=_DEFER_BYTES)
+    return ds, begun[0] if begun else None
 
 
 def _head(source: Path | BinaryIO) -> bytes:
@@ -137,7 +152,7 @@ def _head(source: Path | BinaryIO) -> bytes:
     return head
 
 
-def _facts(ds: FileDataset, head: bytes, zone: tzinfo) -> ObjectFacts:
+def _facts(ds: FileDataset, pixels: _Begun | None, head: bytes, zone: tzinfo) -> ObjectFacts:
     raw = Raw(ds)
     own = Watched(ds)
     said = _Attributes(own)
@@ -145,7 +160,7 @@ def _facts(ds: FileDataset, head: bytes, zone: tzinfo) -> ObjectFacts:
     series_name = (identifiers["SeriesInstanceUID"], zone)
     shared, asked = _SHARED.of(series_name, ds, raw, partial(_shared, identifiers=identifiers, zone=zone))
     instance = _instance(said, identifiers)
-    members = _members(ds, raw)
+    members = _members(ds, raw, pixels)
     facts = ObjectFacts(
         patient=shared.patient,
         study=shared.study,
@@ -430,12 +445,18 @@ _MOST_ENCODED: Final = 20_000
 _UTF8: Final = b'{"vr":"CS","Value":["ISO_IR 192"]}'
 
 
-def _members(ds: FileDataset, raw: Raw) -> dict[int, bytes]:
-    """Encode the object's DICOM JSON `[PS3.18 F.2]`: no attribute that cannot be read; pixels and bulk by address."""
+def _members(ds: FileDataset, raw: Raw, pixels: _Begun | None) -> dict[int, bytes]:
+    """Encode the object's DICOM JSON `[PS3.18 F.2]`, pixels and bulk by address.
+
+    No attribute that cannot be read, and no group length.
+    """
     members = {_CHARACTER_SET: _UTF8}
-    if "Rows" in ds and "Columns" in ds:
-        members[_PIXEL_DATA] = _elsewhere(_PIXEL_DATA, "OW")
+    if pixels is not None:
+        vr = pixels.vr if pixels.vr in _BINARY else _PIXELS[pixels.tag]
+        members[pixels.tag] = _elsewhere(pixels.tag, vr) if pixels.length else b'{"vr":"%s"}' % vr.encode("ascii")
     for tag in raw.tags():
+        if not tag & 0xFFFF:
+            continue
         key = raw.key(tag)
         encoded = _ENCODED.get(key) if key is not None else None
         if encoded is None:
@@ -462,11 +483,24 @@ def _encoded(ds: FileDataset, tag: int) -> bytes:
         element = ds[tag]
         if element.VR in _BINARY and len(element.value or b"") > _MAX_BINARY_BYTES:
             return _elsewhere(tag, element.VR)
-        return msgspec.json.encode(element.to_json_dict(None, 0), enc_hook=_plain)
+        said = element.to_json_dict(None, 0)
+        if element.VR == "SQ":
+            _drop_group_lengths(said)
+        return msgspec.json.encode(said, enc_hook=_plain)
     except RecursionError:
         raise
     except Exception:  # noqa: BLE001 - one attribute against its type does not hide the others
         return b""
+
+
+def _drop_group_lengths(said: dict[str, Any]) -> None:
+    """Take them out of the items of a sequence, whatever their depth."""
+    for item in said.get("Value", ()):
+        for name in [name for name in item if name.endswith("0000")]:
+            del item[name]
+        for member in item.values():
+            if member["vr"] == "SQ":
+                _drop_group_lengths(member)
 
 
 def _converted(tag: int, vr: str, value: bytes) -> bytes:

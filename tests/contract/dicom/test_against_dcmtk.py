@@ -198,6 +198,49 @@ def test_a_bad_window_is_refused(text):
         Window.parse(text)
 
 
+def test_group_lengths_are_left_out_at_every_depth_as_dcmtk_leaves_them_out(tmp_path):
+    """dcmtk's `dcmconv` adds them to the object and to the items of its sequences `[PS3.18 F.2]`."""
+    ds, code, inner = slice_data_set(DOMINIQUE, 0), Dataset(), Dataset()
+    inner.CodeValue, inner.CodingSchemeDesignator, inner.CodeMeaning = "1", "99X", "Essai"
+    code.ProcedureCodeSequence, code.RequestedProcedureID = [inner], "P1"
+    ds.RequestAttributesSequence = [code]
+    path = saved(ds, tmp_path / "plain.dcm")
+    said = [path, tmp_path / "explicit.dcm", tmp_path / "implicit.dcm"]
+    for out, options in zip(said[1:], (("+te",), ("+ti",)), strict=True):
+        subprocess.run(["dcmconv", "+g", *options, path, out], check=True, capture_output=True)
+        assert out.read_bytes().count(b"\x08\0\0\0") >= 2  # in the object and in an item
+    for one in said:
+        found = translate.read(one).dicom_json
+        theirs = json.loads(subprocess.run(["dcm2json", one], check=True, capture_output=True, text=True).stdout)
+        assert json.loads(found).keys() == {tag for tag in theirs if not tag.startswith("0002")}
+        assert b'0000":' not in found
+        assert found == translate.read(path).dicom_json
+
+
+@pytest.mark.parametrize("syntax", ["+te", "+ti"])
+def test_pixels_are_named_where_there_are_some_as_dcmtk_names_them(tmp_path, syntax):
+    ds = slice_data_set(DOMINIQUE, 0)
+    changed = {"none": slice_data_set(DOMINIQUE, 0), "empty": slice_data_set(DOMINIQUE, 0)}
+    del changed["none"].PixelData
+    changed["empty"].PixelData = b""
+    for keyword, vr, bits, kind in (("FloatPixelData", "OF", 32, "<f4"), ("DoubleFloatPixelData", "OD", 64, "<f8")):
+        one = changed[keyword] = slice_data_set(DOMINIQUE, 0)
+        one.BitsAllocated = bits
+        del one.PixelData
+        one.add_new(keyword, vr, np.zeros((one.Rows, one.Columns), kind).tobytes())
+    for name, one in {"plain": ds, **changed}.items():  # of one series, one after the other
+        path, other = saved(one, tmp_path / f"{name}.dcm"), tmp_path / f"{name}.other.dcm"
+        subprocess.run(["dcmconv", syntax, path, other], check=True, capture_output=True)
+        theirs = json.loads(subprocess.run(["dcm2json", other], check=True, capture_output=True, text=True).stdout)
+        ours = json.loads(translate.read(other).dicom_json)
+        assert ours.keys() == {tag for tag in theirs if not tag.startswith("0002")}, name
+        for tag in ("7FE00010", "7FE00008", "7FE00009"):
+            if tag in theirs:
+                there = "InlineBinary" in theirs[tag]
+                uri = {"BulkDataURI": f"bulkdata/{tag}"} if there else {}
+                assert ours[tag] == {"vr": theirs[tag]["vr"], **uri}, name
+
+
 def test_the_json_says_what_dcmtk_s_says(ct):
     theirs = json.loads(subprocess.run(["dcm2json", ct], check=True, capture_output=True, text=True).stdout)
     ours = json.loads(translate.read(ct).dicom_json)
