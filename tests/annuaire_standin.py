@@ -11,7 +11,6 @@ import json
 import secrets
 import socket
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Self
@@ -38,7 +37,6 @@ class AnnuaireStandIn:
         self.page_size = 50
         self.planned: deque[int | float | bytes] = deque()
         self.asked: list[str] = []
-        self.at: list[float] = []
         self.next_origin: str | None = None
         self._pages: dict[str, list[dict[str, Any]]] = {}
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -64,7 +62,6 @@ class AnnuaireStandIn:
 
     async def _before(self, request: Request) -> Response | None:
         self.asked.append(str(request.url))
-        self.at.append(time.monotonic())
         if self.planned:
             now = self.planned.popleft()
             if isinstance(now, bytes):

@@ -173,11 +173,19 @@ def test_an_answer_of_another_shape_is_told_as_such(client, standin, body):
 
 
 def test_calls_keep_the_rate_of_the_contract(standin):
-    with contextlib.closing(Annuaire(standin.url, KEY, calls_a_second=50)) as client:
+    """By a clock that only its own waiting moves."""
+    clock, left = [100.0], []
+
+    def sleep(seconds):
+        clock[0] += seconds
+        left.append(seconds)
+
+    paced = Annuaire(standin.url, KEY, calls_a_second=50, sleep=sleep, now=lambda: clock[0])
+    with contextlib.closing(paced) as client:
         for _ in range(3):
             client.find(ALICE)
-    assert len(standin.at) == 6
-    assert standin.at[-1] - standin.at[0] >= 5 / 50 * 0.9
+    assert len(standin.asked) == 6
+    assert [wait for wait in left if wait > 0] == pytest.approx([1 / 50] * 5)
 
 
 def test_an_ordinary_address_is_no_mailbox_and_both_spellings_of_the_mark_are_read(client, standin):
