@@ -66,7 +66,8 @@ from gateway.model.representation import TABLES
 from gateway.model.store import Store, utcnow
 from gateway.rcp import access, registry
 from gateway.rcp.step import Step
-from gateway.settings import Address, Limits, Settings
+from gateway.settings import Limits, Settings
+from gateway.transport import Address
 from gateway.web.authenticators import BEARER
 
 CONNECTIONS = 16

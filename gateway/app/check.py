@@ -28,7 +28,8 @@ from gateway.rcp import templates
 from gateway.rcp.mllp_peers import MllpPeer
 from gateway.rcp.peer_proofs import addresses
 from gateway.rcp.registry import partners
-from gateway.settings import Settings, Tls
+from gateway.settings import Settings
+from gateway.transport import Tls
 
 __all__ = ["DICOM_CONNECTIONS", "HTTP_CONNECTIONS", "probe"]
 

@@ -61,7 +61,8 @@ from gateway.rcp.notice_changes import CHANGE
 from gateway.rcp.notification import PlanLine
 from gateway.rcp.resending import require_same
 from gateway.rcp.step import Step
-from gateway.settings import Address, Settings
+from gateway.settings import Settings
+from gateway.transport import Address
 from gateway.web.stalled import Protocol
 
 if TYPE_CHECKING:  # the framework is loaded by the component that serves HTTP alone

@@ -36,7 +36,7 @@ from gateway.dicom.proposals import Proposal, Proposals
 from gateway.dicom.services import Served, Service, granted, service_contexts
 from gateway.dicom.wire import Diverter, Limits, assert_library, divert
 from gateway.errors import GatewayError, UnknownIdentity
-from gateway.settings import Address, Tls
+from gateway.transport import Address, Tls
 
 __all__ = ["Peers", "Scp", "Storage"]
 

@@ -51,7 +51,7 @@ from gateway.dicom.places import taken
 from gateway.dicom.sending import Originator, Piece, event_command, message, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
 from gateway.rcp.imaging_destinations import Destination
-from gateway.settings import TLS_CIPHERS, Tls
+from gateway.transport import TLS_CIPHERS, Tls
 
 __all__ = ["MAX_CONTEXTS", "Ours", "Outbound", "Patience", "client_tls"]
 

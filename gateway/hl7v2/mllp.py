@@ -31,7 +31,7 @@ import structlog
 from gateway.errors import GatewayError, InvalidContent, UnknownIdentity
 from gateway.rcp.access import Caller
 from gateway.rcp.peer_proofs import plain
-from gateway.settings import Address
+from gateway.transport import Address
 
 __all__ = ["Frame", "Framer", "Limits", "Mllp", "Peers", "Taker"]
 

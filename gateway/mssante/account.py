@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.errors import Unavailable
 from gateway.mssante.revocation import RevocationLists, Untrusted
-from gateway.settings import Mail, MailServer, Tls
+from gateway.settings import Mail, MailServer
+from gateway.transport import Tls
 
 __all__ = ["Account", "account_for", "client_credentials"]
 

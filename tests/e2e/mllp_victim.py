@@ -18,7 +18,8 @@ from gateway.hl7v2.wire import component
 from gateway.model.audit import AuditTrail
 from gateway.model.store import Store
 from gateway.rcp.step import DomainClock, Steps
-from gateway.settings import Address, Mllp, Settings
+from gateway.settings import Mllp, Settings
+from gateway.transport import Address
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from gateway.model.directory import Practitioner
 from gateway.model.dossier import Dossier
 from gateway.model.meeting import RcpMember
 from gateway.model.partner import PartnerCredential
-from gateway.settings import Address, Dicom, Mail, Organisation, Psc, Settings
+from gateway.settings import Dicom, Mail, Organisation, Psc, Settings
+from gateway.transport import Address
 from gateway.web.background import served
 from tests.loopback import free_port
 from tests.psc_portal import portal_address

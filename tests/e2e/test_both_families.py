@@ -27,8 +27,9 @@ from gateway.rcp import registry
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.registry import PartnerFacts
 from gateway.rcp.step import DomainClock
-from gateway.settings import Address, Settings
 from gateway.settings import Mllp as MllpSettings
+from gateway.settings import Settings
+from gateway.transport import Address
 from tests import hl7_samples as samples
 from tests.hl7_scene import Scene, open_scene
 from tests.loopback import free_port, wait_until

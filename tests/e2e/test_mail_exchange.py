@@ -32,7 +32,8 @@ from gateway.mssante.mailbox import Mailbox
 from gateway.mssante.submission import Submission
 from gateway.mssante.translate import Composer
 from gateway.rcp import mail_events, notification
-from gateway.settings import MailServer, Tls
+from gateway.settings import MailServer
+from gateway.transport import Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.e2e.test_mail_wire import PATIENCE, Script

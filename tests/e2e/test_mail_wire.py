@@ -28,7 +28,8 @@ from gateway.mssante.outcome import delivery
 from gateway.mssante.receipts import Kind, read
 from gateway.mssante.revocation import RevocationLists
 from gateway.mssante.submission import Keeping, Submission
-from gateway.settings import MailServer, Tls, load
+from gateway.settings import MailServer, load
+from gateway.transport import Tls
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)
 from tests.loopback import free_port, until

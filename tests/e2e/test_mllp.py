@@ -37,8 +37,9 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.model.received import ReceivedDocument
 from gateway.model.store import Store, utcnow
 from gateway.rcp.step import DomainClock
-from gateway.settings import Address, Settings, Tls
 from gateway.settings import Mllp as MllpSettings
+from gateway.settings import Settings
+from gateway.transport import Address, Tls
 from tests import hl7_samples as samples
 from tests.e2e.mail_servers import Authority
 from tests.hl7_scene import Scene, open_scene

@@ -16,7 +16,8 @@ from gateway.app.gateway import open_gateway
 from gateway.app.http import application
 from gateway.model.account import WebSession
 from gateway.model.dossier import Correspondent, Dossier
-from gateway.settings import Address, Psc, Settings
+from gateway.settings import Psc, Settings
+from gateway.transport import Address
 from gateway.web.background import served
 from tests.e2e.psc_idp import provider
 from tests.loopback import free_port

@@ -27,7 +27,8 @@ from gateway.mssante.submission import Submission
 from gateway.mssante.translate import Composer
 from gateway.rcp import mail_events, report
 from gateway.rcp.report_draft import ReportDraft
-from gateway.settings import MailServer, Tls
+from gateway.settings import MailServer
+from gateway.transport import Tls
 from tests import report_samples
 from tests.e2e import mail_servers as servers
 from tests.e2e.mail_servers import mail_servers  # noqa: F401 (a fixture)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import Fault
-from gateway.settings import VARIABLES, Limits, SettingsError, Tls, load
+from gateway.settings import VARIABLES, Limits, SettingsError, load
+from gateway.transport import Tls
 from tests.e2e.mail_servers import Authority
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -30,7 +30,8 @@ from gateway.model.partner import PartnerCredential
 from gateway.model.reads import Reads
 from gateway.rcp.access import Caller
 from gateway.rcp.step import Steps
-from gateway.settings import Address, Dicom, Limits, Settings, Tls
+from gateway.settings import Dicom, Limits, Settings
+from gateway.transport import Address, Tls
 from gateway.web.authenticators import BEARER, Authenticators
 from gateway.web.background import served
 from tests import world as worlds

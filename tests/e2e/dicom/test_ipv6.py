@@ -17,7 +17,8 @@ from sqlalchemy import func, select, update
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.imaging import Instance
 from gateway.model.partner import PartnerCredential
-from gateway.settings import Address, Dicom
+from gateway.settings import Dicom
+from gateway.transport import Address
 from tests.e2e.dicom.conftest import AE_TITLE, storescu
 from tests.e2e.dicom.peers import register
 from tests.world import audit_lines

@@ -22,7 +22,8 @@ from sqlalchemy import func, select, text
 from gateway.app.check import DICOM_CONNECTIONS
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
-from gateway.settings import Address, Dicom
+from gateway.settings import Dicom
+from gateway.transport import Address
 from tests.e2e.dicom.conftest import AE_TITLE, need, storescu
 from tests.e2e.dicom.peers import data_set
 from tests.loopback import free_port, until

@@ -30,7 +30,7 @@ from gateway.dicom.storage import Keeper, Partners
 from gateway.dicom.wire import Limits
 from gateway.model.imaging import Instance
 from gateway.model.partner import PartnerCredential
-from gateway.settings import Address
+from gateway.transport import Address
 from tests.e2e.dicom.conftest import AE_TITLE, storescu
 from tests.e2e.dicom.peers import FOREIGN, data_set, data_sets, dcmtk, other_hospital, receiver, register
 from tests.loopback import wait_until

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.app.check import probe
 from gateway.dicom.scu import client_tls
-from gateway.settings import Address, Dicom, SettingsError, Tls, load
+from gateway.settings import Dicom, SettingsError, load
+from gateway.transport import Address, Tls
 from tests.e2e.dicom.conftest import storescu
 from tests.e2e.dicom.peers import dcmtk, presenting, receiver, register, tunnel
 from tests.e2e.dicom.test_tls import KEYS, stored, tool

@@ -18,7 +18,8 @@ from gateway.model.partner import Partner, PartnerCredential
 from gateway.rcp import registry
 from gateway.rcp.access import SYSTEM
 from gateway.rcp.registry import AeTitle, PartnerFacts
-from gateway.settings import Address, Dicom, Tls
+from gateway.settings import Dicom
+from gateway.transport import Address, Tls
 from tests.e2e.dicom.conftest import AE_TITLE, need, running_orthanc, storescu
 from tests.e2e.dicom.peers import data_sets, dcmtk, presenting, receiver, register, tunnel
 from tests.loopback import free_port, until

@@ -21,7 +21,8 @@ from gateway.model.audit import AuditTrail
 from gateway.model.store import Store
 from gateway.rcp.imaging_arrivals import Arrivals
 from gateway.rcp.step import DomainClock, Steps
-from gateway.settings import Address, Dicom, Settings
+from gateway.settings import Dicom, Settings
+from gateway.transport import Address
 
 
 def main() -> None:

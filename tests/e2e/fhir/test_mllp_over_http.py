@@ -21,7 +21,8 @@ from gateway.model.received import ReceivedDocument
 from gateway.model.store import Store
 from gateway.portal.fiche import fiche
 from gateway.portal.received import received_lines
-from gateway.settings import Address, Dicom, Mllp, Settings
+from gateway.settings import Dicom, Mllp, Settings
+from gateway.transport import Address
 from tests import hl7_samples
 from tests.e2e.fhir import samples
 from tests.e2e.fhir.conftest import ALL_SCOPES, CLOCK, Hospital, Served

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.dicom.wire import Limits
-from gateway.settings import Tls
+from gateway.transport import Tls
 from tests.loopback import wait_until
 from tests.unit.dicom.conftest import folder, make_scp  # noqa: F401 - the port over a folder
 from tests.unit.dicom.raw_peer import (

@@ -16,7 +16,7 @@ from gateway.dicom.outgoing import packed, unpacked
 from gateway.dicom.scp import Scp
 from gateway.dicom.services import Service
 from gateway.errors import InvalidContent
-from gateway.settings import Address
+from gateway.transport import Address
 from tests.unit.dicom.conftest import Everyone
 from tests.unit.dicom.raw_peer import EXPLICIT, IMPLICIT, Peer, command, context, element, p_data, pdv, status
 

@@ -17,7 +17,8 @@ from gateway.mssante.connection import Fate, Timeouts
 from gateway.mssante.envelope import Attachment, Mail, render
 from gateway.mssante.mailbox import Mailbox, Position
 from gateway.mssante.submission import Submission
-from gateway.settings import Tls, load
+from gateway.settings import load
+from gateway.transport import Tls
 from gateway.web.background import served
 
 GATEWAY = "rcp@demo.mssante.example"

@@ -12,7 +12,7 @@ from gateway.dicom.command import Answer, StoreRequest, part10_head
 from gateway.dicom.scp import Scp
 from gateway.dicom.wire import Limits
 from gateway.errors import UnknownIdentity
-from gateway.settings import Address
+from gateway.transport import Address
 
 
 @dataclass

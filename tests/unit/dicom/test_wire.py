@@ -17,7 +17,7 @@ import pytest
 from gateway.dicom import wire
 from gateway.dicom.wire import Limits
 from gateway.errors import Unavailable
-from gateway.settings import Tls
+from gateway.transport import Tls
 from tests.loopback import wait_until
 from tests.unit.dicom.raw_peer import (
     ABORT,

@@ -20,7 +20,8 @@ from joserfc.jwk import RSAKey
 from gateway.errors import Fault, Unavailable, UnknownIdentity
 from gateway.psc.oidc import PscClient, new_attempt
 from gateway.psc.tokens import KeyRing
-from gateway.settings import Psc, Tls
+from gateway.settings import Psc
+from gateway.transport import Tls
 from tests.psc_misbehaving import CLIENT, Misbehaving
 
 BACK = "http://127.0.0.1:1/psc/retour"
