@@ -77,7 +77,7 @@ def tls(authority: Path, crl: Path) -> Tls:
 
 
 def said(caplog) -> set[str]:
-    found = {record.getMessage() for record in caplog.records if record.name == "gateway.settings"}
+    found = {record.getMessage() for record in caplog.records if record.name == "gateway.transport"}
     caplog.clear()
     return found
 
