@@ -39,7 +39,7 @@ from gateway.rcp.peer_proofs import Places, fingerprint_of, recognised
 from gateway.rcp.step import Step, Steps
 from gateway.settings import Settings
 
-__all__ = ["Keeper", "Partners", "component", "ours"]
+__all__ = ["Keeper", "Keeping", "Partners", "component", "ours"]
 
 LOG = logging.getLogger(__name__)
 
@@ -146,12 +146,12 @@ class Keeper:
         self._arrivals = Arrivals(steps)
         self._blobs = blobs
 
-    def open(self, request: StoreRequest, peer: Caller) -> _Keeping:
+    def open(self, request: StoreRequest, peer: Caller) -> Keeping:
         """Begin to keep one object."""
-        return _Keeping(self._steps, self._arrivals, self._blobs, request, peer, tolerant=self._tolerant)
+        return Keeping(self._steps, self._arrivals, self._blobs, request, peer, tolerant=self._tolerant)
 
 
-class _Keeping:
+class Keeping:
     """One object on its way in (`gateway.dicom.intake.Sink`)."""
 
     def __init__(
@@ -180,6 +180,7 @@ class _Keeping:
             raise
 
     def write(self, chunk: memoryview) -> None:
+        """Take the next bytes, and read what they say as soon as the pixels have begun."""
         self._staged.write(chunk)
         if self._head is not None:
             self._head += chunk[: HEAD_BYTES - len(self._head)]
@@ -188,12 +189,15 @@ class _Keeping:
                 self._head = None
 
     def discard(self) -> None:
+        """Forget what is not durable."""
         self._staged.close()
 
     def answered(self) -> None:
+        """Open the file of the next object while its sender still makes it."""
         self._blobs.foresee()
 
     def commit(self) -> Answer:
+        """Make the object durable, then known, or keep it aside; raises what its sender is told."""
         facts = self._facts()
         blob = self._staged.commit()
         self._staged.close()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from gateway.dicom import outcome, translate
 from gateway.dicom.command import StoreRequest
 from gateway.dicom.intake import Sink
-from gateway.dicom.storage import Keeper, _Keeping
+from gateway.dicom.storage import Keeper, Keeping
 from gateway.dicom.succession import HEAD_BYTES
 from gateway.errors import GatewayError
 from gateway.exchange.blobs import Staged
@@ -49,7 +49,7 @@ class GroupKeeper(Keeper):
             one.became = became
 
 
-class _Member(_Keeping):
+class _Member(Keeping):
     """One object; what is foreseen of it is what its `commit` asks anyhow, and is asked once.
 
     Attributes

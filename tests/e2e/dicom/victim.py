@@ -37,8 +37,8 @@ def main() -> None:
         keep = Arrivals.keep
         Arrivals.keep = lambda *arguments: (die(), keep(*arguments))[1]
     elif when == "before-answer":
-        commit = storage._Keeping.commit
-        storage._Keeping.commit = lambda self: (commit(self), die())[0]
+        commit = storage.Keeping.commit
+        storage.Keeping.commit = lambda self: (commit(self), die())[0]
     elif when == "before-report":
         # The answer stands in the association's queue: its other thread sends it meanwhile.
         Request.leaves_within = lambda *_: (time.sleep(2), die())[1]
