@@ -39,7 +39,7 @@ def port() -> Iterator[int]:
             log_level="error",
             lifespan="off",
             timeout_graceful_shutdown=1,
-            timeout_keep_alive=1,
+            timeout_keep_alive=3,
         )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -136,8 +136,10 @@ def test_a_head_that_does_not_end_is_left(port: int, monkeypatch: pytest.MonkeyP
         sock.sendall(begun)
         told = answered(sock)
     assert told.startswith(b"HTTP/1.1 408 ") if begun else told == b""
+    monkeypatch.setattr(heads, "HEAD_S", 60)
     with connected(port) as sock:  # who is served already waits as before
         sock.sendall(WHOLE)
         assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        monkeypatch.setattr(heads, "HEAD_S", 0.2)
         sock.sendall(begun[:1])
         assert b"408" in answered(sock) or not begun

@@ -186,11 +186,11 @@ def test_who_says_nothing_is_left(server, monkeypatch):
 
 
 def test_who_is_slow_but_not_silent_is_waited_for(server, monkeypatch):
-    monkeypatch.setattr(poured, "SILENCE_S", 0.5)
+    monkeypatch.setattr(poured, "SILENCE_S", 2)
     with connected(server) as sock:
-        sock.sendall(head(len(BODY)) + BODY[:-20])
-        for at in range(20, 0, -1):
-            threading.Event().wait(0.05)
+        sock.sendall(head(len(BODY)) + BODY[:-25])
+        for at in range(25, 0, -1):
+            threading.Event().wait(0.1)
             sock.sendall(BODY[len(BODY) - at : len(BODY) - at + 1])
         assert answered(sock)["sha"] == SHA
 
