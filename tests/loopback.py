@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["PATIENCE_S", "free_port", "raw_mails", "until", "wait_until"]
+__all__ = ["PATIENCE_S", "free_port", "ipv6_offered", "raw_mails", "until", "wait_until"]
 
 #: For what comes within a second when all is well; a busy machine may take a hundred times as long.
 PATIENCE_S = 120.0
@@ -61,3 +61,12 @@ def raw_mails(imap: imaplib.IMAP4, user: str, password: str) -> list[bytes]:
     imap.select("INBOX", readonly=True)
     _, (found,) = imap.search(None, "ALL")
     return [imap.fetch(number, "(BODY.PEEK[])")[1][0][1] for number in found.split()]
+
+
+def ipv6_offered() -> bool:
+    """Whether the machine has a loopback address of IPv6."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False

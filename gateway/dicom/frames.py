@@ -328,7 +328,7 @@ class Frames:
     def _decompressed(self, content: bytes, *, raw: bool) -> Decoded:
         try:
             decoder = get_decoder(self.syntax)
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # pydicom's word for a syntax that it has no decoder of
             raise _undecodable() from error
         if not decoder.is_available:
             raise _undecodable()

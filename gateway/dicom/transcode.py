@@ -56,6 +56,7 @@ def transcoded(path: Path, transfer_syntax: str, most: int | None = None) -> byt
             ds.compress(target, generate_instance_uid=False)
     except MemoryError:
         raise
+    # pydicom's own words for a syntax that it does not know, and for one of which no plugin is installed.
     except (NotImplementedError, RuntimeError) as error:
         raise _unoffered() from error
     except Exception as error:

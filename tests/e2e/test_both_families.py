@@ -32,22 +32,14 @@ from gateway.settings import Settings
 from gateway.transport import Address
 from tests import hl7_samples as samples
 from tests.hl7_scene import Scene, open_scene
-from tests.loopback import free_port, wait_until
+from tests.loopback import free_port, ipv6_offered, wait_until
 from tests.world import audit_lines
 
 pytestmark = pytest.mark.usefixtures("nothing_names_anybody")
 
 
-def _offered() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
 #: Every address, and the loopback addresses that it has.
-ANY, HERE = ("::", ("127.0.0.1", "::1")) if _offered() else ("0.0.0.0", ("127.0.0.1",))  # noqa: S104
+ANY, HERE = ("::", ("127.0.0.1", "::1")) if ipv6_offered() else ("0.0.0.0", ("127.0.0.1",))  # noqa: S104
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ A machine without IPv6 shows the same of IPv4; how addresses compare is shown ev
 (`tests/unit/rcp/test_peer_proofs.py`).
 """
 
-import socket
-
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
@@ -21,19 +19,11 @@ from gateway.settings import Dicom
 from gateway.transport import Address
 from tests.e2e.dicom.conftest import AE_TITLE, storescu
 from tests.e2e.dicom.peers import register
+from tests.loopback import ipv6_offered
 from tests.world import audit_lines
 
-
-def _offered() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
 #: The loopback address to show it with, one for every address of the machine, and one that is not registered.
-HERE, ANY, OTHER = ("::1", "::", "127.0.0.1") if _offered() else ("127.0.0.1", "0.0.0.0", "203.0.113.7")  # noqa: S104
+HERE, ANY, OTHER = ("::1", "::", "127.0.0.1") if ipv6_offered() else ("127.0.0.1", "0.0.0.0", "203.0.113.7")  # noqa: S104
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from gateway.web import heads, stalled
+from gateway.web import heads
+from tests.unit.web.serving import serving
 
 BEGUN = b"GET /one HTTP/1.1\r\nHost: x\r\n"
 WHOLE = BEGUN + b"\r\n"
@@ -31,23 +30,8 @@ def port() -> Iterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
         await send({"type": "http.response.body", "body": said})
 
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            answer,
-            http=stalled.Protocol,
-            log_level="error",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=3,
-        )
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join(60)
-    listening.close()
+    with serving(answer, timeout_keep_alive=3) as found:
+        yield found
 
 
 def connected(port: int) -> socket.socket:

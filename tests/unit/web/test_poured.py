@@ -9,15 +9,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.errors import GatewayError
 from gateway.web import poured
 from gateway.web.body import Limit
-from gateway.web.stalled import Protocol
 from tests.loopback import wait_until
+from tests.unit.web.serving import serving
 
 LIMIT = 4 << 20
 BODY = hashlib.shake_256(b"an image").digest(3 << 20)
@@ -59,17 +58,8 @@ class Server:
 @pytest.fixture
 def server() -> Iterator[Server]:
     app = Server()
-    listening = socket.create_server(("127.0.0.1", 0))
-    app.port = listening.getsockname()[1]
-    running = uvicorn.Server(
-        uvicorn.Config(app, http=Protocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield app
-    running.should_exit = True
-    thread.join(10)
-    listening.close()
+    with serving(app) as app.port:
+        yield app
 
 
 def connected(server: Server) -> socket.socket:

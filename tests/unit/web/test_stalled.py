@@ -1,14 +1,13 @@
 """Who takes nothing of his answer is left; who takes it slowly gets all of it."""
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
 from gateway.web import stalled
+from tests.unit.web.serving import serving
 
 SIZE = 24 << 20
 
@@ -27,16 +26,8 @@ def port(monkeypatch) -> Iterator[int]:
         await send({"type": "http.response.body", "body": b""})
         freed.append(scope["path"])
 
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(answer, http=stalled.Protocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join(60)
-    listening.close()
+    with serving(answer) as found:
+        yield found
 
 
 def asking(port: int) -> socket.socket:
