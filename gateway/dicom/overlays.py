@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from gateway.dicom.frames import MAX_SAMPLES, Frames
 
-__all__ = ["planes"]
+__all__ = ["plane", "planes"]
 
 _GROUPS: Final = range(0x6000, 0x6020, 2)
 
@@ -37,16 +37,18 @@ def planes(frames: Frames, frame: int, words: NDArray[Any] | None) -> Iterator[N
         ]
     for group in frames.made["overlays"]:
         try:
-            plane = _plane(ds, group, frame, (frames.rows, frames.columns), words)
+            found = plane(ds, group, frame, (frames.rows, frames.columns), words)
         except Exception:  # noqa: BLE001, S112 - a plane against its type does not hide the picture
             continue
-        if plane is not None:
-            yield plane
+        if found is not None:
+            yield found
 
 
-def _plane(
+def plane(
     ds: Dataset, group: int, frame: int, shape: tuple[int, int], words: NDArray[Any] | None
 ) -> NDArray[np.bool_] | None:
+    """Give the plane of one group, as ``0x60000000``; None when there is none over this frame. As `planes`."""
+
     def first(element: int, default: int) -> int:
         value = ds[group | element].value if (group | element) in ds else None
         return default if value in (None, "") else int(value)

@@ -2,7 +2,7 @@
 
 Promises: the grayscale pipeline of `[PS3.4 N.2]` (modality LUT, VOI LUT or window, polarity) with the values of the
 frame's functional groups, colour spaces turned to RGB, overlay planes in white. Eight bits, so not for diagnosis.
-Does not burn in annotations or apply presentation states, and shows nothing of objects without pixels.
+Applies no presentation state (`gateway.dicom.presentation_drawing` does) and shows nothing of objects without pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ from gateway.dicom import overlays
 from gateway.dicom.frames import Decoded, Frames, said
 from gateway.errors import InvalidContent, Unsupported
 
-__all__ = ["MEDIA_TYPES", "Region", "Window", "frame_bytes", "render"]
+__all__ = [
+    "MEDIA_TYPES",
+    "Region",
+    "Window",
+    "displayed",
+    "drawn_with",
+    "encoded",
+    "frame_bytes",
+    "grays",
+    "ratio_of",
+    "render",
+]
 
 # Media type → Pillow's format and its options.
 MEDIA_TYPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -80,16 +91,18 @@ class Window:
         function = str(said(ds, "VOILUTFunction") or "LINEAR").upper()
         return cls(center, width, function) if width > 0 and function in _FUNCTIONS else None
 
-    def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Map values to 0…255 `[PS3.3 C.11.2.1.2, C.11.2.1.3]`."""
+    def shares(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Say how bright values are: black is 0 or less, white 1 or more `[PS3.3 C.11.2.1.2, C.11.2.1.3]`."""
         x = values.astype(np.float64)
         if self.function == "SIGMOID":
-            share = 1 / (1 + np.exp(np.clip(-4 * (x - self.center) / self.width, -500, 500)))
-        elif self.function == "LINEAR":
-            share = (x - (self.center - 0.5)) / max(self.width - 1, 1e-9) + 0.5
-        else:
-            share = (x - self.center) / self.width + 0.5
-        return _shades(share)
+            return np.asarray(1 / (1 + np.exp(np.clip(-4 * (x - self.center) / self.width, -500, 500))))
+        if self.function == "LINEAR":
+            return (x - (self.center - 0.5)) / max(self.width - 1, 1e-9) + 0.5
+        return (x - self.center) / self.width + 0.5
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Map values to 0…255."""
+        return grays(self.shares(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +172,9 @@ def render(
         raise Unsupported("not-acceptable", "Format d’image non proposé.", expression="Accept")
     frames = Frames(source) if isinstance(source, Path) else source
     decoded = frames.decoded(frame)
-    ds = _of_frame(frames, frame)
+    ds = drawn_with(frames, frame)
     try:
-        shown = _displayed(decoded, frames, ds, window)
+        shown = displayed(decoded, frames, ds, window)
     except (InvalidContent, Unsupported, MemoryError):
         raise
     except Exception as error:  # a table or a palette against its type
@@ -171,6 +184,11 @@ def render(
     picture = Image.fromarray(shown)
     if viewport is not None:
         picture = _fitted(viewport.of(picture), ds, viewport)
+    return encoded(picture, media_type, quality)
+
+
+def encoded(picture: Image.Image, media_type: str, quality: int | None) -> bytes:
+    """Write a picture as one of `MEDIA_TYPES`."""
     kind, options = MEDIA_TYPES[media_type]
     out = io.BytesIO()
     picture.save(out, kind, **(options | ({"quality": quality} if quality and kind == "JPEG" else {})))
@@ -195,7 +213,7 @@ def frame_bytes(source: Path | Frames, frame: int = 1) -> bytes:
     return content
 
 
-def _of_frame(frames: Frames, frame: int) -> Dataset:
+def drawn_with(frames: Frames, frame: int) -> Dataset:
     """Gather what a frame is drawn with: the object's own, then the shared groups', then the frame's."""
     ds = frames.header
     own: Dataset | None = frames.made.get("drawn with")
@@ -219,7 +237,7 @@ def _of_frame(frames: Frames, frame: int) -> Dataset:
     return with_it
 
 
-def _displayed(decoded: Decoded, frames: Frames, ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
+def displayed(decoded: Decoded, frames: Frames, ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
     """Give a writable picture of 8 bits, gray or RGB."""
     values, interpretation = decoded.values, decoded.interpretation
     if interpretation == "PALETTE COLOR":
@@ -298,15 +316,16 @@ def _shaded(levels: NDArray[Any], ds: Dataset, window: Window | None) -> NDArray
     values = apply_modality_lut(levels, ds)
     if window is None and said(ds, "VOILUTSequence"):
         bits = int(ds.VOILUTSequence[0].LUTDescriptor[2])
-        return _shades(apply_voi(np.rint(values).astype(np.int32), ds, 0) / (2**bits - 1))
+        return grays(apply_voi(np.rint(values).astype(np.int32), ds, 0) / (2**bits - 1))
     chosen = window or Window.of(ds)
     if chosen is not None:
         return chosen.apply(values)
     low, high = float(values.min()), float(values.max())
-    return _shades((values - low) / ((high - low) or 1.0))
+    return grays((values - low) / ((high - low) or 1.0))
 
 
-def _shades(share: NDArray[Any]) -> NDArray[np.uint8]:
+def grays(share: NDArray[Any]) -> NDArray[np.uint8]:
+    """Make shares of what is brightest into 0…255."""
     return np.asarray(np.clip(share * 255 + 0.5, 0, 255), dtype=np.uint8)
 
 
@@ -361,15 +380,20 @@ _TO_RGB: Final[dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
 }
 
 
-def _fitted(picture: Image.Image, ds: Dataset, viewport: Region) -> Image.Image:
-    """Square the pixels `[PS3.3 C.7.6.3.1.7]` and fit the viewport."""
+def ratio_of(ds: Dataset) -> float:
+    """Say how high a pixel is for its width `[PS3.3 C.7.6.3.1.7]`; 1 when nothing usable is said."""
     try:
         spacings = (said(ds, name) for name in _SPACINGS)
         spacing = next(one for one in spacings if one is not None and len(one) == 2)
         ratio = float(spacing[0]) / float(spacing[1])
     except (StopIteration, TypeError, ValueError, ZeroDivisionError):
         ratio = 1.0
-    width, height = picture.width, picture.height * (ratio if 0.1 < ratio < 10 else 1.0)
+    return ratio if 0.1 < ratio < 10 else 1.0
+
+
+def _fitted(picture: Image.Image, ds: Dataset, viewport: Region) -> Image.Image:
+    """Square the pixels and fit the viewport."""
+    width, height = picture.width, picture.height * ratio_of(ds)
     scale = min(viewport.width / width, viewport.height / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
