@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.portal_house import CHROMIUM, DESK, FLAGS, House, Visitor, served_house
+from gateway.demo.ct_phantom import DOMINIQUE
+from gateway.model.person import PatientRecord
+from tests.e2e.portal_house import CHROMIUM, DESK, FLAGS, House, Visitor, send_files, served_house
+from tests.e2e.viewer_objects import Folder
+from tests.e2e.viewer_screen import DESK as WIDE
+from tests.e2e.viewer_screen import Fill, Screen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -51,3 +56,29 @@ def visitor(chromium: Browser, house: House):
     yield open_browser
     for context in opened:
         context.close()
+
+
+@pytest.fixture
+def look(house: House, visitor, tmp_path: Path):
+    """Send objects for the dossier's patient, sign in his physician, open the images."""
+
+    def opened(
+        fill: Fill | None, query: str = "", *, viewport=WIDE, scripts: bool = True, touch: bool = False
+    ) -> Screen:
+        house.world.session.get(PatientRecord, house.dossier.record_id).value = DOMINIQUE.patient_id
+        house.world.session.commit()
+        if fill is not None:
+            folder = Folder(tmp_path / "objects")
+            fill(folder)
+            send_files(house, folder.paths)
+        person = visitor(viewport, scripts=scripts, touch=touch)
+        said: list[str] = []
+        person.page.on("pageerror", lambda error: said.append(str(error)))
+        person.page.on("console", lambda one: said.append(one.text) if "Content Security" in one.text else None)
+        base = f"/dossiers/{house.dossier.id}/images"
+        person.page.set_default_timeout(120_000)
+        person.go(base + query)
+        person.sign_in(house.world.treating)
+        return Screen(person, said, base)
+
+    return opened

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,125 +17,10 @@ import pytest
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.person import PatientRecord
 from gateway.portal.render import static_url
-from tests.e2e.portal_house import House, Visitor, send_files, send_images
+from tests.e2e.portal_house import House, send_images
 from tests.e2e.viewer_objects import STUDY, Folder
+from tests.e2e.viewer_screen import CHART_SIDE, DESK, MEASURE, NBSP, PHONE, touch
 from tests.world import audit_lines
-
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
-NBSP = "\u00a0"
-CHART_SIDE = 64
-
-Fill = Callable[[Folder], object]
-
-
-@dataclass
-class Screen:
-    """A person before the images of the dossier."""
-
-    visitor: Visitor
-    said: list[str]
-    base: str
-
-    @property
-    def page(self):
-        return self.visitor.page
-
-    def pane(self, number: int = 1):
-        return self.page.locator("[data-pane]").nth(number - 1)
-
-    def part(self, name: str, pane: int = 1) -> str:
-        return self.pane(pane).locator(f"[data-part={name}]").inner_text()
-
-    def wait(self, uid: str, state: str = "exact", *, frame: int = 1, pane: int = 1) -> None:
-        """Until this very image is drawn."""
-        self.page.wait_for_function(
-            """([pane, key, state]) => {
-                const box = document.querySelectorAll("[data-pane]")[pane - 1];
-                return box.dataset.etat === state && box.dataset.image === key;
-            }""",
-            arg=[pane, f"{uid}/{frame}", state],
-        )
-
-    def wait_part(self, name: str, text: str, pane: int = 1) -> None:
-        self.page.wait_for_function(
-            """([pane, name, text]) => document.querySelectorAll("[data-pane]")[pane - 1]
-                .querySelector(`[data-part=${name}]`).textContent === text""",
-            arg=[pane, name, text],
-        )
-
-    def at(
-        self, x: float, y: float, *, rows: int, columns: int, ratio: float = 1.0, pane: int = 1
-    ) -> tuple[float, float]:
-        """Where a point of a whole picture lies on the page: it fits its pane and stands in the middle."""
-        box = self.pane(pane).locator("canvas").bounding_box()
-        scale = min(box["width"] / columns, box["height"] / (rows * ratio))
-        left = box["x"] + (box["width"] - columns * scale) / 2
-        top = box["y"] + (box["height"] - rows * ratio * scale) / 2
-        return left + x * scale, top + y * ratio * scale
-
-    def shade(self, x: float, y: float, pane: int = 1, **shape) -> list[int]:
-        """Red, green and blue that the screen shows at a point of the picture."""
-        box = self.pane(pane).locator("canvas").bounding_box()
-        across, down = self.at(x, y, pane=pane, **shape)
-        return self.page.evaluate(
-            """([pane, x, y]) => {
-                const canvas = document.querySelectorAll("[data-pane]")[pane - 1].querySelector("canvas");
-                const density = canvas.width / canvas.clientWidth;
-                return [...canvas.getContext("2d").getImageData(x * density, y * density, 1, 1).data].slice(0, 3);
-            }""",
-            [pane, across - box["x"], down - box["y"]],
-        )
-
-    def quarters(self) -> list[int]:
-        """Greys in the middle of the four quarters of a chart."""
-        found = [self.shade(x, y, rows=CHART_SIDE, columns=CHART_SIDE) for y in (16, 48) for x in (16, 48)]
-        assert all(len(set(one)) == 1 for one in found), found
-        return [one[0] for one in found]
-
-    def drag(self, start: tuple[float, float], end: tuple[float, float], button: str = "left") -> None:
-        self.page.mouse.move(*start)
-        self.page.mouse.down(button=button)
-        self.page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-        self.page.mouse.move(*end)
-        self.page.mouse.up(button=button)
-        self.settle()
-
-    def settle(self) -> None:
-        """Until what was asked for is drawn."""
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.settle()
-
-
-@pytest.fixture
-def look(house: House, visitor, tmp_path: Path):
-    """Send objects for the dossier's patient, sign in his physician, open the images."""
-
-    def opened(
-        fill: Fill | None, query: str = "", *, viewport=DESK, scripts: bool = True, touch: bool = False
-    ) -> Screen:
-        house.world.session.get(PatientRecord, house.dossier.record_id).value = DOMINIQUE.patient_id
-        house.world.session.commit()
-        if fill is not None:
-            folder = Folder(tmp_path / "objects")
-            fill(folder)
-            send_files(house, folder.paths)
-        person = visitor(viewport, scripts=scripts, touch=touch)
-        said: list[str] = []
-        person.page.on("pageerror", lambda error: said.append(str(error)))
-        person.page.on("console", lambda one: said.append(one.text) if "Content Security" in one.text else None)
-        base = f"/dossiers/{house.dossier.id}/images"
-        person.page.set_default_timeout(120_000)
-        person.go(base + query)
-        person.sign_in(house.world.treating)
-        return Screen(person, said, base)
-
-    return opened
-
 
 # -- pixels ----------------------------------------------------------------------------------------------------------
 
@@ -668,27 +552,6 @@ def test_without_javascript_the_images_are_seen_one_after_the_other(look) -> Non
     assert page.locator(".v-still img").get_attribute("alt") == "Image 2 sur 2"
     assert not page.locator(".v-tools").is_visible()
     assert page.get_by_role("link", name="Axial 5 mm").is_visible()
-
-
-MEASURE = """() => ({
-  width: document.documentElement.scrollWidth,
-  height: document.documentElement.scrollHeight,
-  small: [...document.querySelectorAll("button, select, input, a:not(.skip)")]
-    .map(e => [e, e.getBoundingClientRect()])
-    .filter(([e, r]) => r.height > 0 && (r.height < 43.9 || r.width < 43.9))
-    .map(([e, r]) => `${e.outerHTML.slice(0, 90)} ${r.width}x${r.height}`),
-})"""
-
-
-def touch(screen: Screen, *moments: list[tuple[float, float]]) -> None:
-    """Fingers on the glass, one list of places a moment."""
-    wire = screen.visitor.context.new_cdp_session(screen.page)
-    for index, places in enumerate(moments):
-        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
-        kind = "touchStart" if index == 0 or len(places) > len(moments[index - 1]) else "touchMove"
-        wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    wire.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    wire.detach()
 
 
 def test_a_telephone_turns_zooms_and_measures_with_fingers(look) -> None:
