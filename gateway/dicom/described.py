@@ -68,12 +68,13 @@ class Described(Upload):
         begin: Callable[[StoreRequest], Intake],
         commits: ThreadPoolExecutor,
         prepare: Callable[[Sequence[Sink]], None],
+        accompany: Callable[[Sink], None],
         *,
         kind: str,
         blobs: BlobStore,
         limits: Limits,
     ) -> None:
-        super().__init__(reader, begin, commits, prepare)
+        super().__init__(reader, begin, commits, prepare, accompany)
         self._kinds = {kind} if kind == XML else {JSON, "application/json"}
         self._marks = _MARKS[kind]
         self._blobs = blobs

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,13 +28,14 @@ from gateway.dicom import outcome
 from gateway.dicom.command import Answer, StoreRequest, is_uid
 from gateway.dicom.data_sets import JSON, STORED, XML, form, in_xml
 from gateway.dicom.described import Described
-from gateway.dicom.intake import Intake
+from gateway.dicom.intake import Intake, Sink
 from gateway.dicom.multipart import Reader, media_type
 from gateway.dicom.query import Images
 from gateway.dicom.together import GroupKeeper
 from gateway.dicom.upload import DICOM, Laid, Upload
 from gateway.errors import Forbidden, InvalidContent, Unsupported
 from gateway.exchange.blobs import BlobStore
+from gateway.model.audit import AuditFacts
 from gateway.rcp import access
 from gateway.rcp.access import Caller, CallerKind
 from gateway.settings import Limits
@@ -94,7 +96,9 @@ class Storing:
         if study is not None and not is_uid(study):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
         kind, _ = form(request, STORED)
-        upload = self._upload(request, partial(self._begin, who, study))
+        line = partial(_line, who, study, kept=1, refused=0)
+        accompany = partial(self._keeper.accompany, line=lambda record: line((record,) if record else ()))
+        upload = self._upload(request, partial(self._begin, who, study), accompany)
         whole = False
         try:
             await self._read(request, upload)
@@ -106,7 +110,9 @@ class Storing:
             raise InvalidContent("multipart", "Contenu « multipart/related » illisible : aucune partie.")
         return await self._answered(who, study, upload.laid, kind)
 
-    def _upload(self, request: Request, begin: Callable[[StoreRequest], Intake]) -> Upload:
+    def _upload(
+        self, request: Request, begin: Callable[[StoreRequest], Intake], accompany: Callable[[Sink], None]
+    ) -> Upload:
         """Choose by the media type how the body is read.
 
         Raises
@@ -116,14 +122,14 @@ class Storing:
         """
         name, parameters = media_type(request.headers.get("content-type", ""))
         kind = parameters.get("type", DICOM).lower()
+        how = (begin, self._commits, self._keeper.prepare, accompany)
         if name == DICOM:
-            return Upload(None, begin, self._commits, self._keeper.prepare)
+            return Upload(None, *how)
         if name == "multipart/related" and kind in (DICOM, JSON, XML):
             reader = Reader(parameters.get("boundary", ""))
             if kind == DICOM:
-                return Upload(reader, begin, self._commits, self._keeper.prepare)
-            prepare = self._keeper.prepare
-            return Described(reader, begin, self._commits, prepare, kind=kind, blobs=self._blobs, limits=self._limits)
+                return Upload(reader, *how)
+            return Described(reader, *how, kind=kind, blobs=self._blobs, limits=self._limits)
         text = (
             'Type de contenu attendu : multipart/related; type="application/dicom" '
             "(ou application/dicom+json, application/dicom+xml), ou application/dicom."
@@ -168,26 +174,26 @@ class Storing:
 
     async def _answered(self, who: Caller, study: str | None, laid: Sequence[Laid], kind: str) -> Response:
         kept = [one for one in laid if not _failed(one.told)]
-        rows = await self._images.laid_down(who, {one.sop_instance_uid for one in kept}) if kept else []
-        places = {row["sop_instance_uid"]: (row["study_instance_uid"], row["series_instance_uid"]) for row in rows}
-        persons = tuple(sorted({row["record_id"] for row in rows if row["record_id"]}))
-        line = access.facts(
-            who,
-            "imagerie",
-            action="C",
-            outcome="0" if kept else "4",
-            persons=persons,
-            object_type="Study",
-            object_id=study,
-            detail={"objets": len(kept), "refus": len(laid) - len(kept)},
-        )
-        await self._images.reads.record(line)
+        alone = self._keeper.told(laid[0].sink)
+        if alone is not None:  # its row and its line are one commit
+            places = {laid[0].sop_instance_uid: alone}
+        else:
+            places = await self._told(who, study, kept, len(laid) - len(kept))
         status = 200 if all(one.told.status == 0 for one in laid) else 202 if kept else 409
         if not kept and all(one.told.status == outcome.DIMSE_STATUS["unavailable"] for one in laid):
             status = 503
         said = msgspec.json.encode(self._body(laid, places))
         body = await in_xml(said) if kind == XML else said
         return Response(body, status, {"Retry-After": "60"} if status == 503 else None, kind)
+
+    async def _told(
+        self, who: Caller, study: str | None, kept: Sequence[Laid], refused: int
+    ) -> dict[str, tuple[str, str]]:
+        """Tell the trail of several objects; where they stand."""
+        rows = await self._images.laid_down(who, {one.sop_instance_uid for one in kept}) if kept else []
+        persons = tuple(sorted({row["record_id"] for row in rows if row["record_id"]}))
+        await self._images.reads.record(_line(who, study, persons, kept=len(kept), refused=refused))
+        return {row["sop_instance_uid"]: (row["study_instance_uid"], row["series_instance_uid"]) for row in rows}
 
     def _body(self, laid: Sequence[Laid], places: dict[str, tuple[str, str]]) -> dict[str, Any]:
         """Store Instances Response Module `[PS3.18 I.2]`."""
@@ -218,6 +224,19 @@ class Storing:
             if items:
                 body[tag] = {"vr": "SQ", "Value": items}
         return body
+
+
+def _line(who: Caller, study: str | None, persons: tuple[uuid.UUID, ...], *, kept: int, refused: int) -> AuditFacts:
+    return access.facts(
+        who,
+        "imagerie",
+        action="C",
+        outcome="0" if kept else "4",
+        persons=persons,
+        object_type="Study",
+        object_id=study,
+        detail={"objets": kept, "refus": refused},
+    )
 
 
 def _failed(answer: Answer) -> bool:

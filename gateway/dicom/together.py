@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.exchange.blobs import Staged
 from gateway.rcp.access import Caller
 from gateway.rcp.imaging import Content
+from gateway.rcp.imaging_arrivals import Line
 from gateway.rcp.imaging_facts import ObjectFacts
 
 __all__ = ["GroupKeeper"]
@@ -41,6 +42,15 @@ class GroupKeeper(Keeper):
         except Exception as error:  # noqa: BLE001 - whatever it was, each tells its own sender of its own
             LOG.error("dicom objects not kept together: %s", outcome.where(error))  # noqa: TRY400 - no traceback
 
+    def accompany(self, sink: Sink, line: Line) -> None:
+        """Have the trail told of an object that is all of its request, in the commit of its row: see `told`."""
+        if isinstance(sink, _Member):
+            sink.line = line
+
+    def told(self, sink: Sink | None) -> tuple[str, str] | None:
+        """Give the study and the series of an object whose line of the trail is durable with it."""
+        return sink.told if isinstance(sink, _Member) else None
+
     def _prepare(self, members: Sequence[tuple[_Member, ObjectFacts]]) -> None:
         self._blobs.commit_together([one.staged for one, _ in members])
         durable = [(one, facts, content) for one, facts in members if (content := one.content()) is not None]
@@ -56,8 +66,12 @@ class _Member(Keeping):
     ----------
     became
         Whether it is kept, or what is told instead.
+    line, told
+        What tells the trail of it with its row, and its study and its series once that is done.
     """
 
+    line: Line | None = None
+    told: tuple[str, str] | None = None
     became: bool | GatewayError = False
     _said: ObjectFacts | Exception | None = None
     _refused: Exception | None = None
@@ -103,4 +117,9 @@ class _Member(Keeping):
     def _kept(self, facts: ObjectFacts | Exception, content: Content) -> GatewayError | None:
         if isinstance(self.became, GatewayError):
             raise self.became
-        return None if self.became else super()._kept(facts, content)
+        if self.became or self.line is None or isinstance(facts, Exception):
+            return None if self.became else super()._kept(facts, content)
+        refusal = self._arrivals.keep(self._caller, facts, content, self.line)
+        if refusal is None:
+            self.told = facts.study.study_instance_uid, facts.series.series_instance_uid
+        return refusal

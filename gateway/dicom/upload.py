@@ -36,11 +36,12 @@ _BEGINNING_BYTES: Final = 32 << 10
 
 @dataclass(slots=True)
 class Laid:
-    """One part: what it announced, and what its sender is told."""
+    """One part: what it announced, and what its sender is told; where it went if it was all that there was."""
 
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     answer: Answer | None = None
+    sink: Sink | None = None
     becoming: Future[None] | None = None
 
     @property
@@ -64,6 +65,8 @@ class Upload:
         Where objects are made durable while the next ones come.
     prepare
         Does for several sinks at once what the `commit` of each then finds done.
+    accompany
+        Is told the sink of an object that is all of its request, before its `commit`.
     """
 
     def __init__(
@@ -72,12 +75,14 @@ class Upload:
         begin: Callable[[StoreRequest], Intake],
         commits: ThreadPoolExecutor,
         prepare: Callable[[Sequence[Sink]], None],
+        accompany: Callable[[Sink], None],
     ) -> None:
         self.laid: list[Laid] = []
         self._reader = reader
         self._begin = begin
         self._commits = commits
         self._prepare = prepare
+        self._accompany = accompany
         self._turn = threading.Lock()
         self._closed = False
         self._room = threading.BoundedSemaphore(_GROUPS)
@@ -205,6 +210,9 @@ class Upload:
         """Make the only object durable, here: another thread would only be waited for."""
         [(one, intake)] = self._whole
         self._whole = []
+        one.sink = intake.sink
+        if one.sink is not None and len(self.laid) == 1:
+            self._accompany(one.sink)
         one.answer = intake.finish()
         self._commits.submit(intake.answered)
 

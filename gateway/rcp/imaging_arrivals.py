@@ -7,7 +7,8 @@ being written are the next one; nobody waits for company, whoever comes alone is
 Promises: what stands afterwards and what is answered are what `gateway.rcp.imaging.keep` does for one object after
 another; what is taken as known of a series is looked at again by the transaction that writes; an object that is not as
 foreseen (known already, another patient's, at fault) is kept or refused by `keep`, alone, so that nobody learns of
-another's refusal; an answer leaves after the commit of its group. Not promised: the order of objects of different
+another's refusal; an answer leaves after the commit of its group; a line of the trail that comes with an object is
+committed with its row, and is there exactly if the object was kept. Not promised: the order of objects of different
 associations.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,11 +25,12 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from gateway.errors import GatewayError, Unavailable
 from gateway.identifiers import uuid7
+from gateway.model.audit import AuditFacts, AuditLine, AuditTrail
 from gateway.model.imaging import Instance, Series, Study
 from gateway.model.prepared import Prepared
 from gateway.model.store import Base, utcnow
@@ -39,13 +41,16 @@ from gateway.rcp.imaging_facts import ImagedPatientFacts, ObjectFacts
 from gateway.rcp.imaging_traits import same_patient
 from gateway.rcp.step import Step, Steps
 
-__all__ = ["Arrivals"]
+__all__ = ["Arrivals", "Line"]
 
 log = structlog.get_logger(__name__)
 
 #: How many are written together at most, and how many series are known at once.
 _MOST: Final = 64
 _SERIES: Final = 4096
+
+#: Makes the line of the trail that tells of an object, of the record that its study is of.
+Line = Callable[[uuid.UUID | None], AuditFacts]
 
 _Key = tuple[uuid.UUID | None, str, str]
 
@@ -61,6 +66,7 @@ class _Known(NamedTuple):
     study_id: uuid.UUID
     patient_id: str | None
     traits: dict[str, Any]
+    record_id: uuid.UUID | None
     patient: ImagedPatientFacts
 
 
@@ -72,6 +78,7 @@ class _Waiting:
     facts: ObjectFacts
     content: Content
     known: _Known
+    line: Line | None = None
     woken: threading.Lock = field(default_factory=threading.Lock)
     leads: bool = False
     kept: bool = False
@@ -88,22 +95,30 @@ class _Waiting:
 
 _INSTANCE: Final = Base.metadata.tables[Instance.__tablename__]
 _STUDY: Final = Base.metadata.tables[Study.__tablename__]
+_LINE: Final = Base.metadata.tables[AuditLine.__tablename__]
+#: What a line says itself; the server gives it its place.
+_SAID: Final = ("id", "recorded", "event", "outcome", "actor_id", "dossier", "persons", "payload", "mac")
 
 
-def _insertion() -> Any:
+def _bound(column: Any, name: str) -> Any:
+    return bindparam(name, type_=column.type)
+
+
+def _insertion(*conditions: Any) -> Any:
     """One object, if its study is as it was known and needs not be brought forward.
 
     The lock waits for whoever settles the study, or gives it to another patient, and then looks at it again.
     """
     as_known = (
-        select(*(bindparam(f"{name}_", type_=column.type) for name, column in _INSTANCE.columns.items()))
+        select(*(_bound(column, f"{name}_") for name, column in _INSTANCE.columns.items()))
         .select_from(_STUDY)
         .where(
-            _STUDY.c.id == bindparam("known_study", type_=_STUDY.c.id.type),
-            _STUDY.c.patient_id.is_not_distinct_from(bindparam("known_patient", type_=_STUDY.c.patient_id.type)),
-            _STUDY.c.traits == bindparam("known_traits", type_=_STUDY.c.traits.type),
+            _STUDY.c.id == _bound(_STUDY.c.id, "known_study"),
+            _STUDY.c.patient_id.is_not_distinct_from(_bound(_STUDY.c.patient_id, "known_patient")),
+            _STUDY.c.traits == _bound(_STUDY.c.traits, "known_traits"),
             _STUDY.c.settled_at.is_(None),
-            _STUDY.c.represented_at > bindparam("since", type_=_STUDY.c.represented_at.type),
+            _STUDY.c.represented_at > _bound(_STUDY.c.represented_at, "since"),
+            *conditions,
         )
         .with_for_update(read=True, of=_STUDY)
     )
@@ -114,7 +129,19 @@ def _insertion() -> Any:
     )
 
 
+def _told_insertion() -> Any:
+    """As `_insertion`, with a line of the trail if there is one and the object is put; gives a row if it is."""
+    line_id = _bound(_LINE.c.id, "line_id")
+    # The line names the record: a study that is of another one since goes the long way, which says which.
+    same_record = _STUDY.c.record_id.is_not_distinct_from(_bound(_STUDY.c.record_id, "known_record"))
+    put = _insertion(or_(line_id.is_(None), same_record)).returning(_INSTANCE.c.id).cte("put")
+    line = select(*(_bound(_LINE.c[name], f"line_{name}") for name in _SAID)).select_from(put)
+    told = insert(_LINE).from_select(list(_SAID), line.where(line_id.is_not(None)), include_defaults=False)
+    return select(put.c.id).add_cte(told.cte("told"))
+
+
 _PUT: Final = Prepared(_insertion)
+_PUT_TOLD: Final = Prepared(_told_insertion)
 
 
 @dataclass(slots=True)
@@ -136,8 +163,15 @@ class Arrivals:
         self._series: OrderedDict[_Key, _Known] = OrderedDict()
         self._first: dict[_Key, _First] = {}
 
-    def keep(self, caller: Caller, facts: ObjectFacts, content: Content) -> GatewayError | None:
+    def keep(
+        self, caller: Caller, facts: ObjectFacts, content: Content, line: Line | None = None
+    ) -> GatewayError | None:
         """Keep one object of a partner; returns, and is told, what `gateway.rcp.imaging.keep` says.
+
+        Parameters
+        ----------
+        line
+            Tells the trail of it, in the same commit, unless it is refused.
 
         Raises
         ------
@@ -150,10 +184,10 @@ class Arrivals:
             with self._first_of(key):
                 known = self._series.get(key)
                 if known is None:
-                    return self._alone(key, caller, facts, content)
+                    return self._alone(key, caller, facts, content, line)
         if facts.patient != known.patient and not same_patient(known, facts.patient):
-            return self._alone(key, caller, facts, content)
-        mine = _Waiting(caller, facts, content, known)
+            return self._alone(key, caller, facts, content, line)
+        mine = _Waiting(caller, facts, content, known, line)
         with self._lock:
             if self._busy:
                 self._queue.append(mine)
@@ -165,7 +199,7 @@ class Arrivals:
             self._lead(mine)
         if mine.error is not None:
             raise mine.error
-        return None if mine.kept else self._alone(key, caller, facts, content)
+        return None if mine.kept else self._alone(key, caller, facts, content, line)
 
     def keep_together(self, every: Sequence[tuple[Caller, ObjectFacts, Content]]) -> list[bool | GatewayError]:
         """Keep objects that one thread has at hand, with whatever else waits.
@@ -209,8 +243,10 @@ class Arrivals:
                 if not first.count:
                     del self._first[key]
 
-    def _alone(self, key: _Key, caller: Caller, facts: ObjectFacts, content: Content) -> GatewayError | None:
-        refusal, known = self._steps.run(caller, partial(_keep_alone, facts=facts, content=content))
+    def _alone(
+        self, key: _Key, caller: Caller, facts: ObjectFacts, content: Content, line: Line | None
+    ) -> GatewayError | None:
+        refusal, known = self._steps.run(caller, partial(_keep_alone, facts=facts, content=content, line=line))
         with self._lock:
             self._series.pop(key, None)
             if known is not None:
@@ -241,7 +277,11 @@ class Arrivals:
         now = utcnow()
         since = now - timedelta(seconds=imaging.EVERY_S)
         try:
-            written = self._steps.at_once(_PUT, [_values(one, now, since) for one in ordered])
+            if any(one.line is not None for one in ordered):
+                told = [_values(one, now, since) | _told(one, self._steps.trail) for one in ordered]
+                written = self._steps.at_once(_PUT_TOLD, told)
+            else:
+                written = self._steps.at_once(_PUT, [_values(one, now, since) for one in ordered])
         except Unavailable as error:
             # The connection may have been lost while it was committed: each sender is told to send again.
             for one in group:
@@ -265,13 +305,20 @@ def _values(one: _Waiting, now: datetime, since: datetime) -> dict[str, Any]:
     }
 
 
-def _keep_alone(step: Step, *, facts: ObjectFacts, content: Content) -> tuple[GatewayError | None, _Known | None]:
+def _told(one: _Waiting, trail: AuditTrail) -> dict[str, Any]:
+    said = trail.values(one.line(one.known.record_id)) if one.line is not None else dict.fromkeys(_SAID)
+    return {"known_record": one.known.record_id, **{f"line_{name}": said[name] for name in _SAID}}
+
+
+def _keep_alone(
+    step: Step, *, facts: ObjectFacts, content: Content, line: Line | None
+) -> tuple[GatewayError | None, _Known | None]:
     """Keep one object, and say where the next of its series belongs."""
     refusal = imaging.keep(step, facts, content)
     if refusal is not None:
         return refusal, None
     found = step.session.execute(
-        select(Series.id, Study.id, Study.patient_id, Study.traits)
+        select(Series.id, Study.id, Study.patient_id, Study.traits, Study.record_id)
         .join(Study, Study.id == Series.study_id)
         .where(
             Study.partner_id == step.caller.partner_id,
@@ -279,7 +326,9 @@ def _keep_alone(step: Step, *, facts: ObjectFacts, content: Content) -> tuple[Ga
             Series.series_instance_uid == facts.series.series_instance_uid,
         )
     ).one_or_none()
+    if line is not None:
+        step.trail.write(step.session, line(found.record_id if found is not None else None))
     if found is None:
         return None, None
-    series_id, study_id, patient_id, said = found.tuple()
-    return None, _Known(series_id, study_id, patient_id, said, facts.patient)
+    series_id, study_id, patient_id, said, record_id = found.tuple()
+    return None, _Known(series_id, study_id, patient_id, said, record_id, facts.patient)

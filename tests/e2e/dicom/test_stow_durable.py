@@ -13,20 +13,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
 from gateway.exchange.blobs import open_store
 from gateway.model.imaging import Instance, QuarantinedObject
 from tests.e2e.dicom.test_stow import multipart, written
 from tests.loopback import free_port, until
+from tests.world import audit_lines
 
 MIB = 1 << 20
 STUDY = DOMINIQUE.study_uid
@@ -97,6 +98,19 @@ def serve(database_url, world, tmp_path) -> Iterator:
     shutil.rmtree(tmp_path / "data", ignore_errors=True)  # gigabytes, of some tests
 
 
+def wait_for_nobody_writing(session) -> None:
+    """The database learns that a process is gone at its next word: what it was at is there or not only then."""
+    others = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    def alone() -> bool:
+        session.rollback()
+        return session.scalar(others) == 0
+
+    until(alone)
+
+
 def rows(session) -> list[Instance]:
     session.rollback()
     return list(session.scalars(select(Instance)))
@@ -140,6 +154,49 @@ def test_a_kill_loses_nothing_that_was_acknowledged(serve, session, after):
     assert again.post(*multipart(*second))[0] == 200
     assert len(rows(session)) == 132
     assert session.scalars(select(QuarantinedObject)).all() == []
+
+
+def told(session) -> list[dict]:
+    """Lines of the trail that tell of objects laid down."""
+    lines = [line for line in audit_lines(session) if (line["event"], line["action"]) == ("imagerie", "C")]
+    return [line["detail"] for line in lines if line["outcome"] == "0"]
+
+
+@pytest.mark.parametrize("after", [1, 30])
+def test_killed_among_single_objects_what_is_there_is_told_and_what_was_acknowledged_is_there(serve, session, after):
+    """Four clients, an object a request, over kept connections: a row and its line are one commit, or neither is."""
+    serving = serve()
+    sent = [series(f"{STUDY}.{number // 2}", 80)[number % 2 :: 2] for number in range(4)]
+    acknowledged: list[str] = []
+
+    def send(mine: list[bytes]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=60)
+        with suppress(OSError, http.client.HTTPException), closing(connection):
+            for one in mine:
+                connection.request("POST", "/dicom-web/studies", one, {"Content-Type": "application/dicom"})
+                answer = connection.getresponse()
+                said = json.loads(answer.read())
+                assert answer.status == 200
+                acknowledged.append(said["00081199"]["Value"][0]["00081155"]["Value"][0])
+
+    senders = [threading.Thread(target=send, args=(mine,)) for mine in sent]
+    for sender in senders:
+        sender.start()
+    until(lambda: len(acknowledged) >= after)
+    serving.process.kill()
+    serving.process.wait()
+    for sender in senders:
+        sender.join(60)
+    wait_for_nobody_writing(session)
+    there = {row.sop_instance_uid for row in rows(session)}
+    assert set(acknowledged) <= there
+    assert len(acknowledged) < 160
+    assert told(session) == [{"objets": 1, "refus": 0}] * len(there)
+
+    again = serve()
+    assert again.post(sent[0][0], "application/dicom")[0] == 200
+    assert again.post(*multipart(*(one for mine in sent for one in mine)))[0] == 200
+    assert len(rows(session)) == 160
 
 
 def test_a_client_that_goes_away_leaves_nothing_half_written(serve, session):

@@ -9,11 +9,13 @@ import msgspec
 import psycopg
 import pytest
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from gateway.errors import Conflict, InvalidContent, Unavailable
+from gateway.model.audit import AuditLine
 from gateway.model.imaging import Instance, QuarantinedObject, Series, Study
 from gateway.model.partner import Partner
-from gateway.rcp import imaging, imaging_arrivals
+from gateway.rcp import access, imaging, imaging_arrivals
 from gateway.rcp.imaging import Content
 from gateway.rcp.imaging_arrivals import Arrivals
 from tests.image_samples import STUDY, content, facts, pacs, send
@@ -41,15 +43,15 @@ class Scene:
             assert self.open.wait(60)
             return write(arrivals, group)
 
-        def watched_alone(step, *, facts, content):
+        def watched_alone(step, *, facts, **more):
             self.alone.append(facts.instance.number)
-            return alone(step, facts=facts, content=content)
+            return alone(step, facts=facts, **more)
 
         monkeypatch.setattr(Arrivals, "_write", watched)
         monkeypatch.setattr(imaging_arrivals, "_keep_alone", watched_alone)
 
-    def keep(self, said, kept: Content | None = None):
-        return self.arrivals.keep(pacs(self.world), said, kept or content(said))
+    def keep(self, said, kept: Content | None = None, line=None):
+        return self.arrivals.keep(pacs(self.world), said, kept or content(said), line)
 
     def together(self, *objects) -> list[Future]:
         """Send a first one alone; all others wait until it is in, and form the next group, but those refused before."""
@@ -407,3 +409,85 @@ def test_partners_in_one_group_keep_their_own_objects(scene):
     ).all()
     assert sorted(found) == sorted([(scene.world.partner.id,) * 2] * 3 + [(second.id,) * 2] * 2)
     assert STUDY in {line["object_id"] for line in audit_lines(scene.session)}
+
+
+def telling(scene, said):
+    """Make the line of one object as who answers its sender does; its reason tells it from the others."""
+
+    def line(record_id):
+        persons = (record_id,) if record_id else ()
+        return access.facts(pacs(scene.world), "imagerie", action="C", reason="recu", persons=persons, object_id=uid)
+
+    uid = said.instance.sop_instance_uid
+    return line
+
+
+def told(scene) -> list[tuple[str, int, list]]:
+    """Of each line that came with an object: the object, the transaction that wrote it, the records that it names."""
+    scene.session.rollback()
+    rows = scene.session.execute(select(AuditLine.payload, AuditLine.xid, AuditLine.persons).order_by(AuditLine.seq))
+    said = [(msgspec.json.decode(payload), xid, persons) for payload, xid, persons in rows]
+    return [(line["object_id"], xid, persons) for line, xid, persons in said if line.get("reason") == "recu"]
+
+
+def writers(scene) -> dict[str, int]:
+    """The transaction that wrote each object's row, as PostgreSQL itself says."""
+    scene.session.rollback()
+    rows = scene.session.execute(text("SELECT sop_instance_uid, xmin::text::bigint FROM instance")).all()
+    return dict(map(tuple, rows))
+
+
+@pytest.mark.parametrize("how", ["the first of its series", "the next", "among others"])
+def test_a_line_is_one_commit_with_its_object(scene, how):
+    said = facts(2, study=f"{STUDY}.8" if how == "the first of its series" else STUDY)
+    line = telling(scene, said)
+    if how == "among others":
+        sent = scene.together((facts(3),), (facts(4),), (said, content(said), line), (facts(5),))
+        assert [one.result() for one in sent] == [None] * 4
+        assert scene.groups == [1, 3]
+    else:
+        assert scene.keep(said, line=line) is None
+    record = scene.session.scalars(
+        select(Study.record_id).where(Study.study_instance_uid == said.study.study_instance_uid)
+    ).one()
+    uid = said.instance.sop_instance_uid
+    assert told(scene) == [(uid, writers(scene)[uid], [record])]
+    assert record is not None
+
+
+def test_a_known_object_has_its_line_and_a_refused_one_has_none(scene):
+    said = facts(1)
+    assert scene.keep(said, line=telling(scene, said)) is None
+    assert scene.keep(said, Content("f" * 64, 9), telling(scene, said)).code == "duplicate-instance"
+    stranger = facts(2, family="AUTRE")
+    assert scene.keep(stranger, line=telling(scene, stranger)).code == "identity-mismatch"
+    assert [uid for uid, _, _ in told(scene)] == [said.instance.sop_instance_uid]
+    assert scene.numbers() == [1]
+
+
+def test_an_object_whose_line_cannot_be_written_is_not_kept(scene):
+    said = facts(2)
+    scene.session.execute(text("ALTER TABLE audit_line ADD CONSTRAINT none CHECK (event <> 'imagerie') NOT VALID"))
+    scene.session.commit()
+    with pytest.raises(DBAPIError):
+        scene.keep(said, line=telling(scene, said))
+    assert scene.keep(facts(3)) is None
+    assert scene.numbers() == [1, 3]
+    scene.session.execute(text("ALTER TABLE audit_line DROP CONSTRAINT none"))
+    scene.session.commit()
+    assert scene.keep(said, line=telling(scene, said)) is None
+    assert [uid for uid, _, _ in told(scene)] == [said.instance.sop_instance_uid]
+
+
+def test_a_line_names_the_record_that_its_study_is_of_now(scene):
+    """Somebody gives the study to another record between two objects, which its patient and its traits do not say."""
+    assert scene.keep(facts(2)) is None
+    other = scene.world.record(value="000005").id
+    scene.session.flush()
+    scene.session.execute(update(Study).values(record_id=other))
+    scene.session.commit()
+    scene.alone.clear()
+    for number in (3, 4):
+        assert scene.keep(facts(number), line=telling(scene, facts(number))) is None
+    assert [persons for _, _, persons in told(scene)] == [[other]] * 2
+    assert scene.alone == [3]  # the one after it is written at once again
