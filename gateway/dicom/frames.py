@@ -35,7 +35,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
-from gateway.dicom import gdcm_values
+from gateway.dicom import jpeg_values
 from gateway.errors import InvalidContent, NotFound, Unsupported
 
 __all__ = ["MAX_SAMPLES", "Decoded", "Frames", "number", "said"]
@@ -47,7 +47,7 @@ _DEFER_BYTES: Final = 64 * 1024
 _NATIVE: Final = frozenset(
     {ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 )
-#: What GDCM decodes without pydicom's help, in half of the time.
+#: What libjpeg-turbo decodes, in half of the time of pydicom's decoders.
 _LOSSLESS: Final = frozenset({JPEGLossless, JPEGLosslessSV1})
 #: Element → kind of its numbers; None: as Bits Allocated and Pixel Representation say.
 _PIXELS: Final[dict[int, str | None]] = {0x7FE00010: None, 0x7FE00008: "f4", 0x7FE00009: "f8"}
@@ -345,10 +345,10 @@ class Frames:
             "number_of_frames": 1,
         }
         if self.syntax == JPEGExtended12Bit and self.stored > 8:
-            return Decoded(gdcm_values.values(self, content), self.interpretation, self.stored)
+            return Decoded(jpeg_values.values(self, content), self.interpretation, self.stored)
         if self.syntax in _LOSSLESS and self.samples == 1:
-            with contextlib.suppress(ValueError):
-                return Decoded(gdcm_values.values(self, content), self.interpretation, self.stored)
+            with contextlib.suppress(ValueError, RuntimeError):
+                return Decoded(jpeg_values.values(self, content), self.interpretation, self.stored)
         if self.syntax == JPEGBaseline8Bit and "pillow" in decoder.available_plugins:
             options["decoding_plugin"] = "pillow"  # several times faster than the others
         values, properties = decoder.as_array(encapsulate([content]), index=0, raw=raw, **options)
