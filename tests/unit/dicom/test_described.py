@@ -33,7 +33,8 @@ def peak():
 kind = sys.argv[1]
 body = b"--b\\r\\nContent-Type: " + kind.encode() + b"\\r\\n\\r\\n" + sys.stdin.buffer.read() + b"\\r\\n--b--\\r\\n"
 with ThreadPoolExecutor(2) as pool:
-    upload = Described(Reader("b"), lambda _: Nowhere(), pool, *[lambda _: None] * 2, kind=kind, blobs=None, limits=Limits())
+    how = (lambda _: Nowhere(), pool, lambda _: None, lambda _: None)
+    upload = Described(Reader("b"), *how, kind=kind, blobs=None, limits=Limits())
     Path("/proc/self/clear_refs").write_text("5")
     before, refusal = peak(), None
     try:
