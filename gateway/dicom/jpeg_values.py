@@ -47,10 +47,10 @@ def values(frames: Frames, content: bytes) -> NDArray[Any]:
     size, unused = frames.allocated // 8, frames.allocated - frames.stored
     words: NDArray[Any] = np.asarray(decoded, f"<u{size}")
     if unused:  # they may hold anything, and a sign stands in the highest of the others
-        words = np.left_shift(words, unused)
+        np.left_shift(words, unused, out=words)
     if frames.signed:
         words = words.view(f"<i{size}")
-    return np.right_shift(words, unused) if unused else words
+    return np.right_shift(words, unused, out=words) if unused else words
 
 
 def _size(content: bytes) -> tuple[int, int] | None:
