@@ -148,7 +148,11 @@ _BY_LIST: Final = frozenset({3, 8, 11, 12, 23})
 
 
 class _Minding(ssl.SSLContext):
-    """A context whose handshakes are another's, which is made again when a file changes."""
+    """A context whose handshakes are another's, made again when a file changes or it knows a session.
+
+    Whoever takes a session of TLS 1.2 up again shows no certificate, and no list is looked at: also when it expired, or
+    named him, since. Python turns no cache off; a context that was just made has an empty one.
+    """
 
     def __new__(cls, *_: object) -> Self:
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)  # its own is never used
@@ -172,7 +176,7 @@ class _Minding(ssl.SSLContext):
         with self._lock:
             try:
                 state = self._state()
-                if state != self._seen:
+                if state != self._seen or self._current.session_stats()["number"]:
                     self._seen = state
                     self._current = self._make()
             except OSError as error:
