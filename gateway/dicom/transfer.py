@@ -40,7 +40,7 @@ _UNCOMPRESSED: Final = frozenset(
 )
 _READABLE: Final = _UNCOMPRESSED | {
     RLELossless,
-    *(_JPEG + end for end in ("50", "51", "57", "70", "80", "81", "90", "91")),
+    *(_JPEG + end for end in ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")),
 }
 #: Media type of a compressed frame → the syntaxes that it stands for, the default first `[PS3.18 table 8.7.3-2]`.
 MEDIA_TYPES: Final[dict[str, tuple[str, ...]]] = {

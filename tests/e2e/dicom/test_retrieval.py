@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicomweb_client.api import DICOMwebClient
+from imagecodecs import htj2k_encode
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, RLELossless
 
 from gateway.dicom import framed, leaving
 from gateway.rcp.access import Caller, CallerKind
@@ -159,6 +160,29 @@ def test_a_kept_compressed_frame_leaves_as_it_is(kept, web):
     assert body in Path(path).read_bytes()
     # JPEG of sixteen bits would be another picture: refused, not drawn.
     assert ask(web, f"{kept(get_testdata_file('CT_small.dcm'))}/frames/1", Accept="image/jpeg")[0] == 406
+
+
+def test_high_throughput_jpeg_2000_is_kept_shown_and_converted(kept, web, tmp_path):
+    """Compressed by OpenJPH, which the gateway does not decode with."""
+    path = get_testdata_file("MR_small.dcm")
+    ds, plain = dcmread(path), kept(path)
+    pixels = ds.pixel_array
+    ds.PixelData = encapsulate([bytes(htj2k_encode(pixels, reversible=True))])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.file_meta.TransferSyntaxUID = HTJ2KLossless
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.1"
+    ds.save_as(tmp_path / "fast.dcm")
+    one = kept(tmp_path / "fast.dcm")
+    status, headers, body = ask(web, f"{one}/frames/1", Accept="image/jphc")
+    assert (status, headers["content-type"]) == (200, f"image/jphc; transfer-syntax={HTJ2KLossless}")
+    assert body.rstrip(b"\0") == bytes(htj2k_encode(pixels, reversible=True)).rstrip(b"\0")
+    assert ask(web, f"{one}/frames/1", Accept="application/octet-stream")[2] == pixels.astype("<i2").tobytes()
+    status, _, body = ask(web, one, Accept=DICOM)
+    assert (status, dcmread(io.BytesIO(body)).PixelData) == (200, pixels.tobytes())
+    for resource in ("rendered", "frames/1/rendered", "thumbnail"):
+        shown = [ask(web, f"{at}/{resource}", Accept="image/png") for at in (one, plain)]
+        assert shown[0][0] == shown[1][0] == 200
+        assert shown[0][2] == shown[1][2]
 
 
 def test_eight_bits_leave_as_jpeg(kept, web):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from imagecodecs import jpeg8_encode
+from imagecodecs import htj2k_encode, jpeg8_encode
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGLosslessSV1, RLELossless
+from pydicom.uid import HTJ2KLossless, JPEGLosslessSV1, RLELossless
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set, write_series
 from gateway.dicom import drawing
@@ -221,20 +222,24 @@ SEEDS = (
     "test-SR.dcm",
     "liver_1frame.dcm",
     "lossless.dcm",
+    "high_throughput.dcm",
 )
 
 
 @pytest.fixture(scope="session")
-def lossless(tmp_path_factory):
-    """JPEG lossless of one component, which pydicom has no file of."""
-    ds = dcmread(FILES / "MR_small.dcm")
-    frame = jpeg8_encode(ds.pixel_array.view(np.uint16), lossless=True, predictor=1)
-    ds.PixelData = encapsulate([frame])
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    path = tmp_path_factory.mktemp("lossless") / "lossless.dcm"
-    ds.save_as(path)
-    return path
+def seeds(tmp_path_factory):
+    """Where they are; those that pydicom has no file of are made."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for name, syntax, encode in (
+        ("lossless.dcm", JPEGLosslessSV1, partial(jpeg8_encode, lossless=True, predictor=1)),
+        ("high_throughput.dcm", HTJ2KLossless, partial(htj2k_encode, reversible=True)),
+    ):
+        ds = dcmread(FILES / "MR_small.dcm")
+        ds.PixelData = encapsulate([bytes(encode(ds.pixel_array.view(np.uint16)))])
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.save_as(folder / name)
+    return {name: folder / name if (folder / name).exists() else FILES / name for name in SEEDS}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -243,8 +248,8 @@ def lossless(tmp_path_factory):
     changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=6),
     kept=st.floats(0.3, 1),
 )
-def test_whatever_the_bytes_are_there_is_an_answer(shared, tmp_path, lossless, seed, changes, kept):
-    content = bytearray((lossless if seed == lossless.name else FILES / seed).read_bytes())
+def test_whatever_the_bytes_are_there_is_an_answer(shared, tmp_path, seeds, seed, changes, kept):
+    content = bytearray(seeds[seed].read_bytes())
     for place, bytes_ in changes:
         at = 132 + int(place * (len(content) - 140))
         content[at : at + len(bytes_)] = bytes_
