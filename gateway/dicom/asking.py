@@ -12,10 +12,10 @@ import contextlib
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import anyio
 from fastapi import Depends, Request
@@ -123,6 +123,16 @@ class Wire:
             raise await self._hidden(who, "Instance" if instance else "Study", instance or study)
         return found
 
+    async def _listed(
+        self, who: Caller, study: str, series: str | None, instance: str | None, of: Callable[..., Awaitable[T | None]]
+    ) -> T:
+        """Give what `Images` lists of a study, a series or an instance by ``of``, or refuse."""
+        await self._allowed(who, study, series, instance)
+        found = await of(who, study, series, instance)
+        if found is None:
+            raise await self._hidden(who, "Instance" if instance else "Study", instance or study)
+        return found
+
     async def on_file(self, one: Found, work: Callable[[Path], T]) -> T:
         """Do something with an object's file, in a thread."""
 
@@ -132,17 +142,32 @@ class Wire:
 
         return await anyio.to_thread.run_sync(run, limiter=self._workers)
 
-    async def drawn(self, one: Found, work: str, **arguments: Any) -> tuple[str, bytes]:
-        """Have a drawing process do something with an object: see `gateway.dicom.drawing.Drawing.drawn`."""
-        path = self._blobs.path(one.sha256)
-        if path is not None:
-            return await self._drawing.drawn(work, path, key=one.sha256, **arguments)
-        async with self._copies:  # of a remote store, for as long as they are looked at
-            with contextlib.ExitStack() as held:
-                copy = await anyio.to_thread.run_sync(
-                    held.enter_context, on_disk(self._blobs, one), limiter=self._workers
-                )
-                return await self._drawing.drawn(work, copy, key=one.sha256, **arguments)
+    async def drawn(self, one: Found, work: str, *, beside: Found | None = None, **arguments: Any) -> tuple[str, bytes]:
+        """Have a drawing process do something with an object: see `gateway.dicom.drawing.Drawing.drawn`.
+
+        Parameters
+        ----------
+        beside
+            A second object that the work is told the file of, as ``beside``.
+        """
+        async with contextlib.AsyncExitStack() as held:
+            objects = (one,) if beside is None else (one, beside)
+            paths = [self._blobs.path(each.sha256) for each in objects]
+            if None in paths:  # of a remote store, for as long as they are looked at
+                await held.enter_async_context(self._copies)
+            for place, each in enumerate(objects):
+                if paths[place] is None:
+                    paths[place] = await self._copied(held, each)
+            path, *others = (cast(Path, path) for path in paths)
+            for other in others:
+                arguments["beside"] = str(other)
+            key = "/".join(each.sha256 for each in objects)
+            return await self._drawing.drawn(work, path, key=key, **arguments)
+
+    async def _copied(self, held: contextlib.AsyncExitStack, one: Found) -> Path:
+        """Copy an object of a remote store to this disk, until ``held`` ends."""
+        copies = held.enter_context(contextlib.ExitStack())
+        return await anyio.to_thread.run_sync(copies.enter_context, on_disk(self._blobs, one), limiter=self._workers)
 
 
 def acceptable(request: Request, offered: tuple[str, ...]) -> tuple[str, ...]:

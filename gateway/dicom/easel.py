@@ -15,11 +15,14 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
 from gateway import errors
+
+if TYPE_CHECKING:
+    from gateway.dicom.frames import Frames
 
 __all__ = ["Answer", "Order", "main", "receive", "send"]
 
@@ -108,7 +111,33 @@ def _works() -> dict[str, Callable[..., tuple[str, bytes]]]:
         "transcoded": transcoded,
         "kept": kept,
         "value": value,
+        **_presenting(opened),
     }
+
+
+def _presenting(opened: Callable[[Path], Frames]) -> dict[str, Callable[..., tuple[str, bytes]]]:
+    """What can be asked of presentation states."""
+    from gateway.dicom import presentation, presentation_drawing, render
+
+    state = lru_cache(maxsize=4)(presentation.opened)  # one state for all images of a series
+
+    def presented(path: Path, **asked: Any) -> tuple[str, bytes]:
+        viewport = asked.pop("viewport")
+        content = presentation_drawing.render(
+            opened(path),
+            state(Path(asked.pop("beside"))),
+            asked.pop("instance"),
+            asked.pop("frame"),
+            viewport=render.Region(viewport[0], viewport[1]) if viewport else None,
+            **asked,
+        )
+        return asked["media_type"], content
+
+    def references(path: Path, **asked: Any) -> tuple[str, bytes]:
+        del asked
+        return "application/msgpack", msgspec.msgpack.encode(presentation.references(state(path)))
+
+    return {"presented": presented, "references": references}
 
 
 def main(memory_bytes: int) -> None:

@@ -14,20 +14,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Select
 
 from gateway.dicom.attributes import Level, belongs
+from gateway.dicom.listed import AT_HAND, Listed
 from gateway.dicom.opened import Opened
-from gateway.dicom.statements import MAX_INSTANCES, Question, below, kept_search, laid_down, search
+from gateway.dicom.statements import MAX_INSTANCES, Question, below, kept_search, laid_down, listing, search, these
 from gateway.errors import InvalidContent
 from gateway.model.reads import Reads
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
 __all__ = ["Found", "Images", "Matches", "answer", "once"]
+
+T = TypeVar("T")
 
 #: Statements of so many kinds of callers and questions are kept.
 _KEPT: Final = 512
@@ -48,6 +51,8 @@ class Found:
     size_bytes: int
     record_id: uuid.UUID | None
     pictured: bool
+    sop_class_uid: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,30 +188,83 @@ class Images:
         )
 
     async def metadata(
-        self, caller: Caller, base: str, study: str, series: str | None, instance: str | None
-    ) -> tuple[list[bytes], set[uuid.UUID]]:
-        """Give the stored JSON of a study, a series or an instance, and the records named; none is there: none."""
-        rows = once(await self._below(caller, study, series, instance, told=True))
-        return [_linked(row, base) for row in rows], {row["record_id"] for row in rows if row["record_id"]}
+        self, caller: Caller, study: str, series: str | None, instance: str | None, *, base: str
+    ) -> Listed[bytes] | None:
+        """Give the stored JSON of a study, a series or an instance."""
+        return await self._listed(caller, study, series, instance, lambda row: _linked(row, base), told=True)
+
+    async def objects(
+        self, caller: Caller, study: str, series: str | None, instance: str | None
+    ) -> Listed[Found] | None:
+        """Give all instances of a study or a series, or one instance."""
+        return await self._listed(caller, study, series, instance, _found)
 
     async def find(
-        self, caller: Caller, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None
+        self,
+        caller: Caller,
+        study_uid: str,
+        series_uid: str | None = None,
+        instance_uid: str | None = None,
+        *,
+        beside: Found | None = None,
     ) -> list[Found]:
         """Find the instances of a study, a series, or one instance, in their order.
+
+        Parameters
+        ----------
+        beside
+            An object whose patient's they have to be; two partners may say a study of two.
 
         Raises
         ------
         InvalidContent
             ``dicom-too-many``: more than one answer holds.
         """
-        return [_found(row) for row in once(await self._below(caller, study_uid, series_uid, instance_uid))]
+        rows = await self._below(caller, study_uid, series_uid, instance_uid)
+        if len(rows) > MAX_INSTANCES:
+            text = f"Plus de {MAX_INSTANCES} objets à regarder ensemble : demander série par série."
+            raise InvalidContent("dicom-too-many", text)
+        return [
+            _found(row) for row in once(row for row in rows if beside is None or row["record_id"] == beside.record_id)
+        ]
 
     async def bulk(
         self, caller: Caller, study: str, series: str | None, instance: str | None
-    ) -> list[tuple[Found, list[str]]]:
-        """Find instances as `find` does, each with the places of the values that its metadata only name."""
-        rows = once(await self._below(caller, study, series, instance, told=True))
-        return [(_found(row), [one.decode("ascii") for one in _PLACES.findall(row["dicom_json"])]) for row in rows]
+    ) -> Listed[tuple[Found, list[str]]] | None:
+        """Give instances as `objects` does, each with the places of the values that its metadata only name."""
+        return await self._listed(caller, study, series, instance, _valued, told=True)
+
+    async def _listed(
+        self,
+        caller: Caller,
+        study: str,
+        series: str | None,
+        instance: str | None,
+        one: Callable[[Any], T],
+        *,
+        told: bool = False,
+    ) -> Listed[T] | None:
+        """List what there is, each made by ``one`` of its row; None when there is nothing."""
+        first = await self._below(caller, study, series, instance, told=told, most=AT_HAND)
+        if len(first) <= AT_HAND:
+            rows = once(first)
+            named = frozenset(row["record_id"] for row in rows if row["record_id"])
+            syntaxes = frozenset(row["transfer_syntax_uid"] for row in rows)
+            hashes = tuple(row["sha256"] for row in rows)
+            return Listed(len(rows), syntaxes, named, hashes, [one(row) for row in rows]) if rows else None
+        rights = access.rights(caller)
+        statement = self._known(
+            ("listing", rights, series is not None), lambda: listing(caller, series=series is not None)
+        )
+        values = {"study": study} | ({"series": series} if series is not None else {})
+        [said] = await self.reads.fetch(statement, values, one_plan=True)
+        page = self._known(("these", rights, told), lambda: these(caller, told=told))
+
+        async def read(ids: list[uuid.UUID]) -> list[T]:
+            return [one(row) for row in await self.reads.fetch(page, {"ids": ids}, one_plan=True)]
+
+        count, ids, name, syntaxes, named = (said[each] for each in ("count", "ids", "sha256", "syntaxes", "records"))
+        return Listed(count, frozenset(syntaxes), frozenset(named or ()), (name,), (), ids, read) if count else None
 
     async def laid_down(self, caller: Caller, instances: Collection[str]) -> list[Any]:
         """Rows of objects that the caller's partner has laid down: their UIDs and the record that they are of."""
@@ -227,20 +285,23 @@ class Images:
         return await self.reads.fetch(statement, values, one_plan=study)
 
     async def _below(
-        self, caller: Caller, study: str, series: str | None, instance: str | None, *, told: bool = False
+        self,
+        caller: Caller,
+        study: str,
+        series: str | None,
+        instance: str | None,
+        *,
+        told: bool = False,
+        most: int = MAX_INSTANCES,
     ) -> list[Any]:
-        shape = (series is not None, instance is not None, told)
+        shape = (series is not None, instance is not None, told, most)
         statement = self._known(
             ("below", access.rights(caller), *shape),
-            lambda: below(caller, series=shape[0], instance=shape[1], told=told),
+            lambda: below(caller, series=shape[0], instance=shape[1], told=told, most=most),
         )
         said = {"study": study, "series": series, "instance": instance}
         values = {name: uid for name, uid in said.items() if uid is not None}
-        rows = await self.reads.fetch(statement, values, one_plan=True)
-        if len(rows) > MAX_INSTANCES:
-            text = f"Plus de {MAX_INSTANCES} objets : demander série par série, ou chercher page par page."
-            raise InvalidContent("dicom-too-many", text)
-        return rows
+        return await self.reads.fetch(statement, values, one_plan=True)
 
     def _known(self, shape: tuple[Any, ...], write: Callable[[], Select[Any]]) -> Select[Any]:
         statement = self._kept.get(shape)
@@ -261,7 +322,13 @@ def _found(row: Any) -> Found:
         row["size_bytes"],
         row["record_id"],
         row["rows"] is not None,
+        row["sop_class_uid"],
+        row["number_of_frames"] or 1,
     )
+
+
+def _valued(row: Any) -> tuple[Found, list[str]]:
+    return _found(row), [one.decode("ascii") for one in _PLACES.findall(row["dicom_json"])]
 
 
 def once(rows: Iterable[Any]) -> list[Any]:

@@ -93,6 +93,7 @@ CODES: dict[str, tuple[int, str]] = {
     "dicom-no-pixels": (406, "not-supported"),
     "dicom-compression": (406, "not-supported"),
     "dicom-colour-space": (406, "not-supported"),
+    "dicom-presentation-kind": (406, "not-supported"),
 }
 
 #: status of what no HTTP wire takes → issue.code
