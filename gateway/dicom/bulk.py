@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ from gateway.dicom.framed import MAX_MADE_BYTES, PLAIN, Framed
 from gateway.dicom.held import AT_ONCE_BYTES, Loan
 from gateway.dicom.layout import Place, value
 from gateway.dicom.leaving import known, length, tag
+from gateway.dicom.listed import Listed
 from gateway.dicom.query import Found
 from gateway.dicom.retrieval import PRIVATE, named
 from gateway.dicom.transfer import KEPT, OCTETS, Form, frame_form
@@ -99,17 +100,11 @@ class Bulk(Framed):
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         """Give all values that the metadata of an object, a series or a study name."""
-        await self._allowed(who, study, series, instance)
-        found = await self._images.bulk(who, study, series, instance)
-        if not found:
-            raise await self._hidden(who, "Instance" if instance else "Study", instance or study)
-        objects = [one for one, _ in found]
-        forms = {uid: _form(request, uid) for uid in {one.transfer_syntax_uid for one in objects}}
-        await self._tell(who, records(objects), "Bulkdata", instance or series or study, objets=len(objects))
-        headers = {
-            **PRIVATE,
-            "ETag": tag(Form(OCTETS, KEPT, parts=True), *(one.sha256 for one in objects), *map(repr, forms.values())),
-        }
+        found = await self._listed(who, study, series, instance, self._images.bulk)
+        forms = {uid: _form(request, uid) for uid in sorted(found.transfer_syntaxes)}
+        await self._tell(who, found.records, "Bulkdata", instance or series or study, objets=found.count)
+        name = tag(Form(OCTETS, KEPT, parts=True), *found.names, *map(repr, forms.values()))
+        headers = {**PRIVATE, "ETag": name}
         if known(request, headers["ETag"]):
             return Response(None, 304, headers)
         values = self._all(found, forms)
@@ -120,9 +115,9 @@ class Bulk(Framed):
         return await self._parts(_followed(one, first, values), first.kind.partition(";")[0], headers)
 
     async def _all(
-        self, found: Iterable[tuple[Found, Sequence[str]]], forms: dict[str, Form]
+        self, found: Listed[tuple[Found, list[str]]], forms: dict[str, Form]
     ) -> AsyncIterator[tuple[Found, _Value]]:
-        for one, places in found:
+        async for one, places in found.each():
             for place in places:
                 frames = await self._compressed(one, place)
                 form = forms[one.transfer_syntax_uid] if frames else Form(OCTETS, KEPT, parts=True)

@@ -21,7 +21,7 @@ from gateway.dicom.multipart import media_type
 from gateway.dicom.native_model import written
 from gateway.errors import Unsupported
 
-__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "Form", "answer", "form", "in_xml"]
+__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "Form", "answer", "flowing", "form", "in_xml"]
 
 JSON: Final = "application/dicom+json"
 XML: Final = "application/dicom+xml"
@@ -83,14 +83,40 @@ async def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, s
     if of_parts:
         boundary = secrets.token_hex(16)
         kind = f'{_RELATED}; type="{XML}"; boundary={boundary}'
-        return StreamingResponse(_parts(data_sets, boundary), 200, headers, kind)
+        return StreamingResponse(_parts(_each(data_sets), boundary), 200, headers, kind)
     if name == XML:
         return Response(await in_xml(data_sets[0]), 200, headers, XML)
     return Response(b"[" + b",".join(data_sets) + b"]", 200, headers, name)
 
 
-async def _parts(data_sets: Sequence[bytes], boundary: str) -> AsyncIterator[bytes]:
+def flowing(form: Form, data_sets: AsyncIterator[bytes]) -> tuple[str, AsyncIterator[bytes]]:
+    """Give the media type of an answer of many data sets, and its bytes while they are read."""
+    name, of_parts = form
+    if not of_parts:
+        return name, _listed(data_sets)
+    boundary = secrets.token_hex(16)
+    return f'{_RELATED}; type="{XML}"; boundary={boundary}', _parts(data_sets, boundary)
+
+
+async def _each(data_sets: Sequence[bytes]) -> AsyncIterator[bytes]:
     for one in data_sets:
+        yield one
+
+
+async def _listed(data_sets: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Write a JSON array in pieces that are worth sending."""
+    piece = bytearray(b"[")
+    async for one in data_sets:
+        piece += one
+        if len(piece) >= _LONG_BYTES:
+            yield bytes(piece)
+            piece.clear()
+        piece += b","
+    yield bytes(piece.removesuffix(b",")) + b"]"
+
+
+async def _parts(data_sets: AsyncIterator[bytes], boundary: str) -> AsyncIterator[bytes]:
+    async for one in data_sets:
         content = await in_xml(one)
         yield part(boundary, XML, len(content)) + content + b"\r\n"
     yield f"--{boundary}--\r\n".encode("ascii")

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.dicom.asking import Who, Wire
 from gateway.dicom.attributes import Level
 from gateway.dicom.bulk import Bulk
-from gateway.dicom.data_sets import MANY, ONE, answer, form
+from gateway.dicom.data_sets import MANY, ONE, answer, flowing, form
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.framed import Layouts
 from gateway.dicom.held import Held
@@ -62,9 +62,9 @@ def router(
     """
     made = APIRouter(prefix="/dicom-web", tags=["dicomweb"])
     drawing = drawing or Drawing()
-    _Searches(images, blobs, drawing, base_url.rstrip("/")).add_to(made)
     limits = limits or Limits()
     leaving = Leaving(blobs, Held(limits.retrieval_bytes, Limits.variable("retrieval_bytes")))
+    _Searches(images, blobs, drawing, leaving, base_url.rstrip("/")).add_to(made)
     layouts = Layouts()
     Retrieval(images, blobs, drawing, leaving, layouts).add_to(made)
     Bulk(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
@@ -77,8 +77,9 @@ def router(
 class _Searches(Wire):
     """QIDO-RS `[PS3.18 10.6]` and metadata `[PS3.18 10.4.1.1.2]`."""
 
-    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing, base: str) -> None:
+    def __init__(self, images: Images, blobs: BlobStore, drawing: Drawing, leaving: Leaving, base: str) -> None:
         super().__init__(images, blobs, drawing)
+        self._leaving = leaving
         self._base = base
 
     def add_to(self, routes: APIRouter) -> None:
@@ -119,10 +120,10 @@ class _Searches(Wire):
     async def metadata(
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
-        await self._allowed(who, study, series, instance)
+        found = await self._listed(who, study, series, instance, partial(self._images.metadata, base=self._base))
         leaves = form(request, ONE if instance else MANY)
-        answers, named = await self._images.metadata(who, self._base, study, series, instance)
-        if not answers:
-            raise await self._hidden(who, "Study", study)
-        await self._tell(who, named, "Metadata", instance or series or study)
-        return await answer(leaves, answers)
+        await self._tell(who, found.records, "Metadata", instance or series or study)
+        if found.at_hand:
+            return await answer(leaves, found.at_hand)
+        kind, pieces = flowing(leaves, found.each())
+        return await self._leaving.flow(pieces, 200, {}, kind)

@@ -26,6 +26,7 @@ from gateway.dicom.framed import MAX_MADE_BYTES, Framed, within
 from gateway.dicom.held import AT_ONCE_BYTES, Flow, Loan
 from gateway.dicom.layout import Place
 from gateway.dicom.leaving import Piece, known, length, tag
+from gateway.dicom.listed import Listed
 from gateway.dicom.query import Found
 from gateway.dicom.transfer import DICOM, KEPT, OCTETS, Form, frame_form, object_form
 from gateway.errors import GatewayError, InvalidContent, Unsupported
@@ -54,18 +55,18 @@ class Retrieval(Framed):
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         """Give a study, a series or an instance."""
-        found = await self._found(who, study, series, instance)
-        form = object_form(request, {one.transfer_syntax_uid for one in found}, single=instance is not None)
+        found = await self._listed(who, study, series, instance, self._images.objects)
+        form = object_form(request, set(found.transfer_syntaxes), single=instance is not None)
         kind, below = ("Instance", study) if instance else ("Study", None)
-        await self._tell(who, records(found), kind, instance or study, below=below, objets=len(found))
-        headers = {**PRIVATE, "ETag": tag(form, *(one.sha256 for one in found))}
+        await self._tell(who, found.records, kind, instance or study, below=below, objets=found.count)
+        headers = {**PRIVATE, "ETag": tag(form, *found.names)}
         if known(request, headers["ETag"]):
             return Response(None, 304, headers)
         if form.parts:
             boundary = secrets.token_hex(16)
             kind = f'multipart/related; type="{DICOM}"; boundary={boundary}'
             return await self._leaving.flow(self._parts(found, form, boundary), 200, headers, kind)
-        [one, *_] = found
+        [one, *_] = found.at_hand
         if form.transfer_syntax == KEPT:
             kind = f"{DICOM}; transfer-syntax={one.transfer_syntax_uid}"
             return await self._leaving.part_of(request, one, Place(0, one.size_bytes), headers, kind)
@@ -85,8 +86,8 @@ class Retrieval(Framed):
         loan.shrink(len(content))
         return content, loan
 
-    async def _parts(self, found: Sequence[Found], form: Form, boundary: str) -> AsyncIterator[bytes]:
-        for one in found:
+    async def _parts(self, found: Listed[Found], form: Form, boundary: str) -> AsyncIterator[bytes]:
+        async for one in found.each():
             kept, content, loan = one.transfer_syntax_uid, b"", None
             if form.transfer_syntax not in (KEPT, kept):
                 try:

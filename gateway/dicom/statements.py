@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Text, bindparam, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, LargeBinary, Select, Text, bindparam, case, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 
@@ -20,9 +20,9 @@ from gateway.model.imaging import Instance, Series, Study
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "laid_down", "located", "search"]
+__all__ = ["MAX_INSTANCES", "Question", "below", "kept_search", "laid_down", "listing", "located", "search", "these"]
 
-#: Objects of one answer about what is below a study; one more is asked for, which says that there are more.
+#: Objects that are looked at together, as pictures of a series are; whatever leaves by the page has no such limit.
 MAX_INSTANCES: Final = 20_000
 
 
@@ -290,11 +290,10 @@ def _objects(caller: Caller, *more: Any) -> Any:
         .join(Study, Study.id == Series.study_id)
         .where(access.studies(caller))
         .order_by(*_order(_Columns), Instance.id)
-        .limit(MAX_INSTANCES + 1)
     )
 
 
-def below(caller: Caller, *, series: bool, instance: bool, told: bool) -> Select[Any]:
+def below(caller: Caller, *, series: bool, instance: bool, told: bool, most: int) -> Select[Any]:
     """Rows of the objects below one study, to be kept for whoever has the same rights.
 
     Its binds are ``study``, and ``series`` and ``instance`` when they are named.
@@ -303,8 +302,10 @@ def below(caller: Caller, *, series: bool, instance: bool, told: bool) -> Select
     ----------
     told
         Whether their JSON is wanted.
+    most
+        How many; one more is asked for, which says that there are more.
     """
-    statement = _objects(caller, *([Instance.dicom_json] if told else []))
+    statement = _objects(caller, *([Instance.dicom_json] if told else [])).limit(most + 1)
     for column, name, wanted in (
         (Study.study_instance_uid, "study", True),
         (Series.series_instance_uid, "series", series),
@@ -313,6 +314,50 @@ def below(caller: Caller, *, series: bool, instance: bool, told: bool) -> Select
         if wanted:
             statement = statement.where(column == bindparam(name))
     return statement  # type: ignore[no-any-return]  # as above
+
+
+def listing(caller: Caller, *, series: bool) -> Select[Any]:
+    """Say of all objects below a study which they are, in their order, in one row; kept and bound as `below` is.
+
+    Columns: ``ids``, sixteen bytes each; ``count``, ``syntaxes``, ``records``, and ``sha256`` of all their hashes.
+    """
+    one: Any = (
+        select(
+            Instance.id,
+            Instance.sop_instance_uid,
+            Instance.instance_number,
+            Instance.sha256,
+            Instance.transfer_syntax_uid,
+            Series.series_number,
+            Series.series_instance_uid,
+            Study.record_id,
+        )
+        .join(Series, Series.id == Instance.series_id)
+        .join(Study, Study.id == Series.study_id)
+        .where(access.studies(caller))
+        # Of the same object from two partners, the first in the order of all.
+        .distinct(Instance.sop_instance_uid)
+        .order_by(Instance.sop_instance_uid, *_order(_Columns), Instance.id)
+    )
+    named: Any = (bindparam("study"), bindparam("series") if series else None)
+    rows = _within(one, *named).subquery()
+    place = func.row_number().over(order_by=(*_order(rows.c), rows.c.id)).label("place")
+    placed = select(rows.c.id, rows.c.sha256, rows.c.transfer_syntax_uid, rows.c.record_id, place).subquery()
+    hashes = func.string_agg(placed.c.sha256, aggregate_order_by(literal("", Text), placed.c.place))
+    ids = func.string_agg(func.uuid_send(placed.c.id), aggregate_order_by(literal(b"", LargeBinary), placed.c.place))
+    return select(
+        func.count().label("count"),
+        ids.label("ids"),
+        func.encode(func.sha256(func.convert_to(hashes, "UTF8")), "hex").label("sha256"),
+        func.array_agg(placed.c.transfer_syntax_uid.distinct()).label("syntaxes"),
+        func.array_agg(placed.c.record_id.distinct()).filter(placed.c.record_id.is_not(None)).label("records"),
+    )
+
+
+def these(caller: Caller, *, told: bool) -> Select[Any]:
+    """Rows as `below` gives of some objects; its bind is ``ids``."""
+    statement = _objects(caller, *([Instance.dicom_json] if told else []))
+    return statement.where(Instance.id == func.any(bindparam("ids", type_=ARRAY(Instance.id.type))))  # type: ignore[no-any-return]  # as above
 
 
 def laid_down(caller: Caller) -> Select[Any]:

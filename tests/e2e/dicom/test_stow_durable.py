@@ -39,6 +39,14 @@ class Serving:
     port: int
     folder: Path
 
+    def peak(self) -> int:
+        """Bytes that the process had in memory at the most since `forget_peak`, as the kernel says."""
+        said = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(said.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def forget_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def staged(self) -> list[Path]:
         found = []
         for path in (self.folder / "blobs" / "staging").iterdir():

@@ -1,0 +1,73 @@
+"""All objects of a study, a series or an instance as they stood at one instant, however many, read while they leave.
+
+Promises: constant memory but for sixteen bytes an object; each object once, in the order of the study; one that arrives
+meanwhile is in or out, never half of an answer. What is gone meanwhile, or may not be seen any more, breaks the answer
+off: nobody is told that he has all of it. Few objects are at hand, and are asked for once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from gateway.errors import Unavailable
+
+__all__ = ["AT_HAND", "Listed"]
+
+T = TypeVar("T")
+
+#: So many objects are read at once; of more they are read by the page while they leave.
+AT_HAND: Final = 1000
+_PAGE: Final = 200
+_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[T]):
+    """Objects.
+
+    Parameters
+    ----------
+    count
+        How many.
+    transfer_syntaxes
+        What they are kept in.
+    records
+        The records that they name.
+    names
+        Together the name of all their bytes, in their order.
+    at_hand
+        All of them when they are few.
+    """
+
+    count: int
+    transfer_syntaxes: frozenset[str]
+    records: frozenset[uuid.UUID]
+    names: tuple[str, ...]
+    at_hand: Sequence[T] = ()
+    _ids: bytes = b""
+    _read: Callable[[list[uuid.UUID]], Awaitable[list[T]]] | None = None
+
+    async def each(self) -> AsyncIterator[T]:
+        """Give one after another.
+
+        Raises
+        ------
+        Unavailable
+            ``dicom-study-changed``, ``database``.
+        """
+        for one in self.at_hand:
+            yield one
+        if self._read is None:
+            return
+        for at in range(0, len(self._ids), _PAGE * _ID_BYTES):
+            page = self._ids[at : at + _PAGE * _ID_BYTES]
+            ids = [uuid.UUID(bytes=page[one : one + _ID_BYTES]) for one in range(0, len(page), _ID_BYTES)]
+            found = await self._read(ids)
+            if len(found) < len(ids):
+                text = "L’étude a changé pendant qu’elle était lue : demander à nouveau."
+                raise Unavailable("dicom-study-changed", text, retry_after_s=1)
+            for one in found:
+                yield one
