@@ -67,6 +67,8 @@ class Server:
     admin_url: str
     template: str = field(default_factory=lambda: "modele_" + secrets.token_hex(4))
     clean: list[str] = field(default_factory=list)
+    new: dict[int, tuple[int, float, int]] = field(default_factory=dict)
+    schema: tuple[Any, ...] | None = None
 
     def url_of(self, database: str, *, admin: bool = False) -> str:
         """URL of one database."""
@@ -83,6 +85,9 @@ class Server:
         store = Store(self.url_of(self.template))
         store.migrate()
         store.close()
+        with psycopg.connect(self.url_of(self.template, admin=True), autocommit=True) as connection:
+            self.new = {oid: (pages, tuples, size) for oid, pages, tuples, size in connection.execute(_SIZES)}
+            self.schema = connection.execute(_SCHEMA).fetchone()
 
     def take(self) -> str:
         """Name of a database that is migrated and empty."""
@@ -99,39 +104,64 @@ class Server:
 
     def give_back(self, name: str) -> None:
         """Empty a database for the next test, or drop it when the test changed its schema."""
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
         with psycopg.connect(self.url_of(name, admin=True), autocommit=True) as connection:
-            connection.execute(_EMPTY)
-            same = connection.execute(_SCHEMA).fetchone()
-        if self.__dict__.setdefault("schema", same) == same:
-            self.clean.append(name)
-            return
+            connection.execute(_ALONE)
+            if connection.execute(_SCHEMA).fetchone() == self.schema:
+                self._empty(connection)
+                self.clean.append(name)
+                return
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def _empty(self, connection: psycopg.Connection[Any]) -> None:
+        """Make every table what it is in a new database, so that no test depends on what another left behind.
 
-# Every table that holds a row is truncated, triggers aside: rows lie afterwards as in a new database, so that no test
-# depends on what another left behind. Ten times quicker than copying a database.
-_EMPTY = """
+        No row, no page, nothing that the planner remembers. Triggers do not notice.
+        """
+        connection.execute("SET session_replication_role = replica")
+        filled = connection.execute(_FILLED).fetchall()
+        # Few rows are deleted and vacuumed away: truncating takes every table along that refers to one of these, and
+        # makes hundreds of files anew. It is for tables of which an index has grown by more than its first page.
+        grown = {table for table, index, size in filled if size > self.new.get(index, (0, 0, 0))[2] + 8192}
+        few = {table for table, _, _ in filled} - grown
+        if few:
+            connection.execute("; ".join(f"DELETE FROM {table}" for table in few))
+            connection.execute(f"VACUUM (INDEX_CLEANUP ON) {', '.join(few)}")
+            grown |= {table for table, _, _ in connection.execute(_FILLED)}
+        if grown:
+            connection.execute(f"TRUNCATE {', '.join(grown)} CASCADE")
+        known = {"oids": list(self.new), "pages": [one[0] for one in self.new.values()]}
+        connection.execute(_FORGET, known | {"tuples": [one[1] for one in self.new.values()]})
+
+
+# The others have left, not only been told to.
+_ALONE = """
 DO $$
-DECLARE
-  one regclass;
-  filled boolean;
-  all_filled text[] := '{}';
 BEGIN
-  SET LOCAL session_replication_role = replica;
-  FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-             AND relname NOT IN ('alembic_version', 'search_index') LOOP
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', one) INTO filled;
-    IF filled THEN
-      all_filled := all_filled || one::text;
-    END IF;
+  LOOP
+    PERFORM pg_stat_clear_snapshot();
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid();
+    EXIT WHEN NOT FOUND;
+    PERFORM pg_sleep(0.002);
   END LOOP;
-  IF cardinality(all_filled) > 0 THEN
-    EXECUTE 'TRUNCATE ' || array_to_string(all_filled, ', ') || ' CASCADE';
-  END IF;
 END $$
+"""
+_SIZES = """
+SELECT oid, relpages, reltuples, pg_relation_size(oid) FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'i', 't')
+"""
+# Tables that have pages, with each of their indexes and its size.
+_FILLED = """
+SELECT one.oid::regclass::text, indexrelid, coalesce(pg_relation_size(indexrelid), 0)
+FROM pg_class one LEFT JOIN pg_index ON indrelid = one.oid
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+  AND relname NOT IN ('alembic_version', 'search_index') AND pg_relation_size(one.oid) > 0
+"""
+_FORGET = """
+WITH statistics AS (DELETE FROM pg_statistic WHERE starelid >= 16384)
+UPDATE pg_class one SET relpages = new.relpages, reltuples = new.reltuples
+FROM unnest(%(oids)s::oid[], %(pages)s::integer[], %(tuples)s::real[]) AS new (oid, relpages, reltuples)
+WHERE one.oid = new.oid AND (one.relpages, one.reltuples) <> (new.relpages, new.reltuples)
 """
 _SCHEMA = """
 SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_proc),
