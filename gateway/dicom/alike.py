@@ -48,9 +48,10 @@ _TRANSFER_SYNTAX_UID: Final = 0x00020010
 _OTHERWISE: Final = frozenset(
     {b"", b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.113619.5.2"}
 )
-#: What pictures are made with: image pixels and their tables, functional groups, overlays, places of frames, spacings.
+#: What pictures are made with: image pixels and their tables, functional groups, overlays, places of frames; spacings
+#: and optical paths.
 _GROUPS: Final = frozenset({0x0028, 0x5200, 0x7FE0, *range(0x6000, 0x6020, 2)})
-_SPACINGS: Final = frozenset({0x00181164, 0x00182010})
+_ALONE: Final = frozenset({0x00181164, 0x00182010, 0x00480105})
 #: Of those groups, what each slice says of itself and no picture is made with: smallest and largest values.
 _OWN: Final = range(0x00280104, 0x00280112)
 
@@ -109,7 +110,7 @@ def _glance(content: bytes) -> tuple[bytes, bytes, int] | None:
             return None
         if tag == _TRANSFER_SYNTAX_UID:
             syntax = content[position + 8 : after].rstrip(b"\0 ")
-        elif (group in _GROUPS and tag not in _OWN) or tag in _SPACINGS:
+        elif (group in _GROUPS and tag not in _OWN) or tag in _ALONE:
             said.append(content[position:after])
         before, position = tag, after
     return None

@@ -27,7 +27,7 @@ _BYTES: Final = 64 << 20
 #: How long a picture is drawn for nobody.
 _GRACE_S: Final = 1.0
 #: Raised when what is drawn changes; a library that changes may draw another picture too.
-_EDITION: Final = ("1", PIL.__version__, pydicom.__version__, np.__version__)
+_EDITION: Final = ("2", PIL.__version__, pydicom.__version__, np.__version__)
 
 Picture = tuple[str, bytes]
 

@@ -1,7 +1,8 @@
 """A frame → a picture that a browser shows `[PS3.18 8.3.5]`.
 
 Promises: the grayscale pipeline of `[PS3.4 N.2]` (modality LUT, VOI LUT or window, polarity) with the values of the
-frame's functional groups, colour spaces turned to RGB, overlay planes in white. Eight bits, so not for diagnosis.
+frame's functional groups, colour spaces turned to RGB and to sRGB by the object's profile (`gateway.dicom.colours`),
+overlay planes in white. Eight bits, so not for diagnosis.
 Applies no presentation state (`gateway.dicom.presentation_drawing` does) and shows nothing of objects without pixels.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from pydicom.uid import ExplicitVRBigEndian
 
-from gateway.dicom import overlays
+from gateway.dicom import colours, overlays
 from gateway.dicom.frames import Decoded, Frames, said
 from gateway.errors import InvalidContent, Unsupported
 
@@ -48,13 +48,19 @@ MEDIA_TYPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 _FUNCTIONS: Final = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 #: Where functional groups keep what a frame is drawn with `[PS3.3 C.7.6.16]`.
-_GROUPS: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
+_GROUPS: Final = (
+    *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence"),
+    "OpticalPathIdentificationSequence",
+)
 _SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+#: Whose files may carry a profile.
+_CARRIERS: Final = ("image/jpeg", "image/png")
 #: What a frame is drawn with.
 _DRAWN_WITH: Final = (
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *_SPACINGS,
+    *("ICCProfile", "ColorSpace", "OpticalPathIdentifier"),
 )
 
 
@@ -145,6 +151,7 @@ def render(
     window: Window | None = None,
     viewport: Region | None = None,
     quality: int | None = None,
+    iccprofile: str | None = None,
 ) -> bytes:
     """Draw one frame.
 
@@ -158,6 +165,8 @@ def render(
         None: the object's own pixels, one for one.
     quality
         Of a JPEG, 1 to 100.
+    iccprofile
+        One of `gateway.dicom.colours.WISHES`: in which space it leaves, and with which profile. A GIF carries none.
 
     Raises
     ------
@@ -174,7 +183,11 @@ def render(
     decoded = frames.decoded(frame)
     ds = drawn_with(frames, frame)
     try:
-        shown = displayed(decoded, frames, ds, window)
+        if media_type not in _CARRIERS and iccprofile == "yes":
+            iccprofile = None
+        shown, profile = displayed(decoded, frames, ds, window, iccprofile), None
+        if media_type in _CARRIERS:
+            profile = colours.carried(ds if colours.coloured(decoded) else Dataset(), iccprofile)
     except (InvalidContent, Unsupported, MemoryError):
         raise
     except Exception as error:  # a table or a palette against its type
@@ -184,14 +197,17 @@ def render(
     picture = Image.fromarray(shown)
     if viewport is not None:
         picture = _fitted(viewport.of(picture), ds, viewport)
-    return encoded(picture, media_type, quality)
+    return encoded(picture, media_type, quality, profile)
 
 
-def encoded(picture: Image.Image, media_type: str, quality: int | None) -> bytes:
-    """Write a picture as one of `MEDIA_TYPES`."""
+def encoded(picture: Image.Image, media_type: str, quality: int | None, profile: bytes | None = None) -> bytes:
+    """Write a picture as one of `MEDIA_TYPES`, with the ICC profile that it shall carry."""
     kind, options = MEDIA_TYPES[media_type]
+    said_too = ({"quality": quality} if quality and kind == "JPEG" else {}) | (
+        {"icc_profile": profile} if profile is not None else {}
+    )
     out = io.BytesIO()
-    picture.save(out, kind, **(options | ({"quality": quality} if quality and kind == "JPEG" else {})))
+    picture.save(out, kind, **(options | said_too))
     return out.getvalue()
 
 
@@ -234,26 +250,28 @@ def drawn_with(frames: Frames, frame: int) -> Dataset:
                 for keyword in _DRAWN_WITH:
                     if said(item, keyword) is not None:
                         with_it[keyword] = item[keyword]
+    colours.lit(ds, with_it)
     return with_it
 
 
-def displayed(decoded: Decoded, frames: Frames, ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
-    """Give a writable picture of 8 bits, gray or RGB."""
+def displayed(
+    decoded: Decoded, frames: Frames, ds: Dataset, window: Window | None, iccprofile: str | None = None
+) -> NDArray[np.uint8]:
+    """Give a writable picture of 8 bits, gray or RGB; with a profile that is wished for, RGB."""
+    if colours.coloured(decoded):
+        return colours.managed(colours.in_rgb(decoded, frames), ds, iccprofile)
+    gray = _in_grays(decoded, ds, window)
+    if iccprofile in (None, "no"):
+        return gray
+    return colours.managed(np.repeat(gray[..., None], 3, axis=2), Dataset(), iccprofile)
+
+
+def _in_grays(decoded: Decoded, ds: Dataset, window: Window | None) -> NDArray[np.uint8]:
     values, interpretation = decoded.values, decoded.interpretation
-    if interpretation == "PALETTE COLOR":
-        wide = _palette_bits(frames.header) > 8
-        return _eight_bits(apply_color_lut(values, frames.header), 16 if wide else 8)
-    if values.ndim == 3:
-        return _TO_RGB.get(interpretation, _as_it_is)(_eight_bits(values, decoded.bits or 8))
     if decoded.bits == 1 and window is None and Window.of(ds) is None:  # a mask: nothing between black and white
         gray = values * np.uint8(255)
         return np.invert(gray) if interpretation == "MONOCHROME1" else gray
     return _gray(values, ds, window, inverted=interpretation == "MONOCHROME1")
-
-
-def _palette_bits(ds: Dataset) -> int:
-    descriptor = said(ds, "RedPaletteColorLookupTableDescriptor")
-    return int(descriptor[2]) if descriptor is not None and len(descriptor) == 3 else 16
 
 
 def _gray(values: NDArray[Any], ds: Dataset, window: Window | None, *, inverted: bool) -> NDArray[np.uint8]:
@@ -331,53 +349,6 @@ def grays(share: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, (list, MultiValue)) else value
-
-
-def _eight_bits(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Keep the eight highest bits; fewer are stretched to as many."""
-    if bits > 8:
-        return np.asarray(pixels >> (bits - 8), dtype=np.uint8)
-    if bits < 8:
-        return np.asarray(pixels.astype(np.uint16) * 255 // (2**bits - 1), dtype=np.uint8)
-    return np.array(pixels, dtype=np.uint8)
-
-
-def _as_it_is(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pixels[..., :3])
-
-
-def _by_pillow(mode: str) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    def convert(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        picture = Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
-        return np.array(picture.convert("RGB"))
-
-    return convert
-
-
-def _from_partial(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert luminance of 16…235 and chrominance of 16…240 `[PS3.3 C.7.6.3.1.2]`."""
-    y, blue, red = (pixels[..., at].astype(np.float32) for at in range(3))
-    y, blue, red = 1.1644 * (y - 16), blue - 128, red - 128
-    rgb = np.stack([y + 1.5960 * red, y - 0.3917 * blue - 0.8130 * red, y + 2.0173 * blue], axis=-1)
-    return np.asarray(np.clip(rgb + 0.5, 0, 255), dtype=np.uint8)
-
-
-def _from_inks(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Take each ink and black from white: retired, and defined by nothing better than what others do."""
-    inks = pixels.astype(np.int16)
-    return np.asarray(np.clip(255 - inks[..., :3] - inks[..., 3:4], 0, 255), dtype=np.uint8)
-
-
-_full: Final = _by_pillow("YCbCr")
-#: Colour space → RGB. Of reversible and irreversible component transforms the decoder has made RGB already.
-_TO_RGB: Final[dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
-    "YBR_FULL": _full,
-    "YBR_FULL_422": _full,
-    "YBR_PARTIAL_422": _from_partial,
-    "HSV": _by_pillow("HSV"),
-    "CMYK": _from_inks,
-    "ARGB": lambda pixels: np.ascontiguousarray(pixels[..., 1:4]),
-}
 
 
 def ratio_of(ds: Dataset) -> float:

@@ -319,6 +319,9 @@ def _stated(asked: dict[str, Any], state: Found | None) -> dict[str, Any]:
     if state is not None and asked["viewport"] is not None and asked["viewport"][2] is not None:
         text = "Un état de présentation a sa propre région : « viewport » sans elle."
         raise InvalidContent("dicom-viewport", text, expression="viewport")
+    if state is not None and "iccprofile" in asked:
+        text = "Un état de présentation a ses propres couleurs, montrées en sRGB : sans « iccprofile »."
+        raise InvalidContent("dicom-icc-profile", text, expression="iccprofile")
     return asked
 
 
