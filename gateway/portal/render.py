@@ -54,6 +54,7 @@ STATIC_TYPES: Final = {
     "viewer_pane.js": _SCRIPT,
     "viewer_pixels.js": _SCRIPT,
     "viewer_store.js": _SCRIPT,
+    "viewer_tools.js": _SCRIPT,
 }
 # What a module imports is asked for by the address that changes with its content, as a page asks for it.
 _IMPORT: Final = re.compile(rb'(?<=from ")\./([a-z_]+\.js)(?=";)')

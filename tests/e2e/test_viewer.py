@@ -19,7 +19,7 @@ from gateway.model.person import PatientRecord
 from gateway.portal.render import static_url
 from tests.e2e.portal_house import House, send_images
 from tests.e2e.viewer_objects import STUDY, Folder
-from tests.e2e.viewer_screen import CHART_SIDE, DESK, MEASURE, NBSP, PHONE, touch
+from tests.e2e.viewer_screen import CHART_SIDE, DESK, MEASURE, NBSP, PHONE, Fingers
 from tests.world import audit_lines
 
 # -- pixels ----------------------------------------------------------------------------------------------------------
@@ -562,12 +562,15 @@ def test_a_telephone_turns_zooms_and_measures_with_fingers(look) -> None:
     canvas = screen.pane().locator("canvas").bounding_box()
     assert canvas["height"] > PHONE["height"] / 2, "the picture has the room"
     x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
-    touch(screen, [(x, y)], [(x, y + 50)], [(x, y + 100)])
+    with Fingers(screen) as fingers:
+        fingers.down((x, y)).move((x, y + 50)).move((x, y + 100)).up()
     page.wait_for_function("() => parseInt(document.querySelector('[data-part=rang]').textContent) > 3")
     page.locator("[data-part=curseur]").first.fill("1")
     screen.wait(f"{STUDY}.1.1")
     assert screen.part("regle-texte") == f"10{NBSP}cm"
-    touch(screen, [(x - 30, y)], [(x - 30, y), (x + 30, y)], [(x - 80, y), (x + 80, y)], [(x - 120, y), (x + 120, y)])
+    with Fingers(screen) as fingers:
+        fingers.down((x - 30, y)).down((x - 30, y), (x + 30, y)).move((x - 80, y), (x + 80, y))
+        fingers.move((x - 120, y), (x + 120, y)).up()
     screen.wait_part("regle-texte", f"2{NBSP}cm")
     assert screen.part("rang") == f"1{NBSP}/{NBSP}9", "two fingers do not turn the stack"
     page.get_by_role("button", name="Ajuster").click()
@@ -575,19 +578,24 @@ def test_a_telephone_turns_zooms_and_measures_with_fingers(look) -> None:
     page.get_by_role("button", name="Longueur").click()
     start = screen.at(32, 64, rows=128, columns=128)
     end = screen.at(96, 64, rows=128, columns=128)
-    touch(screen, [start], [((start[0] + end[0]) / 2, start[1])], [end])
+    with Fingers(screen) as fingers:
+        fingers.down(start).move(((start[0] + end[0]) / 2, start[1])).move(end).up()
     # 64 pixels of 3 mm; a finger is no finer than a pixel of the screen, about a millimetre.
     said = screen.page.locator("[data-part=mesures] li").inner_text()
     assert float(re.search(r"([\d,]+)", said)[1].replace(",", ".")) == pytest.approx(192, abs=1.5)
+    more = page.get_by_role("button", name="Outils", exact=True)
+    more.click()
     page.get_by_role("button", name="Deux vues").click()
     screen.wait(f"{STUDY}.2.1", pane=2)
     assert page.evaluate(MEASURE)["width"] == PHONE["width"]
     tops = [screen.pane(number).bounding_box()["y"] for number in (1, 2)]
     assert tops[1] > tops[0] + 100, "one above the other"
+    more.click()
     page.get_by_role("button", name="Aide").click()
     assert page.get_by_role("dialog").get_by_text("Deux doigts agrandissent").is_visible()
     page.get_by_role("button", name="Fermer").click()
     # Laid on its side, the picture keeps nearly the whole height.
+    more.click()
     page.get_by_role("button", name="Deux vues").click()
     page.set_viewport_size({"width": PHONE["height"], "height": PHONE["width"]})
     screen.settle()

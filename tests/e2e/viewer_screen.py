@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from tests.e2e.portal_house import Visitor
 from tests.e2e.viewer_objects import Folder
@@ -108,12 +109,50 @@ MEASURE = """() => ({
 })"""
 
 
-def touch(screen: Screen, *moments: list[tuple[float, float]]) -> None:
-    """Fingers on the glass, one list of places a moment."""
-    wire = screen.visitor.context.new_cdp_session(screen.page)
-    for index, places in enumerate(moments):
-        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
-        kind = "touchStart" if index == 0 or len(places) > len(moments[index - 1]) else "touchMove"
-        wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    wire.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    wire.detach()
+class Fingers:
+    """Fingers on the glass, by the browser's own input: where each of them is, from the first on."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._places: dict[int, tuple[float, float]] = {}
+        self._clock = 1_000_000.0
+
+    def __enter__(self) -> Self:
+        self._wire = self._screen.visitor.context.new_cdp_session(self._screen.page)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wire.detach()
+
+    def down(self, *places: tuple[float, float]) -> Fingers:
+        """Lay one more finger down; the others are where they are said to be."""
+        self._places = dict(enumerate(places))
+        return self._say("touchStart")
+
+    def move(self, *places: tuple[float, float]) -> Fingers:
+        self._places = dict(zip(self._places, places, strict=True))
+        return self._say("touchMove")
+
+    def only(self, finger: int) -> Fingers:
+        """Lift all but one."""
+        self._places = {finger: self._places[finger]}
+        return self._say("touchEnd")
+
+    def up(self) -> Fingers:
+        self._places = {}
+        return self._say("touchEnd")
+
+    def cancel(self) -> Fingers:
+        """The system takes the fingers for itself."""
+        self._places = {}
+        return self._say("touchCancel")
+
+    def tap(self, place: tuple[float, float]) -> Fingers:
+        return self.down(place).up()
+
+    def _say(self, kind: str) -> Fingers:
+        # 50 ms from one to the next, whatever the machine that the test runs on is busy with.
+        self._clock += 0.05
+        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in self._places.items()]
+        self._wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points, "timestamp": self._clock})
+        return self

@@ -10,16 +10,13 @@ import { Measures } from "./viewer_measures.js";
 import { Pane } from "./viewer_pane.js";
 import { caution } from "./viewer_overlay.js";
 import { Store } from "./viewer_store.js";
+import { Tools } from "./viewer_tools.js";
 
 const MEGABYTE = 1 << 20;
 const root = document.querySelector("[data-viewer]");
 const one = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 
-/* Computed tomography's usual windows; an object's own come first. */
-const PRESETS = [
-  ["Médiastin", 40, 400], ["Poumon", -600, 1500], ["Os", 400, 1800], ["Abdomen", 60, 400], ["Cerveau", 40, 80], ["Foie", 90, 150],
-];
 const TOOLS = { w: "fenetre", s: "defiler", z: "zoom", p: "deplacer", l: "longueur", a: "angle", e: "ellipse" };
 
 const touch = window.matchMedia && window.matchMedia("(pointer: coarse)").matches;
@@ -40,6 +37,13 @@ const measures = new Measures(root.dataset.seance);
 const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, measures, changed }));
 const cine = new Cine({ pane: () => active(), changed: () => refreshTools() });
 const active = () => panes[state.active];
+const tools = new Tools(root, {
+  pane: active,
+  seen: () => ({ tool: state.tool, double: state.double, linkable: linkable(), linked: linked(), playing: cine.playing }),
+  shown: (entry) => panes.some((it, i) => it.series === entry && (i === 0 || state.double)),
+  series,
+});
+const refreshTools = () => tools.refresh();
 
 function changed(pane, what) {
   if (what === "mesure") {
@@ -158,69 +162,6 @@ function setDouble(double) {
   panes.forEach((pane) => pane.refresh());
 }
 
-function refreshTools() {
-  const pane = active();
-  for (const button of all("[data-outil]")) button.setAttribute("aria-pressed", String(button.dataset.outil === state.tool));
-  root.dataset.outil = state.tool;
-  const pressed = { inverser: pane.inverted, miroir: pane.view.mirror, double: state.double, lier: linked(), cine: cine.playing };
-  for (const button of all("[data-action]")) {
-    if (button.dataset.action in pressed) button.setAttribute("aria-pressed", String(pressed[button.dataset.action]));
-  }
-  one("[data-action=lier]").disabled = !linkable();
-  one("[data-action=cine]").disabled = pane.images.length < 2;
-  one("[data-action=inverser]").disabled = !pane.isImage || !pane.image.grey;
-  for (const action of ["tourner", "miroir"]) one(`[data-action=${action}]`).disabled = !pane.isImage;
-  for (const entry of series) {
-    const shown = panes.findIndex((it, i) => it.series === entry && (i === 0 || state.double));
-    if (shown >= 0) entry.link.setAttribute("aria-current", "true");
-    else entry.link.removeAttribute("aria-current");
-  }
-  refreshPresets(pane);
-}
-
-/* Windows to choose from: the object's own, the usual ones of a CT, the whole extent. */
-function windowsOf(pane) {
-  if (!pane.isImage || !pane.image.grey) return [];
-  const own = pane.image.windows.map((it, i) => ({ ...it, label: it.label ? capital(it.label) : `De l’image${pane.image.windows.length > 1 ? `, ${i + 1}` : ""}` }));
-  const usual = pane.image.modality === "CT" ? PRESETS.map(([label, center, width]) => ({ label, center, width, shape: "LINEAR" })) : [];
-  const known = new Set(own.map((it) => `${it.center}/${it.width}`));
-  // Worked out when it is chosen: looking at every pixel of every image would slow the stack.
-  const full = pane.image.measurable ? [{ label: "Toute l’étendue", full: true }] : [];
-  return [...own, ...usual.filter((it) => !known.has(`${it.center}/${it.width}`)), ...full];
-}
-
-const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1).toLowerCase();
-const same = (a, b) => a && b && a.center === b.center && a.width === b.width;
-
-function refreshPresets(pane) {
-  const select = one("#fenetrage");
-  const windows = windowsOf(pane);
-  const shown = pane.effective;
-  const names = windows.map((it, i) => `${it.label}${i < 9 ? `  (${i + 1})` : ""}`);
-  if (select.dataset.dit !== names.join("|")) {
-    select.dataset.dit = names.join("|");
-    select.textContent = "";
-    const free = select.appendChild(document.createElement("option"));
-    free.textContent = "Réglage libre";
-    free.value = "";
-    names.forEach((name, i) => {
-      const option = select.appendChild(document.createElement("option"));
-      option.textContent = name;
-      option.value = String(i);
-    });
-  }
-  select.disabled = !windows.length;
-  const chosen = windows.findIndex((it) => (it.full ? shown && shown.full : same(it, shown)));
-  select.value = chosen < 0 ? "" : String(chosen);
-}
-
-function preset(index) {
-  const pane = active();
-  const chosen = windowsOf(pane)[index];
-  if (chosen && chosen.full) pane.setWindow(pane.full);
-  else if (chosen) pane.setWindow(chosen);
-}
-
 /* -- what buttons and keys do ------------------------------------------------------------------------------------ */
 
 const ACTIONS = {
@@ -238,13 +179,20 @@ const ACTIONS = {
     active().pending = undefined;
     active().measured();
   },
-  double: () => setDouble(!state.double),
+  double: () => {
+    tools.open(false);
+    setDouble(!state.double);
+  },
   lier: () => linkable() && toggleLink(),
   ecran: () => {
     if (document.fullscreenElement) document.exitFullscreen();
     else if (root.requestFullscreen) root.requestFullscreen();
   },
-  aide: () => help(true),
+  outils: () => tools.open(),
+  aide: () => {
+    tools.open(false);
+    help(true);
+  },
 };
 
 function help(open) {
@@ -261,6 +209,7 @@ function help(open) {
 function chooseTool(tool) {
   active().giveUp();
   state.tool = tool;
+  tools.open(false);
   refreshTools();
 }
 
@@ -308,7 +257,7 @@ const KEYS = {
   x: () => active().setView(geometry.fitted(active().view)), r: ACTIONS.tourner, m: ACTIONS.miroir,
   i: ACTIONS.inverser, d: ACTIONS.double, k: ACTIONS.lier, f: ACTIONS.ecran, "?": ACTIONS.aide, h: ACTIONS.aide,
   n: () => turn(1), b: () => turn(-1), c: () => state.double && focusPane(1 - state.active),
-  delete: erase, backspace: erase, escape: () => chooseTool(touch ? "defiler" : "fenetre"),
+  delete: erase, backspace: erase, escape: () => tools.open(false) || chooseTool(touch ? "defiler" : "fenetre"),
 };
 const SHIFTED = {
   arrowup: () => nudgeWindow(1, 0), arrowdown: () => nudgeWindow(-1, 0),
@@ -331,7 +280,7 @@ function onKey(event) {
   if (event.ctrlKey) act = CONTROLLED[key];
   else if (event.shiftKey && SHIFTED[key]) act = SHIFTED[key];
   // The row of digits of a French keyboard gives signs without the shift key: the physical key counts.
-  else if (/^(Digit|Numpad)[1-9]$/.test(event.code) && key !== "-") act = () => preset(Number(event.code.slice(-1)) - 1);
+  else if (/^(Digit|Numpad)[1-9]$/.test(event.code) && key !== "-") act = () => tools.preset(Number(event.code.slice(-1)) - 1);
   else if (KEYS[key]) act = KEYS[key];
   else if (TOOLS[key]) act = () => chooseTool(TOOLS[key]);
   if (!act) return;
@@ -353,11 +302,12 @@ function begin() {
   for (const part of all("[data-vivant]")) part.hidden = false;
   panes.forEach((pane, index) => {
     attach(pane, { tool: () => state.tool, activate: () => activate(index) });
+    pane.root.addEventListener("pointerdown", () => tools.open(false), true);
     pane.root.addEventListener("focusin", () => activate(index));
   });
   for (const button of all("[data-outil]")) button.addEventListener("click", () => chooseTool(button.dataset.outil));
   for (const button of all("[data-action]")) button.addEventListener("click", () => ACTIONS[button.dataset.action]());
-  one("#fenetrage").addEventListener("change", (event) => event.target.value !== "" && preset(Number(event.target.value)));
+  one("#fenetrage").addEventListener("change", (event) => event.target.value !== "" && tools.preset(Number(event.target.value)));
   one("#vitesse").addEventListener("change", (event) => cine.setRate(Number(event.target.value)));
   one("[data-aide-fin]").addEventListener("click", () => help(false));
   for (const entry of series) {

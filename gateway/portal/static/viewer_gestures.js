@@ -1,19 +1,24 @@
 /* Mouse, pen and fingers on a pane.
 
    Promises: one finger or the left button does what the chosen tool says; two fingers zoom and move whatever the tool;
-   the wheel turns the stack, with Ctrl it zooms; the middle button moves and the right one zooms. */
+   the wheel turns the stack, with Ctrl it zooms; the middle button moves and the right one zooms. A gesture that the
+   browser takes away, or during which the screen is turned, ends there: no finger that is gone is waited for. */
 
 import * as geometry from "./viewer_geometry.js";
 import { KINDS, handle } from "./viewer_measures.js";
 
 const BUTTONS = { 1: "deplacer", 2: "zoom" };
 const WHEEL_PX = 60;
+const TAP_MS = 400;
+const TAP_PX = 30;
 
 export function attach(pane, { tool, activate }) {
   const { canvas } = pane;
   const fingers = new Map();
   let gesture;
   let turned = 0;
+  let span = 0;
+  let tapped;
 
   const at = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -24,18 +29,34 @@ export function attach(pane, { tool, activate }) {
     return geometry.toImage(pane.image, geometry.place(pane.image, pane.view, width, height), point.x, point.y);
   };
 
+  const forget = () => {
+    if (gesture && gesture.drop) gesture.drop();
+    gesture = undefined;
+    fingers.clear();
+  };
+  /* Whether the pane is no more as it was when the finger came down. */
+  const turnedOver = () => {
+    const over = fingers.size > 0 && pane.size.width !== span;
+    if (over) forget();
+    return over;
+  };
+
   canvas.addEventListener("pointerdown", (event) => {
     activate();
     if (!pane.isImage) return;
+    // The first finger of a hand: what is held yet was lifted unseen.
+    if (event.isPrimary) forget();
+    if (!fingers.size) span = pane.size.width;
     const point = at(event);
     fingers.set(event.pointerId, point);
     if (canvas.setPointerCapture) canvas.setPointerCapture(event.pointerId);
     if (fingers.size === 2) {
       if (gesture && gesture.drop) gesture.drop();
       gesture = undefined;
+      tapped = undefined;
     } else if (fingers.size === 1) {
       const chosen = event.pointerType === "mouse" ? BUTTONS[event.button] || tool() : tool();
-      gesture = begin(chosen, point, event.pointerType);
+      gesture = { ...begin(chosen, point, event.pointerType), from: point };
     }
     event.preventDefault();
     pane.root.focus({ preventScroll: true });
@@ -47,8 +68,9 @@ export function attach(pane, { tool, activate }) {
       pane.probe = point;
       if (!gesture && pane.isImage && pane.pixels) pane.redraw();
     }
+    if (turnedOver()) return;
     if (!fingers.has(event.pointerId)) {
-      if (pane.pending && gesture === undefined) follow(point);
+      if (pane.pending && gesture === undefined && event.pointerType !== "touch") follow(point);
       return;
     }
     const before = fingers.get(event.pointerId);
@@ -58,19 +80,17 @@ export function attach(pane, { tool, activate }) {
   });
 
   const end = (event) => {
+    if (turnedOver()) return;
     const point = at(event);
     if (fingers.delete(event.pointerId) && gesture && !fingers.size) {
       if (gesture.end) gesture.end(point);
+      if (event.pointerType === "touch") tap(event, point, gesture.from);
       gesture = undefined;
     }
     if (fingers.size === 1) gesture = undefined;
   };
   canvas.addEventListener("pointerup", end);
-  canvas.addEventListener("pointercancel", (event) => {
-    if (gesture && gesture.drop) gesture.drop();
-    gesture = undefined;
-    fingers.delete(event.pointerId);
-  });
+  canvas.addEventListener("pointercancel", forget);
   canvas.addEventListener("pointerleave", () => {
     pane.probe = undefined;
     pane.redraw();
@@ -104,6 +124,16 @@ export function attach(pane, { tool, activate }) {
     },
     { passive: false },
   );
+
+  /* Two taps at one place: a browser that zooms no page makes no double click of them everywhere. */
+  function tap(event, point, from) {
+    const near = (a, b) => Math.hypot(a.x - b.x, a.y - b.y) < TAP_PX;
+    if (!near(point, from)) tapped = undefined;
+    else if (tapped && event.timeStamp - tapped.at < TAP_MS && near(point, tapped.point)) {
+      tapped = undefined;
+      pane.setView(geometry.fitted(pane.view));
+    } else tapped = { at: event.timeStamp, point };
+  }
 
   function pinch(id, before, point) {
     const other = [...fingers].find(([key]) => key !== id)[1];

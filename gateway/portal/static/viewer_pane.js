@@ -28,8 +28,8 @@ export class Pane {
     this.part("curseur").addEventListener("input", (event) => this.show(Number(event.target.value) - 1));
     this.part("precedente").addEventListener("click", () => this.move(-1));
     this.part("suivante").addEventListener("click", () => this.move(1));
-    if (window.ResizeObserver) new ResizeObserver(() => this.refresh()).observe(this.canvas);
-    else window.addEventListener("resize", () => this.refresh());
+    if (window.ResizeObserver) new ResizeObserver(() => this.resized()).observe(this.canvas);
+    else window.addEventListener("resize", () => this.resized());
   }
 
   clear() {
@@ -59,6 +59,19 @@ export class Pane {
 
   get size() {
     return { width: this.canvas.clientWidth, height: this.canvas.clientHeight };
+  }
+
+  /* What stands in the middle stays there when the screen is turned. */
+  resized() {
+    const { width, height } = this.size;
+    const before = this.extent;
+    this.extent = { width, height };
+    if (before && before.width && before.height && width && height && this.isImage) {
+      const fit = (it) => geometry.fitScale(this.image, it.width, it.height, this.view.turn);
+      const ratio = fit(this.extent) / fit(before);
+      this.view = { ...this.view, x: this.view.x * ratio, y: this.view.y * ratio };
+    }
+    this.refresh();
   }
 
   /* Load a series; `wanted` is the SOP Instance UID to begin with. */
