@@ -62,12 +62,19 @@ class Listed(Generic[T]):
             yield one
         if self._read is None:
             return
-        for at in range(0, len(self._ids), _PAGE * _ID_BYTES):
-            page = self._ids[at : at + _PAGE * _ID_BYTES]
-            ids = [uuid.UUID(bytes=page[one : one + _ID_BYTES]) for one in range(0, len(page), _ID_BYTES)]
-            found = await self._read(ids)
-            if len(found) < len(ids):
-                text = "L’étude a changé pendant qu’elle était lue : demander à nouveau."
-                raise Unavailable("dicom-study-changed", text, retry_after_s=1)
-            for one in found:
+        for at in range(0, self.count, _PAGE):
+            for one in await self._page(self._read, at):
                 yield one
+
+    async def middle(self) -> Sequence[T]:
+        """Give all when they are few, else those about the middle; raises as `each`."""
+        return self.at_hand if self._read is None else await self._page(self._read, (self.count - _PAGE) // 2)
+
+    async def _page(self, read: Callable[[list[uuid.UUID]], Awaitable[list[T]]], first: int) -> list[T]:
+        last = min(first + _PAGE, self.count)
+        places = range(first * _ID_BYTES, last * _ID_BYTES, _ID_BYTES)
+        found = await read([uuid.UUID(bytes=self._ids[at : at + _ID_BYTES]) for at in places])
+        if len(found) < last - first:
+            text = "L’étude a changé pendant qu’elle était lue : demander à nouveau."
+            raise Unavailable("dicom-study-changed", text, retry_after_s=1)
+        return found

@@ -89,8 +89,13 @@ class Rendering(Wire):
 
     async def several(self, request: Request, who: Who, study: str, series: str | None = None) -> Response:
         """Draw each instance of a series or a study that has a picture."""
-        found = await self._found(who, study, series, None)
-        pictured = [_Shown(one) for one in found if one.pictured]
+        found = await self._listed(who, study, series, None, self._images.objects)
+        pictured = []
+        async for one in found.each():
+            if one.pictured:
+                pictured.append(_Shown(one))
+            if len(pictured) > _MAX_PICTURES:
+                raise _too_many()
         if not pictured:
             raise Unsupported("dicom-no-pixels", "Aucune image dans ces objets.")
         return await self._multipart(request, who, pictured, _asked(request))
@@ -99,8 +104,8 @@ class Rendering(Wire):
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         """Draw the one in the middle, small; when it is broken, one that is not."""
-        found = await self._found(who, study, series, instance)
-        pictured = [one for one in found if one.pictured]
+        found = await self._listed(who, study, series, instance, self._images.objects)
+        pictured = [one for one in await found.middle() if one.pictured]
         if not pictured:
             raise Unsupported("dicom-no-pixels", "Aucune image dans ces objets.")
         asked = _wanted(request)

@@ -92,6 +92,10 @@ def test_the_objects_and_their_bulk_data_leave_too(shown, session, web):  # noqa
     session.execute(text("DELETE FROM instance WHERE sop_instance_uid = :uid"), {"uid": f"{INSTANCE}.9"})
     session.commit()
     assert web.asked(again)[0] == 200
+    # One in the middle stands for all; drawn are so many at most, whatever there is.
+    status, headers, picture = web.get(f"/studies/{STUDY}/thumbnail")
+    assert (status, headers["content-type"], picture[:2]) == (200, "image/jpeg", b"\xff\xd8")
+    assert json.loads(web.get(f"/studies/{STUDY}/rendered")[2])["code"] == "dicom-frames"
     # As XML, their metadata have a part each too.
     status, headers, told = web.get(
         f"/studies/{STUDY}/metadata", accept='multipart/related; type="application/dicom+xml"'
