@@ -170,7 +170,18 @@ def test_who_closes_the_connection_ends_the_drawing_of_a_series(shown, web, monk
     assert len(begun) < 5  # as many as were under way, and no further one of the five
 
 
-@pytest.mark.parametrize("query", ["quality=0", "quality=101", "quality=x", "viewport=1,2,3", "viewport=9,9,0,0,0,5"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "quality=0",
+        "quality=101",
+        "quality=x",
+        "viewport=1,2,3",
+        "viewport=9,9,0,0,0,5",
+        "iccprofile=cmyk",
+        "iccprofile=",
+    ],
+)
 def test_bad_parameters_are_refused(shown, web, query):  # noqa: F811
     assert web.get(f"{ONE}/rendered?{query}", "physician")[0] == 400
 
@@ -181,6 +192,38 @@ def test_quality_and_region_are_heard(shown, web):  # noqa: F811
     whole = Image.open(io.BytesIO(web.get(f"{ONE}/rendered", "physician", "image/png")[2]))
     part = web.get(f"{ONE}/rendered?viewport=32,32,16,48,32,32", "physician", "image/png")[2]
     assert (np.asarray(Image.open(io.BytesIO(part))) == np.asarray(whole)[48:80, 16:48]).all()
+
+
+@pytest.mark.parametrize("place", ["itself", "its optical path"])
+def test_colours_leave_in_the_space_that_is_asked_for(shown, web, tmp_path, ct, port, place):  # noqa: F811
+    """A profile that exchanges red and green shows whether it was applied."""
+    profile = Path("/usr/share/color/icc/colord/SwappedRedAndGreen.icc")
+    if not profile.exists():
+        pytest.skip("colord-data is not installed (make test installs it as root)")
+    ds = dcmread(FILES / "examples_rgb_color.dcm")
+    if place == "itself":
+        ds.ICCProfile = profile.read_bytes()
+    else:
+        ds.OpticalPathSequence = [pydicom.Dataset()]
+        ds.OpticalPathSequence[0].OpticalPathIdentifier = "1"
+        ds.OpticalPathSequence[0].ICCProfile = profile.read_bytes()
+    ds.save_as(tmp_path / "source.dcm")
+    one = adopted(tmp_path / "colour.dcm", tmp_path / "source.dcm", ct, series=f"{STUDY}.19")
+    sent(port, tmp_path / "colour.dcm")
+    stored, tags = dcmread(FILES / "examples_rgb_color.dcm").pixel_array.astype(int), set()
+    for query, expected, carries in (
+        ("", stored[..., [1, 0, 2]], False),
+        ("?iccprofile=no", stored, False),
+        ("?iccprofile=yes", stored, True),
+        ("?iccprofile=srgb", stored[..., [1, 0, 2]], True),
+    ):
+        status, headers, body = web.get(f"{one}/rendered{query}", "physician", "image/png")
+        picture = Image.open(io.BytesIO(body))
+        assert status == 200
+        assert np.abs(np.asarray(picture) - expected).max() <= 2
+        assert ("icc_profile" in picture.info) is carries
+        tags.add(headers["etag"])
+    assert len(tags) == 4
 
 
 def test_the_same_question_in_another_form_is_another_answer(shown, web):  # noqa: F811
