@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from gateway.demo.ct_phantom import DOMINIQUE, write_series
 from gateway.dicom import dicomweb
+from gateway.dicom.drawing import Drawing
 from gateway.dicom.query import Images
 from gateway.dicom.scp import Scp
 from gateway.dicom.storage import component
@@ -186,8 +187,22 @@ def web_limits() -> Limits:
     return Limits()
 
 
+@pytest.fixture(scope="session")
+def _drawing() -> Iterator[Drawing]:
+    shared = Drawing()
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def web(store, trail, blobs, represented, web_limits) -> Iterator[Web]:
+def drawing(_drawing) -> Drawing:
+    """Drawing processes that stay for the next test, without what they were too small for in the one before."""
+    _drawing._refused.clear()
+    return _drawing
+
+
+@pytest.fixture
+def web(store, trail, blobs, represented, web_limits, drawing) -> Iterator[Web]:
     port = free_port()
     callers: dict[str, Caller] = {}
     url = f"http://127.0.0.1:{port}/dicom-web"
@@ -200,7 +215,9 @@ def web(store, trail, blobs, represented, web_limits) -> Iterator[Web]:
     app.state.authenticators.register(BEARER, by_token)
     keeper = GroupKeeper(represented, blobs)
     app.include_router(
-        dicomweb.router(Images(Reads(store, trail)), blobs, base_url=url, keeper=keeper, limits=web_limits)
+        dicomweb.router(
+            Images(Reads(store, trail)), blobs, base_url=url, drawing=drawing, keeper=keeper, limits=web_limits
+        )
     )
 
     @app.exception_handler(GatewayError)
