@@ -1,10 +1,10 @@
 """One object of more than 2 GiB through every door: how much memory the gateway takes more, beside a limit of 64 MB.
 
-Run: ``python benchmarks/dicom_memory.py`` (``--help`` for its sizes). Needs the Debian package dcmtk and five times the
-object on the disk, 11 GB. The object is a multi-frame CT of 512 × 512 pixels of 16 bits, more than 2^31 bytes of them
+Run: ``python benchmarks/dicom_memory.py`` (``--help`` for its sizes). Needs the Debian package dcmtk and six times the
+object on the disk, 13 GB. The object is a multi-frame CT of 512 × 512 pixels of 16 bits, more than 2^31 bytes of them
 in a sparse file, each frame beginning with its number; and once more with frames of RLE whose segments stand apart, so
-that fragments and their offsets are as large. dcmtk's ``storescu`` sends them, ``getscu`` fetches one; HTTP is spoken
-by hand, in pieces.
+that fragments and their offsets are as large. dcmtk's ``storescu`` sends them, ``getscu`` fetches one, ``movescu`` has
+one sent to ``storescp``; HTTP is spoken by hand, in pieces.
 
 Memory is what the kernel says was the most that each process of ``rcp-gateway serve --only http,dicom`` had in memory
 (``VmHWM``, begun anew before each act) beyond what it had before, all processes together, those that draw too; the
@@ -19,6 +19,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -34,6 +35,7 @@ from pathlib import Path
 
 import psutil
 from dicom_receive import ENVIRONMENT, free_port, started
+from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
@@ -71,9 +73,10 @@ class MultiFrame:
             file.seek(start)
             return file.read(length)
 
-    def pieces(self) -> Iterator[bytes]:
-        """All of the file."""
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """All of the file from a place on."""
         with self.path.open("rb") as file:
+            file.seek(start)
             while piece := file.read(BLOCK_BYTES):
                 yield piece
 
@@ -155,15 +158,19 @@ def same(what: str, said: object, expected: object) -> None:
 class Acts:
     """Everything that is done with one object, each checked."""
 
-    def __init__(self, root: Path, dicom: int, web: int) -> None:
-        self._root, self._dicom, self._web = root, dicom, web
+    def __init__(self, root: Path, dicom: int, web: int, received: Path) -> None:
+        self._root, self._dicom, self._web, self._received = root, dicom, web, received
 
-    def all(self, sent: MultiFrame, laid: MultiFrame, rle: MultiFrame) -> Iterator[tuple[str, Callable[[], object]]]:
-        """Name each act on objects that are sent by C-STORE, and the one on an object that is laid down by STOW-RS."""
+    def all(
+        self, sent: MultiFrame, laid: MultiFrame, described: MultiFrame, rle: MultiFrame
+    ) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Name each act on objects that are sent by C-STORE, and those on objects that are laid down by STOW-RS."""
         last, pixels = sent.frames, f"{sent.address}/bulkdata/7FE00010"
         yield "C-STORE", lambda: self.store(sent)
         yield "STOW-RS", lambda: self.lay(laid)
+        yield "STOW-RS, described", lambda: self.describe(described)
         yield "C-GET", lambda: self.get(sent)
+        yield "C-MOVE", lambda: self.move(sent)
         yield "WADO-RS, the instance", lambda: self.fetch(sent)
         yield "its last bytes (Range)", lambda: self.end(sent)
         yield "metadata", lambda: self.metadata(sent)
@@ -218,17 +225,43 @@ class Acts:
 
     def lay(self, one: MultiFrame) -> None:
         """Lay it down in a part of a request, in pieces."""
-        head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        self._lay("application/dicom", f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode(), one)
+
+    def _lay(self, kind: str, head: bytes, one: MultiFrame, start: int = 0) -> None:
         tail = f"\r\n--{BOUNDARY}--\r\n".encode()
         with self._connected() as line:
             line.putrequest("POST", "/dicom-web/studies")
-            line.putheader("Content-Type", f'multipart/related; type="application/dicom"; boundary={BOUNDARY}')
-            line.putheader("Content-Length", str(len(head) + one.path.stat().st_size + len(tail)))
+            line.putheader("Content-Type", f'multipart/related; type="{kind}"; boundary={BOUNDARY}')
+            line.putheader("Content-Length", str(len(head) + one.path.stat().st_size - start + len(tail)))
             line.endheaders()
-            for piece in itertools.chain((head,), one.pieces(), (tail,)):
+            for piece in itertools.chain((head,), one.pieces(start), (tail,)):
                 line.send(piece)
             answer = line.getresponse()
             same("STOW-RS", (answer.status, answer.read()[:0]), (200, b""))
+
+    def describe(self, one: MultiFrame) -> None:
+        """Lay it down described, its pixels in a part of their own, in pieces; and read the pixels again."""
+        described = dcmread(one.path, stop_before_pixels=True).to_json_dict()
+        described["7FE00010"] = {"vr": "OW", "BulkDataURI": "pixels"}
+        head = f"--{BOUNDARY}\r\nContent-Type: application/dicom+json\r\n\r\n{json.dumps([described])}\r\n"
+        head += f"--{BOUNDARY}\r\nContent-Type: application/octet-stream\r\nContent-Location: pixels\r\n\r\n"
+        self._lay("application/dicom+json", head.encode(), one, one.pixels_at)
+        self.bulk(one)
+
+    def move(self, one: MultiFrame) -> None:
+        """Have it sent to the receiver."""
+        keys = {"QueryRetrieveLevel": "IMAGE", "StudyInstanceUID": DOMINIQUE.study_uid}
+        keys |= {"SeriesInstanceUID": f"{DOMINIQUE.study_uid}.1", "SOPInstanceUID": one.uid}
+        command = ["movescu", "-S", "-aec", "RCPGATEWAY", "-aem", "RECEIVER"]
+        for key, value in keys.items():
+            command += ["-k", f"{key}={value}"]
+        command += ["127.0.0.1", str(self._dicom)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+        files = list(self._received.iterdir())
+        if done.returncode or len(files) != 1:
+            sys.exit(f"movescu: {len(files)} files {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        same("C-MOVE", data_set_digest(files[0]), data_set_digest(one.path))
+        files[0].unlink()
 
     def get(self, one: MultiFrame) -> None:
         """Fetch it bit by bit."""
@@ -353,19 +386,22 @@ class Memory:
 
 
 @contextmanager
-def gateway(root: Path, dicom: int, web: int, url: str) -> Iterator[int]:
-    with started(
-        [sys.executable, "-m", "gateway", "serve", "--only", "http,dicom"],
-        dicom,
-        root / "gateway.log",
-        RCP_PROFILE="dev",
-        RCP_DATA_DIR=str(root / "gateway"),
-        RCP_DATABASE_URL=url,
-        RCP_HTTP_BIND=f"127.0.0.1:{web}",
-        RCP_PUBLIC_URL=f"http://127.0.0.1:{web}",
-        RCP_DICOM_BIND=f"127.0.0.1:{dicom}",
-        RCP_FHIR_AUTH="off",
-    ) as pid:
+def gateway(root: Path, dicom: int, web: int, url: str, receiving: int) -> Iterator[int]:
+    settings = {
+        "RCP_PROFILE": "dev",
+        "RCP_DATA_DIR": str(root / "gateway"),
+        "RCP_DATABASE_URL": url,
+        "RCP_HTTP_BIND": f"127.0.0.1:{web}",
+        "RCP_PUBLIC_URL": f"http://127.0.0.1:{web}",
+        "RCP_DICOM_BIND": f"127.0.0.1:{dicom}",
+        "RCP_FHIR_AUTH": "off",
+    }
+    # Whoever calls is the trial partner here; so is the receiver, which sees the same.
+    receiver = ["--patient-domain", DOMINIQUE.issuer, "--aet", f"RECEIVER@127.0.0.1:{receiving}"]
+    add = [sys.executable, "-m", "gateway", "partner", "add", "dev", *receiver]
+    subprocess.run(add, check=True, capture_output=True, env=os.environ | settings)
+    command = [sys.executable, "-m", "gateway", "serve", "--only", "http,dicom"]
+    with started(command, dicom, root / "gateway.log", **settings) as pid:
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{web}/health/live", timeout=5).close()
@@ -395,15 +431,18 @@ def main() -> None:
         store = Store(url)
         store.migrate()
         store.close()
-        dicom, web = free_port(), free_port()
-        pid = stack.enter_context(gateway(root, dicom, web, url))
-        acts, memory = Acts(root, dicom, web), Memory(pid)
-        made = (multi_frame, multi_frame, compressed_multi_frame)
+        dicom, web, receiving, received = free_port(), free_port(), free_port(), root / "received"
+        received.mkdir()
+        storescp = ["storescp", "-aet", "RECEIVER", "-od", str(received), "+B", str(receiving)]
+        stack.enter_context(started(storescp, receiving, root / "storescp.log"))
+        pid = stack.enter_context(gateway(root, dicom, web, url, receiving))
+        acts, memory = Acts(root, dicom, web, received), Memory(pid)
+        made = (multi_frame, multi_frame, multi_frame, compressed_multi_frame)
         for _, act in acts.all(*(make(root, number, 4) for number, make in enumerate(made))):
             act()
-        sent, laid, rle = (make(root, number, said.frames) for number, make in enumerate(made, 10))
+        sent, laid, described, rle = (make(root, number, said.frames) for number, make in enumerate(made, 10))
         print(f"{sent.path.stat().st_size / MB:.0f} MB in {said.frames} frames; at most {LIMIT_MB} MB more are wanted")
-        for name, act in acts.all(sent, laid, rle):
+        for name, act in acts.all(sent, laid, described, rle):
             before, start = memory.begin(), time.perf_counter()
             act()
             took, grown = time.perf_counter() - start, memory.grown(before) / MB
