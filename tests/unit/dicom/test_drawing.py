@@ -23,6 +23,7 @@ from pydicom.uid import HTJ2KLossless, JPEGLosslessSV1, RLELossless
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set, write_series
 from gateway.dicom import drawing
+from gateway.dicom.colours import carried
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.render import render
 from gateway.errors import GatewayError, InvalidContent, Unavailable, Unsupported
@@ -265,6 +266,39 @@ def test_whatever_the_bytes_are_there_is_an_answer(shared, tmp_path, seeds, seed
     assert code.startswith("dicom-")
     assert made
     assert kind in ("image/png", "text/html", "refused")
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """A small picture with a profile of 552 bytes: where it stands in the file, and its length."""
+    ds = dcmread(FILES / "SC_rgb_small_odd.dcm")
+    ds.ICCProfile = carried(pydicom.Dataset(), "adobergb")
+    path = tmp_path_factory.mktemp("coloured") / "coloured.dcm"
+    ds.save_as(path)
+    return path, path.read_bytes().index(ds.ICCProfile), len(ds.ICCProfile)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=4)), min_size=1, max_size=5),
+    wish=st.sampled_from(["yes", "srgb", "rommrgb"]),
+)
+def test_whatever_a_profile_is_the_picture_is_drawn(shared, tmp_path, coloured, changes, wish):
+    path, start, length = coloured
+    content = bytearray(path.read_bytes())
+    for place, bytes_ in changes:
+        at = start + int(place * (length - 4))
+        content[at : at + len(bytes_)] = bytes_
+    (tmp_path / "fuzzed.dcm").write_bytes(content)
+    drawn = shared.do("picture", tmp_path / "fuzzed.dcm", key=os.urandom(8).hex(), **ASKED)
+    assert drawn[0] == "image/png"
+    try:
+        shared.do("picture", tmp_path / "fuzzed.dcm", key=os.urandom(8).hex(), **ASKED, iccprofile=wish)
+    except InvalidContent as refusal:
+        code = refusal.code
+    else:
+        code = "dicom-icc-profile"
+    assert code == "dicom-icc-profile"
 
 
 def test_who_goes_away_ends_the_work_and_its_place_is_another_s(make_drawing, heavy, ct):
