@@ -42,6 +42,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("same")
 
+# Who is not told otherwise trusts one authority, whose key nobody has. No test asks the open Internet for anything, and
+# to read the world's authorities takes an HTTP client longer than most of its requests.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
+
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
