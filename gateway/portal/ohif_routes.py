@@ -27,8 +27,10 @@ BASE: Final = "/ohif"
 #: Of npm's ``@ohif/app``; `gateway.app.ohif` knows its hash.
 VERSION: Final = "3.13.2"
 
+#: What OHIF fetches ahead of need has no directive of its own: Firefox asks `default-src`.
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; object-src 'none'; frame-src 'none'; media-src 'none'; "
+    "script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' blob: data:; worker-src 'self' blob:; "
     "manifest-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -65,6 +67,8 @@ window.browserImportFunction = name => import(name);
 const root = window.location.origin + "/dicom-web";
 window.config = {{
   name: "rcp-gateway",
+  // OHIF sees by itself that a machine has no WebGL, then does as this says.
+  useCPURendering: !document.createElement("canvas").getContext("webgl2"),
   routerBasename: "{base}",
   extensions: [],
   modes: [],

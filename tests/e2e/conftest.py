@@ -1,8 +1,9 @@
-"""Chromium, the composed application, a real PostgreSQL, a sign-in through a provider."""
+"""Chromium and Firefox, the composed application, a real PostgreSQL, a sign-in through a provider."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.demo.ct_phantom import DOMINIQUE
 from gateway.model.person import PatientRecord
+from tests.e2e import firefox as other
 from tests.e2e.portal_house import CHROMIUM, DESK, FLAGS, House, Visitor, send_files, served_house
 from tests.e2e.viewer_objects import Folder
 from tests.e2e.viewer_screen import DESK as WIDE
@@ -56,6 +58,18 @@ def visitor(chromium: Browser, house: House):
     yield open_browser
     for context in opened:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def firefox(tmp_path_factory) -> Iterator[other.Firefox]:
+    with other.launched(tmp_path_factory.mktemp("firefox")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def at_firefox(firefox: other.Firefox, house: House, tmp_path: Path) -> Iterator[Callable[..., other.Visitor]]:
+    with ExitStack() as opened:
+        yield lambda viewport=DESK: opened.enter_context(firefox.visitor(house.origin, tmp_path / "saved", viewport))
 
 
 @pytest.fixture

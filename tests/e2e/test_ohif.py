@@ -1,4 +1,4 @@
-"""OHIF as npm publishes it, installed by the command, on our DICOMweb, in Chromium; no network.
+"""OHIF as npm publishes it, installed by the command, on our DICOMweb, in Chromium and Firefox; no network.
 
 ``tests/install-servers`` fetches the archive once, by its hash. The command that fetches it is tested against a
 registry of the tests' own (``tests/unit/app/test_ohif.py``).
@@ -25,6 +25,9 @@ DESK = {"width": 1280, "height": 800}
 ARCHIVE = Path(__file__).resolve().parents[2] / ".tools" / "ohif" / f"app-{VERSION}.tgz"
 
 
+pytestmark = pytest.mark.xdist_group("firefox")  # one of it is enough
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A data directory with the viewer in it; no Node is there to be asked for anything."""
@@ -49,21 +52,18 @@ def furnished(house: House, installed: Path, tmp_path: Path) -> House:
     return house
 
 
-def lit(page) -> float:
-    """Share of the viewport's pixels that are not black, as they stand on the screen."""
-    return page.evaluate(
-        """() => {
-            const from = [...document.querySelectorAll("canvas")].sort((a, b) => b.width - a.width)[0];
-            const canvas = document.createElement("canvas");
-            [canvas.width, canvas.height] = [from.width, from.height];
-            const context = canvas.getContext("2d");
-            context.drawImage(from, 0, 0);
-            const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
-            let count = 0;
-            for (let at = 0; at < data.length; at += 4) count += data[at] > 20;
-            return count / (data.length / 4);
-        }"""
-    )
+#: Share of the viewport's pixels that are not black, as they stand on the screen.
+LIT = """() => {
+    const from = [...document.querySelectorAll("canvas")].sort((a, b) => b.width - a.width)[0];
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [from.width, from.height];
+    const context = canvas.getContext("2d");
+    context.drawImage(from, 0, 0);
+    const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    let count = 0;
+    for (let at = 0; at < data.length; at += 4) count += data[at] > 20;
+    return count / (data.length / 4);
+}"""
 
 
 def test_it_lists_the_studies_of_who_is_signed_in_and_shows_one(furnished: House, visitor, tmp_path: Path):
@@ -88,7 +88,7 @@ def test_it_lists_the_studies_of_who_is_signed_in_and_shows_one(furnished: House
     page.get_by_text("(1/5)").wait_for()
     page.get_by_role("button", name="Tout passer").or_(page.get_by_text("Tout passer")).first.click()
     page.wait_for_function("() => !document.body.innerText.includes('Tout passer')")
-    assert 0.1 < lit(page) < 0.9
+    assert 0.1 < page.evaluate(LIT) < 0.9
     page.mouse.move(640, 400)
     page.mouse.wheel(0, 120)
     page.get_by_text("(2/5)").wait_for()
@@ -100,6 +100,26 @@ def test_it_lists_the_studies_of_who_is_signed_in_and_shows_one(furnished: House
     lines = [line for line in audit_lines(furnished.world.session) if line["event"] == "imagerie"]
     assert lines
     assert all(line["persons"] for line in lines)
+
+
+def test_firefox_shows_one_too_and_needs_no_webgl(furnished: House, at_firefox):
+    person = at_firefox(DESK)
+    page = person.page
+    person.go(f"{BASE}/")
+    person.sign_in(furnished.world.treating)
+    page.get_by_text("TDM THORAX").first.element()
+    assert person.go(f"{BASE}/viewer?StudyInstanceUIDs={DOMINIQUE.study_uid}") == 200
+    page.get_by_text("(1/5)").element()
+    page.get_by_role("button", name="Close").click()  # it says that all is drawn without a graphics card
+    page.get_by_text("Tout passer").first.evaluate("e => e.click()")
+    page.wait_for_function("() => !document.body.innerText.includes('Tout passer')")
+    assert 0.1 < page.evaluate(LIT) < 0.9
+    page.mouse.move(640, 400)
+    page.mouse.wheel(0, 120)
+    page.get_by_text("(2/5)").element()
+    assert not page.evaluate("() => document.createElement('canvas').getContext('webgl2')")
+    # OHIF warns of its own doings; what it is refused, and what it does not catch, is ours.
+    assert [one for one in page.wrong if not one.startswith("warn")] == []
 
 
 def test_it_shows_a_stranger_nothing_and_nobody_without_a_session_the_page(furnished: House, visitor):

@@ -105,7 +105,7 @@ class Folder:
         assert ds.SOPClassUID == MRImageStorage
         return self.add(ds, series, number, description)
 
-    def pdf(self, series: int, number: int) -> str:
+    def pdf(self, series: int, number: int, content: bytes = PDF) -> str:
         """An encapsulated PDF [PS3.3 A.45.1]."""
         return self._without_pixels(
             EncapsulatedPDFStorage,
@@ -115,8 +115,8 @@ class Folder:
             Modality="DOC",
             DocumentTitle="Courrier de sortie",
             MIMETypeOfEncapsulatedDocument="application/pdf",
-            EncapsulatedDocument=PDF + b"\x00" * (len(PDF) % 2),
-            EncapsulatedDocumentLength=len(PDF),
+            EncapsulatedDocument=content + b"\x00" * (len(content) % 2),
+            EncapsulatedDocumentLength=len(content),
             BurnedInAnnotation="YES",
             ConceptNameCodeSequence=Sequence([]),
         )
