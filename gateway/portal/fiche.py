@@ -28,6 +28,7 @@ from gateway.portal.dossiers import visible_dossier
 from gateway.portal.imaging_awaited import awaited_images
 from gateway.portal.imaging_detaching import detaching_url
 from gateway.portal.imaging_sending import sending_url
+from gateway.portal.key_images import key_images
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
 from gateway.portal.viewer import attached_studies, viewer_url
@@ -298,6 +299,7 @@ def _answer(answer: AnswerFacts) -> str:
 def _studies(session: Session, row: Dossier, attached: list[StudyRow]) -> tuple[v.Study, ...]:
     # Instances are counted, not their study's own figure, which follows them at a distance while images arrive.
     held = _instances(session, attached)
+    selections = key_images(session, attached, f"/dossiers/{row.id}/images")
     found = []
     for study in attached:
         series = sorted(study.series, key=_series_key)
@@ -310,6 +312,7 @@ def _studies(session: Session, row: Dossier, attached: list[StudyRow]) -> tuple[
                 instances=sum(len(held.get(one.id, ())) for one in series),
                 images=tuple(image for one in series for image in _images(row, study, one, held.get(one.id, ()))),
                 url=_first_shown(row, series, held),
+                keys=selections.get(study.id, ()),
             )
         )
     return tuple(found)

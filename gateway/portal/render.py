@@ -49,6 +49,7 @@ STATIC_TYPES: Final = {
     "viewer_document.js": _SCRIPT,
     "viewer_geometry.js": _SCRIPT,
     "viewer_gestures.js": _SCRIPT,
+    "viewer_keys.js": _SCRIPT,
     "viewer_measures.js": _SCRIPT,
     "viewer_overlay.js": _SCRIPT,
     "viewer_pane.js": _SCRIPT,

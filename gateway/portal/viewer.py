@@ -21,6 +21,7 @@ from gateway.model.imaging import Instance, Series, Study, StudyDossier
 from gateway.portal import views as v
 from gateway.portal import words
 from gateway.portal.dossiers import visible_dossier
+from gateway.portal.key_images import key_images
 from gateway.portal.render import short_date
 from gateway.rcp import access
 from gateway.rcp.access import Caller
@@ -66,9 +67,21 @@ class _Held:
 
 
 def images(
-    session: Session, caller: Caller, now: datetime, dossier_id: uuid.UUID, series_uid: str = "", instance_uid: str = ""
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    dossier_id: uuid.UUID,
+    series_uid: str = "",
+    instance_uid: str = "",
+    *,
+    keyed: bool = False,
 ) -> tuple[v.Viewer, list[AuditFacts]]:
     """Return the page, from the series and the object asked for, else from the first that there is.
+
+    Parameters
+    ----------
+    keyed
+        The object asked for is a selection: what it names is looked at, if it is one.
 
     Raises
     ------
@@ -91,6 +104,7 @@ def images(
         raise access.hidden(caller, "Dossier", dossier_id, text="Ces images n’existent pas dans ce dossier.")
     if chosen is None and pictured:
         chosen = pictured[0]
+    selections = key_images(session, studies, f"/dossiers/{row.id}/images")
     page = v.Viewer(
         reference=row.reference,
         patient=words.patient_view(row.record, now.date(), row.partner.name if row.partner else ""),
@@ -104,11 +118,13 @@ def images(
                     for owner, series in ordered
                     if owner is study
                 ),
+                keys=selections.get(study.id, ()),
             )
             for study in studies
         ),
         still=_still(session, row, *chosen, instance_uid) if chosen else None,
         chosen=chosen[1].series_instance_uid if chosen else "",
+        keyed=keyed and any(one.instance_uid == instance_uid for them in selections.values() for one in them),
         owner=hashlib.sha256(f"mesures|{caller.session}".encode()).hexdigest()[:32] if caller.session else "",
     )
     line = access.facts(

@@ -28,12 +28,14 @@ class ViewerPages:
         router.add_api_route("/dossiers/{dossier}/images", self.images, methods=["GET"])
         return router
 
-    def images(self, request: Request, who: Who, dossier: str, serie: str = "", objet: str = "") -> Response:
+    def images(
+        self, request: Request, who: Who, dossier: str, serie: str = "", objet: str = "", cles: str = ""
+    ) -> Response:
         """Show the images."""
 
         def act(caller: Caller) -> Response:
             def ask(step: Step) -> Answer:
-                return viewer.images(step.session, caller, step.now, opaque(dossier), serie, objet)
+                return viewer.images(step.session, caller, step.now, opaque(dossier), serie, objet, keyed=cles == "1")
 
             return self._portal.show(request, caller, ask, current="/patients")
 

@@ -31,7 +31,7 @@ const store = new Store({
   arrived: (item) => panes.forEach((pane) => pane.arrived(item)),
 });
 const series = all("[data-serie]").map((link) => ({
-  link, study: link.dataset.etude, uid: link.dataset.serie, label: link.dataset.libelle,
+  link, study: link.dataset.etude, uid: link.dataset.serie, label: link.dataset.libelle, keys: link.dataset.cles,
 }));
 const measures = new Measures(root.dataset.seance);
 const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, measures, changed }));
@@ -100,8 +100,11 @@ function toggleLink() {
 function remember(pane) {
   if (pane !== panes[0] || !pane.image) return;
   const address = new URL(window.location.href);
-  address.searchParams.set("serie", pane.series.uid);
-  address.searchParams.set("objet", pane.image.uid);
+  const { uid, keys } = pane.series;
+  address.searchParams.set("serie", uid);
+  address.searchParams.set("objet", keys || pane.image.uid);
+  if (keys) address.searchParams.set("cles", "1");
+  else address.searchParams.delete("cles");
   clearTimeout(state.remembering);
   state.remembering = setTimeout(() => window.history.replaceState(null, "", address), 400);
 }
@@ -325,9 +328,10 @@ function begin() {
     });
   }
   root.addEventListener("keydown", onKey);
-  const start = series.find((it) => it.uid === root.dataset.choisie) || series[0];
+  const { choisie, objet, cles } = root.dataset;
+  const start = series.find((it) => (cles ? it.keys === objet : it.uid === choisie && !it.keys)) || series[0];
   if (!start) return;
-  open(start, root.dataset.objet);
+  open(start, objet);
   const still = one(".v-still img");
   if (still) panes[0].greet(still);
 }

@@ -14,8 +14,8 @@ const DOCUMENTS = {
 const REPORTS = "1.2.840.10008.5.1.4.1.1.88.";
 const MARKS = "1.2.840.10008.5.1.4.1.1.11.";
 
-const values = (ds, tag) => (ds && ds[tag] && Array.isArray(ds[tag].Value) ? ds[tag].Value : []);
-const first = (ds, tag) => values(ds, tag)[0];
+export const values = (ds, tag) => (ds && ds[tag] && Array.isArray(ds[tag].Value) ? ds[tag].Value : []);
+export const first = (ds, tag) => values(ds, tag)[0];
 
 function number(ds, tag, otherwise) {
   const said = first(ds, tag);
@@ -28,7 +28,7 @@ function numbers(ds, tag, count) {
   return read.length >= count && read.every(Number.isFinite) ? read : undefined;
 }
 
-function text(ds, tag) {
+export function text(ds, tag) {
   const said = first(ds, tag);
   if (said && typeof said === "object") return String(said.Alphabetic || said.Ideographic || "");
   return said === undefined || said === null ? "" : String(said);

@@ -41,6 +41,10 @@ export async function show(pane, image) {
     box.appendChild(document.createElement("h3")).textContent = image.title || image.label;
     if (image.title) box.appendChild(document.createElement("p")).textContent = image.label;
   }
+  if (image.told) {
+    box.appendChild(document.createElement("p")).textContent = image.told;
+    return;
+  }
   if (!image.readable) {
     box.appendChild(document.createElement("p")).textContent = "Cet objet ne contient pas d’image à regarder.";
     return;

@@ -9,6 +9,7 @@ import { describe } from "./viewer_overlay.js";
 import { fullWindow, paint, table } from "./viewer_pixels.js";
 import { Refusal, ask, pictureOf, pixelsOf } from "./viewer_store.js";
 import { stack } from "./viewer_dicom.js";
+import { keyed } from "./viewer_keys.js";
 import { show as showDocument } from "./viewer_document.js";
 
 const SMOOTH_BELOW = 8;
@@ -35,6 +36,7 @@ export class Pane {
   clear() {
     this.series = undefined;
     this.images = [];
+    this.selected();
     this.index = 0;
     this.forward = true;
     this.window = undefined;
@@ -85,19 +87,30 @@ export class Pane {
     const root = "/dicom-web";
     const address = `${root}/studies/${series.study}/series/${series.uid}/metadata`;
     let images;
+    let selected;
     try {
-      images = stack(await (await ask(address, "application/dicom+json")).json(), root);
+      selected = series.keys ? await keyed(series, root) : undefined;
+      images = selected ? selected.images : stack(await (await ask(address, "application/dicom+json")).json(), root);
     } catch (error) {
       if (this.series === series) this.refuse(error);
       return;
     }
     if (this.series !== series) return;
     this.images = images;
+    this.selected(selected);
     const slider = this.part("curseur");
     slider.max = String(Math.max(1, images.length));
     slider.disabled = images.length < 2;
     this.part("defilement").hidden = images.length < 2;
     this.show(Math.max(0, images.findIndex((it) => it.uid === wanted)));
+  }
+
+  /* Say what a selection of images is, in its own words. */
+  selected(selection) {
+    const part = this.part("cles");
+    part.hidden = !selection;
+    this.put("cles-titre", selection ? selection.title || "Images clés" : "");
+    this.put("cles-texte", selection ? selection.words : "");
   }
 
   /* Show the picture that came with the page until the series is here. */

@@ -100,7 +100,7 @@ from gateway.portal.views.shared import (
     Tone,
     User,
 )
-from gateway.portal.views.viewer import Viewer, ViewerSeries, ViewerStill, ViewerStudy
+from gateway.portal.views.viewer import KeyImages, Viewer, ViewerSeries, ViewerStill, ViewerStudy
 
 __all__ = [
     "Accessibility",
@@ -148,6 +148,7 @@ __all__ = [
     "Informed",
     "InformedLine",
     "InteropLine",
+    "KeyImages",
     "MemberMemo",
     "Moment",
     "News",

@@ -8,6 +8,7 @@ from datetime import datetime
 from gateway.portal.views.attachments import Attachments
 from gateway.portal.views.imaging import AwaitedImages
 from gateway.portal.views.shared import Badge, Choice, Page, Patient, Professional, Slot
+from gateway.portal.views.viewer import KeyImages
 
 __all__ = [
     "Answer",
@@ -142,6 +143,7 @@ class Study:
     instances: int
     images: tuple[Image, ...] = ()
     url: str = ""
+    keys: tuple[KeyImages, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from gateway.portal.views.shared import Page, Patient
 
-__all__ = ["Viewer", "ViewerSeries", "ViewerStill", "ViewerStudy"]
+__all__ = ["KeyImages", "Viewer", "ViewerSeries", "ViewerStill", "ViewerStudy"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,25 @@ class ViewerSeries:
 
 
 @dataclass(frozen=True)
+class KeyImages:
+    """Images of a study that a document selects; ``label`` counts them, ``title`` is the document's own."""
+
+    label: str
+    title: str
+    study_uid: str
+    series_uid: str
+    instance_uid: str
+    url: str
+
+
+@dataclass(frozen=True)
 class ViewerStudy:
-    """One study and its series."""
+    """One study, what documents select of it, and its series."""
 
     description: str
     at: datetime | None
     series: tuple[ViewerSeries, ...]
+    keys: tuple[KeyImages, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class ViewerStill:
 class Viewer(Page):
     """`/dossiers/{id}/images`: the images of a dossier, looked at in the browser.
 
-    ``owner`` names the session for what the browser keeps of it, and for nothing else.
+    ``owner`` names the session for what the browser keeps of it, and for nothing else. ``keyed``: the object to begin
+    with is a selection, and what it names is shown.
     """
 
     template = "viewer.html"
@@ -64,6 +78,7 @@ class Viewer(Page):
     still: ViewerStill | None = None
     chosen: str = ""
     owner: str = ""
+    keyed: bool = False
 
     def heading(self) -> str:
         """Return a title without the patient's name: tabs and histories of browsers are read by others."""
