@@ -12,7 +12,7 @@ import contextlib
 import re
 import tempfile
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, cast
@@ -22,6 +22,7 @@ from fastapi import Depends, Request
 
 from gateway.dicom.command import is_uid
 from gateway.dicom.drawing import Drawing
+from gateway.dicom.multipart import media_type
 from gateway.dicom.query import Found, Images
 from gateway.errors import Forbidden, InvalidContent, NotFound, Unsupported
 from gateway.exchange.blobs import CHUNK_BYTES, BlobStore
@@ -31,6 +32,7 @@ from gateway.rcp.access import Caller, CallerKind
 from gateway.web.authenticators import BEARER, OPEN, SESSION, caller_of
 
 __all__ = [
+    "Offer",
     "Who",
     "Wire",
     "acceptable",
@@ -38,6 +40,7 @@ __all__ = [
     "asked_types",
     "frame_numbers",
     "negotiate",
+    "not_acceptable",
     "on_disk",
     "part",
     "ranges",
@@ -55,6 +58,11 @@ _WORKERS: Final = 4
 _COPIES: Final = 16
 # SMART scopes that read images, v2 and the words of v1.
 _READS_IMAGES: Final = re.compile(r"(?:system|user)/(?:\*|ImagingStudy)\.(?:c?ru?d?s?|read|\*)(?:\?.*)?")
+
+_QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+
+#: A media type that an answer may leave as, and of ``multipart/related`` the type of its parts.
+Offer = tuple[str, str]
 
 Who = Annotated[Caller, Depends(caller_of(SESSION, BEARER, OPEN))]
 
@@ -244,9 +252,10 @@ def on_disk(blobs: BlobStore, one: Found) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-def part(boundary: str, kind: str, length: int) -> bytes:
-    """Write the head of one part of ``multipart/related``."""
-    return f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode("ascii")
+def part(boundary: str, kind: str, length: int, location: str | None = None) -> bytes:
+    """Write the head of one part of ``multipart/related``, with its own address if it has one."""
+    stands = "" if location is None else f"\r\nContent-Location: {location}"
+    return f"--{boundary}\r\nContent-Type: {kind}\r\nContent-Length: {length}{stands}\r\n\r\n".encode("ascii")
 
 
 def frame_numbers(text: str) -> list[int]:
@@ -259,29 +268,42 @@ def frame_numbers(text: str) -> list[int]:
     return numbers
 
 
-def negotiate(request: Request, offered: tuple[str, ...], *, related: str | None = None) -> str:
-    """Choose among the offered media types by ``accept=`` or ``Accept`` `[PS3.18 8.7]`; the first offered by default.
+def negotiate(request: Request, offered: Sequence[Offer]) -> Offer:
+    """Choose by ``accept=`` or ``Accept`` how an answer leaves `[PS3.18 8.7]`, the first that is offered by default.
 
-    ``related`` is the type of the parts of ``multipart/related``.
+    The most specific range that takes a form says how it is liked, ``q=0`` that it is not `[RFC 9110 12.5.1]`.
+
+    Raises
+    ------
+    Unsupported
+        ``not-acceptable``, with what there is.
     """
-    ranked: list[tuple[float, int, str]] = []
-    for position, text in enumerate(asked_types(request)):
-        kind, *parameters = (piece.strip() for piece in text.split(";"))
-        values = dict(piece.split("=", 1) for piece in parameters if "=" in piece)
-        part = values.get("type", "").strip('"')
-        if kind == "multipart/related" and related is not None and part not in ("", "*/*", related):
-            continue
-        family = kind.removesuffix("*")
-        match = next(
-            (one for one in offered if one == kind or (kind.endswith("*") and one.startswith(family)) or kind == "*/*"),
-            None,
-        )
-        try:
-            quality = float(values.get("q", "1"))
-        except ValueError:
-            quality = 0.0
-        if match is not None and quality > 0:
-            ranked.append((-quality, position, match))
-    if not ranked:
-        raise Unsupported("not-acceptable", "Aucun des formats demandés n’est proposé.", expression="Accept")
-    return min(ranked)[2]
+    said = [media_type(text) for text in asked_types(request)]
+    liked = []
+    for rank, one in enumerate(offered):
+        found = [(*_fit(one, kind, parameters), -place) for place, (kind, parameters) in enumerate(said)]
+        fit, quality, place = max(found, key=lambda each: (each[0], each[2]))
+        if fit and quality > 0:
+            liked.append((-quality, -place, rank, one))
+    if not liked:
+        raise not_acceptable(*(f'{name}; type="{of_parts}"' if of_parts else name for name, of_parts in offered))
+    return min(liked)[3]
+
+
+def not_acceptable(*offered: str) -> Unsupported:
+    """Refuse a wish that none of what there is fulfils (406)."""
+    there = f" Il y a : {', '.join(offered)}." if offered else ""
+    return Unsupported("not-acceptable", f"Aucun des formats demandés n’est proposé.{there}", expression="Accept")
+
+
+def _fit(offered: Offer, kind: str, said: Mapping[str, str]) -> tuple[int, float]:
+    """How specific a range is that takes a form, 0 when it does not, and how much it is liked."""
+    name, of_parts = offered
+    weight = said.get("q", "1")
+    quality = float(weight) if _QUALITY.fullmatch(weight) else 0.0
+    asked = said.get("type", "").lower()
+    if kind == name and (not asked or not of_parts or asked in ("*/*", of_parts)):
+        return (4 if asked == of_parts else 3), quality
+    if kind == f"{name.partition('/')[0]}/*":
+        return 2, quality
+    return (1 if kind == "*/*" else 0), quality

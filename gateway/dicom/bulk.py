@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.dicom.asking import Who, negotiate, records
+from gateway.dicom.asking import Who, negotiate, not_acceptable, records
 from gateway.dicom.framed import MAX_MADE_BYTES, PLAIN, Framed
 from gateway.dicom.held import AT_ONCE_BYTES, Loan
 from gateway.dicom.layout import Place, value
@@ -30,7 +30,7 @@ from gateway.dicom.listed import Listed
 from gateway.dicom.query import Found
 from gateway.dicom.retrieval import PRIVATE, named
 from gateway.dicom.transfer import KEPT, OCTETS, Form, frame_form
-from gateway.errors import NotFound, Unsupported
+from gateway.errors import NotFound
 
 __all__ = ["Bulk"]
 
@@ -39,6 +39,8 @@ _PIXEL_DATA: Final = "7FE00010"
 #: MPEG-2, H.264 and H.265, of every profile `[PS3.6 A]`.
 _VIDEO: Final = "1.2.840.10008.1.2.4.10"
 _RELATED: Final = "multipart/related"
+#: How a value leaves that is no compressed picture.
+_PLAINLY: Final = ((OCTETS, ""), (_RELATED, OCTETS))
 
 
 class _Value(NamedTuple):
@@ -80,7 +82,7 @@ class Bulk(Framed):
         if frames:
             form = frame_form(request, one.transfer_syntax_uid, single=frames == 1)
         else:
-            form = Form(OCTETS, KEPT, negotiate(request, (OCTETS, _RELATED), related=OCTETS) != OCTETS)
+            form = Form(OCTETS, KEPT, negotiate(request, _PLAINLY) == _PLAINLY[1])
         headers = {**PRIVATE, "ETag": tag(form, one.sha256, place)}
         if known(request, headers["ETag"]):
             return Response(None, 304, headers)
@@ -136,7 +138,7 @@ class Bulk(Framed):
 
     async def _values(self, one: Found, place: str, form: Form, frames: int) -> AsyncIterator[_Value]:
         """Give a value, or its frames one after another."""
-        address = f"{self._base}/studies/{one.study_uid}/series/{one.series_uid}/instances/{one.instance_uid}"
+        address = one.address(self._base)
         for number in range(1, frames + 1):
             location = f"{address}/frames/{number}"
             placed = await self._placed(one, [number], form)
@@ -189,7 +191,7 @@ def _form(request: Request, syntax: str) -> Form:
     """Choose how compressed pixels leave beside the other values."""
     form = frame_form(request, syntax, single=False)
     if not form.parts:
-        raise Unsupported("not-acceptable", "Aucun des formats demandés n’est proposé.", expression="Accept")
+        raise not_acceptable(_RELATED)
     return form
 
 

@@ -1,75 +1,35 @@
 """How data sets leave in answers of DICOMweb: as DICOM JSON, or as Native DICOM Model `[PS3.18 8.7.3, F]`.
 
-Promises: the form that is liked best among those that can be had, the most specific range of ``Accept`` deciding of
-each, ``q=0`` for never `[RFC 9110 12.5.1]`; without a wish, JSON. Data sets leave in XML as parts of
+Promises: the form that is liked best among those that can be had (`gateway.dicom.asking.negotiate`); without a wish,
+JSON. Data sets leave in XML as parts of
 ``multipart/related``, one each; one that is asked for by its own address alone too. XML is written while it leaves.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import anyio
-from fastapi import Request, Response
+from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from gateway.dicom.asking import asked_types, part
-from gateway.dicom.multipart import media_type
+from gateway.dicom.asking import Offer, part
 from gateway.dicom.native_model import written
-from gateway.errors import Unsupported
 
-__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "Form", "answer", "flowing", "form", "in_xml"]
+__all__ = ["JSON", "MANY", "ONE", "STORED", "XML", "answer", "flowing", "in_xml"]
 
 JSON: Final = "application/dicom+json"
 XML: Final = "application/dicom+xml"
 _PLAIN_JSON: Final = "application/json"
 _RELATED: Final = "multipart/related"
 _LONG_BYTES: Final = 64 << 10
-_QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
-
-#: A media type, and of ``multipart/related`` the type of its parts.
-Form = tuple[str, str]
 
 #: What many leave as, what one does that is asked for by its own address, and what says how objects were stored.
-MANY: Final[tuple[Form, ...]] = ((JSON, ""), (_PLAIN_JSON, ""), (_RELATED, XML))
-ONE: Final[tuple[Form, ...]] = (*MANY, (XML, ""))
-STORED: Final[tuple[Form, ...]] = ((JSON, ""), (_PLAIN_JSON, ""), (XML, ""))
-
-
-def form(request: Request, offered: Sequence[Form]) -> Form:
-    """Choose how data sets leave, the first that is offered when nothing is wished.
-
-    Raises
-    ------
-    Unsupported
-        ``not-acceptable``.
-    """
-    ranges = [media_type(text) for text in asked_types(request)]
-    liked = []
-    for rank, one in enumerate(offered):
-        found = [(*_fit(one, kind, said), -place) for place, (kind, said) in enumerate(ranges)]
-        fit, quality, place = max(found, key=lambda each: (each[0], each[2]))
-        if fit and quality > 0:
-            liked.append((-quality, -place, rank, one))
-    if not liked:
-        raise Unsupported("not-acceptable", "Aucun des formats demandés n’est proposé.", expression="Accept")
-    return min(liked)[3]
-
-
-def _fit(offered: Form, kind: str, said: Mapping[str, str]) -> tuple[int, float]:
-    """How specific a range is that takes a form, 0 when it does not, and how much it is liked."""
-    name, of_parts = offered
-    weight = said.get("q", "1")
-    quality = float(weight) if _QUALITY.fullmatch(weight) else 0.0
-    asked = said.get("type", "").lower()
-    if kind == name and (not asked or not of_parts or asked in ("*/*", of_parts)):
-        return (4 if asked == of_parts else 3), quality
-    if kind == f"{name.partition('/')[0]}/*":
-        return 2, quality
-    return (1 if kind == "*/*" else 0), quality
+MANY: Final[tuple[Offer, ...]] = ((JSON, ""), (_PLAIN_JSON, ""), (_RELATED, XML))
+ONE: Final[tuple[Offer, ...]] = (*MANY, (XML, ""))
+STORED: Final[tuple[Offer, ...]] = ((JSON, ""), (_PLAIN_JSON, ""), (XML, ""))
 
 
 async def in_xml(stored: bytes) -> bytes:
@@ -77,7 +37,7 @@ async def in_xml(stored: bytes) -> bytes:
     return written(stored) if len(stored) < _LONG_BYTES else await anyio.to_thread.run_sync(written, stored)
 
 
-async def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, str] | None = None) -> Response:
+async def answer(form: Offer, data_sets: Sequence[bytes], headers: Mapping[str, str] | None = None) -> Response:
     """Answer data sets, each a DICOM JSON object."""
     name, of_parts = form
     if of_parts:
@@ -89,7 +49,7 @@ async def answer(form: Form, data_sets: Sequence[bytes], headers: Mapping[str, s
     return Response(b"[" + b",".join(data_sets) + b"]", 200, headers, name)
 
 
-def flowing(form: Form, data_sets: AsyncIterator[bytes]) -> tuple[str, AsyncIterator[bytes]]:
+def flowing(form: Offer, data_sets: AsyncIterator[bytes]) -> tuple[str, AsyncIterator[bytes]]:
     """Give the media type of an answer of many data sets, and its bytes while they are read."""
     name, of_parts = form
     if not of_parts:

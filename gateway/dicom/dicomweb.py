@@ -19,10 +19,10 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.dicom.asking import Who, Wire
+from gateway.dicom.asking import Who, Wire, negotiate
 from gateway.dicom.attributes import Level
 from gateway.dicom.bulk import Bulk
-from gateway.dicom.data_sets import MANY, ONE, answer, flowing, form
+from gateway.dicom.data_sets import MANY, ONE, answer, flowing
 from gateway.dicom.drawing import Drawing
 from gateway.dicom.framed import Layouts
 from gateway.dicom.held import Held
@@ -66,7 +66,7 @@ def router(
     leaving = Leaving(blobs, Held(limits.retrieval_bytes, Limits.variable("retrieval_bytes")))
     _Searches(images, blobs, drawing, leaving, base_url.rstrip("/")).add_to(made)
     layouts = Layouts()
-    Retrieval(images, blobs, drawing, leaving, layouts).add_to(made)
+    Retrieval(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
     Bulk(images, blobs, drawing, leaving, layouts).add_to(made, base_url.rstrip("/"))
     Rendering(images, blobs, drawing, leaving.held).add_to(made)
     if keeper is not None:
@@ -109,7 +109,7 @@ class _Searches(Wire):
         self, request: Request, who: Caller, level: Level, study: str | None = None, series: str | None = None
     ) -> Response:
         await self._allowed(who, study, series)
-        leaves = form(request, MANY)
+        leaves = negotiate(request, MANY)
         asked, tags = question(level, request.query_params.multi_items(), study=study, series=series)
         found = await self._images.search(who, asked, self._base, tags)
         await self._tell(who, found.records, "Query", None)
@@ -121,7 +121,7 @@ class _Searches(Wire):
         self, request: Request, who: Who, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         found = await self._listed(who, study, series, instance, partial(self._images.metadata, base=self._base))
-        leaves = form(request, ONE if instance else MANY)
+        leaves = negotiate(request, ONE if instance else MANY)
         await self._tell(who, found.records, "Metadata", instance or series or study)
         if found.at_hand:
             return await answer(leaves, found.at_hand)

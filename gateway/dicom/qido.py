@@ -24,6 +24,8 @@ _DEFAULT_MATCHES: Final = 100
 _MAX_OFFSET: Final = 10_000_000
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}(?:\.[0-9A-Fa-f]{8})*")
 _MAX_FIELDS: Final = 256
+#: Said of the answer, as header fields say it `[PS3.18 8.3.3]`: ours are in UTF-8, whatever is wished beside it.
+_OF_THE_ANSWER: Final = ("accept", "charset")
 
 
 def _tags(text: str) -> frozenset[str]:
@@ -73,7 +75,7 @@ def question(
             told |= {_field(one) for one in fields if one not in ("all", "")}
         elif name == "fuzzymatching":
             fuzzy = _truth(value)
-        elif name != "accept":
+        elif name not in _OF_THE_ANSWER:
             key = attribute(name)
             if key is None or key.level > level:
                 text = f"Recherche par « {name[:64]} » non offerte à ce niveau."

@@ -54,6 +54,10 @@ class Found:
     sop_class_uid: str = ""
     frames: int = 1
 
+    def address(self, base: str) -> str:
+        """Give its URL below that of DICOMweb."""
+        return f"{base}/studies/{self.study_uid}/series/{self.series_uid}/instances/{self.instance_uid}"
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:

@@ -350,7 +350,7 @@ def _read(query: bytes, accept: str | None) -> tuple[dict[str, Any], str]:
         "quality": _quality(asked.get("quality")),
         **_colours(asked.get("iccprofile")),
     }
-    return said, "" if accept is None else negotiate(request, tuple(MEDIA_TYPES))
+    return said, "" if accept is None else negotiate(request, tuple((kind, "") for kind in MEDIA_TYPES))[0]
 
 
 def _told(viewport: Region) -> list[Any]:
@@ -382,13 +382,7 @@ def _knows(request: Request, name: str) -> bool:
 
 def _part_type(request: Request) -> str:
     """Choose the media type of the parts; a picture's own type cannot name several."""
-    for kind in MEDIA_TYPES:
-        try:
-            negotiate(request, ("multipart/related",), related=kind)
-        except Unsupported:
-            continue
-        return kind
-    raise Unsupported("not-acceptable", "Plusieurs images : multipart/related.", expression="Accept")
+    return negotiate(request, tuple(("multipart/related", kind) for kind in MEDIA_TYPES))[1]
 
 
 def _viewport(text: str | None) -> Region | None:

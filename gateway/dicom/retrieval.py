@@ -7,6 +7,7 @@ Promises
 * What `gateway.dicom.asking` promises of every request.
 * Without a wish, or by ``transfer-syntax=*``, an object leaves as it came, byte for byte; else as
   `gateway.dicom.transfer` chooses, converted where decoders run.
+* Each part says which object, or which frame, it is: its own address.
 * What is answered as one piece has a strong ETag and can be had in ranges (206); a known one costs no bytes (304).
 * What all answers of a process hold in memory together is bounded, however slowly they are read
   (`gateway.dicom.held`).
@@ -41,8 +42,11 @@ PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 class Retrieval(Framed):
     """Objects and frames."""
 
-    def add_to(self, routes: APIRouter) -> None:
-        """Add the routes."""
+    _base: str = ""
+
+    def add_to(self, routes: APIRouter, base: str) -> None:
+        """Add the routes; ``base`` is their public URL."""
+        self._base = base
         add = partial(routes.add_api_route, methods=["GET"], response_class=Response, response_model=None)
         one = "/studies/{study}/series/{series}/instances/{instance}"
         for path in ("/studies/{study}", "/studies/{study}/series/{series}", one):
@@ -94,7 +98,8 @@ class Retrieval(Framed):
                     (content, loan), kept = await self._converted(one, form), form.transfer_syntax
                 except GatewayError:
                     content = b""  # the answer has begun: this one leaves as it is kept, and its part says so
-            yield part(boundary, f"{DICOM}; transfer-syntax={kept}", len(content) or one.size_bytes)
+            size = len(content) or one.size_bytes
+            yield part(boundary, f"{DICOM}; transfer-syntax={kept}", size, one.address(self._base))
             if loan is not None:
                 for at in range(0, len(content), AT_ONCE_BYTES):
                     yield content[at : at + AT_ONCE_BYTES]
@@ -131,8 +136,9 @@ class Retrieval(Framed):
             return await self._leaving.whole(request, content, headers, named(form, one), loan)
         boundary = secrets.token_hex(16)
         pieces: list[Piece] = []
-        for frame in places:
-            pieces += (part(boundary, named(form, one), length(frame)), *frame, b"\r\n")
+        for number, frame in zip(numbers, places, strict=True):
+            location = f"{one.address(self._base)}/frames/{number}"
+            pieces += (part(boundary, named(form, one), length(frame), location), *frame, b"\r\n")
         pieces.append(f"--{boundary}--\r\n".encode("ascii"))
         kind = f'multipart/related; type="{form.media_type}"; boundary={boundary}'
         return await self._leaving.answer(one, pieces, 200, headers, kind)
@@ -153,8 +159,9 @@ class Retrieval(Framed):
             return await self._leaving.whole(request, contents[0], headers, named(form, one), loan)
         boundary = secrets.token_hex(16)
         pieces: list[bytes] = []
-        for content in contents:
-            pieces += (part(boundary, named(form, one), len(content)), content, b"\r\n")
+        for number, content in zip(numbers, contents, strict=True):
+            location = f"{one.address(self._base)}/frames/{number}"
+            pieces += (part(boundary, named(form, one), len(content), location), content, b"\r\n")
         pieces.append(f"--{boundary}--\r\n".encode("ascii"))
         kind = f'multipart/related; type="{form.media_type}"; boundary={boundary}'
         headers = {**headers, "Content-Length": str(length(pieces))}

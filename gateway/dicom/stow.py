@@ -25,8 +25,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.dicom import outcome
+from gateway.dicom.asking import negotiate
 from gateway.dicom.command import Answer, StoreRequest, is_uid
-from gateway.dicom.data_sets import JSON, STORED, XML, form, in_xml
+from gateway.dicom.data_sets import JSON, STORED, XML, in_xml
 from gateway.dicom.described import Described
 from gateway.dicom.intake import Intake, Sink
 from gateway.dicom.multipart import Reader, media_type
@@ -95,7 +96,7 @@ class Storing:
         await self._may_store(who)
         if study is not None and not is_uid(study):
             raise InvalidContent("invalid-uid", "Identifiant d’étude, de série ou d’objet invalide.")
-        kind, _ = form(request, STORED)
+        kind, _ = negotiate(request, STORED)
         line = partial(_line, who, study, kept=1, refused=0)
         accompany = partial(self._keeper.accompany, line=lambda record: line((record,) if record else ()))
         upload = self._upload(request, partial(self._begin, who, study), accompany)

@@ -22,9 +22,8 @@ from pydicom.uid import (
 )
 from starlette.requests import Request
 
-from gateway.dicom.asking import asked, ranges
+from gateway.dicom.asking import asked, not_acceptable, ranges
 from gateway.dicom.multipart import media_type
-from gateway.errors import Unsupported
 
 __all__ = ["DICOM", "MEDIA_TYPES", "OCTETS", "Form", "frame_form", "object_form"]
 
@@ -132,7 +131,7 @@ def object_form(request: Request, kept: set[str], *, single: bool) -> Form:
             return Form(DICOM, KEPT, parts)
         if syntax in _TARGETS and kept <= _READABLE:
             return Form(DICOM, syntax, parts)
-    raise _refusal()
+    raise not_acceptable(*([DICOM] if single else []), f'multipart/related; type="{DICOM}"')
 
 
 def frame_form(request: Request, kept: str, *, single: bool) -> Form:
@@ -155,8 +154,5 @@ def frame_form(request: Request, kept: str, *, single: bool) -> Form:
         kind = wish.kind
         if kind in _ENCODED and wish.syntax in (None, _ENCODED[kind]) and kept in _READABLE:
             return Form(kind, _ENCODED[kind], not alone)
-    raise _refusal()
-
-
-def _refusal() -> Unsupported:
-    return Unsupported("not-acceptable", "Aucun des formats demandés n’est proposé.", expression="Accept")
+    there = [kind for kind, syntaxes in MEDIA_TYPES.items() if kept in syntaxes]
+    raise not_acceptable(*([OCTETS, *_ENCODED] if kept in _READABLE else []), *there)
