@@ -17,7 +17,7 @@ from weakref import ReferenceType, ref
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.web.heads import Heads
+from gateway.web.joined import Joined
 from gateway.web.poured import EXTENSION, Offer
 
 __all__ = ["LEAST_BYTES", "STALLED_S", "Protocol"]
@@ -29,7 +29,7 @@ LEAST_BYTES: Final = 64 << 10
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 
-class Protocol(Heads):
+class Protocol(Joined):
     """HTTP/1.1 as the server speaks it, without endless patience."""
 
     _look: asyncio.TimerHandle | None = None

@@ -12,10 +12,10 @@ from gateway.web.stalled import Protocol
 
 
 @contextmanager
-def serving(app: Any, **more: Any) -> Iterator[int]:
+def serving(app: Any, *, protocol: Any = Protocol, **more: Any) -> Iterator[int]:
     """Serve it on a free port, which is given."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=Protocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1, **more)
+    config = uvicorn.Config(app, http=protocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1, **more)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
