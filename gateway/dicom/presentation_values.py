@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -50,6 +52,8 @@ def word(ds: Dataset, keyword: str) -> str:
 def numbers(ds: Dataset, keyword: str, count: int | None) -> list[float]:
     """Read so many finite numbers; any number of them when ``count`` is None."""
     value = read(ds, keyword)
+    if isinstance(value, bytes) and len(value) % 4 == 0 and dictionary_VR(keyword) == "FL":
+        value = np.frombuffer(value, "<f4").tolist()  # longer than an explicit VR lets it be `[PS3.5 6.2.2]`
     several: Iterable[Any] = value if isinstance(value, (list, MultiValue)) else () if value is None else (value,)
     try:
         found = [float(one) for one in several]
