@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import secrets
@@ -73,6 +74,7 @@ class Server:
     clean: list[str] = field(default_factory=list)
     new: dict[int, tuple[int, float, int]] = field(default_factory=dict)
     schema: tuple[Any, ...] | None = None
+    stores: dict[str, Store] = field(default_factory=dict)
 
     def url_of(self, database: str, *, admin: bool = False) -> str:
         """URL of one database."""
@@ -223,11 +225,13 @@ def database_url(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    """The test's database."""
-    store = Store(database_url)
-    yield store
-    store.close()
+def store(server: Server, database_url: str) -> Iterator[Store]:
+    """The test's database. Its engine keeps what it compiled for who has the database next: half of a test's work."""
+    if database_url not in server.stores:
+        server.stores[database_url] = Store(database_url)
+    kept = server.stores[database_url]
+    yield copy.copy(kept)
+    kept.close()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from gateway.model.writes import later
 TABLE = TABLES["Basic"]
 
 
-def noted(store: Store) -> list[str]:
+def noted(store: Store, request: pytest.FixtureRequest) -> list[str]:
     """Every statement that connections send from now on, whoever makes it."""
     seen: list[str] = []
 
@@ -40,6 +40,7 @@ def noted(store: Store) -> list[str]:
         connection.cursor_factory = Noting
 
     event.listen(store.engine, "checkout", given_out)
+    request.addfinalizer(lambda: event.remove(store.engine, "checkout", given_out))
     return seen
 
 
@@ -47,8 +48,10 @@ def tree(said: str) -> dict[str, object]:
     return {"resourceType": "Basic", "code": {"text": said}}
 
 
-def test_rows_of_one_table_go_in_one_statement_at_the_commit(store: Store, trail: AuditTrail) -> None:
-    seen = noted(store)
+def test_rows_of_one_table_go_in_one_statement_at_the_commit(
+    store: Store, trail: AuditTrail, request: pytest.FixtureRequest
+) -> None:
+    seen = noted(store, request)
     with store.session() as session:
         for number in range(20):
             root = Partner(name=f"p{number}")
