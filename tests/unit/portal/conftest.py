@@ -22,6 +22,7 @@ from gateway.mssante.translate import Composer
 from gateway.portal.pages import Portal
 from gateway.portal.routes import router
 from gateway.rcp.step import Steps
+from gateway.settings import Limits
 from gateway.web.authenticators import SESSION, Authenticators, in_thread
 from gateway.web.background import served
 from gateway.web.csrf import CSRF_FIELD, Csrf
@@ -107,11 +108,19 @@ def words(element: html.HtmlElement) -> str:
     return re.sub(r"\s+", " ", element.text_content()).strip()
 
 
-@pytest.fixture
-def site(store, make_steps, blobs) -> Iterator[Site]:
-    """The portal over a fresh world."""
-    clock = FixedClock()
-    steps = make_steps(clock=clock)
+@dataclass
+class Doors:
+    """The portal as it is served by this worker: everything in it but the routes is the test's."""
+
+    portal: Portal
+    csrf: Csrf
+    origin: str
+    sessions: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def _doors() -> Iterator[Doors]:
+    """Routes stay: putting a hundred of them together costs more than what most tests ask of them."""
     port = free_port()
     csrf = Csrf(Seal(b"a secret of the tests, 32 bytes.", "csrf"), f"http://127.0.0.1:{port}")
     sessions: dict[str, Any] = {}
@@ -120,20 +129,25 @@ def site(store, make_steps, blobs) -> Iterator[Site]:
     app.state.authenticators.register(
         SESSION, in_thread(lambda request: sessions.get(request.cookies.get("essai", "")))
     )
-    objects = KeptObjects(blobs, Keeper(steps, blobs))
-    portal = Portal(
-        steps=steps,
-        csrf=csrf,
-        blobs=blobs,
-        letters=LETTERS,
-        press=press(blobs),
-        objects=objects,
-        brought=AttachedFiles(blobs),
-    )
+    portal = Portal(steps=Steps(*[None] * 5), csrf=csrf, blobs=None)
     app.include_router(router(portal))
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestIdMiddleware)
-    with store.session() as session, served(app, port=port) as origin:
+    with served(app, port=port) as origin:
+        yield Doors(portal, csrf, origin, sessions)
+
+
+@pytest.fixture
+def site(_doors: Doors, store, make_steps, blobs) -> Iterator[Site]:
+    """The portal over a fresh world."""
+    clock = FixedClock()
+    portal, steps = _doors.portal, _doors.portal.steps
+    vars(steps).update(vars(make_steps(clock=clock)))
+    _doors.sessions.clear()
+    portal.blobs, portal.letters, portal.press = blobs, LETTERS, press(blobs)
+    portal.objects, portal.brought = KeptObjects(blobs, Keeper(steps, blobs)), AttachedFiles(blobs)
+    portal.limits = Limits()
+    with store.session() as session:
         world = build(session)
         session.commit()
-        yield Site(world, steps, clock, origin, csrf, sessions)
+        yield Site(world, steps, clock, _doors.origin, _doors.csrf, _doors.sessions)
