@@ -54,6 +54,7 @@ STATIC_TYPES: Final = {
     "viewer_overlay.js": _SCRIPT,
     "viewer_pane.js": _SCRIPT,
     "viewer_pixels.js": _SCRIPT,
+    "viewer_presentations.js": _SCRIPT,
     "viewer_store.js": _SCRIPT,
     "viewer_tools.js": _SCRIPT,
 }

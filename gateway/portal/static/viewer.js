@@ -8,6 +8,7 @@ import { attach } from "./viewer_gestures.js";
 import { Cine } from "./viewer_cine.js";
 import { Measures } from "./viewer_measures.js";
 import { Pane } from "./viewer_pane.js";
+import { attachTo } from "./viewer_presentations.js";
 import { caution } from "./viewer_overlay.js";
 import { Store } from "./viewer_store.js";
 import { Tools } from "./viewer_tools.js";
@@ -43,7 +44,11 @@ const tools = new Tools(root, {
   shown: (entry) => panes.some((it, i) => it.series === entry && (i === 0 || state.double)),
   series,
 });
-const refreshTools = () => tools.refresh();
+const refreshTools = () => {
+  tools.refresh();
+  presentations(active());
+};
+const presentations = attachTo(one("#presentation"), active, refreshTools);
 
 function changed(pane, what) {
   if (what === "mesure") {

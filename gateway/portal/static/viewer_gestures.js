@@ -145,7 +145,7 @@ export function attach(pane, { tool, activate }) {
   }
 
   function begin(chosen, start, pointer) {
-    if (KINDS[chosen]) return measure(chosen, start, pointer);
+    if (KINDS[chosen]) return pane.image.presented ? { move: () => {} } : measure(chosen, start, pointer);
     const { index, view } = pane;
     const { width, height } = pane.size;
     const known = pane.effective || { center: 128, width: 256, shape: "LINEAR" };

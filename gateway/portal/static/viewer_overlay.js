@@ -28,7 +28,8 @@ export function describe(pane, state) {
   const window = seen ? pane.effective : undefined;
   pane.put("fenetre", window ? `C${NBSP}${figure(window.center)} · L${NBSP}${figure(window.width)}` : "");
   const quality = state === "apercu" ? "aperçu" : seen && image.lossy ? "comprimée avec perte" : "";
-  pane.put("qualite", [quality, seen && lying(pane.view)].filter(Boolean).join(", "));
+  const stated = seen && image.presented ? `présentation${NBSP}: ${image.presented.label}` : "";
+  pane.put("qualite", [stated, quality, seen && lying(pane.view)].filter(Boolean).join(", "));
   pane.put("valeur", probed(pane, seen));
   sides(pane, seen ? geometry.edges(image, pane.view) : undefined);
   ruler(pane, seen);
@@ -66,7 +67,7 @@ function ruler(pane, seen) {
   const part = pane.part("regle");
   const { width, height } = pane.size;
   const bar = seen ? geometry.scaleBar(pane.image, geometry.place(pane.image, pane.view, width, height), width / 3) : undefined;
-  const blind = seen && !pane.image.spacing;
+  const blind = seen && !pane.image.spacing && !pane.image.presented;
   part.hidden = !bar && !blind;
   part.firstElementChild.hidden = !bar;
   if (bar) part.firstElementChild.style.width = `${bar.pixels}px`;

@@ -308,6 +308,7 @@ export class Pane {
     }
     const exact = best.kind === "pixels" && this.store.get(best) === content;
     const drawn = exact ? this.paintPixels(content) : content;
+    if (image.presented) Object.assign(image, { columns: content.width, rows: content.height });
     const box = geometry.place(image, this.view, width, height);
     const { context } = this;
     context.fillStyle = "#000";

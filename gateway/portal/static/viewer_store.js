@@ -50,6 +50,13 @@ export function pixelsOf(image) {
 }
 
 export function pictureOf(image, window, room) {
+  const where = image.frames > 1 ? `/frames/${image.frame}/rendered` : "/rendered";
+  if (image.presented) {
+    // As large as the pane, by steps: what is written on it is drawn for that size.
+    const side = Math.min(2048, Math.max(512, Math.ceil((room || 0) / 256) * 256));
+    const address = `${image.address}${where}?viewport=${side},${side}&${image.query}`;
+    return { key: address, image, kind: "picture", address, bytes: side * side * 4 };
+  }
   const query = [];
   let [columns, rows] = [image.columns, image.rows];
   const share = room ? Math.min(1, room / Math.max(columns, rows * image.ratio)) : 1;
@@ -58,7 +65,6 @@ export function pictureOf(image, window, room) {
     query.push(`viewport=${columns},${rows}`);
   }
   if (window) query.push(`window=${window.center},${window.width},${window.shape.toLowerCase().replace("_", "-")}`);
-  const where = image.frames > 1 ? `/frames/${image.frame}/rendered` : "/rendered";
   const address = `${image.address}${where}${query.length ? `?${query.join("&")}` : ""}`;
   return { key: address, image, kind: "picture", address, bytes: columns * rows * 4 };
 }
