@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +24,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate, generate_frames, get_frame
 from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
@@ -249,18 +252,41 @@ class Frames:
             raise InvalidContent("dicom-pixels", "Pixels manquants.")
         return content
 
-    def _compressed(self, frame: int) -> bytes:
+    def _offsets(self) -> Any:
         offsets = tuple(said(self.header, name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"))
+        return offsets if all(offsets) else None
+
+    def _compressed(self, frame: int) -> bytes:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._start)
-                extended: Any = offsets if all(offsets) else None
-                content = get_frame(file, frame - 1, extended_offsets=extended, number_of_frames=self.count)
+                content = get_frame(file, frame - 1, extended_offsets=self._offsets(), number_of_frames=self.count)
         except MemoryError:
             raise
         except Exception as error:
             raise InvalidContent("dicom-pixels", "Pixels manquants.") from error
         return content
+
+    def every(self) -> Iterator[Decoded]:
+        """Decode all frames of compressed pixels, in one way through the file.
+
+        Raises
+        ------
+        As `decoded`.
+        """
+        self.judge(1)
+        found = 0
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            each = generate_frames(file, number_of_frames=self.count, extended_offsets=self._offsets())
+            try:
+                for content in itertools.islice(each, self.count):
+                    yield self._understood(content, raw=False)
+                    found += 1
+            except (ValueError, EOFError, struct.error) as error:  # where a frame should begin
+                raise InvalidContent("dicom-pixels", "Pixels manquants.") from error
+        if found < self.count:
+            raise InvalidContent("dicom-pixels", "Pixels manquants.")
 
     def decoded(self, frame: int, *, raw: bool = False) -> Decoded:
         """Decode one frame.
@@ -274,7 +300,9 @@ class Frames:
         ------
         As `raw`, and Unsupported when no decoder reads the compression.
         """
-        content = self.raw(frame)
+        return self._understood(self.raw(frame), raw=raw)
+
+    def _understood(self, content: bytes, *, raw: bool) -> Decoded:
         try:
             return self._laid_out(content) if self.native else self._decompressed(content, raw=raw)
         except (InvalidContent, Unsupported, MemoryError):

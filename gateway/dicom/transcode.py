@@ -17,7 +17,7 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels.encoders.base import get_encoder
-from pydicom.uid import UID, ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from gateway.dicom.frames import Decoded, Frames
 from gateway.errors import InvalidContent, Unsupported
@@ -26,6 +26,8 @@ __all__ = ["encoded_frame", "transcoded"]
 
 # Bytes of one number, of the value types that are kept as they stand in the file [PS3.5 6.2].
 _WORDS: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
+#: Bits that a number of gray pixels stands in.
+_WHOLE: Final = frozenset({8, 16, 32})
 _JPEG_QUALITY: Final = 90
 
 
@@ -49,12 +51,12 @@ def transcoded(path: Path, transfer_syntax: str, most: int | None = None) -> byt
     source = ds.file_meta.TransferSyntaxUID
     try:
         if source.is_compressed and not source.is_deflated and "PixelData" in ds:
-            ds.decompress(generate_instance_uid=False)
+            _decompressed(ds, path)
         elif source == ExplicitVRBigEndian:
             _turned(ds)
         if target.is_compressed and not target.is_deflated and "PixelData" in ds:
             ds.compress(target, generate_instance_uid=False)
-    except MemoryError:
+    except (InvalidContent, MemoryError):
         raise
     # pydicom's own words for a syntax that it does not know, and for one of which no plugin is installed.
     except (NotImplementedError, RuntimeError) as error:
@@ -67,6 +69,27 @@ def transcoded(path: Path, transfer_syntax: str, most: int | None = None) -> byt
     if most is not None and out.tell() > most:
         raise InvalidContent("dicom-too-large", f"Objet de plus de {most} octets une fois converti.")
     return out.getvalue()
+
+
+def _decompressed(ds: Dataset, path: Path) -> None:
+    """Decompress as frames are, which is more than the library does (JPEG of 12 bits); colours are the library's."""
+    frames = Frames(path)
+    if frames.samples > 1 or frames.allocated not in _WHOLE:
+        ds.decompress(generate_instance_uid=False)
+        return
+    whole = bytearray()
+    for one in frames.every():
+        if one.values.dtype.itemsize * 8 != frames.allocated:
+            raise InvalidContent("dicom-pixels", "Pixels indéchiffrables.")
+        whole += np.ascontiguousarray(one.values).data
+    whole += bytes(len(whole) % 2)
+    ds.PixelData = bytes(whole)
+    ds["PixelData"].VR = "OB" if frames.allocated == 8 else "OW"
+    ds["PixelData"].is_undefined_length = False
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if keyword in ds:
+            delattr(ds, keyword)
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
 
 
 def _turned(ds: Dataset) -> None:

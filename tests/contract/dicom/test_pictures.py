@@ -1,5 +1,6 @@
 """pydicom's own test files and made ones, drawn and compared with dcmtk's pictures of the same objects."""
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,11 +10,13 @@ import pydicom
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from gateway.demo.ct_phantom import DOMINIQUE, slice_data_set
 from gateway.dicom.frames import Frames
 from gateway.dicom.render import Region, Window, frame_bytes, render
+from gateway.dicom.transcode import transcoded
 from gateway.errors import GatewayError, InvalidContent, Unsupported
 from tests.contract.dicom.test_against_dcmtk import by_dcmtk, drawn, saved
 
@@ -200,6 +203,34 @@ def test_lossless_jpeg_by_dcmtk_has_the_values_that_went_in(tmp_path, allocated,
     subprocess.run(["dcmcjpeg", option, plain, compressed], check=True, capture_output=True)
     assert (Frames(compressed).decoded(1).values == values).all()
     assert render(compressed) == render(plain)
+
+
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+def test_jpeg_of_twelve_bits_is_converted_to_dcmtk_s_values(copied, name):
+    path = copied(name)
+    plain = path.with_suffix(".plain.dcm")
+    subprocess.run(["dcmdjpeg", path, plain], check=True, capture_output=True)
+    converted = dcmread(io.BytesIO(transcoded(path, ExplicitVRLittleEndian)))
+    assert (converted.pixel_array == dcmread(plain).pixel_array).all()
+    assert (converted["PixelData"].VR, converted["PixelData"].is_undefined_length) == ("OW", False)
+    assert converted.SOPInstanceUID == dcmread(path).SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    "name", ["rtdose_rle.dcm", "MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm", "693_J2KI.dcm"]
+)
+def test_an_object_is_converted_frame_by_frame_to_the_values_of_the_library(name):
+    converted = dcmread(io.BytesIO(transcoded(FILES / name, ExplicitVRLittleEndian)))
+    assert converted.PixelData == dcmread(FILES / name).pixel_array.tobytes()
+
+
+def test_an_object_that_lacks_a_frame_is_not_converted(tmp_path):
+    ds = dcmread(FILES / "rtdose_rle.dcm")
+    kept = list(generate_frames(ds.PixelData, number_of_frames=15))[:14]
+    ds.PixelData = encapsulate(kept)
+    with pytest.raises(InvalidContent) as refusal:
+        transcoded(saved(ds, tmp_path / "lacking.dcm"), ExplicitVRLittleEndian)
+    assert refusal.value.code == "dicom-pixels"
 
 
 def overlaid(ds, group, plane, *, origin=(1, 1), kind="G", **more):
