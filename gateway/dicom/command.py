@@ -22,6 +22,8 @@ __all__ = [
     "Answer",
     "ProtocolError",
     "StoreRequest",
+    "announces_data_set",
+    "expect_one_message",
     "is_uid",
     "iterate_pdvs",
     "parse_command",
@@ -100,9 +102,14 @@ def parse_command(encoded: bytes | bytearray) -> dict[int, bytes]:
     return elements
 
 
+def announces_data_set(command: dict[int, bytes]) -> bool:
+    """Whether a data set follows a command `[PS3.7 6.3.1]`."""
+    return command.get(0x0800) not in (None, _NO_DATA_SET)
+
+
 def store_request(context_id: int, command: dict[int, bytes], transfer_syntax_uid: str) -> StoreRequest | None:
     """Read a C-STORE-RQ that announces a data set; None for every other command."""
-    if command.get(0x0100) != _C_STORE_RQ or command.get(0x0800) in (None, _NO_DATA_SET):
+    if command.get(0x0100) != _C_STORE_RQ or not announces_data_set(command):
         return None
     if not {0x0002, 0x0110, 0x1000} <= command.keys() or len(command[0x0110]) != 2:
         return None
@@ -127,6 +134,14 @@ def iterate_pdvs(pdu: bytearray) -> Iterator[tuple[int, int, memoryview]]:
             raise ProtocolError("PDV: length outside its PDU")
         yield context_id, header, view[position + 6 : position + 4 + length]
         position += 4 + length
+
+
+def expect_one_message(fragments: Iterator[tuple[int, int, memoryview]], *, data_set: bool) -> None:
+    """Refuse a PDU that goes on behind the message in it, of which `data_set` may follow: the rest would be lost."""
+    for _, header, _ in fragments:
+        if not data_set or header & 1:
+            raise ProtocolError("P-DATA-TF: fragment of another message")
+        data_set = not header & 2
 
 
 def _even(value: bytes, pad: bytes = b"\0") -> bytes:

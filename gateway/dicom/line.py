@@ -40,6 +40,7 @@ LOG = logging.getLogger(__name__)
 MAX_WAITING_REQUESTS: Final = 8
 MAX_WAITING_BYTES: Final = 4 << 20
 _WAITING_BLOCKS: Final = 4
+_CANCELLED: Final = 8
 _SLICE_S: Final = 0.1  # how long a wait lasts before the association is looked at
 _C_STORE_RSP: Final = struct.pack("<H", 0x8001)
 _NO_DATA_SET: Final = struct.pack("<H", 0x0101)
@@ -73,6 +74,8 @@ class Line:
         self._talking = self._listening = False
         self._said, self._room, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._ahead_bytes = 0
+        self._stock_put = self._dimse.msg_queue.put
+        self._dimse.msg_queue.put = self._asked
         self._stock_received = self._dimse.receive_primitive
         self._dimse.receive_primitive = self._received
         self._stock_act = self._dul.state_machine.do_action
@@ -217,10 +220,18 @@ class Line:
         self._said.clear()
         return 0.0
 
+    def _asked(self, waiting: tuple[int, Any]) -> None:
+        """Put a message behind the others; what was cancelled before it was asked for is not cancelled."""
+        self._dimse.cancel_req.pop(getattr(waiting[1], "MessageID", None), None)
+        self._stock_put(waiting)
+
     def _received(self, primitive: P_DATA) -> None:
         answer = self._whole_answer(primitive) if self._talking and self._dimse.message is None else None
         if answer is None:
             self._stock_received(primitive)
+            cancelled = self._dimse.cancel_req
+            if len(cancelled) > _CANCELLED:  # of nothing: the library takes a few, then serves them as requests
+                cancelled.pop(next(iter(cancelled), None), None)
             answer = self._stock_answer() if self._talking else None
         if answer is not None:
             with self._lock:

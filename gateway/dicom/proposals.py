@@ -6,14 +6,17 @@ meant is kept under these bytes.
 
 Promises: a proposal that differs in one bit is read as if none had come before; an association cannot change what
 another's proposal means; only proposals of recognised callers are kept (`keep`), so many and so long at most.
+What means nothing is refused here, where it ends in an A-ABORT: the library's own threads would die of it later. What
+the standard lets a receiver skip is skipped.
 """
 
 from __future__ import annotations
 
 import copy
+import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from pynetdicom.pdu import A_ASSOCIATE_RQ
@@ -26,6 +29,52 @@ __all__ = ["Proposal", "Proposals"]
 _MOST: Final = 32
 _MOST_BYTES: Final = 16_384
 
+_FIXED_BYTES: Final = 74  # of an A-ASSOCIATE-RQ before its items [PS3.8 table 9-11]
+_USER_INFORMATION: Final = 0x50
+_MAXIMUM_LENGTH: Final = 0x51
+_VERSION_NAME: Final = 0x55
+_ITEMS: Final = frozenset({0x10, 0x20, _USER_INFORMATION})
+_USER_ITEMS: Final = frozenset(range(_MAXIMUM_LENGTH, 0x58))
+#: For who says none: what every application takes.
+_MODEST_LENGTH: Final = 16_384
+
+
+def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split items: type, and what is in it. A length that leads out of its place is refused."""
+    while content:
+        kind, length = struct.unpack_from(">BxH", content)
+        if length > len(content) - 4:
+            raise ValueError("item longer than what it stands in")
+        yield kind, content[4 : 4 + length]
+        content = content[4 + length :]
+
+
+def _item(kind: int, content: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(content)) + content
+
+
+def _user_information(content: bytes) -> bytes:
+    """Leave out what is unknown or not used, who the user says he is too; add the length that must be there."""
+    kept = [
+        (kind, one)
+        for kind, one in _items(content)
+        if kind in _USER_ITEMS and (kind != _VERSION_NAME or (0 < len(one) <= 16 and one.isascii()))
+    ]
+    if _MAXIMUM_LENGTH not in dict(kept):
+        kept.insert(0, (_MAXIMUM_LENGTH, struct.pack(">L", _MODEST_LENGTH)))
+    return b"".join(_item(*one) for one in kept)
+
+
+def _readable(pdu: bytes) -> bytes:
+    """Give a proposal as the library reads it."""
+    items = [
+        (kind, _user_information(one) if kind == _USER_INFORMATION else one)
+        for kind, one in _items(pdu[_FIXED_BYTES:])
+        if kind in _ITEMS
+    ]
+    content = pdu[6:_FIXED_BYTES] + b"".join(_item(*one) for one in items)
+    return struct.pack(">BBL", pdu[0], 0, len(content)) + content
+
 
 class Proposal(A_ASSOCIATE_RQ):
     """An A-ASSOCIATE-RQ that may be asked more than once what it means.
@@ -33,20 +82,23 @@ class Proposal(A_ASSOCIATE_RQ):
     Parameters
     ----------
     pdu
-        The whole PDU; raises what the library's decoder raises.
+        The whole PDU; raises what the library's decoder raises, and `ValueError` for contexts that cannot be answered.
     """
 
     def __init__(self, pdu: bytes) -> None:
         super().__init__()
-        self.decode(pdu)
+        self.decode(_readable(pdu))
         self.pdu = pdu
-        self._primitive: A_ASSOCIATE | None = None
+        self._primitive: A_ASSOCIATE = super().to_primitive()
+        contexts = self._primitive.presentation_context_definition_list
+        if len({one.context_id for one in contexts}) < len(contexts):
+            raise ValueError("one identifier for two presentation contexts")
+        if not all(one.abstract_syntax and one.transfer_syntax for one in contexts):
+            raise ValueError("presentation context without a class or a transfer syntax")
         self._offered: Sequence[PresentationContext] | None = None
 
     def to_primitive(self) -> A_ASSOCIATE:
         """Give the indication; each association has one of its own, the items in it are read only."""
-        if self._primitive is None:
-            self._primitive = super().to_primitive()
         return copy.copy(self._primitive)
 
     def offered(self, offer: Callable[[A_ASSOCIATE], Sequence[PresentationContext]]) -> list[PresentationContext]:

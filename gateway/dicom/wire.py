@@ -41,6 +41,8 @@ from gateway.dicom.command import (
     PDU_TYPES,
     ProtocolError,
     StoreRequest,
+    announces_data_set,
+    expect_one_message,
     iterate_pdvs,
     parse_command,
     store_request,
@@ -374,6 +376,8 @@ class Diverter:
             self._fed_bytes = 0
             return self._opening(pdu)
         if kind == P_DATA_TF:
+            if self._association.dimse.message is not None:
+                expect_one_message(iterate_pdvs(pdu), data_set=True)
             self._fed_bytes += length
             if self._fed_bytes > self._limits.max_message_bytes:
                 raise ProtocolError(f"max_message_bytes: more than {self._limits.max_message_bytes} bytes")
@@ -395,10 +399,11 @@ class Diverter:
             if header & 2:
                 context = self._association._accepted_cx.get(context_id)  # noqa: SLF001
                 command = parse_command(self._command)
-                if context is None or not context.as_scp:
-                    break
-                request = store_request(context_id, command, str(context.transfer_syntax[0]))
+                request = None
+                if context is not None and context.as_scp:
+                    request = store_request(context_id, command, str(context.transfer_syntax[0]))
                 if request is None:
+                    expect_one_message(fragments, data_set=announces_data_set(command))
                     break
                 self._held, self._command = [], bytearray()
                 self._store(request, str(context.abstract_syntax), fragments)
