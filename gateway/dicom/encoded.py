@@ -69,10 +69,7 @@ _MAX_LONG: Final = 0xFFFFFFFE
 _UNDEFINED: Final = 0xFFFFFFFF
 
 #: Media types whose one part is all frames; each part of another one is a frame `[PS3.18 8.7.3]`.
-_VIDEOS: Final = {
-    "video/mpeg": MEDIA_TYPES["video/mpeg"],
-    "video/mp4": tuple(f"1.2.840.10008.1.2.4.10{end}" for end in "23456"),
-}
+_VIDEOS: Final = {kind: MEDIA_TYPES[kind] for kind in ("video/mpeg", "video/mp4")}
 
 
 @dataclass(frozen=True, slots=True)

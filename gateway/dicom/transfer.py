@@ -50,6 +50,7 @@ MEDIA_TYPES: Final[dict[str, tuple[str, ...]]] = {
     "image/jphc": tuple(_JPEG + end for end in ("201", "202", "203")),
     "image/dicom-rle": (str(RLELossless),),
     "video/mpeg": (_JPEG + "100", _JPEG + "101"),
+    "video/mp4": tuple(_JPEG + end for end in ("102", "103", "104", "105", "106")),
 }
 #: What a frame is encoded as when it is not kept so; None of JPEG beside baseline, whose encoder is of eight bits.
 _ENCODED: Final = {

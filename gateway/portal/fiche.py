@@ -31,7 +31,7 @@ from gateway.portal.imaging_sending import sending_url
 from gateway.portal.key_images import key_images
 from gateway.portal.received import received_lines
 from gateway.portal.render import counted
-from gateway.portal.viewer import attached_studies, viewer_url
+from gateway.portal.viewer import PICTURED, attached_studies, viewer_url
 from gateway.rcp import access, dossier_states
 from gateway.rcp.access import Caller
 from gateway.rcp.clinical import form_of, tumour_of
@@ -329,12 +329,12 @@ def _instances(session: Session, attached: list[StudyRow]) -> dict[uuid.UUID, li
     """Return each series' instances in order, by their UID and whether they can be drawn; never their bytes."""
     wanted = [series.id for study in attached for series in study.series]
     found: dict[uuid.UUID, list[tuple[str, bool]]] = {}
-    for series_id, uid, rows in session.execute(
-        select(Instance.series_id, Instance.sop_instance_uid, Instance.rows)
+    for series_id, uid, drawable in session.execute(
+        select(Instance.series_id, Instance.sop_instance_uid, PICTURED)
         .where(Instance.series_id.in_(wanted))
         .order_by(Instance.instance_number.nulls_last(), Instance.sop_instance_uid)
     ):
-        found.setdefault(series_id, []).append((uid, rows is not None))
+        found.setdefault(series_id, []).append((uid, drawable))
     return found
 
 

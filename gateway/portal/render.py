@@ -47,6 +47,7 @@ STATIC_TYPES: Final = {
     "viewer_cine.js": _SCRIPT,
     "viewer_dicom.js": _SCRIPT,
     "viewer_document.js": _SCRIPT,
+    "viewer_film.js": _SCRIPT,
     "viewer_geometry.js": _SCRIPT,
     "viewer_gestures.js": _SCRIPT,
     "viewer_keys.js": _SCRIPT,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, not_, select
 from sqlalchemy.orm import Session, selectinload
 
 from gateway.model.audit import AuditFacts
@@ -26,10 +26,15 @@ from gateway.portal.render import short_date
 from gateway.rcp import access
 from gateway.rcp.access import Caller
 
-__all__ = ["attached_studies", "images", "study_name", "viewer_url"]
+__all__ = ["FILMED", "PICTURED", "attached_studies", "images", "study_name", "viewer_url"]
 
 #: A picture without JavaScript is drawn at most so large.
 _STILL: Final = 1024
+#: Beyond these a video of the dossier is refused like a picture that has no decoder.
+_VIDEOS: Final = 1000
+#: MPEG-2, H.264 and H.265: no frame of them can be drawn `[PS3.5 8.2.5 to 8.2.12]`.
+FILMED: Final = Instance.transfer_syntax_uid.startswith("1.2.840.10008.1.2.4.10")
+PICTURED: Final = Instance.rows.is_not(None) & not_(FILMED)
 
 
 def viewer_url(dossier_id: uuid.UUID, series_uid: str, instance_uid: str = "") -> str:
@@ -64,6 +69,7 @@ class _Held:
 
     frames: int
     documents: int
+    videos: tuple[str, ...] = ()
 
 
 def images(
@@ -135,12 +141,22 @@ def images(
 
 def _held(session: Session, studies: list[Study]) -> dict[uuid.UUID, _Held]:
     wanted = [series.id for study in studies for series in study.series]
-    frames = func.coalesce(func.sum(func.coalesce(Instance.number_of_frames, 1)).filter(Instance.rows.is_not(None)), 0)
+    frames = func.coalesce(func.sum(func.coalesce(Instance.number_of_frames, 1)).filter(PICTURED), 0)
     documents = func.count().filter(Instance.rows.is_(None))
     rows = session.execute(
         select(Instance.series_id, frames, documents).where(Instance.series_id.in_(wanted)).group_by(Instance.series_id)
     )
-    return {series_id: _Held(int(drawn), int(others)) for series_id, drawn, others in rows}
+    videos: dict[uuid.UUID, list[str]] = {}
+    for series_id, uid, syntax in session.execute(
+        select(Instance.series_id, Instance.sop_instance_uid, Instance.transfer_syntax_uid)
+        .where(Instance.series_id.in_(wanted), Instance.rows.is_not(None), FILMED)
+        .order_by(Instance.instance_number.nulls_last(), Instance.sop_instance_uid)
+        .limit(_VIDEOS)
+    ):
+        videos.setdefault(series_id, []).append(f"{uid}={syntax}")
+    return {
+        series_id: _Held(int(drawn), int(others), tuple(videos.get(series_id, ()))) for series_id, drawn, others in rows
+    }
 
 
 def _series(row: Dossier, study: Study, series: Series, held: _Held, *, selected: bool) -> v.ViewerSeries:
@@ -155,27 +171,30 @@ def _series(row: Dossier, study: Study, series: Series, held: _Held, *, selected
         url=viewer_url(row.id, series.series_instance_uid),
         thumbnail_url=f"{parent}/thumbnail" if held.frames else "",
         selected=selected,
+        videos=held.videos,
     )
 
 
 def _still(session: Session, row: Dossier, study: Study, series: Series, wanted: str) -> v.ViewerStill | None:
     found = session.execute(
-        select(Instance.sop_instance_uid, Instance.rows, Instance.columns)
+        select(Instance.sop_instance_uid, Instance.rows, Instance.columns, FILMED)
         .where(Instance.series_id == series.id)
         .order_by(Instance.instance_number.nulls_last(), Instance.sop_instance_uid)
     ).all()
-    uids = [uid for uid, _, _ in found]
+    uids = [uid for uid, *_ in found]
     at = uids.index(wanted) if wanted in uids else 0
-    uid, rows, columns = found[at]
+    uid, rows, columns, filmed = found[at]
     parent = f"/dicom-web/studies/{study.study_instance_uid}/series/{series.series_instance_uid}/instances/{uid}"
     large = rows is not None and max(rows, columns or 0) > _STILL
+    shown = "?accept=application/dicom%3B%20transfer-syntax%3D*" if filmed else "/rendered"
     return v.ViewerStill(
         instance_uid=uid,
-        url=f"{parent}/rendered" + (f"?viewport={_STILL},{_STILL}" if large else ""),
+        url=f"{parent}{shown}" + (f"?viewport={_STILL},{_STILL}" if large and not filmed else ""),
         alt=f"Image {at + 1} sur {len(found)}",
         number=at + 1,
         count=len(found),
-        pictured=rows is not None,
+        pictured=rows is not None and not filmed,
+        video=rows is not None and filmed,
         previous_url=viewer_url(row.id, series.series_instance_uid, uids[at - 1]) if at else "",
         next_url=viewer_url(row.id, series.series_instance_uid, uids[at + 1]) if at + 1 < len(uids) else "",
     )

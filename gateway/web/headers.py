@@ -43,6 +43,7 @@ def content_security_policy(form_targets: tuple[str, ...] = ()) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self' data:",
+            "media-src 'self'",
             "font-src 'self'",
             "connect-src 'self'",
             f"form-action {targets}",

@@ -34,8 +34,10 @@ const store = new Store({
 const series = all("[data-serie]").map((link) => ({
   link, study: link.dataset.etude, uid: link.dataset.serie, label: link.dataset.libelle, keys: link.dataset.cles,
 }));
+/* SOP Instance UID of each video → its transfer syntax. */
+const videos = new Map(all("[data-videos]").flatMap((link) => link.dataset.videos.split(" ").map((it) => it.split("="))));
 const measures = new Measures(root.dataset.seance);
-const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, measures, changed }));
+const panes = all("[data-pane]").map((part) => new Pane(part, { store, light, measures, videos, changed }));
 const cine = new Cine({ pane: () => active(), changed: () => refreshTools() });
 const active = () => panes[state.active];
 const tools = new Tools(root, {
@@ -282,7 +284,7 @@ function onKey(event) {
   const key = event.key.toLowerCase();
   if (event.altKey || event.metaKey) return;
   // A list and the help keep their own keys, a link and a button theirs; the slider turns like all the rest.
-  if (event.target.closest("select, dialog")) return;
+  if (event.target.closest("select, dialog, video")) return;
   if (event.target.closest("a, button") && (key === " " || key === "enter")) return;
   let act;
   if (event.ctrlKey) act = CONTROLLED[key];

@@ -11,11 +11,13 @@ import { Refusal, ask, pictureOf, pixelsOf } from "./viewer_store.js";
 import { stack } from "./viewer_dicom.js";
 import { keyed } from "./viewer_keys.js";
 import { show as showDocument } from "./viewer_document.js";
+import { filmed, show as showFilm } from "./viewer_film.js";
 
 const SMOOTH_BELOW = 8;
 
 export class Pane {
-  constructor(root, { store, light, measures, changed }) {
+  constructor(root, { store, light, measures, videos, changed }) {
+    this.videos = videos;
     this.root = root;
     this.store = store;
     this.light = light;
@@ -91,6 +93,7 @@ export class Pane {
     try {
       selected = series.keys ? await keyed(series, root) : undefined;
       images = selected ? selected.images : stack(await (await ask(address, "application/dicom+json")).json(), root);
+      images = filmed(images, this.videos);
     } catch (error) {
       if (this.series === series) this.refuse(error);
       return;
@@ -279,7 +282,7 @@ export class Pane {
       if (state === "document" || state === "message") this.blank(width, height);
       describe(this, state);
     }
-    if (state === "document") showDocument(this, this.image);
+    if (state === "document") (this.image.kind === "film" ? showFilm : showDocument)(this, this.image);
     else if (state !== "message") this.say(state === "chargement" && !this.painted ? "Chargement de l’image…" : "");
   }
 

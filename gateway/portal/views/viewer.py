@@ -12,7 +12,10 @@ __all__ = ["KeyImages", "Viewer", "ViewerSeries", "ViewerStill", "ViewerStudy"]
 
 @dataclass(frozen=True)
 class ViewerSeries:
-    """One series to choose; ``thumbnail_url`` is empty when it holds no picture."""
+    """One series to choose; ``thumbnail_url`` is empty when it holds no picture.
+
+    ``videos`` are what a browser plays or saves: each its UID, « = », its transfer syntax.
+    """
 
     study_uid: str
     series_uid: str
@@ -23,6 +26,7 @@ class ViewerSeries:
     url: str
     thumbnail_url: str = ""
     selected: bool = False
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class ViewerStill:
     pictured: bool
     previous_url: str = ""
     next_url: str = ""
+    video: bool = False
 
 
 @dataclass(frozen=True)
