@@ -7,6 +7,7 @@ wins: a content-addressed file may say ``Cache-Control: immutable``.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,6 +70,12 @@ class SecurityHeadersMiddleware:
         policy = (b"content-security-policy", content_security_policy(form_targets).encode("ascii"))
         transport = (b"strict-transport-security", f"max-age={_YEAR_S}; includeSubDomains".encode("ascii"))
         self._headers = (*_FIXED, policy, *((transport,) if https else ()))
+        self._unsaid = lru_cache(maxsize=512)(self._but)
+
+    def _but(self, *names: bytes) -> tuple[tuple[bytes, bytes], ...]:
+        """Give the headers that none of these names is."""
+        said = {name.lower() for name in names}
+        return tuple((name, value) for name, value in self._headers if name not in said)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -78,9 +85,8 @@ class SecurityHeadersMiddleware:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = list(message.get("headers", []))
-                said = {name.lower() for name, _ in own}
-                message["headers"] = own + [(name, value) for name, value in self._headers if name not in said]
+                own = message.get("headers", ())
+                message["headers"] = [*own, *self._unsaid(*(name for name, _ in own))]
             await send(message)
 
         await self._app(scope, receive, answer)

@@ -48,15 +48,17 @@ class Heads(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._head_bytes > HEAD_BYTES:
             self._too_long()
+        elif self._late is None:  # a head that comes whole, as most do, is not waited for
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
-        if self._late is None:
-            self._await_head()
 
     def on_headers_complete(self) -> None:
         """Go on to the body."""
