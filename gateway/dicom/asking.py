@@ -50,6 +50,7 @@ __all__ = [
 T = TypeVar("T")
 
 _MAX_FRAMES: Final = 256
+_FRAMES: Final = re.compile(r"[0-9]{1,6}(?:,[0-9]{1,6})*")
 # Choosing a media type takes time that grows with the square of the question.
 _MAX_ACCEPT_CHARACTERS: Final = 1024
 # Decoding is processor work: more at once only makes each slower.
@@ -260,7 +261,7 @@ def part(boundary: str, kind: str, length: int, location: str | None = None) -> 
 
 def frame_numbers(text: str) -> list[int]:
     """Read ``/frames/{list}``."""
-    if not re.fullmatch(r"[0-9]{1,6}(?:,[0-9]{1,6})*", text):
+    if not _FRAMES.fullmatch(text):
         raise InvalidContent("dicom-frames", "Numéros d’image invalides.", expression="frames")
     numbers = [int(number) for number in text.split(",")]
     if len(numbers) > _MAX_FRAMES:

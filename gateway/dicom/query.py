@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import Select
@@ -39,8 +39,7 @@ _BULK: Final = b'"BulkDataURI":"bulkdata/'
 _PLACES: Final = re.compile(rb'"BulkDataURI":"bulkdata/([0-9A-F]{8}(?:\.[0-9]+\.[0-9A-F]{8})*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One instance that the caller may see, and where its bytes are."""
 
     study_uid: str
