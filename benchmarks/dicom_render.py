@@ -66,7 +66,7 @@ def lossless(plain: list[bytes], folder: Path) -> list[bytes]:
 
 def picture(client: Client, study: str, number: int) -> bytes:
     path = f"/studies/{study}/series/{study}.1/instances/{study}.1.{number}/rendered?{WINDOW}"
-    return client.ask(path, "image/jpeg")
+    return bytes(client.ask(path, "image/jpeg"))
 
 
 def compared(clients: dict[str, Client], study: str) -> str:
