@@ -76,7 +76,7 @@ def profile_of(ds: Dataset) -> bytes | None:
         ``dicom-icc-profile``: it has one that cannot be used.
     """
     own = said(ds, "ICCProfile")
-    if own is None:
+    if not own:
         name = str(said(ds, "ColorSpace") or "").strip().lower()
         return _made(name) if name in _SPACES else None
     content = bytes(own) if isinstance(own, bytes) else b""

@@ -211,6 +211,13 @@ def test_a_profile_that_cannot_be_used_hides_no_picture(coloured, kind):
         assert str(colours.MAX_PROFILE_BYTES) in refusal.value.text
 
 
+def test_an_empty_profile_is_none(coloured):
+    path = coloured(b"")
+    assert (shown(path)[0] == ramps(3)).all()
+    assert (shown(path, "srgb")[0] == ramps(3)).all()
+    assert shown(path, "yes")[1] == shown(coloured(None), "yes")[1]
+
+
 def test_a_gif_carries_no_profile_and_is_srgb(coloured):
     path = coloured(input_profile("SwappedRedAndGreen"))
     content = render(path, media_type="image/gif", iccprofile="yes")
