@@ -207,14 +207,13 @@ class Upload:
             self._commit()
 
     def _commit_alone(self) -> None:
-        """Make the only object durable, here: another thread would only be waited for."""
+        """Make the only object durable, here and nothing else: waking a thread costs more than what it would do."""
         [(one, intake)] = self._whole
         self._whole = []
         one.sink = intake.sink
         if one.sink is not None and len(self.laid) == 1:
             self._accompany(one.sink)
         one.answer = intake.finish()
-        self._commits.submit(intake.answered)
 
     def _commit(self) -> None:
         """Begin to make durable what is whole."""
