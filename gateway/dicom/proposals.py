@@ -19,21 +19,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
-__all__ = ["Proposal", "Proposals"]
+__all__ = ["Proposal", "Proposals", "readable"]
 
 #: Read, a proposal takes some thirty times its bytes.
 _MOST: Final = 32
 _MOST_BYTES: Final = 16_384
 
-_FIXED_BYTES: Final = 74  # of an A-ASSOCIATE-RQ before its items [PS3.8 table 9-11]
+_FIXED_BYTES: Final = 74  # of an A-ASSOCIATE-RQ, or -AC, before its items [PS3.8 tables 9-11, 9-17]
+_ANSWERED: Final = 0x21
 _USER_INFORMATION: Final = 0x50
 _MAXIMUM_LENGTH: Final = 0x51
 _VERSION_NAME: Final = 0x55
-_ITEMS: Final = frozenset({0x10, 0x20, _USER_INFORMATION})
+_ITEMS: Final = frozenset({0x10, 0x20, _ANSWERED, _USER_INFORMATION})
 _USER_ITEMS: Final = frozenset(range(_MAXIMUM_LENGTH, 0x58))
 #: For who says none: what every application takes.
 _MODEST_LENGTH: Final = 16_384
@@ -54,7 +56,7 @@ def _item(kind: int, content: bytes) -> bytes:
 
 
 def _user_information(content: bytes) -> bytes:
-    """Leave out what is unknown or not used, who the user says he is too; add the length that must be there."""
+    """Leave out what is unknown `[PS3.8 D.2]` or not used, as who the user says he is; add a length that is missing."""
     kept = [
         (kind, one)
         for kind, one in _items(content)
@@ -65,14 +67,20 @@ def _user_information(content: bytes) -> bytes:
     return b"".join(_item(*one) for one in kept)
 
 
-def _readable(pdu: bytes) -> bytes:
-    """Give a proposal as the library reads it."""
-    items = [
-        (kind, _user_information(one) if kind == _USER_INFORMATION else one)
-        for kind, one in _items(pdu[_FIXED_BYTES:])
-        if kind in _ITEMS
-    ]
-    content = pdu[6:_FIXED_BYTES] + b"".join(_item(*one) for one in items)
+def _answered(content: bytes) -> bytes:
+    """Of a context that is refused the transfer syntax says nothing, and may be none `[PS3.8 table 9-18]`."""
+    return content if content[2:3] == b"\0" else content[:4] + _item(0x40, ImplicitVRLittleEndian.encode())
+
+
+_READ: Final = {_USER_INFORMATION: _user_information, _ANSWERED: _answered}
+
+
+def readable(pdu: bytes) -> bytes:
+    """Give an A-ASSOCIATE-RQ or -AC as the library reads it; raises what is no sequence of items."""
+    content = b"".join(
+        _item(kind, _READ.get(kind, bytes)(one)) for kind, one in _items(pdu[_FIXED_BYTES:]) if kind in _ITEMS
+    )
+    content = pdu[6:_FIXED_BYTES] + content
     return struct.pack(">BBL", pdu[0], 0, len(content)) + content
 
 
@@ -87,7 +95,7 @@ class Proposal(A_ASSOCIATE_RQ):
 
     def __init__(self, pdu: bytes) -> None:
         super().__init__()
-        self.decode(_readable(pdu))
+        self.decode(readable(pdu))
         self.pdu = pdu
         self._primitive: A_ASSOCIATE = super().to_primitive()
         contexts = self._primitive.presentation_context_definition_list

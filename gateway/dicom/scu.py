@@ -48,6 +48,7 @@ from gateway.dicom.command import (
     parse_command,
 )
 from gateway.dicom.places import taken
+from gateway.dicom.proposals import readable
 from gateway.dicom.sending import Originator, Piece, event_command, message, seek_data_set, store_command
 from gateway.errors import Forbidden, GatewayError, Unavailable
 from gateway.rcp.imaging_destinations import Destination
@@ -190,7 +191,7 @@ class Outbound:
             raise _unreachable(f"PDU 0x{kind:02X}")
         try:
             accepted = A_ASSOCIATE_AC()
-            accepted.decode(bytes(pdu))
+            accepted.decode(readable(bytes(pdu)))
             answer: Any = accepted.to_primitive()
             results = answer.presentation_context_definition_results_list
             for context in results:

@@ -365,7 +365,7 @@ USERS = {
 
 
 def test_what_a_receiver_need_not_know_of_a_caller_is_skipped(kept):
-    """[PS3.8 9.3.1]: items of types that are not recognised are ignored; a name that is too long harms nobody."""
+    """[PS3.8 D.2]: items that are not recognised are no reason to reject; a name that is too long harms nobody."""
     for name, user in USERS.items():
         peer = asked_for(kept.port, *CONTEXTS, user=user)
         assert (name, peer.kind, echoes(peer)) == (name, ASSOCIATE_AC, True)

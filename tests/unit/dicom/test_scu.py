@@ -65,12 +65,12 @@ class Line:
         kind, _, length = struct.unpack(">BBL", self.exactly(6))
         return kind, self.exactly(length)
 
-    def accept(self, maximum: int = 16_384, result: int = 0) -> bytes:
+    def accept(self, maximum: int = 16_384, result: int = 0, *, more: bytes = b"", user: bytes | None = None) -> bytes:
         kind, body = self.read()
         assert kind == ASSOCIATE_RQ
         contexts = item(0x21, struct.pack(">BBBB", 1, 0, result, 0) + item(0x40, ExplicitVRLittleEndian.encode()))
-        user = item(0x50, item(0x51, struct.pack(">L", maximum)) + item(0x52, b"1.2.3.4"))
-        answer = body[:68] + item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user
+        user = item(0x51, struct.pack(">L", maximum)) + item(0x52, b"1.2.3.4") if user is None else user
+        answer = body[:68] + item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + more + item(0x50, user)
         self.sock.sendall(pdu(ASSOCIATE_AC, answer))
         return body
 
@@ -239,6 +239,31 @@ def test_a_receiver_that_does_not_accept_says_why_or_is_unreachable(receiver, mi
     with pytest.raises(kind) as refused:
         opened(to, replace(PATIENT, negotiate_s=QUICK_S) if misdeed is silence else PATIENT)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"user": b""},
+        {"user": item(0x51, struct.pack(">L", 16_384)) + item(0x55, b"A NAME OF MORE THAN SIXTEEN")},
+        {"user": item(0x51, struct.pack(">L", 16_384)) + item(0x7F, b"of a later edition")},
+        {"more": item(0x2F, b"of a later edition")},
+        {"more": item(0x21, b"\x03\0\x03\0")},
+        {"more": item(0x21, b"\x03\0\x04\0" + item(0x40, b""))},
+    ],
+    ids=["nothing", "a long name", "an unknown item", "another", "a refusal without a syntax", "an empty one"],
+)
+def test_what_a_sender_need_not_know_of_a_receiver_is_skipped(receiver, said):
+    def script(line):
+        line.accept(**said)
+        line.message()
+        line.answer()
+        line.read()
+        line.sock.sendall(pdu(RELEASE_RP, b"\0" * 4))
+
+    to, _ = receiver(script)
+    with opened(to) as association:
+        assert association.store(PIECE, kept_file(), 1).status == 0
 
 
 def test_a_context_that_is_not_accepted_is_none(receiver):
