@@ -384,9 +384,8 @@ class Page:
     def pdf(self, *, path: Path) -> None:
         """As it is printed, on A4."""
         size = {"width": 21.0, "height": 29.7}
-        path.write_bytes(
-            base64.b64decode(self.wire.ask("browsingContext.print", context=self.context, page=size)["data"])
-        )
+        made = self.wire.ask("browsingContext.print", context=self.context, page=size)
+        path.write_bytes(base64.b64decode(made["data"]))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 from sqlalchemy import select
 
 from gateway.demo.ct_phantom import DOMINIQUE
@@ -93,6 +94,11 @@ def test_the_physician_reads_the_fiche_contributes_and_lays_files_beside_it(
     assert page.wrong == []
 
 
+def two_series(folder: Folder) -> None:
+    folder.slices(1, "Axial 5 mm", [-5.0 * index for index in range(9)])
+    folder.slices(2, "Axial 10 mm", [5, -6, -16, -27, -38])
+
+
 FITS = "() => document.documentElement.scrollWidth === document.documentElement.clientWidth"
 
 
@@ -124,6 +130,23 @@ def test_the_pages_of_an_organiser_fit_a_telephone_and_a_zoom_of_200_percent(hou
     page.get_by_text("jeudi 19").first.click()
     page.get_by_role("button", name="Ouvrir la séance").click()
     page.get_by_role("button", name="Enregistrer les présents").element()
+    assert page.wrong == []
+
+
+def test_on_paper_each_sheet_names_the_patient_and_no_title_is_left_alone(house: House, at_firefox, tmp_path) -> None:
+    send(house, two_series, tmp_path)
+    physician = at_firefox()
+    page = physician.page
+    physician.go(f"/dossiers/{house.dossier.id}")
+    physician.sign_in(house.world.treating)
+    titles = page.evaluate("() => [...document.querySelectorAll('h2, h3')].map(e => e.textContent.trim())")
+    assert "Question posée" in titles
+    page.pdf(path=tmp_path / "fiche.pdf")
+    sheets = [sheet.extract_text().splitlines() for sheet in PdfReader(tmp_path / "fiche.pdf").pages]
+    assert len(sheets) >= 2
+    assert all("PAT-TROIS DOMINIQUE ANNE" in lines for lines in sheets)
+    feet = [next(line.strip() for line in reversed(lines) if line.strip()) for lines in sheets]
+    assert not set(feet) & set(titles)
     assert page.wrong == []
 
 
@@ -176,11 +199,6 @@ def test_an_image_is_windowed_zoomed_moved_and_measured(look_there) -> None:
     page.mouse.move(*screen.at(16, 48, **shape))
     screen.wait_part("valeur", f"240{NBSP}UH")
     assert screen.said == []
-
-
-def two_series(folder: Folder) -> None:
-    folder.slices(1, "Axial 5 mm", [-5.0 * index for index in range(9)])
-    folder.slices(2, "Axial 10 mm", [5, -6, -16, -27, -38])
 
 
 def test_two_series_turn_side_by_side_by_wheel_keys_slider_and_cine(look_there) -> None:
