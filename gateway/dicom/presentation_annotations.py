@@ -129,15 +129,23 @@ class _Board:
             lines.paste(ImageChops.lighter(one.letters, lines.crop(one.box)), one.box)
         if fills.getbbox():
             self._paste(colour, fills.point([value * _FILLED // 255 for value in range(256)]))
+        drawn = lines.getbbox()
+        if drawn is None:
+            return
+        rim = 1 if self._larger < 1200 else 2
+        # What is drawn and its rim: the rest of a large picture is not looked at.
+        left, top, right, bottom = drawn
+        box = (left - rim, top - rim, right + rim, bottom + rim)
+        lines = lines.crop(box)
         red, green, blue = colour
         contrary = (0, 0, 0) if red * 299 + green * 587 + blue * 114 > 100_000 else _WHITE
-        self._paste(contrary, lines.filter(ImageFilter.MaxFilter(3 if self._larger < 1200 else 5)))
-        self._paste(colour, lines)
+        self._paste(contrary, lines.filter(ImageFilter.MaxFilter(2 * rim + 1)), box)
+        self._paste(colour, lines, box)
 
-    def _paste(self, colour: Colour, mask: Image.Image) -> None:
+    def _paste(self, colour: Colour, mask: Image.Image, box: tuple[int, int, int, int] | None = None) -> None:
         if self.picture.mode == "L" and len(set(colour)) > 1:
             self.picture = self.picture.convert("RGB")
-        self.picture.paste(colour if self.picture.mode == "RGB" else colour[0], mask=mask)
+        self.picture.paste(colour if self.picture.mode == "RGB" else colour[0], box, mask)
 
     def _shape(self, shape: Shape, filling: ImageDraw.ImageDraw, drawing: ImageDraw.ImageDraw) -> None:
         points = _curve(shape.kind, self._placing.of(shape.points, of_display=shape.of_display))

@@ -125,7 +125,11 @@ class Rendering(Wire):
         if "frames" in request.path_params:
             raise await self._hidden(who, "Instance", state.instance_uid)
         asked = _asked(request, state)
-        wanted, missing = await self._referenced(who, state)
+        try:
+            wanted, missing = await self._referenced(who, state)
+        except (InvalidContent, Unsupported):  # that it was asked for is told even when nothing can be drawn
+            await self._tell(who, records([state]), "Rendered", state.instance_uid, below=state.study_uid)
+            raise
         if not wanted:
             raise await self._hidden(who, "Instance", state.instance_uid)
         if len(wanted) == 1 and not missing:
@@ -133,7 +137,7 @@ class Rendering(Wire):
         return await self._multipart(request, who, wanted, asked, missing=missing)
 
     async def _named(self, request: Request, who: Caller, one: Found) -> Found | None:
-        """Find the state that an image is asked for with, as the URI service names it `[PS3.18 9.4.1.2.4]`."""
+        """Find the state that an image is asked for with, as the URI service names it `[PS3.18 9.4.1.2]`."""
         series, uid = (request.query_params.get(name) for name in ("presentationSeriesUID", "presentationUID"))
         if series is None and uid is None:
             return None
@@ -141,7 +145,7 @@ class Rendering(Wire):
         found = await self._images.find(who, one.study_uid, series, uid, beside=one)
         if not found or not found[0].sop_class_uid.startswith(FAMILY):
             raise await self._hidden(who, "Instance", uid or one.instance_uid)
-        return found[0]
+        return _of_a_size(found[0])
 
     async def _referenced(self, who: Caller, state: Found) -> tuple[list[_Shown], bool]:
         """Find the frames that a state is about, and say whether some of them are not here, or not his to see."""
@@ -164,10 +168,7 @@ class Rendering(Wire):
         return wanted, missing
 
     async def _references(self, state: Found) -> list[Reference]:
-        if state.size_bytes > MAX_BYTES:
-            text = f"État de présentation de plus de {MAX_BYTES} octets."
-            raise InvalidContent("dicom-presentation-limit", text, rule=True)
-        name = tag(state.sha256, "references")
+        name = tag(_of_a_size(state).sha256, "references")
         _, content = await self._pictures.get(name, lambda: self.drawn(state, "references"))
         references = msgspec.msgpack.decode(content, type=list[Reference])
         if len(references) > _MAX_PICTURES:
@@ -288,6 +289,14 @@ class _Shown:
     def records(self) -> set[uuid.UUID]:
         """Whose it is."""
         return records([self.one] if self.state is None else [self.one, self.state])
+
+
+def _of_a_size(state: Found) -> Found:
+    """Refuse a state before its bytes are fetched from wherever they are."""
+    if state.size_bytes > MAX_BYTES:
+        text = f"État de présentation de plus de {MAX_BYTES} octets."
+        raise InvalidContent("dicom-presentation-limit", text, rule=True)
+    return state
 
 
 def _too_many() -> InvalidContent:

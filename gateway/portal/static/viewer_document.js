@@ -46,7 +46,10 @@ export async function show(pane, image) {
     return;
   }
   if (!image.readable) {
-    box.appendChild(document.createElement("p")).textContent = "Cet objet ne contient pas d’image à regarder.";
+    box.appendChild(document.createElement("p")).textContent =
+      image.label === "État de présentation"
+        ? "Il se choisit sous « Présentation », devant une image qu’il concerne."
+        : "Cet objet ne contient pas d’image à regarder.";
     return;
   }
   const address = `${image.address}/rendered`;

@@ -9,10 +9,11 @@ import { ask } from "./viewer_store.js";
 const CLASSES = "1.2.840.10008.5.1.4.1.1.11.1,1.2.840.10008.5.1.4.1.1.11.2";
 const FIELDS = "ContentLabel,ContentDescription,PresentationCreationDate,PresentationCreationTime,ContentCreatorName,ReferencedSeriesSequence";
 const MOST = 200;
+const AGAIN_MS = 30000;
 const none = Object.freeze([]);
 const asked = new Map();
 
-/* States of a study, the latest first; what cannot be had is none. */
+/* States of a study, the latest first; what cannot be had is none for a while. */
 function statesOf(study) {
   if (!asked.has(study)) {
     asked.set(study, none);
@@ -20,7 +21,7 @@ function statesOf(study) {
     return ask(address, "application/dicom+json")
       .then((answer) => (answer.status === 204 ? [] : answer.json()))
       .then((found) => asked.set(study, found.map(state).sort((a, b) => (a.made < b.made ? 1 : -1))))
-      .catch(() => asked.delete(study));
+      .catch(() => setTimeout(() => asked.delete(study), AGAIN_MS));
   }
   return undefined;
 }

@@ -199,10 +199,11 @@ def broken(ds):
         (lambda ds: setattr(ds, "ReferencedSeriesSequence", []), (422, "dicom-presentation")),
     ],
 )
-def test_a_state_that_cannot_be_drawn_costs_no_other_picture(shown, web, lay, change, expected):  # noqa: F811
+def test_a_state_that_cannot_be_drawn_costs_no_other_picture(shown, web, lay, session, change, expected):  # noqa: F811
     path, _ = lay(change)
     status, _, body = web.get(f"{path}/rendered", "physician")
     assert (status, code(body)) == expected
+    assert wait_until(lambda: [line["object_id"] for line in drawings(session)] == [path.rpartition("/")[2]])
     good, _ = lay()
     assert web.get(f"{good}/rendered", "physician", "image/png")[0] == 200
 
