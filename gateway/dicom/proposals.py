@@ -30,6 +30,7 @@ __all__ = ["Proposal", "Proposals", "readable"]
 _MOST: Final = 32
 _MOST_BYTES: Final = 16_384
 
+_HEAD: Final = struct.Struct(">BxH")  # of an item: type, length
 _FIXED_BYTES: Final = 74  # of an A-ASSOCIATE-RQ, or -AC, before its items [PS3.8 tables 9-11, 9-17]
 _ANSWERED: Final = 0x21
 _USER_INFORMATION: Final = 0x50
@@ -43,16 +44,17 @@ _MODEST_LENGTH: Final = 16_384
 
 def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Split items: type, and what is in it. A length that leads out of its place is refused."""
-    while content:
-        kind, length = struct.unpack_from(">BxH", content)
-        if length > len(content) - 4:
+    position = 0  # what is left is not copied for each: there may be a quarter of a million
+    while position < len(content):
+        kind, length = _HEAD.unpack_from(content, position)
+        position += _HEAD.size + length
+        if position > len(content):
             raise ValueError("item longer than what it stands in")
-        yield kind, content[4 : 4 + length]
-        content = content[4 + length :]
+        yield kind, content[position - length : position]
 
 
 def _item(kind: int, content: bytes) -> bytes:
-    return struct.pack(">BxH", kind, len(content)) + content
+    return _HEAD.pack(kind, len(content)) + content
 
 
 def _user_information(content: bytes) -> bytes:

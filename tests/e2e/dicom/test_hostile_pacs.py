@@ -315,6 +315,7 @@ ACCEPTED = {
     "a syntax that is no UID": (context(1, CT, b"deflate", EXPLICIT), ECHOING),
     "UIDs with NUL behind": (context(1, CT + b"\0", EXPLICIT + b"\0"), ECHOING),
     "an unknown item": (ECHOING, item(0x2F, b"xyz")),
+    "a megabyte of them": (ECHOING, item(0x2F, b"") * 260_000),
 }
 ABORTED = {
     "one id for two": (context(1, CT, EXPLICIT), context(1, VERIFICATION, IMPLICIT)),
