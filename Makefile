@@ -24,9 +24,10 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 demo: $(VENV)/.run ## one dossier end to end over the real wires (ARGS=--once ends after the story)
 	@$(BIN)/rcp-gateway demo $(ARGS)
 
+# The tests of a file go to one worker, which starts once what they share; tests/unit, whose files are short, comes last.
 test: $(VENV)/.dev ## every test, with the real servers (Debian packages are installed when root)
 	@tests/install-servers
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadgroup)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
 check: $(VENV)/.dev ## lint, format, types, layers
 	@$(BIN)/ruff check .

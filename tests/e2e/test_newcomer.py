@@ -97,7 +97,6 @@ def modes(*folders: Path) -> dict[str, tuple[int, int, int]]:
     return seen
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_wheel_plays_the_story_in_a_closed_folder(wheel: Path, tmp_path: Path) -> None:
     elsewhere = install(wheel, tmp_path / "ailleurs", Path(sys.executable))
     closed = tmp_path / "ferme"
@@ -113,7 +112,6 @@ def test_the_wheel_plays_the_story_in_a_closed_folder(wheel: Path, tmp_path: Pat
             assert (closed / "donnees" / "demo" / str(step["file"])).stat().st_size > 0
 
 
-@pytest.mark.xdist_group("demo")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another ordinary user; anybody else is one already")
 def test_an_ordinary_user_plays_the_story(wheel: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="rcp-ordinaire-") as folder:  # pytest's own folders are root's alone

@@ -59,7 +59,6 @@ def theatre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Theatre
         yield opened
 
 
-@pytest.mark.xdist_group("demo")
 def test_a_kill_after_each_act_changes_nothing_to_the_story(theatre: Theatre) -> None:
     _prepare(theatre)
     for day in DAYS:
