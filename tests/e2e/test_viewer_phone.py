@@ -26,6 +26,7 @@ UNREACHED = """() => [...document.querySelectorAll(".v-tools button, .v-tools se
     const box = it.getBoundingClientRect();
     if (!box.width && it.classList.contains("v-desk")) return false;  // there is no full screen to go to on a telephone
     if (it.dataset.action === "outils" && !box.width) return false;
+    if (it.closest("[hidden]")) return false;  // a list of which there is nothing to choose
     const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
     const inside = box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
     const met = inside && document.elementFromPoint(x, y);
