@@ -8,6 +8,7 @@ import { ask } from "./viewer_store.js";
 
 const MOST = 500;
 const PARALLEL = 4;
+const UID = /^[0-9.]{1,64}$/;
 const ABSENT = "Cette image clé n’est pas dans la passerelle, ou elle ne vous est pas accessible.";
 
 /* What a document selects: where each object is, by its evidence, and which of its frames. */
@@ -17,7 +18,9 @@ export function selection(ds) {
     for (const study of values(ds, tag)) {
       for (const series of values(study, "00081115")) {
         for (const it of values(series, "00081199")) {
-          places.set(text(it, "00081155"), { study: text(study, "0020000D"), series: text(series, "0020000E") });
+          const [uid, ...place] = [text(it, "00081155"), text(study, "0020000D"), text(series, "0020000E")];
+          // What a document writes becomes part of an address: a UID, or nothing.
+          if ([uid, ...place].every((one) => UID.test(one))) places.set(uid, { study: place[0], series: place[1] });
         }
       }
     }
@@ -66,7 +69,7 @@ async function object({ uid, place }, root) {
 /* The frames that a key names of an object; all of them when it names none. */
 function framesOf(key, found, rank) {
   if (!Array.isArray(found)) return [told(`${key.uid || rank}`, found || ABSENT)];
-  const named = key.frames.length ? key.frames.map((frame) => found.find((it) => it.frame === frame)) : found;
+  const named = key.frames.length ? key.frames.map((frame) => found[frame - 1]) : found;
   return named.map((it) => it || told(`${key.uid}/${rank}`, "Cette image clé nomme une image que son objet n’a pas."));
 }
 
