@@ -146,9 +146,6 @@ class Locator:
         assert wait_until(alone), (self.steps, found)
         return found[0]
 
-    def count(self) -> int:
-        return len(self.elements())
-
     def evaluate(self, function: str, arg: Any = None) -> Any:
         return self.page.evaluate(function, arg, element=self.element())
 
@@ -182,9 +179,8 @@ class Mouse:
     page: Page
     at: tuple[float, float] = (0, 0)
 
-    def act(self, *actions: dict[str, Any], kind: str = "mouse") -> None:
-        source = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": list(actions)}
-        self.page.act(source)
+    def act(self, *actions: dict[str, Any]) -> None:
+        self.page.act({"type": "pointer", "id": "mouse", "actions": list(actions)})
 
     def move(self, x: float, y: float) -> None:
         self.at = x, y
@@ -205,17 +201,6 @@ class Mouse:
         """Click in the middle of an element."""
         move = {"type": "pointerMove", "x": 0, "y": 0, "origin": origin}
         self.act(move, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0})
-
-    def fingers(self, *paths: Sequence[tuple[float, float]]) -> None:
-        """Fingers on the glass, each along its own way, all at once."""
-        sources = []
-        for finger, (start, *others) in enumerate(paths):
-            actions = [{"type": "pointerMove", "x": start[0], "y": start[1]}, {"type": "pointerDown", "button": 0}]
-            actions += [{"type": "pointerMove", "x": x, "y": y} for x, y in others]
-            actions += [{"type": "pointerUp", "button": 0}]
-            glass = {"parameters": {"pointerType": "touch"}, "actions": actions}
-            sources.append({"type": "pointer", "id": f"finger{finger}", **glass})
-        self.page.act(*sources)
 
 
 @dataclass
@@ -322,9 +307,6 @@ class Page:
         assert wait_until(opened), others
         return Page(self.wire, self.user, others[0], self.origin)
 
-    def reload(self) -> None:
-        self.wire.ask("browsingContext.reload", context=self.context, wait="complete")
-
     def alive(self) -> bool:
         """Whether the page answers; what was said until now has been heard then."""
         return self.evaluate("() => true")
@@ -373,10 +355,11 @@ class Page:
         given = {"viewport": size, "devicePixelRatio": zoom}
         self.wire.ask("browsingContext.setViewport", context=self.context, **given)
 
-    def act(self, *sources: dict[str, Any]) -> None:
-        self.wire.ask("input.performActions", context=self.context, actions=list(sources))
+    def act(self, source: dict[str, Any]) -> None:
+        self.wire.ask("input.performActions", context=self.context, actions=[source])
 
     def screenshot(self, *, path: Path, whole: bool = False) -> None:
+        """For who looks with his own eyes."""
         origin = "document" if whole else "viewport"
         shot = self.wire.ask("browsingContext.captureScreenshot", context=self.context, origin=origin)
         path.write_bytes(base64.b64decode(shot["data"]))
