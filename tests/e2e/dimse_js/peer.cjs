@@ -97,7 +97,7 @@ const numbers = (response) => (response.getCompleted
   ? { remaining: response.getRemaining(), completed: response.getCompleted(), failed: response.getFailures(), warning: response.getWarnings() }
   : {});
 
-function send({ port, calling, called, pdu = 16384, tls, linger = 0, identity, window, cancelAfter, asked, written }) {
+function send({ port, calling, called, pdu = 16384, tls, awaits = 0, identity, window, cancelAfter, asked, written }) {
   return new Promise((resolve) => {
     Implementation.setMaxPduLength(pdu);
     const client = new Client();
@@ -137,9 +137,15 @@ function send({ port, calling, called, pdu = 16384, tls, linger = 0, identity, w
       resolve(answer);
     });
     client.send('127.0.0.1', port, calling, called, {
-      associationLingerTimeout: linger, securityOptions: secured(tls), userIdentity: identity,
+      securityOptions: secured(tls), userIdentity: identity,
       asyncOps: window && { maxAsyncOpsInvoked: window, maxAsyncOpsPerformed: window },
     });
+    const line = client.network; // leaves once so many reports came, not after a time
+    const release = line.sendAssociationReleaseRequest.bind(line);
+    line.sendAssociationReleaseRequest = function leave() {
+      if (answer.reports.length >= awaits) release();
+      else setTimeout(leave, 20);
+    };
   });
 }
 
