@@ -371,9 +371,9 @@ def _shutter(ds: Dataset) -> Shutter | None:
 
 def _overlays(ds: Dataset) -> Iterator[Overlaid]:
     for group in range(0x6000, 0x6020, 2):
-        activated = ds.get((group, 0x1001))
-        if activated is not None and activated.value:
-            yield Overlaid(group, str(activated.value).strip(), (group, 0x3000) in ds)
+        activated = ds[group, 0x1001].value if (group, 0x1001) in ds else None
+        if activated:
+            yield Overlaid(group, str(activated).strip(), (group, 0x3000) in ds)
 
 
 def _layers(ds: Dataset) -> dict[str, Colour | None]:

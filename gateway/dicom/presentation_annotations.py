@@ -83,7 +83,8 @@ def annotated(
         return picture
     board = _Board(picture, placing)
     placed = list(_placed(shown.words, placing))
-    used = dict.fromkeys([*shown.layers, *(one.layer for one in (*shown.shapes, *shown.words)), *dict(overlays)])
+    named = (*(one.layer for one in shown.shapes), *(one.layer for one in shown.words))
+    used = dict.fromkeys([*shown.layers, *named, *dict(overlays)])
     for layer in used:
         recommended = shown.layers.get(layer) or _WHITE
         for name, plane in overlays:
@@ -205,7 +206,8 @@ def _curve(kind: str, points: _Points) -> _Points:
     """Give the points of a line that looks like what is meant."""
     if kind == "CIRCLE":
         radius = float(np.hypot(*(points[1] - points[0])))
-        return points[0] + _turn(radius, radius)
+        around: _Points = points[0] + _turn(radius, radius)
+        return around
     if kind == "ELLIPSE":
         centre = points.mean(axis=0)
         major, minor = (points[1] - points[0]) / 2, (points[3] - points[2]) / 2
