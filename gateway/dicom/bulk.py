@@ -36,8 +36,6 @@ __all__ = ["Bulk"]
 
 _NAMED: Final = re.compile(r"[0-9A-Fa-f]{8}(?:\.[0-9]{1,6}\.[0-9A-Fa-f]{8}){0,8}", re.ASCII)
 _PIXEL_DATA: Final = "7FE00010"
-#: MPEG-2, H.264 and H.265, of every profile `[PS3.6 A]`.
-_VIDEO: Final = "1.2.840.10008.1.2.4.10"
 _RELATED: Final = "multipart/related"
 #: How a value leaves that is no compressed picture.
 _PLAINLY: Final = ((OCTETS, ""), (_RELATED, OCTETS))
@@ -132,8 +130,6 @@ class Bulk(Framed):
         if place != _PIXEL_DATA or one.transfer_syntax_uid in PLAIN:
             return 0
         where = await self._layout(one)
-        if where is not None and one.transfer_syntax_uid.startswith(_VIDEO):
-            return 1  # whose pictures stand in one stream, however many they are
         return where.frames if where is not None and not where.frame_bytes else 0
 
     async def _values(self, one: Found, place: str, form: Form, frames: int) -> AsyncIterator[_Value]:

@@ -64,6 +64,8 @@ _READ: Final = frozenset({_SAMPLES, _INTERPRETATION, _FRAMES, _ROWS, _COLUMNS, _
 _OFFSETS, _PIXELS = 0x7FE00001, 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SHARED_CHROMINANCE: Final = ("422", "420")
+#: MPEG-2, H.264 and H.265, of every profile `[PS3.6 A]`.
+_VIDEO: Final = "1.2.840.10008.1.2.4.10"
 
 
 class Place(NamedTuple):
@@ -83,7 +85,7 @@ class Layout(NamedTuple):
     frame_bytes
         Of one native frame; 0 when they are compressed.
     frames
-        How many there are.
+        How many there are; one of a video, whose pictures stand in one stream.
     size
         Of the file.
     decoded_bytes
@@ -307,8 +309,10 @@ def _told(said: dict[int, bytes], pixels: _Element, size: int, offsets: Place | 
     if not 0 < rows * columns * samples <= MAX_SAMPLES:
         return None
     frame_bytes = -(-rows * columns * samples * allocated // 8)
-    plain = said[_TRANSFER_SYNTAX].rstrip(b"\0 ").decode("ascii", "replace") in _PLAIN
+    syntax = said[_TRANSFER_SYNTAX].rstrip(b"\0 ").decode("ascii", "replace")
+    plain = syntax in _PLAIN
     if pixels.length == _UNDEFINED:
+        frames = 1 if syntax.startswith(_VIDEO) else frames
         return None if plain else Layout(pixels.start, 0, frames, size, frame_bytes, offsets)
     shared = said.get(_INTERPRETATION, b"").strip(b"\0 ").decode("ascii", "replace").endswith(_SHARED_CHROMINANCE)
     if not plain or shared or pixels.vr not in (b"OB", b"OW", b"") or allocated not in (8, 16, 32, 64):

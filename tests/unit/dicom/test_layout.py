@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41
 
 from gateway.dicom.layout import Layout, _in_one_window, compressed, layout, layout_at_hand, value
 from gateway.errors import GatewayError, InvalidContent, NotFound
@@ -130,6 +131,24 @@ def test_fragments_without_end_are_not_counted_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_MAX_FRAGMENTS", 1000)
     with pytest.raises(InvalidContent, match="manquants"):
         compressed(path, Layout(0, 0, 3, path.stat().st_size, 10), [1])
+
+
+@pytest.mark.parametrize("frames", ["3", "25"])
+@pytest.mark.parametrize("syntax", [MPEG2MPML, MPEG4HP41, HEVCMP51])
+def test_a_video_is_one_stream_in_however_many_fragments(tmp_path, syntax, frames):
+    ds = dcmread(get_testdata_file("JPEG2000.dcm"))
+    ds.file_meta.TransferSyntaxUID, ds.NumberOfFrames = syntax, frames
+    pieces = [b"moov", b"like the end of a picture\xff\xd9", b"last"]
+    ds.PixelData = encapsulate(pieces, has_bot=False)
+    ds["PixelData"].is_undefined_length = True
+    path = tmp_path / "video.dcm"
+    ds.save_as(path)
+    where = layout(path)
+    assert where.frames == 1
+    [stream] = compressed(path, where, [1])
+    assert b"".join(bytes_of(path, [place]).rstrip(b"\0") for place in stream) == b"".join(pieces)
+    with pytest.raises(NotFound):
+        compressed(path, where, [2])
 
 
 SOURCES = [Path(get_testdata_file(name)).read_bytes()[:6000] for name in ("CT_small.dcm", "rtdose_rle.dcm")]
