@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import ARRAY, Dialect, Engine, Executable, Table, Text, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 __all__ = ["Copied", "Prepared"]
 
 _Process = Callable[[Any], Any]
+_AT_REST: Final = (TransactionStatus.IDLE, PipelineStatus.OFF)
 
 
 class _Ready(NamedTuple):
@@ -89,10 +90,12 @@ class Prepared:
                 with driver.pipeline():
                     cursors = [driver.execute(ready.text, _sent(ready, values), prepare=True) for values in every]
             return [cursor.rowcount for cursor in cursors]
-        except psycopg.Error as error:
+        except (psycopg.Error, IndexError) as error:
+            if isinstance(error, IndexError):  # the driver has one question less than answers: the end was refused
+                error = psycopg.OperationalError("the end of a pipeline was refused")
             raise DBAPIError.instance(None, None, error, psycopg.Error, hide_parameters=True) from error
         finally:
-            if driver.info.transaction_status == TransactionStatus.IDLE:
+            if (driver.info.transaction_status, driver.info.pipeline_status) == _AT_REST:
                 driver.autocommit = False
             else:
                 pooled.invalidate()

@@ -178,8 +178,9 @@ def test_a_commit_that_fails_is_told(store: Store, count: int, ending: str) -> N
             )
         )
     try:
-        with pytest.raises(DBAPIError):
-            LATE.at_once(store.engine, partners(count))
+        for _ in range(20):  # the driver says it in two ways, as the answers come apart or together
+            with pytest.raises(DBAPIError):
+                LATE.at_once(store.engine, partners(count))
     finally:
         with store.engine.begin() as connection:
             connection.execute(text("DROP FUNCTION late CASCADE"))
